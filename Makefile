@@ -1,0 +1,42 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Two workers: the suite is sized for 2 cores, and each worker runs torch on one thread.
+WORKERS ?= 2
+
+.PHONY: demo test test-slow test-all check clean
+
+# Trains RegMix and standard training on real digits, attacks both, and writes demo/report.html.
+demo: $(VENV)/installed
+	rm -rf demo && mkdir demo
+	$(BIN)/regmix train digits-regmix --out demo/regmix
+	$(BIN)/regmix train digits-regmix --method standard --out demo/standard
+	for run in regmix standard; do \
+	  $(BIN)/regmix evaluate demo/$$run --attacks fgsm,pgd-10,pgd-50 --eps 0.05,0.1,0.15,0.2,0.25 || exit 1; \
+	done
+	$(BIN)/regmix report demo/regmix demo/standard -o demo/report.html
+
+test: $(VENV)/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) -m "not slow"
+
+test-slow: $(VENV)/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) -m slow
+
+test-all: test test-slow
+
+check: $(VENV)/installed-test
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo
