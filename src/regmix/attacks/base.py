@@ -1,0 +1,39 @@
+"""What an attack is, and how it borrows a model without leaving traces."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from torch import nn
+
+from regmix.threats import Threat
+from regmix.types import Images, Labels, Model
+
+
+class Attack(Protocol):
+    """(model, images in [0, 1], class indices, threat) to perturbations delta within the threat set."""
+
+    def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images: ...
+
+
+@contextmanager
+def borrowed(model: Model) -> Iterator[None]:
+    """Evaluation mode and no parameter gradients inside the block; every mode and flag is put back after it.
+
+    A train-mode attack would be weaker and would silently change BatchNorm's statistics.
+    """
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    modes = [module.training for module in modules]
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    flags = [parameter.requires_grad for parameter in parameters]
+    try:
+        for module in modules:
+            module.training = False
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+        for parameter, flag in zip(parameters, flags, strict=True):
+            parameter.requires_grad_(flag)

@@ -1,0 +1,12 @@
+"""Training methods: (model, batch, threat, memory) -> loss terms, one file each."""
+
+from regmix.methods.base import Method
+from regmix.methods.fgsm_pgk import FgsmPgk
+from regmix.methods.fgsm_rs import FgsmRs
+from regmix.methods.pgd_at import PgdAt
+from regmix.methods.regmix import RegMix
+from regmix.methods.standard import Standard
+
+MethodConfig = Standard | PgdAt | FgsmRs | FgsmPgk | RegMix
+
+__all__ = ["FgsmPgk", "FgsmRs", "Method", "MethodConfig", "PgdAt", "RegMix", "Standard"]

@@ -1,0 +1,41 @@
+"""What a training method is, and the pieces that several of them share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, Protocol
+
+import torch
+from torch import nn
+
+from regmix.priors import Memory
+from regmix.threats import Threat
+from regmix.types import Batch, Losses
+
+
+class Method(Protocol):
+    """(model, batch, threat, memory) to the terms of the loss; a frozen dataclass whose fields are its settings."""
+
+    def memory(
+        self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device
+    ) -> Memory | None:
+        """The per-sample memory for `count` images [C, H, W] cropped out of a border of `pad`; None if it has none."""
+        return None
+
+    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None) -> Losses: ...
+
+
+@contextmanager
+def batchnorm_mode(model: nn.Module, mode: Literal["train", "eval"]) -> Iterator[None]:
+    """Runs BatchNorm on the batch's statistics, updating the running ones (train), or on the running ones (eval)."""
+    layers = [
+        layer
+        for layer in model.modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training != (mode == "train")
+    ]
+    for layer in layers:
+        layer.train(mode == "train")
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.train(mode != "train")

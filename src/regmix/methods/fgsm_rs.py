@@ -1,0 +1,32 @@
+"""FGSM adversarial training with a random start."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import nn
+
+from regmix.attacks import ascend
+from regmix.methods.base import Method
+from regmix.objectives import cross_entropy, hard
+from regmix.priors import Memory
+from regmix.threats import Threat
+from regmix.types import Batch, Losses, Tag
+
+
+@dataclass(frozen=True)
+class FgsmRs(Method):
+    """Cross-entropy after one step from a uniform start: delta = P[U(-eps, eps) + 1.25 eps sign(g)].
+
+    Source: arXiv 2001.03994. It collapses (catastrophic overfitting) at larger eps or in longer training.
+    """
+
+    name: Tag[Literal["fgsm_rs"]] = field(default="fgsm_rs", kw_only=True)
+    step_size: float = 1.25
+    """Length of the step in units of eps."""
+
+    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None) -> Losses:
+        x = batch.x
+        start = threat.project(threat.uniform(x), x)
+        ascent = ascend(model, x, hard(batch.y), threat, start=start, steps=1, step_size=self.step_size * threat.eps)
+        logits = model(x + ascent.delta)
+        return Losses({"classify": cross_entropy(logits, batch.y).mean()}, logits, {})

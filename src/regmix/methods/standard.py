@@ -1,0 +1,23 @@
+"""Standard training."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import nn
+
+from regmix.methods.base import Method
+from regmix.objectives import cross_entropy
+from regmix.priors import Memory
+from regmix.threats import Threat
+from regmix.types import Batch, Losses, Tag
+
+
+@dataclass(frozen=True)
+class Standard(Method):
+    """Cross-entropy on the clean images: no robustness, the baseline for clean accuracy."""
+
+    name: Tag[Literal["standard"]] = field(default="standard", kw_only=True)
+
+    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None) -> Losses:
+        logits = model(batch.x)
+        return Losses({"classify": cross_entropy(logits, batch.y).mean()}, logits, {})

@@ -1,0 +1,59 @@
+"""Objectives: one number per example, in float32 or better, from logits or log-probabilities."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from regmix.types import Labels, Logits, PerExample, Target
+
+
+def log_probabilities(logits: Logits) -> Logits:
+    """log softmax(logits) over the classes, in float32 also where the logits came in half precision."""
+    return F.log_softmax(logits, 1, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+
+def hard(target: Target) -> Labels:
+    """Class indices [B] of labels that may be probabilities [B, classes]."""
+    return target if target.ndim == 1 else target.argmax(1)
+
+
+def smooth(labels: Labels, classes: int, mass: float) -> Target:
+    """Puts the probability `mass` on the true class and spreads 1 - mass evenly over the others.
+
+    mass = 1 gives the labels back unchanged. (The other convention, which mixes with a uniform distribution over all
+    classes with weight s, is mass = 1 - s * (classes - 1) / classes.)
+    """
+    if mass == 1:
+        return labels
+    rest = (1 - mass) / (classes - 1)
+    return torch.full((len(labels), classes), rest, device=labels.device).scatter_(1, labels[:, None], mass)
+
+
+def cross_entropy(logits: Logits, target: Target) -> PerExample:
+    """-sum_c target_c log softmax(logits)_c; the target is class indices or probabilities [B, classes]."""
+    log_p = log_probabilities(logits)
+    if target.ndim == 1:
+        return F.nll_loss(log_p, target, reduction="none")
+    return -(target * log_p).sum(1)
+
+
+def kl(log_p: Logits, log_q: Logits) -> PerExample:
+    """KL(p || q) = sum_c p_c (log p_c - log q_c), from the log-probabilities of both.
+
+    Gradients flow to both sides and stay finite where a probability underflows to 0, which they do not in
+    torch.nn.functional.kl_div with a target that is not in log space.
+    """
+    return (log_p.exp() * (log_p - log_q)).sum(1)
+
+
+def margin(logits: Logits, target: Target) -> PerExample:
+    """max_{c != y} logits_c - logits_y: positive exactly where the example is misclassified (arXiv 1608.04644)."""
+    y = hard(target)[:, None]
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    others = logits.scatter(1, y, float("-inf"))
+    return others.amax(1) - logits.gather(1, y)[:, 0]
+
+
+def accuracy(logits: Tensor, target: Target) -> Tensor:
+    """The share of examples whose largest logit is the label's, as a scalar on the device."""
+    return (logits.argmax(1) == hard(target)).float().mean()

@@ -1,0 +1,61 @@
+"""Per-sample memory: one tensor for every training image, which moves with the crop and flip of its image."""
+
+import torch
+from torch import Tensor
+
+from regmix.data.augment import from_view, to_view
+from regmix.types import Batch, Images
+
+
+class Prior:
+    """Remembers one tensor of an image's shape for every training image, in the image's own coordinates.
+
+    Reading gives it as the batch's view shows it (cropped, mirrored, zero outside the image); writing puts it back
+    where the view looked. With dtype int8 values in [-limit, limit] are kept in 254 steps of limit / 127.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        shape: tuple[int, int, int],
+        pad: int,
+        device: torch.device,
+        *,
+        dtype: torch.dtype = torch.int8,
+        limit: float = 1.0,
+    ) -> None:
+        self.values = torch.zeros((count, *shape), dtype=dtype, device=device)
+        self.pad = pad
+        self.scale = limit / 127 if dtype == torch.int8 else None
+
+    def read(self, batch: Batch) -> Images:
+        """The remembered tensors [B, C, H, W] of the batch's examples, as its view shows them."""
+        values = self._decode(self.values[batch.index], batch.x.dtype)
+        return values if batch.view is None else to_view(values, batch.view, self.pad)
+
+    def write(self, batch: Batch, seen: Images) -> None:
+        """Remembers [B, C, H, W] for the batch's examples; what its view did not show stays as it was."""
+        if batch.view is not None:
+            onto = self._decode(self.values[batch.index], seen.dtype)
+            seen = from_view(seen, batch.view, self.pad, onto)
+        if self.scale is not None:
+            seen = (seen / self.scale).round_().clamp_(-127, 127)
+        self.values[batch.index] = seen.to(self.values.dtype)
+
+    def _decode(self, stored: Tensor, dtype: torch.dtype) -> Tensor:
+        return stored.to(dtype) if self.scale is None else stored.to(dtype) * self.scale
+
+
+class Memory:
+    """The priors that a method keeps, and the epoch it is in, which the training loop sets."""
+
+    def __init__(self, **priors: Prior) -> None:
+        self.priors = priors
+        self.epoch = 0
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {name: prior.values for name, prior in self.priors.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for name, prior in self.priors.items():
+            prior.values.copy_(state[name])

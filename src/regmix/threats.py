@@ -1,0 +1,133 @@
+"""Threat models: which perturbations of an image count, and the geometry that attacks need of them."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, Protocol
+
+import torch
+from torch import Generator, Tensor
+from tyro.constructors import PrimitiveConstructorSpec
+
+from regmix.types import Images, PerExample, Tag, UserError
+
+
+def parse_eps(text: str) -> float:
+    """Reads a radius written as a fraction of 255 (`8/255`) or as a decimal (`0.03`), in pixel units of [0, 1]."""
+    numerator, slash, denominator = text.strip().partition("/")
+    try:
+        eps = float(numerator) / float(denominator) if slash else float(numerator)
+    except (ValueError, ZeroDivisionError):
+        eps = float("nan")
+    if not 0 <= eps < float("inf"):
+        raise UserError(f"eps cannot be read: {text!r}; write it as 8/255 or as a decimal such as 0.03")
+    return eps
+
+
+def format_eps(eps: float) -> str:
+    """Writes a radius as the field does: `8/255`, or as a decimal where that is short or it is no whole grey level."""
+    levels = eps * 255
+    whole = eps > 0 and abs(levels - round(levels)) < 1e-9 * levels
+    return f"{round(levels)}/255" if whole and float(f"{eps:.2g}") != eps else f"{eps:.6g}"
+
+
+Eps = Annotated[
+    float,
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="EPS",
+        instance_from_str=lambda words: parse_eps(words[0]),
+        is_instance=lambda value: isinstance(value, (int, float)),
+        str_from_instance=lambda eps: [format_eps(eps)],
+    ),
+]
+"""A radius in pixel units of [0, 1] that the command line reads as `8/255` or `0.03`."""
+
+
+class Threat(Protocol):
+    """The set of perturbations {delta : ||delta|| <= eps, x + delta in [0, 1]} and its geometry."""
+
+    @property
+    def eps(self) -> float: ...
+    def project(self, delta: Tensor, x: Tensor) -> Tensor: ...
+    def direction(self, gradient: Tensor) -> Tensor: ...
+    def uniform(self, x: Tensor, generator: Generator | None = None) -> Tensor: ...
+    def corner(self, x: Tensor, generator: Generator | None = None) -> Tensor: ...
+    def norm(self, delta: Tensor) -> Tensor: ...
+
+
+def _to_box(delta: Tensor, x: Tensor) -> Tensor:
+    return (x + delta).clamp(0, 1) - x
+
+
+def _draw(x: Tensor, generator: Generator | None) -> Tensor:
+    """Uniform numbers in [-1, 1) in the shape, type and memory layout of x."""
+    return torch.empty_like(x).uniform_(-1, 1, generator=generator)
+
+
+def _per_example(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+@dataclass(frozen=True)
+class Linf:
+    """Every pixel may change by at most eps: max |delta_i| <= eps."""
+
+    name: Tag[Literal["linf"]] = field(default="linf", kw_only=True)
+    eps: Eps = 8 / 255
+    """Radius in pixel units of [0, 1]: 8/255 or a decimal."""
+
+    def project(self, delta: Images, x: Images) -> Images:
+        """The nearest perturbation in the set: clip to +-eps, then clip x + delta to [0, 1]."""
+        return _to_box(delta.clamp(-self.eps, self.eps), x)
+
+    def direction(self, gradient: Images) -> Images:
+        """The steepest direction of unit size: sign(gradient)."""
+        return gradient.sign()
+
+    def uniform(self, x: Images, generator: Generator | None = None) -> Images:
+        """A perturbation drawn uniformly from the ball (not clipped to the image's range)."""
+        return _draw(x, generator).mul_(self.eps)
+
+    def corner(self, x: Images, generator: Generator | None = None) -> Images:
+        """eps * sign(U(-1, 1)): a random corner of the ball (not clipped to the image's range)."""
+        noise = _draw(x, generator)
+        return torch.where(noise < 0, -self.eps, self.eps).to(x)
+
+    def norm(self, delta: Images) -> PerExample:
+        """max |delta_i| per example."""
+        return delta.flatten(1).abs().amax(1)
+
+
+@dataclass(frozen=True)
+class L2:
+    """The Euclidean length of the perturbation is at most eps: ||delta||_2 <= eps."""
+
+    name: Tag[Literal["l2"]] = field(default="l2", kw_only=True)
+    eps: Eps = 128 / 255
+    """Radius in pixel units of [0, 1]: 128/255 or a decimal."""
+
+    def project(self, delta: Images, x: Images) -> Images:
+        """Shrinks delta onto the ball, then clips x + delta to [0, 1] (which never lengthens it)."""
+        length = self.norm(delta).clamp_min(self.eps)
+        return _to_box(delta * _per_example(self.eps / length, delta), x)
+
+    def direction(self, gradient: Images) -> Images:
+        """The steepest direction of unit length: gradient / ||gradient||_2 (0 where the gradient is 0)."""
+        length = self.norm(gradient)
+        return gradient / _per_example(torch.where(length > 0, length, 1.0), gradient)
+
+    def uniform(self, x: Images, generator: Generator | None = None) -> Images:
+        """A perturbation drawn uniformly from the ball (not clipped to the image's range)."""
+        radius = torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype)
+        return self.corner(x, generator) * _per_example(radius ** (1 / x[0].numel()), x)
+
+    def corner(self, x: Images, generator: Generator | None = None) -> Images:
+        """A perturbation drawn uniformly from the sphere of radius eps (not clipped to the image's range)."""
+        return self.eps * self.direction(torch.empty_like(x).normal_(generator=generator))
+
+    def norm(self, delta: Images) -> PerExample:
+        """||delta||_2 per example."""
+        length: Tensor = torch.linalg.vector_norm(delta.flatten(1), dim=1)
+        return length
+
+
+ThreatConfig = Linf | L2

@@ -1,0 +1,66 @@
+"""The values that travel between the parts: a batch of images, what a method makes of it, and their types."""
+
+from collections.abc import Callable
+from typing import Annotated, NamedTuple, TypeVar
+
+import tyro
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+T = TypeVar("T")
+Tag = Annotated[T, tyro.conf.Suppress]
+"""Marks a field that only names its class in a config file; the command line does not show it."""
+
+Images = Float[Tensor, "batch channels height width"]
+Logits = Float[Tensor, "batch classes"]
+Labels = Int[Tensor, "batch"]
+Target = Labels | Logits
+"""Class indices, or one probability distribution per example."""
+PerExample = Float[Tensor, "batch"]
+
+Model = Callable[[Tensor], Tensor]
+"""Images [B, C, H, W] in [0, 1] to logits [B, classes]; normalisation happens inside."""
+Objective = Callable[[Tensor, Tensor], Tensor]
+"""(logits, target) to one loss per example."""
+
+
+class View(NamedTuple):
+    """Which window of its zero-padded image each example shows, and whether it is mirrored.
+
+    top and left lie in [0, 2 * pad]; the crop is taken first, then the mirror image.
+    """
+
+    top: Int[Tensor, "batch"]
+    left: Int[Tensor, "batch"]
+    flip: Bool[Tensor, "batch"]
+
+
+class Batch(NamedTuple):
+    """Images in [0, 1], labels (class indices, or probabilities [B, classes] where labels are smoothed),
+    the position of every example in the training set, and its view (None where nothing is augmented)."""
+
+    x: Images
+    y: Target
+    index: Int[Tensor, "batch"]  # type: ignore[assignment]  # shadows tuple.index, which nobody calls on a batch
+    view: View | None = None
+
+
+class Losses(NamedTuple):
+    """What a method makes of a batch: the weighted terms of its loss (scalars), the logits that count as its
+    prediction of the batch, and statistics (scalars on the device) for averaging and the log."""
+
+    terms: dict[str, Tensor]
+    logits: Tensor
+    stats: dict[str, Tensor]
+
+    @property
+    def total(self) -> Tensor:
+        """The sum of the terms, which is what training minimises."""
+        first, *rest = self.terms.values()
+        for term in rest:
+            first = first + term
+        return first
+
+
+class UserError(ValueError):
+    """A mistake of the user's, told in one line that says what to do; the command line prints it."""
