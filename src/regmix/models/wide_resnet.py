@@ -1,0 +1,91 @@
+"""Wide ResNet for small images."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from regmix.models.base import Architecture, Normalise, conv3x3, pool, require, stage
+from regmix.types import Tag, UserError
+
+
+@dataclass(frozen=True)
+class WideResNet(Architecture):
+    """WideResNet-depth-widen without dropout: a stem of 16 channels, stages of 16, 32 and 64 times `widen`.
+
+    WideResNet-34-10 at 10 classes has 46,160,474 parameters. They are named as in TRADES and RobustBench
+    (conv1, block1.layer.0.convShortcut, bn1, fc), without the unused sub_block1 there; convolutions start
+    from a normal distribution of variance 2 / (k^2 outputs), as there. Raises UserError unless depth is
+    6 n + 4. Source: arXiv 1605.07146.
+    """
+
+    name: Tag[Literal["wide_resnet"]] = field(default="wide_resnet", kw_only=True)
+    depth: int = 34
+    """Layers with weights: 10, 16, 22, 28, 34, ... (6 n + 4)."""
+    widen: int = 10
+    """Factor on the channels of the three stages."""
+
+    def network(self, classes: int, normalise: Normalise) -> nn.Module:
+        blocks, rest = divmod(self.depth - 4, 6)
+        if blocks < 1 or rest:
+            raise UserError(f"WideResNet depth {self.depth} does not exist; choose one of 10, 16, 22, 28, 34, ...")
+        require("WideResNet widen", self.widen)
+        return WideResidualNetwork(blocks, self.widen, classes, normalise)
+
+
+class WideBlock(nn.Module):
+    """With a = relu(bn(x)): conv(relu(bn(conv(a)))) + x, or + convShortcut(a) where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = conv3x3(inputs, outputs, stride)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv2 = conv3x3(outputs, outputs)
+        self.convShortcut: nn.Module | None = None
+        if inputs != outputs:
+            self.convShortcut = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = F.relu(self.bn1(x))
+        residual = x if self.convShortcut is None else self.convShortcut(activated)
+        out: Tensor = self.conv2(F.relu(self.bn2(self.conv1(activated))))
+        return out + residual
+
+
+class WideStage(nn.Module):
+    """A stage under the name `layer`, as in the public parameter names."""
+
+    def __init__(self, blocks: int, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.layer = stage(WideBlock, blocks, inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x)
+        return out
+
+
+class WideResidualNetwork(nn.Module):
+    """Stem, three stages, BatchNorm and ReLU, global average pool, linear head."""
+
+    def __init__(self, blocks: int, widen: int, classes: int, normalise: Normalise) -> None:
+        super().__init__()
+        self.normalise = normalise
+        self.conv1 = conv3x3(normalise.channels, 16)
+        self.block1 = WideStage(blocks, 16, 16 * widen, stride=1)
+        self.block2 = WideStage(blocks, 16 * widen, 32 * widen, stride=2)
+        self.block3 = WideStage(blocks, 32 * widen, 64 * widen, stride=2)
+        self.bn1 = nn.BatchNorm2d(64 * widen)
+        self.fc = nn.Linear(64 * widen, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_out = module.out_channels * math.prod(module.kernel_size)
+                nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.block3(self.block2(self.block1(self.conv1(self.normalise(x)))))
+        logits: Tensor = self.fc(pool(F.relu(self.bn1(out))))
+        return logits
