@@ -1,0 +1,58 @@
+"""The command line's front door: picks the command and turns every mistake into one line and an exit code."""
+
+import difflib
+import sys
+from collections.abc import Sequence
+
+from regmix.types import UserError
+
+OVERVIEW = """usage: regmix COMMAND ...
+
+Fast adversarial training with RegMix and its family, and an honest measurement of the robustness it buys.
+
+commands:
+  recipes                       list the recipes
+  train RECIPE [flags]          train a model into a run directory
+  evaluate RUN [flags]          attack a run's checkpoints on the test split
+  report RUN [RUN ...] -o FILE  write one self-contained HTML page about runs
+
+`regmix COMMAND --help` explains the flags and their units."""
+
+COMMANDS = ("recipes", "train", "evaluate", "report")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit code: 0, 1 (the machine would not), 2 (the user can mend it), 130 (Ctrl-C)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _dispatch(words)
+    except UserError as error:
+        print(f"regmix: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"regmix: error: {place}{error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("regmix: interrupted; `regmix train --resume RUN` continues a training", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _dispatch(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help"):
+        print(OVERVIEW)
+        return
+    name, *rest = words
+    if name == "--version":
+        from regmix import __version__
+
+        print(f"regmix {__version__}")
+        return
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, 1)
+        raise UserError(f"unknown command {name!r}; {f'did you mean {close[0]}?' if close else 'see: regmix --help'}")
+    # Only now, because it takes torch with it, and the lines above should not wait for that.
+    from regmix import commands
+
+    getattr(commands, name)(rest)

@@ -1,0 +1,98 @@
+"""Runs attacks over a test set and keeps, per example, what survived."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from regmix.attacks import Attack, borrowed
+from regmix.evaluation.outcomes import Outcomes
+from regmix.objectives import hard
+from regmix.threats import Threat
+from regmix.types import Batch, Images, Labels, Model, UserError
+
+CLEAN = "clean"
+"""The column without an attack, the first of every table."""
+
+
+def evaluate(
+    model: Model,
+    batches: Iterable[Batch],
+    threat: Threat,
+    attacks: Mapping[str, Attack],
+    on_batch: Callable[[int], None] | None = None,
+) -> Outcomes:
+    """Attacks every correctly classified example with every attack, in evaluation mode.
+
+    Returns the table whose first column is `clean` and whose others are the attacks in their order. The evaluator
+    does not trust an attack: it asserts that the perturbation lies in the threat set and clips the adversarial image
+    to [0, 1] before it asks the model again. The model's mode, gradients and BatchNorm statistics stay as they were.
+
+    Args:
+        batches: images in [0, 1] with class indices; they are streamed, and moved nowhere.
+        on_batch: called after every batch with the number of its examples.
+
+    Raises:
+        UserError: images outside [0, 1], or labels outside the model's classes.
+    """
+    rows: list[Tensor] = []
+    labels: list[Tensor] = []
+    with borrowed(model):
+        for batch in batches:
+            x, y = batch.x, hard(batch.y)
+            correct = _predict(model, x, y) == y
+            columns = [correct]
+            for attack in attacks.values():
+                survives = torch.zeros_like(correct)
+                if correct.any():
+                    adversarial = perturb(model, attack, x[correct], y[correct], threat)
+                    survives[correct] = _predict(model, adversarial, y[correct]) == y[correct]
+                columns.append(survives)
+            rows.append(torch.stack(columns, 1).cpu())
+            labels.append(y.cpu())
+            if on_batch is not None:
+                on_batch(len(x))
+    if not rows:
+        raise UserError("there is no example to evaluate")
+    return Outcomes((CLEAN, *attacks), torch.cat(labels), torch.cat(rows))
+
+
+def perturb(model: Model, attack: Attack, x: Images, y: Labels, threat: Threat) -> Images:
+    """The adversarial images of an attack, checked against the threat set and clipped to [0, 1]."""
+    delta = attack(model, x, y, threat)
+    longest = float(threat.norm(delta).max())
+    assert longest <= threat.eps * (1 + 1e-5) + 1e-7, f"{attack} left the threat set: {longest} > {threat.eps}"
+    return (x + delta).clamp(0, 1)
+
+
+@torch.no_grad()
+def _predict(model: Model, x: Images, y: Labels) -> Labels:
+    if x.min() < 0 or x.max() > 1:
+        raise UserError(f"images lie in [{float(x.min()):.3g}, {float(x.max()):.3g}]; they must lie in [0, 1]")
+    logits = model(x)
+    if int(y.min()) < 0 or int(y.max()) >= logits.shape[1]:
+        raise UserError(f"labels reach {int(y.max())} but the model has {logits.shape[1]} classes")
+    return logits.argmax(1)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A few images before and after an attack, for looking at."""
+
+    x: Float[Tensor, "examples channels height width"]
+    delta: Float[Tensor, "examples channels height width"]
+    label: Int[Tensor, "examples"]
+    clean_prediction: Int[Tensor, "examples"]
+    adversarial_prediction: Int[Tensor, "examples"]
+
+
+def collect_examples(model: Model, batch: Batch, threat: Threat, attack: Attack) -> Examples:
+    """Attacks one batch and keeps the images, their perturbations and what the model sees in both."""
+    x, y = batch.x, hard(batch.y)
+    with borrowed(model):
+        adversarial = perturb(model, attack, x, y, threat)
+        before, after = _predict(model, x, y), _predict(model, adversarial, y)
+    parts = (x, adversarial - x, y, before, after)
+    return Examples(*(part.cpu() for part in parts))

@@ -1,0 +1,204 @@
+"""An experiment as a value, its text in config.json, and its training into a run directory."""
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
+
+import torch
+from lightning_fabric import Fabric
+from pydantic import Field, TypeAdapter, ValidationError
+from torch import nn
+
+import regmix
+from regmix.data import DataConfig, Digits, ImageSet, load, split_train
+from regmix.methods import MethodConfig, RegMix
+from regmix.models import ModelConfig, SmallCnn, build
+from regmix.runs import CONFIG, Run
+from regmix.threats import Linf, ThreatConfig
+from regmix.training import AveragingConfig, Constant, NoAveraging, ScheduleConfig, engine
+from regmix.training.loop import Display, Plan, train
+from regmix.types import UserError
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that determines a run; recipes make these, config.json holds one."""
+
+    data: Annotated[DataConfig, Field(discriminator="name")] = field(default_factory=Digits)
+    """Where the images come from."""
+    model: Annotated[ModelConfig, Field(discriminator="name")] = field(default_factory=SmallCnn)
+    """The architecture."""
+    threat: Annotated[ThreatConfig, Field(discriminator="name")] = field(default_factory=Linf)
+    """The perturbations that the model shall resist."""
+    method: Annotated[MethodConfig, Field(discriminator="name")] = field(default_factory=RegMix)
+    """How it is trained to."""
+    schedule: Annotated[ScheduleConfig, Field(discriminator="name")] = field(default_factory=Constant)
+    """The learning rate over time."""
+    averaging: Annotated[AveragingConfig, Field(discriminator="name")] = field(default_factory=NoAveraging)
+    """The average of the weights that is kept beside them."""
+    epochs: int = 30
+    """Passes over the training images."""
+    batch_size: int = 128
+    """Images per step."""
+    lr: float = 0.1
+    """Peak learning rate of SGD."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 5e-4
+    """Weight decay of SGD, on every parameter."""
+    label_mass: float = 1.0
+    """Probability that the training labels give to the true class; the rest is spread evenly (1: no smoothing)."""
+    pad: int = 0
+    """Random crops out of a border of this many zero pixels on each side (CIFAR: 4)."""
+    flip: bool = False
+    """Mirror half of the training images from left to right."""
+    normalise: bool = False
+    """Subtract the training images' mean and divide by their deviation inside the model."""
+    train_examples: int | None = None
+    """Use this many training images, drawn evenly from the classes; None uses all but the validation images."""
+    validation: int = 1000
+    """Images held out of the training set; `best` is chosen on them."""
+    split_seed: int = 0
+    """Which images are held out and drawn; separate from seed, so that seeds share a split."""
+    validate_every: int = 1
+    """Epochs between validations."""
+    seed: int = 0
+    """Seed of the weights, the order, the augmentation and the attacks' starts."""
+    device: engine.Device = "auto"
+    """Where to train: auto takes a CUDA GPU where there is one."""
+    precision: engine.Precision = "auto"
+    """auto and bf16: bfloat16 autocast with float32 weights; 32; 64 for checks."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "validation", "validate_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0 < self.label_mass <= 1:
+            raise UserError(f"label_mass is {self.label_mass}; it must lie in (0, 1]")
+        if not self.lr > 0:
+            raise UserError(f"lr is {self.lr}; it must be positive")
+        if self.pad < 0:
+            raise UserError(f"pad is {self.pad}; it must not be negative")
+
+
+UNIONS: dict[str, dict[str, type[Any]]] = {
+    name: {variant.__dataclass_fields__["name"].default: variant for variant in get_args(hint)}
+    for name, hint in get_type_hints(Experiment).items()
+    if name in ("data", "model", "threat", "method", "schedule", "averaging")
+}
+"""The parts of an experiment that come in several kinds, and the kinds by their names."""
+
+
+def to_json(experiment: Experiment) -> str:
+    """The text of config.json."""
+    return json.dumps(asdict(experiment), indent=2) + "\n"
+
+
+def from_json(text: str, source: str = CONFIG) -> Experiment:
+    """Reads config.json strictly: an unknown key, a wrong type or a wrong value is a UserError that names it."""
+    try:
+        experiment = TypeAdapter(Experiment).validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{source}: {where + ': ' if where else ''}{first['msg']}") from None
+    if unknown := _keys(json.loads(text)) - _keys(asdict(experiment)):
+        raise UserError(f"{source}: unknown key {min(unknown)}")
+    return experiment
+
+
+def _keys(tree: Mapping[str, Any], prefix: str = "") -> set[str]:
+    keys = set()
+    for name, value in tree.items():
+        keys |= _keys(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name}
+    return keys
+
+
+def run(experiment: Experiment, out: Path, display: Display, command: str = "") -> Run:
+    """Trains an experiment into a new run directory.
+
+    Raises:
+        UserError: anything that the user can mend, before the directory is made where possible.
+    """
+    train_set, validation_set = _training_data(experiment)
+    fabric = engine.start(experiment.device, experiment.precision)
+    directory = Run.create(out, to_json(experiment), _environment(fabric, command))
+    return _train(experiment, directory, fabric, train_set, validation_set, display)
+
+
+def resume(path: Path, display: Display) -> Run:
+    """Continues a run from its last saved epoch; ends as it would have ended without the interruption."""
+    directory = Run.open(path)
+    experiment = from_json(directory.config(), str(path / CONFIG))
+    fabric = engine.start(experiment.device, experiment.precision)
+    return _train(experiment, directory, fabric, *_training_data(experiment), display)
+
+
+def _training_data(experiment: Experiment) -> tuple[ImageSet, ImageSet]:
+    return split_train(
+        load(experiment.data, "train"),
+        experiment.train_examples,
+        experiment.validation,
+        experiment.split_seed,
+    )
+
+
+def _train(
+    experiment: Experiment,
+    directory: Run,
+    fabric: Fabric,
+    train_set: ImageSet,
+    validation_set: ImageSet,
+    display: Display,
+) -> Run:
+    torch.manual_seed(experiment.seed)
+    model = build_model(experiment, train_set)
+    if experiment.precision == "64":
+        model = model.double()
+    averaging = None if isinstance(experiment.averaging, NoAveraging) else experiment.averaging
+    plan = Plan(**{name: getattr(experiment, name) for name in Plan.__dataclass_fields__})
+    summary = train(
+        fabric, model, experiment.method, experiment.threat, experiment.schedule, averaging, plan,
+        train_set, validation_set, directory, display,
+    )  # fmt: skip
+    directory.update_result({"status": "finished", "classes": list(train_set.classes), **summary})
+    return directory
+
+
+def build_model(experiment: Experiment, images: ImageSet) -> nn.Module:
+    """The untrained model of an experiment, for images of this kind."""
+    channels = images.images.shape[1]
+    mean, std = [0.0] * channels, [1.0] * channels
+    if experiment.normalise:
+        pixels = images.images.transpose(0, 1).flatten(1).double() / 255
+        mean, std = pixels.mean(1).tolist(), pixels.std(1).tolist()
+    return build(experiment.model, len(images.classes), channels, mean, std)
+
+
+def _environment(fabric: Fabric, command: str) -> dict[str, object]:
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    cuda = fabric.device.type == "cuda"
+    return {
+        "regmix": regmix.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(fabric.device) if cuda else "cpu",
+        "threads": torch.get_num_threads(),
+        "git_commit": commit,
+        "command": command or " ".join(sys.argv),
+    }

@@ -1,0 +1,79 @@
+"""Reads flags with tyro, and turns what it complains about into one line."""
+
+import contextlib
+import io
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import TypeVar
+
+import tyro
+
+from regmix.types import UserError
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], words: Sequence[str], prog: str, about: str, default: T | None = None) -> T:
+    """A `kind` (a dataclass whose fields are the flags) from the words of a command line.
+
+    Raises:
+        UserError: what tyro says of a wrong flag or value, in one line, with its suggestion.
+        SystemExit: after --help has been printed.
+    """
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            value = tyro.cli(
+                kind,
+                args=words,
+                prog=f"regmix {prog}",
+                description=about,
+                default=default,
+                config=(tyro.conf.AvoidSubcommands,),
+            )
+            assert isinstance(value, kind)
+            return value
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(f"{_one_line(complaint.getvalue())} (see: regmix {prog.split()[0]} --help)") from None
+
+
+def _one_line(box: str) -> str:
+    """The message in tyro's framed complaint, and its first suggestion."""
+    lines = [line.strip("│ ").strip() for line in box.splitlines()]
+    message = []
+    for line in lines[1:]:
+        if not line or line[0] in "─╰":
+            break
+        message.append(line)
+    text = " ".join(message).rstrip(".:")
+    if "Perhaps you meant:" in lines:
+        suggested = lines[lines.index("Perhaps you meant:") + 1].split()[0]
+        text += f"; did you mean {suggested}?"
+    return text
+
+
+def take(words: list[str], flag: str) -> str | None:
+    """Removes `flag VALUE` (or flag=VALUE) from the words and returns VALUE; None if the flag is not there."""
+    for place, word in enumerate(words):
+        if word == flag:
+            if place + 1 == len(words) or words[place + 1].startswith("-"):
+                raise UserError(f"{flag} needs a value")
+            value = words[place + 1]
+            del words[place : place + 2]
+            return value
+        if word.startswith(flag + "="):
+            del words[place]
+            return word.removeprefix(flag + "=")
+    return None
+
+
+def known(word: str, choices: Iterable[str], what: str) -> str:
+    """The word, if it is one of the choices; a UserError with a suggestion if not."""
+    choices = list(choices)
+    if word in choices:
+        return word
+    close = get_close_matches(word, choices, 1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(choices)}"
+    raise UserError(f"unknown {what} {word!r}; {hint}")

@@ -1,0 +1,38 @@
+"""Recipes: functions without arguments that return an Experiment; the first line of the docstring describes it."""
+
+import difflib
+from collections.abc import Callable
+
+from regmix.experiment import Experiment
+from regmix.recipes.cifar import (
+    cifar10_fgsm_pgk,
+    cifar10_regmix,
+    cifar10_regmix_cpu,
+    cifar100_regmix,
+)
+from regmix.recipes.digits import digits_regmix
+from regmix.recipes.tiny_imagenet import tiny_imagenet_regmix
+from regmix.types import UserError
+
+Recipe = Callable[[], Experiment]
+
+RECIPES: dict[str, Recipe] = {
+    recipe.__name__.replace("_", "-"): recipe
+    for recipe in (
+        digits_regmix,
+        cifar10_regmix_cpu,
+        cifar10_regmix,
+        cifar10_fgsm_pgk,
+        cifar100_regmix,
+        tiny_imagenet_regmix,
+    )
+}
+
+
+def recipe(name: str) -> Experiment:
+    """The experiment of the recipe with this name."""
+    if name not in RECIPES:
+        close = difflib.get_close_matches(name, RECIPES, 1)
+        hint = f"did you mean {close[0]}?" if close else "see: regmix recipes"
+        raise UserError(f"unknown recipe {name!r}; {hint}")
+    return RECIPES[name]()

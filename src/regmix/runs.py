@@ -1,0 +1,168 @@
+"""One run directory: what is in it, how it is written, how it is read. No other file knows its layout."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, Literal, get_args
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from regmix.types import UserError
+
+Checkpoint = Literal["best", "last", "averaged"]
+CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)
+
+CONFIG = "config.json"
+ENVIRONMENT = "environment.json"
+METRICS = "metrics.jsonl"
+RESULT = "result.json"
+STATE = "state.pt"
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Lets `write` fill a temporary file beside `path`, flushes it to the disk and renames it.
+
+    Whatever goes wrong, `path` holds its old content or the whole new one, and no temporary file is left.
+    """
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        temporary = Path(file.name)
+        try:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+class Run:
+    """A run directory.
+
+    config.json          the experiment, from which the run can be repeated
+    environment.json     versions, device, git commit, command
+    metrics.jsonl        one line per epoch
+    last, best, averaged.safetensors     weights; best is chosen on the validation split
+    state.pt             everything that resuming needs
+    outcomes-*.csv, examples-*.npz       one evaluation per checkpoint: a row per test example; a few images
+    result.json          the summary of training and of every evaluation
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, config: str, environment: Mapping[str, object]) -> "Run":
+        """Makes a new run directory; one that exists is never written over."""
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            raise UserError(
+                f"{path} exists; give another --out, or continue it with: regmix train --resume {path}"
+            ) from None
+        run = cls(path)
+        run._write_text(CONFIG, config)
+        run._write_json(ENVIRONMENT, environment)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """Opens an existing run directory."""
+        if not (path / CONFIG).is_file():
+            raise UserError(f"{path} is not a run directory: it has no {CONFIG}")
+        return cls(path)
+
+    def config(self) -> str:
+        """The text of config.json."""
+        return (self.path / CONFIG).read_text()
+
+    def append_metrics(self, row: Mapping[str, object]) -> None:
+        """Adds one line to metrics.jsonl."""
+        with (self.path / METRICS).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl; a last line that was cut off by a kill is left out."""
+        rows = []
+        with suppress(FileNotFoundError):
+            for line in (self.path / METRICS).read_text().splitlines():
+                with suppress(json.JSONDecodeError):
+                    rows.append(json.loads(line))
+        return rows
+
+    def keep_metrics(self, epochs: int) -> None:
+        """Drops the rows after the given number of epochs, which a resumed run is going to write again."""
+        rows = [json.dumps(row) + "\n" for row in self.metrics() if row["epoch"] <= epochs]
+        self._write_text(METRICS, "".join(rows))
+
+    def save_weights(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> None:
+        """Writes weights as safetensors."""
+        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+        write_atomically(self.weights(checkpoint), lambda file: file.write(data))
+
+    def weights(self, checkpoint: Checkpoint) -> Path:
+        """Where the weights of a checkpoint are."""
+        return self.path / f"{checkpoint}.safetensors"
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """The checkpoints that have weights."""
+        return [checkpoint for checkpoint in CHECKPOINTS if self.weights(checkpoint).is_file()]
+
+    def save_state(self, state: Mapping[str, object]) -> None:
+        """Writes what resuming needs."""
+        write_atomically(self.path / STATE, lambda file: torch.save(dict(state), file))
+
+    def load_state(self, device: torch.device) -> dict[str, Any] | None:
+        """Reads what resuming needs (tensors and plain values only); None if the run has not got that far."""
+        path = self.path / STATE
+        if not path.is_file():
+            return None
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        except Exception as error:
+            raise UserError(f"{path} is damaged and the run cannot be resumed from it") from error
+        return state
+
+    def result(self) -> dict[str, Any]:
+        """The content of result.json, empty if there is none yet."""
+        try:
+            result: dict[str, Any] = json.loads((self.path / RESULT).read_text())
+        except FileNotFoundError:
+            return {}
+        except json.JSONDecodeError as error:
+            raise UserError(f"{self.path / RESULT} is damaged: {error}") from None
+        return result
+
+    def update_result(self, values: Mapping[str, object]) -> None:
+        """Adds values to result.json, replacing those of the same name."""
+        self._write_json(RESULT, self.result() | dict(values))
+
+    def save_evaluation(
+        self,
+        checkpoint: Checkpoint,
+        summary: Mapping[str, object],
+        outcomes_csv: str,
+        examples: Mapping[str, np.ndarray[Any, Any]],
+    ) -> None:
+        """Writes one checkpoint's outcomes and example images, and its summary into result.json."""
+        self._write_text(f"outcomes-{checkpoint}.csv", outcomes_csv)
+        write_atomically(
+            self.path / f"examples-{checkpoint}.npz",
+            lambda file: np.savez_compressed(file, allow_pickle=False, **examples),
+        )
+        evaluations = self.result().get("evaluations", {})
+        self.update_result({"evaluations": {**evaluations, checkpoint: dict(summary)}})
+
+    def _write_json(self, name: str, value: Mapping[str, object]) -> None:
+        self._write_text(name, json.dumps(value, indent=2) + "\n")
+
+    def _write_text(self, name: str, text: str) -> None:
+        write_atomically(self.path / name, lambda file: file.write(text.encode()))

@@ -1,0 +1,17 @@
+"""Training: one step, one loop, and what surrounds them."""
+
+from regmix.training.averaging import AveragingConfig, Ema, GatedEma, NoAveraging
+from regmix.training.schedule import Constant, Cyclic, Piecewise, ScheduleConfig
+from regmix.training.step import TrainStep
+
+__all__ = [
+    "AveragingConfig",
+    "Constant",
+    "Cyclic",
+    "Ema",
+    "GatedEma",
+    "NoAveraging",
+    "Piecewise",
+    "ScheduleConfig",
+    "TrainStep",
+]

@@ -1,0 +1,38 @@
+"""Devices and precision: the only file that knows Lightning Fabric."""
+
+import logging
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+
+from regmix.types import UserError
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "32", "bf16", "64"]
+
+_FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "64-true"]] = {
+    "32": "32-true",
+    "bf16": "bf16-mixed",
+    "64": "64-true",
+}
+
+
+def start(device: Device, precision: Precision) -> Fabric:
+    """Launches Fabric on one device.
+
+    device auto takes a CUDA GPU where there is one. precision auto means bf16 autocast with float32 weights, which is
+    the fastest for convolutional networks of the usual widths on both; float64 is for checks.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("there is no CUDA device on this machine; use --device cpu")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    fabric = Fabric(
+        accelerator=device,
+        devices=1,
+        precision=_FABRIC_PRECISION["bf16" if precision == "auto" else precision],
+    )
+    fabric.launch()
+    return fabric

@@ -1,0 +1,169 @@
+"""The training loop, to be read from top to bottom."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from regmix.attacks import Pgd
+from regmix.data import ImageSet, Loader, batches
+from regmix.evaluation import CLEAN, evaluate
+from regmix.methods.base import Method
+from regmix.runs import Run
+from regmix.threats import Threat
+from regmix.training.averaging import AveragedWeights, Averaging
+from regmix.training.schedule import Schedule
+from regmix.training.step import TrainStep
+from regmix.training.tally import Tally
+from regmix.types import UserError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers of a training: see Experiment, whose fields these are."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    label_mass: float
+    pad: int
+    flip: bool
+    validate_every: int
+    seed: int
+
+
+class Display(Protocol):
+    """Shows the training to whoever waits for it."""
+
+    def start(self, description: str, total: int, done: int = 0) -> None: ...
+    def batch(self, examples: int) -> None: ...
+    def epoch(self, row: dict[str, object]) -> None: ...
+
+
+def train(
+    fabric: Fabric,
+    model: nn.Module,
+    method: Method,
+    threat: Threat,
+    schedule: Schedule,
+    averaging: Averaging | None,
+    plan: Plan,
+    train_set: ImageSet,
+    validation_set: ImageSet,
+    run: Run,
+    display: Display,
+) -> dict[str, object]:
+    """Trains a model into a run directory, from its last saved epoch if it has one; returns a summary.
+
+    Everything random in an epoch is drawn from (seed, epoch), so that a resumed run repeats an uninterrupted one.
+    """
+    device = fabric.device
+    loader = Loader(train_set, plan.batch_size, device, pad=plan.pad, flip=plan.flip, seed=plan.seed)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(
+        model.parameters(), plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, foreach=True
+    )
+    module = TrainStep(model, method, threat, len(train_set.classes), plan.label_mass)
+    step_module = fabric.setup_module(module)
+    fabric.setup_optimizers(optimizer)
+    averaged = AveragedWeights(model, averaging) if averaging is not None else None
+    shape = (train_set.images.shape[1], train_set.images.shape[2], train_set.images.shape[3])
+    memory = method.memory(len(train_set), shape, plan.pad, threat, device)
+
+    done, best, seconds = 0, {"epoch": 0, "pgd": -1.0}, 0.0
+    if (state := run.load_state(device)) is not None:
+        done, best, seconds = state["epoch"], state["best"], state["seconds"]
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        if averaged is not None:
+            averaged.load_state_dict(state["averaged"])
+        if memory is not None:
+            memory.load_state_dict(state["memory"])
+    run.keep_metrics(done)
+    display.start("training", plan.epochs * len(train_set), done * len(train_set))
+
+    for epoch in range(done, plan.epochs):
+        began = time.perf_counter()
+        torch.manual_seed(plan.seed * 1_000_003 + epoch)
+        model.train()
+        if memory is not None:
+            memory.epoch = epoch
+        tally = Tally(device)
+        for number, batch in enumerate(loader.epoch(epoch)):
+            step = epoch * len(loader) + number
+            lr = plan.lr * schedule.factor(step, len(loader), plan.epochs)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            losses = step_module(batch, memory)
+            fabric.backward(losses.total)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if averaged is not None:
+                averaged.update(model, losses.stats)
+            tally.add(batch, losses)
+            display.batch(len(batch.x))
+        means = tally.means()
+        trained = time.perf_counter() - began
+        terms = {name.removeprefix("terms/"): v for name, v in means.items() if name.startswith("terms/")}
+        stats = {name.removeprefix("stats/"): v for name, v in means.items() if name.startswith("stats/")}
+        if not all(math.isfinite(value) for value in terms.values()):
+            bad = ", ".join(name for name, value in terms.items() if not math.isfinite(value))
+            raise UserError(
+                f"the loss is not finite in epoch {epoch + 1} ({bad}); the run stops before it saves such weights: "
+                "try a lower --lr, or --precision 32"
+            )
+
+        validation = None
+        if (epoch + 1) % plan.validate_every == 0 or epoch + 1 == plan.epochs:
+            validation = _validate(fabric, model, validation_set, threat, plan.batch_size)
+            if averaged is not None:
+                more = _validate(fabric, averaged.module, validation_set, threat, plan.batch_size)
+                validation |= {f"averaged_{name}": value for name, value in more.items()}
+            if validation["pgd"] > best["pgd"]:
+                best = {"epoch": epoch + 1, "pgd": validation["pgd"]}
+                run.save_weights("best", model.state_dict())
+        seconds += time.perf_counter() - began
+        row: dict[str, object] = {
+            "epoch": epoch + 1,
+            "epochs": plan.epochs,
+            "step": step + 1,
+            "lr": lr,
+            "loss": sum(terms.values()),
+            "terms": terms,
+            "per_example": {name: value for name, value in stats.items() if name in terms},
+            "stats": {name: value for name, value in stats.items() if name not in terms},
+            "train_robust": means["train_robust"],
+            "validation": validation,
+            "images_per_second": len(train_set) / trained,
+            "seconds": seconds,
+        }
+        run.append_metrics(row)
+        run.save_weights("last", model.state_dict())
+        if averaged is not None:
+            run.save_weights("averaged", averaged.module.state_dict())
+        run.save_state(
+            {
+                "epoch": epoch + 1,
+                "best": best,
+                "seconds": seconds,
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "averaged": averaged.state_dict() if averaged is not None else None,
+                "memory": memory.state_dict() if memory is not None else None,
+            }
+        )
+        display.epoch(row)
+    return {"epochs": plan.epochs, "train_seconds": seconds, "best_epoch": best["epoch"]}
+
+
+def _validate(fabric: Fabric, model: nn.Module, images: ImageSet, threat: Threat, batch_size: int) -> dict[str, float]:
+    """Clean and PGD-10 accuracy on the validation split, at the precision of the training."""
+    with fabric.autocast():
+        outcomes = evaluate(model, batches(images, batch_size, fabric.device), threat, {"pgd": Pgd(10)})
+    return {name: outcomes.accuracy(name) for name in (CLEAN, "pgd")}
