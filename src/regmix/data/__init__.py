@@ -1,0 +1,40 @@
+"""Images in memory, from every source, and the batches that training and evaluation see of them."""
+
+from regmix.data.augment import draw_views, from_view, take, to_view
+from regmix.data.cifar import Cifar10, Cifar100
+from regmix.data.digits import Digits
+from regmix.data.folder import Folder
+from regmix.data.hub import Hub
+from regmix.data.images import ImageSet, Split
+from regmix.data.loader import Loader, batches
+from regmix.data.splits import split_train
+from regmix.data.tiny_imagenet import TinyImagenet
+
+DataConfig = Digits | Cifar10 | Cifar100 | TinyImagenet | Folder | Hub
+
+
+def load(config: DataConfig, split: Split) -> ImageSet:
+    """Reads one split of a data source into memory. Raises UserError that says what is missing or damaged."""
+    assert split in ("train", "test"), split
+    return config.read(split)
+
+
+__all__ = [
+    "Cifar10",
+    "Cifar100",
+    "DataConfig",
+    "Digits",
+    "Folder",
+    "Hub",
+    "ImageSet",
+    "Loader",
+    "Split",
+    "TinyImagenet",
+    "batches",
+    "draw_views",
+    "from_view",
+    "load",
+    "split_train",
+    "take",
+    "to_view",
+]

@@ -1,0 +1,69 @@
+"""Random crops and mirror images, for whole batches at once, and the way back from what a crop saw."""
+
+import torch
+from jaxtyping import Int, Shaped, UInt8
+from torch import Generator, Tensor
+
+from regmix.types import View
+
+Maps = Shaped[Tensor, "batch channels height width"]
+
+
+def draw_views(n: int, pad: int, flip: bool, generator: Generator) -> View:
+    """n views: window corners uniform on {0, ..., 2 * pad}^2, mirrored with probability 1/2 if `flip`.
+
+    The tensors lie on the generator's device.
+    """
+    device = generator.device
+    top, left = torch.randint(2 * pad + 1, (2, n), generator=generator, device=device)
+    coin = torch.randint(2, (n,), generator=generator, device=device, dtype=torch.bool)
+    return View(top, left, coin if flip else torch.zeros_like(coin))
+
+
+def take(
+    padded: UInt8[Tensor, "examples channels padded_height padded_width"],
+    index: Int[Tensor, "batch"],
+    view: View,
+    pad: int,
+) -> UInt8[Tensor, "batch channels height width"]:
+    """What the views show of the images at `index`, all of which are already padded by `pad` on every side.
+
+    uint8 [N, C, H + 2 pad, W + 2 pad] -> [B, C, H, W], in the memory format of `padded`.
+    """
+    height, width = padded.shape[2] - 2 * pad, padded.shape[3] - 2 * pad
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    shown = windows[index, :, view.top, view.left]
+    return torch.where(view.flip[:, None, None, None], shown.flip(-1), shown)
+
+
+def _gather(source: Maps, row: Int[Tensor, "batch height"], column: Int[Tensor, "batch width"], outside: Maps) -> Maps:
+    """source[b, :, row[b, i], column[b, j]] at [b, :, i, j], or `outside` where source has no such place."""
+    height, width = source.shape[2:]
+    example = torch.arange(len(source), device=source.device)[:, None, None]
+    i, j = row.clamp(0, height - 1)[:, :, None], column.clamp(0, width - 1)[:, None, :]
+    found = source[example, :, i, j].movedim(-1, 1)
+    inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None, :]
+    return torch.where(inside[:, None], found, outside)
+
+
+def to_view(values: Maps, view: View, pad: int) -> Maps:
+    """What each view shows of per-pixel values [B, C, H, W] of whole images, with zeros beyond the border."""
+    height, width = values.shape[2:]
+    i = torch.arange(height, device=values.device)
+    j = torch.arange(width, device=values.device)
+    row = (view.top - pad)[:, None] + i
+    column = (view.left - pad)[:, None] + torch.where(view.flip[:, None], width - 1 - j, j)
+    return _gather(values, row, column, torch.zeros_like(values))
+
+
+def from_view(seen: Maps, view: View, pad: int, onto: Maps) -> Maps:
+    """The values `seen` through the views [B, C, H, W] at their place in the images, and those of `onto`
+    where the window did not look: from_view(to_view(v, view, pad), view, pad, onto=v) == v.
+    """
+    height, width = seen.shape[2:]
+    i = torch.arange(height, device=seen.device)
+    j = torch.arange(width, device=seen.device)
+    row = (pad - view.top)[:, None] + i
+    column = (pad - view.left)[:, None] + j
+    column = torch.where(view.flip[:, None], width - 1 - column, column)
+    return _gather(seen, row, column, onto)

@@ -1,0 +1,180 @@
+"""CIFAR-10 and CIFAR-100 from the official files, Python or binary, or from parquet."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from regmix.data.cifar_files import Rows, read_binary, read_python
+from regmix.data.download import Archive, fetch_and_unpack
+from regmix.data.images import ImageSet, Split, check_labels
+from regmix.data.parquet import read_parquet
+from regmix.types import Tag, UserError
+
+DIGESTS = {
+    "data_batch_1": "md5:c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "md5:d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "md5:54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "md5:634d18415352ddfa80567beed471001a",
+    "data_batch_5": "md5:482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "md5:40351d587109b95175f43aff81a1287e",
+    "train": "md5:16019d7e3df5f24257cddd939b257f8d",
+    "test": "md5:f0ef6b0ae62326f3e7ffdfab6717acfc",
+    # No digests of the binary files were published; these are the beginnings of what the content must have.
+    "data_batch_1.bin": "sha1:aadd24ac",
+    "data_batch_2.bin": "sha1:c0ba65cc",
+    "data_batch_3.bin": "sha1:1dd00a74",
+    "data_batch_4.bin": "sha1:aab85764",
+    "data_batch_5.bin": "sha1:26e2849e",
+    "test_batch.bin": "sha1:67eb016d",
+}
+"""What the digest of a file of this name must begin with."""
+
+CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
+CIFAR100_CLASSES = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
+elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard
+lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear
+pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark
+shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
+television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+
+
+class Layout(NamedTuple):
+    """How one of the two data sets is stored."""
+
+    title: str
+    files: dict[Split, tuple[str, ...]]
+    """Official names, without the .bin of the binary ones."""
+    rows: dict[Split, int]
+    """Images in each of these files."""
+    folders: tuple[str, ...]
+    """Where to look below the root."""
+    label_key: str
+    """Of the pickled dict."""
+    label_bytes: int
+    """Before the pixels of a binary row; the last one counts."""
+    label_columns: tuple[str, ...]
+    """Of a parquet file."""
+    classes: tuple[str, ...]
+    archive: Archive
+
+
+CIFAR10 = Layout(
+    title="CIFAR-10",
+    files={"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)},
+    rows={"train": 10_000, "test": 10_000},
+    folders=("", "cifar-10-batches-py", "cifar-10-batches-bin", "plain_text"),
+    label_key="labels",
+    label_bytes=1,
+    label_columns=("label",),
+    classes=tuple(CIFAR10_CLASSES.split()),
+    archive=Archive(
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        "c58f30108f718f92721af3b95e74349a",
+        "cifar-10-batches-py",
+    ),
+)
+CIFAR100 = Layout(
+    title="CIFAR-100",
+    files={"train": ("train",), "test": ("test",)},
+    rows={"train": 50_000, "test": 10_000},
+    folders=("", "cifar-100-python", "cifar-100-binary", "cifar100"),
+    label_key="fine_labels",
+    label_bytes=2,
+    label_columns=("fine_label", "label"),
+    classes=tuple(CIFAR100_CLASSES.split()),
+    archive=Archive(
+        "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        "eb9058c3a382ffc7106e4002c42a8d85",
+        "cifar-100-python",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar10:
+    """CIFAR-10: 50,000 train and 10,000 test images, 32x32 RGB, 10 classes."""
+
+    name: Tag[Literal["cifar10"]] = "cifar10"
+    root: str = "data/cifar10"
+    """Folder of the official files, Python or binary, or of train-*.parquet and test-*.parquet."""
+    download: bool = False
+    """Fetch the official Python files into root (170 MB) if nothing is there."""
+
+    def read(self, split: Split) -> ImageSet:
+        """Images uint8 [N, 3, 32, 32] in the official order. Raises UserError naming what is missing or
+        damaged. Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009."""
+        return _read(CIFAR10, Path(self.root), self.download, split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar100:
+    """CIFAR-100: 50,000 train and 10,000 test images, 32x32 RGB, 100 (fine) classes."""
+
+    name: Tag[Literal["cifar100"]] = "cifar100"
+    root: str = "data/cifar100"
+    """Folder of the official files, Python or binary, or of train-*.parquet and test-*.parquet."""
+    download: bool = False
+    """Fetch the official Python files into root (169 MB) if nothing is there."""
+
+    def read(self, split: Split) -> ImageSet:
+        """Images uint8 [N, 3, 32, 32] in the official order. Raises UserError naming what is missing or
+        damaged. Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009."""
+        return _read(CIFAR100, Path(self.root), self.download, split)
+
+
+def _read(layout: Layout, root: Path, download: bool, split: Split) -> ImageSet:
+    found = _find(layout, root, split)
+    if not found and download:
+        fetch_and_unpack(layout.archive, root)
+        found = _find(layout, root, split)
+    if not found:
+        name = layout.files[split][0]
+        folders = ", ".join(folder + "/" for folder in layout.folders if folder)
+        raise UserError(
+            f"{layout.title} is not in {root}: looked there and in {folders} for {name}, {name}.bin and "
+            f"{split}-*.parquet; add --data.download, or unpack {layout.archive.url} there"
+        )
+    if found[0].suffix == ".parquet":
+        return read_parquet(found, ("img", "image"), layout.label_columns, layout.classes)
+    for path in found:
+        if not path.is_file():
+            raise UserError(f"{path} is missing; unpack {layout.archive.url} again")
+
+    batches = [_read_file(layout, path, layout.rows[split]) for path in found]
+    images = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, 3, 32, 32)
+    labels = np.concatenate([labels for _, labels in batches])
+    return ImageSet(torch.from_numpy(images), torch.from_numpy(labels), layout.classes)
+
+
+def _find(layout: Layout, root: Path, split: Split) -> Sequence[Path]:
+    for folder in layout.folders:
+        at = root / folder
+        for suffix in ("", ".bin"):
+            files = [at / (name + suffix) for name in layout.files[split]]
+            if any(path.is_file() for path in files):
+                return files
+        if parquet := sorted(at.glob(f"{split}-*.parquet")):
+            return parquet
+    return []
+
+
+def _read_file(layout: Layout, path: Path, rows: int) -> Rows:
+    content = path.read_bytes()
+    # Of the binary files of CIFAR-100 no digest is known, and every content begins with nothing.
+    kind, _, digest = DIGESTS.get(path.name, "md5:").partition(":")
+    if not hashlib.new(kind, content, usedforsecurity=False).hexdigest().startswith(digest):
+        raise UserError(f"{path} is not the official file (its {kind} is wrong); delete it and fetch it again")
+    if path.suffix == ".bin":
+        pixels, labels = read_binary(path, content, layout.label_bytes, rows)
+    else:
+        pixels, labels = read_python(path, content, layout.label_key)
+    check_labels(path, labels, layout.classes)
+    return pixels, labels

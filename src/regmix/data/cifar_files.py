@@ -1,0 +1,84 @@
+"""The two official file formats of CIFAR, read without trusting them."""
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from regmix.types import UserError
+
+PIXELS = 3 * 32 * 32
+Rows = tuple[UInt8[np.ndarray, "rows 3072"], Int64[np.ndarray, "rows"]]
+"""The red, green and blue plane of every image, and its label."""
+
+
+class _Dtype:
+    """Stands in for the dtype of a pickled array, which must be uint8."""
+
+    def __init__(self, code: str, *_: object) -> None:
+        if code != "u1":
+            raise UserError(f"it holds an array of {code!r} where pixels are u1")
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+class _Array:
+    """Stands in for a pickled array: NumPy's own unpickling trusts its input, so it is not run."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: tuple[int, tuple[int, ...], _Dtype, bool, str]) -> None:
+        _, shape, _, by_columns, content = state
+        values = np.frombuffer(content.encode("latin1"), dtype=np.uint8)
+        self.values = values.reshape(shape, order="F" if by_columns else "C")
+
+
+ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Dtype,
+}
+"""All that the official pickles ask for, and what they get; anything else could run code."""
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in ALLOWED:
+            raise UserError(f"it asks for {module}.{name}, which is not data and could run code")
+        return ALLOWED[module, name]
+
+
+def read_python(path: Path, content: bytes, label_key: str) -> Rows:
+    """The images and labels of an official Python batch, a pickled dict with `data` and `label_key`.
+
+    Raises UserError if it is damaged, or holds anything but uint8 arrays, containers, numbers and strings.
+    """
+    try:
+        batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()
+        pixels, labels = batch["data"].values, np.asarray(batch[label_key], dtype=np.int64)
+    except UserError as error:
+        raise UserError(f"{path} is refused: {error}") from None
+    # A damaged pickle can fail in as many ways as there are opcodes.
+    except Exception as error:
+        raise UserError(f"{path} cannot be read as a CIFAR batch ({error!r}); delete it and fetch it again") from error
+    if pixels.shape != (len(pixels), PIXELS) or labels.shape != (len(pixels),):
+        raise UserError(f"{path} is no CIFAR batch: it must hold data [N, {PIXELS}] and as many {label_key}")
+    return pixels, labels
+
+
+def read_binary(path: Path, content: bytes, label_bytes: int, rows: int) -> Rows:
+    """The images and labels of an official binary batch.
+
+    Each of the `rows` is `label_bytes` bytes, the last of which is the (fine) label, then the pixels. Raises
+    UserError if the size is wrong.
+    """
+    width = label_bytes + PIXELS
+    if len(content) != rows * width:
+        raise UserError(f"{path} has {len(content)} bytes instead of {rows} x {width}; delete it and fetch it again")
+    table = np.frombuffer(content, dtype=np.uint8).reshape(rows, width)
+    return table[:, label_bytes:], table[:, label_bytes - 1].astype(np.int64)

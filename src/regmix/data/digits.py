@@ -1,0 +1,34 @@
+"""The 8x8 digits that come with scikit-learn: real images without a download."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from regmix.data.images import ImageSet, Split
+from regmix.data.splits import stratified_order
+from regmix.types import Tag
+
+TEST_IMAGES = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Digits:
+    """Handwritten digits, 8x8 grey, bundled with scikit-learn: 1,297 train and 500 test images, a fixed
+    split."""
+
+    name: Tag[Literal["digits"]] = "digits"
+
+    def read(self, split: Split) -> ImageSet:
+        """Images uint8 [N, 1, 8, 8], grey = round(v * 255 / 16) of v in 0..16; the split is stratified and
+        the same for every seed. Source: UCI Optical Recognition of Handwritten Digits, test part."""
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
+        labels = torch.from_numpy(digits.target.astype(np.int64))
+        order = stratified_order(labels, seed=0)
+        chosen = order[:TEST_IMAGES] if split == "test" else order[TEST_IMAGES:]
+        chosen = chosen.sort().values
+        return ImageSet(images[chosen], labels[chosen], tuple(str(digit) for digit in range(10)))

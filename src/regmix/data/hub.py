@@ -1,0 +1,56 @@
+"""Image data sets of the Hugging Face hub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from regmix.data.decode import import_optional
+from regmix.data.images import ImageSet, Split
+from regmix.data.parquet import read_parquet
+from regmix.types import Tag, UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hub:
+    """A data set of the Hugging Face hub, kept there as parquet files of encoded images."""
+
+    name: Tag[Literal["hub"]] = "hub"
+    repository: str = "uoft-cs/cifar10"
+    """Name of the data set on the hub."""
+    revision: str = "main"
+    """Branch, tag or commit; a commit makes a run reproducible."""
+    image_column: str = "img"
+    """Column of the encoded images."""
+    label_column: str = "label"
+    """Column of the integer labels; their names are taken from the data set's metadata."""
+    train_files: str = "**/train-*.parquet"
+    """Pattern of the files of the train split, within the repository."""
+    test_files: str = "**/test-*.parquet"
+    """Pattern of the files of the test split, within the repository."""
+
+    def read(self, split: Split) -> ImageSet:
+        """Images uint8 [N, 3, H, W] as `read_parquet` makes them; files come from the hub once and then from
+        its cache. Raises UserError if the repository or the files cannot be had."""
+        hub = import_optional("huggingface_hub")
+        pattern = self.train_files if split == "train" else self.test_files
+        try:
+            snapshot = hub.snapshot_download(
+                self.repository,
+                repo_type="dataset",
+                revision=self.revision,
+                # The hub's patterns know no **: there, * crosses folders.
+                allow_patterns=pattern.replace("**/", "*"),
+            )
+        except (OSError, ValueError) as error:
+            why = " ".join(str(error).split())
+            raise UserError(f"{self.repository} cannot be had from the Hugging Face hub: {why}") from error
+        files = sorted(Path(snapshot).glob(pattern))
+        if not files:
+            raise UserError(f"{self.repository} has no files {pattern}; name them with --data.{split}-files")
+        folders = sorted({str(path.parent.relative_to(snapshot)) for path in files})
+        if len(folders) > 1:
+            raise UserError(
+                f"{self.repository} has {pattern} in several folders ({', '.join(folders)}); "
+                f"choose one with --data.{split}-files"
+            )
+        return read_parquet(files, [self.image_column], [self.label_column])

@@ -1,0 +1,91 @@
+"""Batches of images: shuffled and augmented on the device for training, in order for evaluation."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import UInt8
+from torch import Tensor
+
+from regmix.data.augment import draw_views, take
+from regmix.data.images import ImageSet
+from regmix.types import Batch, Images, UserError, View
+
+
+def _memory_format(images: Tensor) -> torch.memory_format:
+    # With one channel the two formats are the same bytes, and torch would guess which one is meant.
+    return torch.channels_last if images.shape[1] > 1 else torch.contiguous_format
+
+
+def _to_float(images: UInt8[Tensor, "batch channels height width"]) -> Images:
+    return images.to(torch.float32, memory_format=_memory_format(images)) / 255
+
+
+class Loader:
+    """Epochs of shuffled, cropped and mirrored batches of images that lie padded, as uint8, on the device.
+
+    Order and views of an epoch depend on `seed` (>= 0) and its number alone, whatever the device. `pad` is in
+    pixels on every side. Raises UserError for an empty set, a batch size below one or a negative pad.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        batch_size: int,
+        device: torch.device | str,
+        *,
+        pad: int,
+        flip: bool,
+        seed: int,
+    ) -> None:
+        if not len(images):
+            raise UserError("there are no images to train on")
+        if batch_size < 1:
+            raise UserError(f"the batch size must be at least 1, not {batch_size}")
+        if pad < 0:
+            raise UserError(f"the padding must not be negative: {pad}")
+        padded = F.pad(images.images.to(device), (pad,) * 4)
+        self._padded = padded.contiguous(memory_format=_memory_format(padded))
+        self._labels = images.labels.to(device)
+        self._batch_size, self._pad, self._flip, self._seed = batch_size, pad, flip, seed
+
+    def __len__(self) -> int:
+        """The number of batches of an epoch: ceil(N / batch_size)."""
+        return -(-len(self._labels) // self._batch_size)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of an epoch (number >= 0), each example once.
+
+        The sizes of the batches differ by one at most, for a tiny last batch would upset BatchNorm.
+        x: float32 in [0, 1], channels_last if C > 1. index: positions in the image set. view: None if nothing
+        is augmented.
+        """
+        n, device = len(self._labels), self._labels.device
+        # Drawn on the host, where the stream is the same for every device, and moved once.
+        state = np.random.SeedSequence((self._seed, number)).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(state[0]))
+        order = torch.randperm(n, generator=generator).to(device)
+        views = View(*(part.to(device) for part in draw_views(n, self._pad, self._flip, generator)))
+
+        for place in torch.arange(n, device=device).tensor_split(len(self)):
+            index, view = order[place], None
+            if self._pad or self._flip:
+                view = View(*(part[place] for part in views))
+                shown = take(self._padded, index, view, self._pad)
+            else:
+                shown = self._padded[index]
+            yield Batch(_to_float(shown), self._labels[index], index, view)
+
+
+def batches(images: ImageSet, batch_size: int, device: torch.device | str) -> Iterator[Batch]:
+    """The images in order, as they are, for evaluation; they stay on the host and only the batch moves.
+
+    x: float32 in [0, 1], channels_last if C > 1. Raises UserError for a batch size below one.
+    """
+    if batch_size < 1:
+        raise UserError(f"the batch size must be at least 1, not {batch_size}")
+    for first in range(0, len(images), batch_size):
+        x = _to_float(images.images[first : first + batch_size].to(device))
+        y = images.labels[first : first + batch_size].to(device)
+        yield Batch(x, y, torch.arange(first, first + len(x), device=device))

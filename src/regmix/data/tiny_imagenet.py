@@ -1,0 +1,88 @@
+"""Tiny ImageNet from its official folder layout."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from regmix.data.decode import Encoded, decode
+from regmix.data.download import Archive, fetch_and_unpack
+from regmix.data.images import ImageSet, Split
+from regmix.types import Tag, UserError
+
+FOLDER = "tiny-imagenet-200"
+ARCHIVE = Archive("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de", FOLDER)
+SIZE = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyImagenet:
+    """Tiny ImageNet: 100,000 train and 10,000 test (the official val) images, 64x64 RGB, 200 classes."""
+
+    name: Tag[Literal["tiny_imagenet"]] = "tiny_imagenet"
+    root: str = "data/tiny-imagenet-200"
+    """The official folder with train/, val/, wnids.txt and words.txt, or the folder that holds it."""
+    download: bool = False
+    """Fetch the official archive into root (237 MB) if nothing is there."""
+
+    def read(self, split: Split) -> ImageSet:
+        """Images uint8 [N, 3, 64, 64]; class k is the k-th wnid of wnids.txt in sorted order, named by the
+        first of its words. The test split is the official val, whose labels are public. Raises UserError
+        naming what is missing or damaged. Source: Stanford CS231n, subset of ImageNet (Deng et al., 2009)."""
+        root = _find(Path(self.root), self.download)
+        wnids = sorted(_read_lines(root / "wnids.txt"))
+        words = dict(line.partition("\t")[::2] for line in _read_lines(root / "words.txt"))
+        classes = tuple(words.get(wnid, wnid).partition(",")[0] for wnid in wnids)
+        label_of = {wnid: label for label, wnid in enumerate(wnids)}
+        files = _train_files(root, wnids) if split == "train" else _val_files(root)
+
+        for path, wnid in files:
+            if wnid not in label_of:
+                raise UserError(f"{path} belongs to {wnid}, which is not in {root / 'wnids.txt'}")
+        images = decode([Encoded(str(path), path) for path, _ in files], size=None)
+        if images.shape[2:] != (SIZE, SIZE):
+            raise UserError(f"the images in {root} are not {SIZE}x{SIZE}; use the source `folder` for others")
+        labels = torch.tensor([label_of[wnid] for _, wnid in files])
+        return ImageSet(images, labels, classes)
+
+
+def _find(root: Path, download: bool) -> Path:
+    candidates = (root, root / FOLDER)
+    if download and not any((folder / "wnids.txt").exists() for folder in candidates):
+        fetch_and_unpack(ARCHIVE, root)
+    for folder in candidates:
+        if (folder / "wnids.txt").exists():
+            return folder
+    raise UserError(
+        f"Tiny ImageNet is not in {root}: looked for wnids.txt there and in {FOLDER}/; "
+        f"add --data.download, or unpack {ARCHIVE.url} there"
+    )
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}; unpack {ARCHIVE.url} again") from error
+
+
+def _train_files(root: Path, wnids: list[str]) -> list[tuple[Path, str]]:
+    files = []
+    for wnid in wnids:
+        of_class = sorted((root / "train" / wnid / "images").glob("[!.]*.JPEG"))
+        if not of_class:
+            raise UserError(f"{root / 'train' / wnid / 'images'} has no .JPEG files; unpack {ARCHIVE.url} again")
+        files += [(path, wnid) for path in of_class]
+    return files
+
+
+def _val_files(root: Path) -> list[tuple[Path, str]]:
+    annotations = root / "val" / "val_annotations.txt"
+    files = []
+    for number, line in enumerate(_read_lines(annotations), start=1):
+        name, *rest = line.split("\t")
+        if not rest or "/" in name:
+            raise UserError(f"{annotations} line {number} must start with an image and a wnid: {line!r}")
+        files.append((root / "val" / "images" / name, rest[0]))
+    return files
