@@ -14,15 +14,15 @@ from lightning_fabric import Fabric
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import nn
 
-import regmix
 from regmix.data import DataConfig, Digits, ImageSet, load, split_train
-from regmix.methods import MethodConfig, RegMix
+from regmix.methods import FgsmPgk, MethodConfig, RegMix
 from regmix.models import ModelConfig, SmallCnn, build
 from regmix.runs import CONFIG, Run
 from regmix.threats import Linf, ThreatConfig
-from regmix.training import AveragingConfig, Constant, NoAveraging, ScheduleConfig, engine
+from regmix.training import AveragingConfig, Constant, GatedEma, NoAveraging, ScheduleConfig, engine
 from regmix.training.loop import Display, Plan, train
-from regmix.types import UserError
+from regmix.types import UserError, require
+from regmix.version import __version__
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,19 @@ class Experiment:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "validation", "validate_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 < self.label_mass <= 1:
-            raise UserError(f"label_mass is {self.label_mass}; it must lie in (0, 1]")
-        if not self.lr > 0:
-            raise UserError(f"lr is {self.lr}; it must be positive")
-        if self.pad < 0:
-            raise UserError(f"pad is {self.pad}; it must not be negative")
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("pad", "seed", "split_seed", "weight_decay"):
+            require(
+                0 <= getattr(self, name) < float("inf"), f"{name} is {getattr(self, name)}; it must be at least 0"
+            )
+        require(0 < self.lr < float("inf"), f"lr is {self.lr}; it must be positive")
+        require(0 <= self.momentum < 1, f"momentum is {self.momentum}; it must lie in [0, 1)")
+        require(0 < self.label_mass <= 1, f"label_mass is {self.label_mass}; it must lie in (0, 1]")
+        if isinstance(self.averaging, GatedEma):
+            require(
+                isinstance(self.method, FgsmPgk),
+                f"gated_ema needs the ratio that only fgsm_pgk reports, not {self.method.name}; use --averaging ema",
+            )
 
 
 UNIONS: dict[str, dict[str, type[Any]]] = {
@@ -193,7 +198,7 @@ def _environment(fabric: Fabric, command: str) -> dict[str, object]:
         commit = None
     cuda = fabric.device.type == "cuda"
     return {
-        "regmix": regmix.__version__,
+        "regmix": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "platform": platform.platform(),

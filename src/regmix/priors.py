@@ -30,11 +30,13 @@ class Prior:
 
     def read(self, batch: Batch) -> Images:
         """The remembered tensors [B, C, H, W] of the batch's examples, as its view shows them."""
+        assert batch.index is not None, "a method with a memory needs to know which examples it sees"
         values = self._decode(self.values[batch.index], batch.x.dtype)
         return values if batch.view is None else to_view(values, batch.view, self.pad)
 
     def write(self, batch: Batch, seen: Images) -> None:
         """Remembers [B, C, H, W] for the batch's examples; what its view did not show stays as it was."""
+        assert batch.index is not None, "a method with a memory needs to know which examples it sees"
         if batch.view is not None:
             onto = self._decode(self.values[batch.index], seen.dtype)
             seen = from_view(seen, batch.view, self.pad, onto)

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 from tyro.constructors import PrimitiveConstructorSpec
 
-from regmix.types import Images, PerExample, Tag, UserError
+from regmix.types import Images, PerExample, Tag, UserError, require
 
 
 def parse_eps(text: str) -> float:
@@ -75,6 +75,9 @@ class Linf:
     eps: Eps = 8 / 255
     """Radius in pixel units of [0, 1]: 8/255 or a decimal."""
 
+    def __post_init__(self) -> None:
+        require(0 < self.eps <= 1, f"eps is {self.eps:g}; it must lie in (0, 1], in units of the pixel range: 8/255")
+
     def project(self, delta: Images, x: Images) -> Images:
         """The nearest perturbation in the set: clip to +-eps, then clip x + delta to [0, 1]."""
         return _to_box(delta.clamp(-self.eps, self.eps), x)
@@ -104,6 +107,9 @@ class L2:
     name: Tag[Literal["l2"]] = field(default="l2", kw_only=True)
     eps: Eps = 128 / 255
     """Radius in pixel units of [0, 1]: 128/255 or a decimal."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.eps < float("inf"), f"eps is {self.eps:g}; it must be positive")
 
     def project(self, delta: Images, x: Images) -> Images:
         """Shrinks delta onto the ball, then clips x + delta to [0, 1] (which never lengthens it)."""

@@ -36,12 +36,13 @@ class View(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images in [0, 1], labels (class indices, or probabilities [B, classes] where labels are smoothed),
-    the position of every example in the training set, and its view (None where nothing is augmented)."""
+    """Images in [0, 1], labels (class indices, or probabilities [B, classes] where labels are smoothed), and what
+    methods with a memory need: every example's position in the training set, and its view of the image (None where
+    nothing is augmented)."""
 
     x: Images
     y: Target
-    index: Int[Tensor, "batch"]  # type: ignore[assignment]  # shadows tuple.index, which nobody calls on a batch
+    index: Int[Tensor, "batch"] | None = None  # type: ignore[assignment]  # hides tuple.index, of no use here
     view: View | None = None
 
 
@@ -64,3 +65,9 @@ class Losses(NamedTuple):
 
 class UserError(ValueError):
     """A mistake of the user's, told in one line that says what to do; the command line prints it."""
+
+
+def require(condition: bool, complaint: str) -> None:
+    """Raises UserError with the complaint unless the condition holds (write it so that NaN fails)."""
+    if not condition:
+        raise UserError(complaint)

@@ -9,7 +9,7 @@ from torch import nn
 
 from regmix.priors import Memory
 from regmix.threats import Threat
-from regmix.types import Batch, Losses
+from regmix.types import Batch, Losses, require
 
 
 class Method(Protocol):
@@ -21,7 +21,19 @@ class Method(Protocol):
         """The per-sample memory for `count` images [C, H, W] cropped out of a border of `pad`; None if it has none."""
         return None
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None) -> Losses: ...
+    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses: ...
+
+
+def check_attack(steps: int, step_size: float) -> None:
+    """Raises UserError unless there is at least one step, of positive length."""
+    require(steps >= 1, f"method steps is {steps}; it must be at least 1")
+    require(0 < step_size < float("inf"), f"method step_size is {step_size}; it must be positive, in units of eps")
+
+
+def check_weights(**weights: float) -> None:
+    """Raises UserError for a weight that is negative or not finite."""
+    for name, weight in weights.items():
+        require(0 <= weight < float("inf"), f"method {name} is {weight}; it must be 0 or positive")
 
 
 @contextmanager

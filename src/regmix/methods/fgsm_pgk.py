@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method
+from regmix.methods.base import Method, check_weights
 from regmix.objectives import accuracy, cross_entropy
 from regmix.priors import Memory, Prior
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, Tag
+from regmix.types import Batch, Losses, Tag, require
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class FgsmPgk(Method):
     reset: int = 10
     """Epochs after which every sample starts again from a random corner without momentum (CIFAR-10 10; others 40)."""
 
+    def __post_init__(self) -> None:
+        check_weights(lam=self.lam, mu=self.mu)
+        require(self.reset >= 1, f"method reset is {self.reset}; it must be at least 1")
+
     def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
         return Memory(
             delta=Prior(count, shape, pad, device, limit=threat.eps),
@@ -49,7 +53,7 @@ class FgsmPgk(Method):
             momentum=Prior(count, shape, pad, device, dtype=torch.bfloat16),
         )
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None) -> Losses:
+    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         assert memory is not None, "fgsm_pgk keeps a memory"
         x = batch.x
         delta, momentum = threat.corner(x), torch.zeros_like(x)

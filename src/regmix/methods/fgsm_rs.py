@@ -6,7 +6,7 @@ from typing import Literal
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method
+from regmix.methods.base import Method, check_attack
 from regmix.objectives import cross_entropy, hard
 from regmix.priors import Memory
 from regmix.threats import Threat
@@ -24,7 +24,10 @@ class FgsmRs(Method):
     step_size: float = 1.25
     """Length of the step in units of eps."""
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None) -> Losses:
+    def __post_init__(self) -> None:
+        check_attack(1, self.step_size)
+
+    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         x = batch.x
         start = threat.project(threat.uniform(x), x)
         ascent = ascend(model, x, hard(batch.y), threat, start=start, steps=1, step_size=self.step_size * threat.eps)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method
+from regmix.methods.base import Method, check_attack
 from regmix.objectives import cross_entropy, hard
 from regmix.priors import Memory
 from regmix.threats import Threat
@@ -30,7 +30,10 @@ class PgdAt(Method):
     start: Literal["zero", "uniform", "corner"] | None = None
     """Where the attack begins; None means uniform from 4 steps on, and zero below."""
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None) -> Losses:
+    def __post_init__(self) -> None:
+        check_attack(self.steps, 1.0 if self.step_size is None else self.step_size)
+
+    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         long = self.steps >= 4
         step_size = self.step_size if self.step_size is not None else (0.25 if long else 1 / self.steps)
         start = self.start if self.start is not None else ("uniform" if long else "zero")

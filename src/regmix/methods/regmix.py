@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, batchnorm_mode
+from regmix.methods.base import Method, batchnorm_mode, check_attack, check_weights
 from regmix.objectives import cross_entropy, hard, kl, log_probabilities, margin
 from regmix.priors import Memory, Prior
 from regmix.threats import Threat
@@ -67,6 +67,10 @@ class RegMix(Method):
     inner: Literal["cross_entropy", "smoothed", "margin"] = "cross_entropy"
     """What the attack climbs: cross-entropy of the hard label, of the smoothed label, or the margin (not known)."""
 
+    def __post_init__(self) -> None:
+        check_attack(self.steps, self.step_size)
+        check_weights(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
+
     def memory(
         self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device
     ) -> Memory | None:
@@ -74,7 +78,7 @@ class RegMix(Method):
             return None
         return Memory(delta=Prior(count, shape, pad, device, limit=threat.eps))
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None) -> Losses:
+    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         x, y = batch.x, batch.y
         mutual = self.alpha != 0 or self.beta != 0
         share = mutual and self.attack_batchnorm == "train"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from regmix.types import Tag, UserError
+from regmix.types import Tag, require
 
 
 class Averaging(Protocol):
@@ -31,6 +31,9 @@ class Ema:
     limit: float = 0.999
     """Largest share of the old average that is kept."""
 
+    def __post_init__(self) -> None:
+        require(0 <= self.limit <= 1, f"averaging limit is {self.limit}; it must lie in [0, 1]")
+
     def decay(self, t: int, stats: dict[str, Tensor]) -> Tensor:
         return torch.tensor(min(self.limit, (t + 1) / (t + 10)))
 
@@ -49,11 +52,11 @@ class GatedEma:
     threshold: float = 0.82
     """Ratio from which on the average is nearly frozen (published: CIFAR-10 0.82; CIFAR-100 and Tiny ImageNet 0.9)."""
 
+    def __post_init__(self) -> None:
+        require(0 <= self.limit <= 1, f"averaging limit is {self.limit}; it must lie in [0, 1]")
+        require(self.threshold > 0, f"averaging threshold is {self.threshold}; it must be positive")
+
     def decay(self, t: int, stats: dict[str, Tensor]) -> Tensor:
-        if "ratio" not in stats:
-            raise UserError(
-                "gated_ema needs a method that reports the statistic 'ratio', such as fgsm_pgk; use --averaging ema"
-            )
         ratio = stats["ratio"]
         frozen = (0.99999 * ratio / self.threshold).clamp_max(1)
         return torch.where(ratio < self.threshold, self.limit, frozen).clamp_max((t + 1) / (t + 10))

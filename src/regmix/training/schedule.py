@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from regmix.types import Tag
+from regmix.types import Tag, require
 
 
 class Schedule(Protocol):
@@ -32,6 +32,10 @@ class Piecewise:
     decay: float = 0.1
     """Factor at each milestone."""
 
+    def __post_init__(self) -> None:
+        require(all(m >= 1 for m in self.milestones), f"milestones {self.milestones} must be epochs from 1 on")
+        require(0 < self.decay <= 1, f"decay is {self.decay}; it must lie in (0, 1]")
+
     def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         passed = sum(step >= milestone * steps_per_epoch for milestone in self.milestones)
         return float(self.decay**passed)
@@ -44,6 +48,9 @@ class Cyclic:
     name: Tag[Literal["cyclic"]] = field(default="cyclic", kw_only=True)
     warm_up: float = 0.4
     """Share of the training in which the learning rate rises, in (0, 1)."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.warm_up < 1, f"warm_up is {self.warm_up}; it must lie in (0, 1)")
 
     def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
         total = steps_per_epoch * epochs
