@@ -78,9 +78,7 @@ class Experiment:
         for name in ("epochs", "batch_size", "validation", "validate_every"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("pad", "seed", "split_seed", "weight_decay"):
-            require(
-                0 <= getattr(self, name) < float("inf"), f"{name} is {getattr(self, name)}; it must be at least 0"
-            )
+            require(0 <= getattr(self, name) < float("inf"), f"{name} is {getattr(self, name)}; it must be at least 0")
         require(0 < self.lr < float("inf"), f"lr is {self.lr}; it must be positive")
         require(0 <= self.momentum < 1, f"momentum is {self.momentum}; it must lie in [0, 1)")
         require(0 < self.label_mass <= 1, f"label_mass is {self.label_mass}; it must lie in (0, 1]")

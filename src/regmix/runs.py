@@ -23,6 +23,8 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 STATE = "state.pt"
+OUTCOMES = "outcomes-{}.csv"
+EXAMPLES = "examples-{}.npz"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -91,11 +93,15 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; a last line that was cut off by a kill is left out."""
+        path = self.path / METRICS
+        lines = path.read_text().splitlines() if path.is_file() else []
         rows = []
-        with suppress(FileNotFoundError):
-            for line in (self.path / METRICS).read_text().splitlines():
-                with suppress(json.JSONDecodeError):
-                    rows.append(json.loads(line))
+        for number, line in enumerate(lines, 1):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                if number < len(lines):
+                    raise UserError(f"{path} is damaged in line {number}: {error}") from None
         return rows
 
     def keep_metrics(self, epochs: int) -> None:
@@ -153,9 +159,9 @@ class Run:
         examples: Mapping[str, np.ndarray[Any, Any]],
     ) -> None:
         """Writes one checkpoint's outcomes and example images, and its summary into result.json."""
-        self._write_text(f"outcomes-{checkpoint}.csv", outcomes_csv)
+        self._write_text(OUTCOMES.format(checkpoint), outcomes_csv)
         write_atomically(
-            self.path / f"examples-{checkpoint}.npz",
+            self.path / EXAMPLES.format(checkpoint),
             lambda file: np.savez_compressed(file, allow_pickle=False, **examples),
         )
         evaluations = self.result().get("evaluations", {})

@@ -1,0 +1,72 @@
+"""Puts the sections together and writes the page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from regmix import __version__
+from regmix.reports import details, page, words
+from regmix.reports.load import LoadedRun, checkpoints, load
+from regmix.runs import write_atomically
+from regmix.types import UserError
+
+
+def write_report(runs: Sequence[Path], output: Path) -> None:
+    """Writes one self-contained HTML file about one or several runs; it loads nothing from anywhere.
+
+    The run directories are only read. What they do not hold yet (an evaluation, averaged weights, epochs) is replaced
+    by a sentence that says so.
+
+    Raises:
+        UserError: no run, a folder that is no run directory, a damaged file, or an output folder that does not exist.
+    """
+    if not runs:
+        raise UserError("a report needs at least one run directory")
+    if not output.parent.is_dir():
+        raise UserError(f"{output.parent} does not exist; make that folder first or write the report elsewhere")
+    if output.is_dir():
+        raise UserError(f"{output} is a folder; give the name of a file such as {output / 'report.html'}")
+    text = render([load(path) for path in runs])
+    # Names of files may hold bytes that are no text; they must not stop the report.
+    write_atomically(output, lambda file: file.write(text.encode("utf-8", errors="replace")))
+
+
+def render(runs: Sequence[LoadedRun]) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    subjects = page.subjects(runs)
+    threats: dict[str, list[str]] = {}
+    for one in subjects:
+        threats.setdefault(words.threat_text(one.run), []).append(one.label)
+    averaged = any("averaged" in checkpoints(run) for run in runs)
+    return environment.get_template("report.html").render(
+        version=__version__,
+        subjects=subjects,
+        summary=page.summary(subjects),
+        threats=threats,
+        selection=words.selection_text(runs),
+        checkpoint_texts=[(name, words.CHECKPOINT_TEXTS[name]) for name in ("best", "last")]
+        + ([("averaged", words.CHECKPOINT_TEXTS["averaged"])] if averaged else []),
+        honesty=words.honesty_text(page.attacks(runs)),
+        tables=[page.table(one) for one in subjects],
+        headlines=[page.headline(one) for one in subjects],
+        overview=page.overview(subjects),
+        comparisons=page.comparisons(subjects),
+        gaps=[page.gap(one) for one in subjects],
+        curves=[
+            (details.training_charts(run), details.training_notes(run), details.training_facts(run)) for run in runs
+        ],
+        eps_charts=details.eps_charts(subjects),
+        dashes=details.eps_dashes(subjects),
+        galleries=[details.gallery(one) for one in subjects],
+        settings=[details.settings(run) for run in runs],
+        differences=details.differences(runs),
+        words=words,
+    )

@@ -1,0 +1,199 @@
+"""The report's words: names as people write them, numbers as text, and sentences that the numbers decide."""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from regmix.reports.load import LoadedRun
+from regmix.reports.statistics import Paired
+from regmix.threats import format_eps
+
+METHODS = {
+    "standard": "standard training",
+    "pgd_at": "PGD-AT",
+    "fgsm_rs": "FGSM-RS",
+    "fgsm_pgk": "FGSM-PGK",
+    "regmix": "RegMix",
+}
+IMAGES = {"digits": "digits"}
+NORMS = {
+    "linf": ("L∞", "change every pixel value by at most {}"),
+    "l2": ("L2", "change the image by at most {} in Euclidean length over all pixel values"),
+}
+UPPER = ("fgsm", "pgd", "cw", "apgd", "fab")
+AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
+
+MINUS = "\N{MINUS SIGN}"
+
+CHECKPOINT_TEXTS = {
+    "best": "the weights of the epoch with the highest PGD accuracy on the validation split",
+    "last": "the weights after the last epoch",
+    "averaged": "a running average of the weights",
+}
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] with one decimal."""
+    return f"{100 * share:.1f}%"
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points, with its sign."""
+    text = f"{100 * difference:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", MINUS)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def size(count: int) -> str:
+    """A number of bytes as a person says it."""
+    value = float(count)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"
+
+
+def listed(words: Sequence[str]) -> str:
+    """a, b and c."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def method_text(run: LoadedRun) -> str:
+    """The name of the training method."""
+    name = str(run.part("method").get("name", "unknown method"))
+    return METHODS.get(name, name)
+
+
+def heading(label: str) -> str:
+    """A label at the start of a line; the names of folders stay as they are."""
+    return label[:1].upper() + label[1:] if label in METHODS.values() else label
+
+
+def attack_text(name: str) -> str:
+    """The name of an attack as papers write it."""
+    return name.upper() if name.startswith(UPPER) else name[:1].upper() + name[1:]
+
+
+def eps_equals(text: str) -> str:
+    """A radius that does not break at the end of a line."""
+    return f"ε = {text}".replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def shell(path: Path) -> str:
+    """A path as one writes it in a command."""
+    return shlex.quote(str(path))
+
+
+def images_text(run: LoadedRun) -> str:
+    """What the test images are called."""
+    return "test " + IMAGES.get(str(run.part("data").get("name")), "images")
+
+
+def labels(runs: Sequence[LoadedRun]) -> list[str]:
+    """A name for every run: the shortest kind that tells them apart (method, folder name, method and path)."""
+    kinds = [
+        [method_text(run) for run in runs],
+        [run.path.resolve().name for run in runs],
+        [str(run.path) for run in runs],
+    ]
+    return next((kind for kind in kinds if max(Counter(kind).values()) == 1), kinds[-1])
+
+
+def training_eps(run: LoadedRun) -> float | None:
+    """The radius of the training's threat model; None where the config has none."""
+    eps = run.part("threat").get("eps")
+    return float(eps) if isinstance(eps, int | float) else None
+
+
+def threat_text(run: LoadedRun) -> str:
+    """The threat model of the training in a sentence."""
+    eps = training_eps(run)
+    if eps is None:
+        return "The settings name no threat model."
+    name = str(run.part("threat").get("name", "unknown"))
+    norm, may = NORMS.get(name, (name, "change the image within a radius of {}"))
+    return (
+        f"{norm} at {eps_equals(format_eps(eps))}: an attacker who knows the model may {may.format(format_eps(eps))}, "
+        "with pixel values on a scale from 0 to 1."
+    )
+
+
+def selection_text(runs: Sequence[LoadedRun]) -> str:
+    """On what the best checkpoint was chosen."""
+    sizes = {run.config.get("validation") for run in runs}
+    held = f"{sizes.pop()} images" if len(sizes) == 1 and isinstance(next(iter(sizes)), int) else "images"
+    return (
+        f"The best epoch is chosen on {held} held out of the training set (the validation split); "
+        "test images have no part in training or in that choice."
+    )
+
+
+def status_text(run: LoadedRun) -> str:
+    """How far the training got."""
+    if not run.epochs:
+        return "Finished." if run.finished else "Not finished: no epoch is done yet."
+    done, planned = run.epochs[-1].epoch, run.epochs[-1].epochs
+    if not run.finished:
+        return f"Not finished: {done} of {planned} epochs are done."
+    seconds = run.result.train_seconds
+    return f"Finished: {done} epochs{f' in {duration(seconds)}' if seconds else ''}."
+
+
+def has_autoattack(attacks: Iterable[str]) -> bool:
+    """Whether AutoAttack, or all four of its parts, are among these attacks."""
+    names = {name.lower() for name in attacks}
+    return names >= AUTOATTACK or any(name in ("aa", "autoattack") or "autoattack" in name for name in names)
+
+
+def honesty_text(attacks: Iterable[str]) -> str:
+    """What accuracy under attacks does and does not say."""
+    bound = (
+        "Accuracy under PGD, as under any attack, is an upper bound on robust accuracy and not a guarantee: "
+        "a stronger attack can only lower it."
+    )
+    if has_autoattack(attacks):
+        return bound
+    return f"{bound} AutoAttack was not run, so the true robust accuracy may be noticeably lower."
+
+
+def gap_text(gap: Paired, examples: int) -> str:
+    """What the difference best minus last means."""
+    interval = f"[{points(gap.low)}, {points(gap.high)}]"
+    counts = (
+        f"Of the {examples} examples, best alone keeps {gap.gained} and last alone keeps {gap.lost}; "
+        f"the 95% interval of the paired difference is {interval} points."
+    )
+    if gap.low > 0:
+        return (
+            f"{counts} It leaves out zero, so the gap exceeds the noise of this test sample: robustness was lost after "
+            "the best epoch (robust overfitting), and stopping by the validation split paid."
+        )
+    if gap.high < 0:
+        return (
+            f"{counts} It leaves out zero: the last checkpoint is more robust than the one that the validation split "
+            "chose, so there is no robust overfitting here."
+        )
+    return (
+        f"{counts} It includes zero, so the gap does not exceed the noise of this test sample: "
+        "these examples show no robust overfitting."
+    )
+
+
+def comparison_text(first: str, second: str, where: str, difference: Paired, examples: int) -> str:
+    """What the paired difference between two runs means."""
+    verdict = "beyond" if difference.beyond_noise else "within"
+    return (
+        f"{heading(first)} minus {second} {where}, on the same {examples} examples: {points(difference.difference)} "
+        f"points, with a 95% paired interval of [{points(difference.low)}, {points(difference.high)}], {verdict} the "
+        "noise of this test sample."
+    )

@@ -1,0 +1,103 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from regmix.reports.load import checkpoints, load
+from regmix.types import UserError
+
+
+def test_reads_everything_that_a_run_holds(write_run, tmp_path):
+    run = load(write_run(tmp_path / "run"))
+    assert run.finished
+    assert checkpoints(run) == ["best", "last", "averaged"]
+    assert len(run.epochs) == 30
+    assert run.epochs[0].loss == pytest.approx(sum(run.epochs[0].terms.values()))
+    assert set(run.outcomes) == set(run.examples) == {"best", "last", "averaged"}
+    assert run.outcomes["last"].survives["clean"].mean() == run.result.evaluations["last"].columns["clean"].accuracy
+    assert run.examples["best"].attack == "pgd-50"
+    assert run.examples["best"].eps == 0.1
+
+
+def test_a_run_of_one_file_is_a_run(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    run = load(tmp_path)
+    assert not run.finished
+    assert (run.epochs, run.environment, checkpoints(run), run.best_epoch) == ([], {}, [], None)
+
+
+def test_best_epoch_of_an_unfinished_run_is_the_first_of_the_highest_validation_accuracy(write_run, tmp_path):
+    run = load(write_run(tmp_path / "run", done=9))
+    validated = {row.epoch: row.validation["pgd"] for row in run.epochs if row.validation}
+    assert run.best_epoch == max(validated, key=validated.__getitem__)
+
+
+def test_half_a_last_line_of_metrics_is_left_out(write_run, tmp_path):
+    path = write_run(tmp_path / "run", done=3)
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "epo')
+    assert [row.epoch for row in load(path).epochs] == [1, 2, 3]
+
+
+def test_an_evaluation_without_attacks_has_no_examples(write_run, tmp_path):
+    path = write_run(tmp_path / "run")
+    np.savez_compressed(path / "examples-best.npz")
+    assert "best" not in load(path).examples
+
+
+def _without(text: str, key: str) -> str:
+    result = json.loads(text)
+    del result["evaluations"]["best"]["columns"]["clean"][key]
+    return json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("config.json", lambda text: text[:-20]),
+        ("config.json", lambda text: "[]"),
+        ("environment.json", lambda text: "no json"),
+        ("result.json", lambda text: text[: len(text) // 2]),
+        ("result.json", lambda text: _without(text, "accuracy")),
+        ("metrics.jsonl", lambda text: text.replace('"lr"', "lr", 1)),
+        ("metrics.jsonl", lambda text: text.replace('"terms"', '"things"', 1)),
+        ("outcomes-best.csv", lambda text: text.replace("index,label", "label,index")),
+        ("outcomes-best.csv", lambda text: text + "1,2\n"),
+        ("outcomes-best.csv", lambda text: text.replace("\n3,", "\nthree,")),
+        ("outcomes-best.csv", lambda text: text[: text.index("\n400,") + 1]),
+        ("outcomes-best.csv", lambda text: ""),
+    ],
+)
+def test_damage_is_told_in_one_line_that_names_the_file(write_run, tmp_path, name, damage):
+    path = write_run(tmp_path / "run")
+    (path / name).write_text(damage((path / name).read_text()))
+    with pytest.raises(UserError) as caught:
+        load(path)
+    assert str(path / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_examples_are_named(write_run, tmp_path):
+    path = write_run(tmp_path / "run")
+    whole = (path / "examples-last.npz").read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"nonsense"):
+        (path / "examples-last.npz").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"examples-last\.npz is damaged"):
+            load(path)
+    np.savez_compressed(path / "examples-last.npz", x=np.zeros((2, 1, 8, 8), np.uint8))
+    with pytest.raises(UserError, match=r"examples-last\.npz is damaged"):
+        load(path)
+
+
+def test_bytes_that_are_no_text_are_damage(write_run, tmp_path):
+    path = write_run(tmp_path / "run")
+    (path / "result.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(UserError, match=r"result\.json cannot be read"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["", "missing"])
+def test_another_folder_is_no_run_directory(tmp_path: Path, name: str):
+    with pytest.raises(UserError, match="not a run directory"):
+        load(tmp_path / name)

@@ -1,0 +1,264 @@
+import csv
+import json
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from regmix.evaluation import wilson
+from regmix.reports import write_report
+from regmix.types import UserError
+
+
+class Page(HTMLParser):
+    """The words of a page, its elements' names, and every attribute that could load something."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.tags: set[str] = set()
+        self.loads: list[str] = []
+        self.ids: list[str] = []
+        self._cells: list[list[str]] = []
+        self.feed(text)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def page(output: Path) -> Page:
+    return Page(output.read_text(encoding="utf-8"))
+
+
+def report(tmp_path: Path, *runs: Path) -> Page:
+    write_report(runs, tmp_path / "report.html")
+    return page(tmp_path / "report.html")
+
+
+@pytest.fixture(scope="module")
+def compared(write_run, tmp_path_factory):
+    """A RegMix run and a standard run, and the page about both."""
+    folder = tmp_path_factory.mktemp("compared")
+    runs = write_run(folder / "regmix"), write_run(folder / "standard", "standard")
+    return runs, report(folder, *runs)
+
+
+def column(run: Path, checkpoint: str, name: str) -> list[int]:
+    with (run / f"outcomes-{checkpoint}.csv").open() as file:
+        return [int(row[name]) for row in csv.DictReader(file)]
+
+
+def percent(values: list[int]) -> str:
+    return f"{100 * sum(values) / len(values):.1f}%"
+
+
+def test_summary_says_what_each_run_keeps(compared):
+    (regmix, standard), text = compared[0], compared[1].text
+    kept = [percent(column(run, "best", "pgd-50@0.1")) for run in (regmix, standard)]
+    clean = [percent(column(run, "best", "clean")) for run in (regmix, standard)]
+    assert (
+        f"RegMix keeps {kept[0]} of the 500 test digits right under PGD-50 at ε = 0.1, standard training {kept[1]}. "
+        f"Without an attack: RegMix {clean[0]} and standard training {clean[1]}."
+    ) in text
+
+
+def test_limits_and_selection_are_told(compared):
+    text = compared[1].text
+    assert "L∞ at ε = 0.1" in text
+    assert "upper bound on robust accuracy and not a guarantee" in text
+    assert "AutoAttack was not run" in text
+    assert "The best epoch is chosen on 200 images held out of the training set" in text
+
+
+def test_every_accuracy_is_there_with_its_interval(compared):
+    runs, shown = compared
+    for run in runs:
+        for evaluation in json.loads((run / "result.json").read_text())["evaluations"].values():
+            for cell in evaluation["columns"].values():
+                low, high = f"{100 * cell['low']:.1f}", f"{100 * cell['high']:.1f}"
+                assert re.search(rf"{100 * cell['accuracy']:.1f}% {low}.{high} ", shown.text)
+
+
+def test_the_worst_case_is_that_of_the_single_examples(compared):
+    (regmix, _), shown = compared
+    rows = re.findall(r"Worst case((?: [\d.]+% [\d.]+.[\d.]+){3})", shown.text)
+    expected = []
+    for eps in ("0.05", "0.1", "0.15", "0.2"):
+        cells = ""
+        for checkpoint in ("best", "last", "averaged"):
+            attacks = [column(regmix, checkpoint, f"{name}@{eps}") for name in ("fgsm", "pgd-10", "pgd-50")]
+            survivors = sum(min(values) for values in zip(*attacks, strict=True))
+            low, high = wilson(survivors, 500)
+            cells += f" {100 * survivors / 500:.1f}% {100 * low:.1f}\N{EN DASH}{100 * high:.1f}"
+        expected.append(cells)
+    assert rows[:4] == expected
+    assert len(rows) == 8
+
+
+def test_the_gap_is_that_of_the_paired_examples(compared):
+    (regmix, _), shown = compared
+    best, last = column(regmix, "best", "pgd-50@0.1"), column(regmix, "last", "pgd-50@0.1")
+    gained = sum(b > a for a, b in zip(last, best, strict=True))
+    lost = sum(b < a for a, b in zip(last, best, strict=True))
+    assert f"best alone keeps {gained} and last alone keeps {lost}" in shown.text
+    assert f"{100 * (sum(best) - sum(last)) / 500:+.1f} points gap" in shown.text
+    assert "exceeds the noise of this test sample" in shown.text
+    assert "Neither checkpoint keeps a single example" in shown.text
+
+
+def test_runs_on_the_same_examples_are_compared_in_pairs(compared):
+    (regmix, standard), shown = compared
+    difference = sum(column(regmix, "best", "pgd-50@0.1")) - sum(column(standard, "best", "pgd-50@0.1"))
+    where = "under PGD-50 at ε = 0.1, on the same 500 examples"
+    assert f"RegMix minus standard training {where}: {100 * difference / 500:+.1f} points" in shown.text
+
+
+def test_curves_pictures_and_settings_are_there(compared):
+    shown = compared[1]
+    for words in (
+        *("mutual main", "mutual aux", "generalise", "classify", "clean, averaged", "Learning rate", "best: epoch"),
+        *(
+            "The perturbation is magnified 5 times",
+            "Where the runs differ",
+            "method.name",
+            "regmix train digits-regmix",
+        ),
+        *("outcomes-best.csv", "git_commit", "ε = 0.2", "the training’s ε"),  # noqa: RUF001
+    ):
+        assert words in shown.text
+    assert sum(load.startswith("data:image/png;base64,") for load in shown.loads) == 2 * 8 * 3
+
+
+def test_the_page_loads_nothing(compared):
+    (folder, _), shown = compared
+    assert all(load.startswith(("data:image/png;base64,", "#")) for load in shown.loads)
+    assert not shown.tags & {"script", "link", "iframe", "object", "embed", "base"}
+    text = (folder.parent / "report.html").read_text()
+    assert not re.search(r"url\(|@import|https?://", text)
+    assert len(set(shown.ids)) == len(shown.ids)
+    assert {load for load in shown.loads if load.startswith("#")} == {f"#{name}" for name in shown.ids}
+
+
+def test_nasty_strings_are_only_text(write_run, tmp_path):
+    nasty = '<script>alert(1)</script>"&'
+    run = write_run(
+        tmp_path / 'run "<script>alert(1)<' / "a&b", method_name=nasty, command=nasty, classes=[nasty, *"123456789"]
+    )
+    shown = report(tmp_path, run)
+    text = (tmp_path / "report.html").read_text()
+    assert "script" not in shown.tags
+    assert "<script" not in text
+    assert "alert" not in "".join(shown.loads)
+    assert shown.text.count(nasty) >= 4
+
+
+def test_a_run_without_evaluation_says_so(write_run, tmp_path):
+    shown = report(tmp_path, write_run(tmp_path / "run", checkpoints=()))
+    assert "RegMix has not been evaluated on test images yet." in shown.text
+    assert f"regmix evaluate {tmp_path / 'run'}" in shown.text
+    assert "There is no gap to speak of yet: not evaluated so far: best and last." in shown.text
+    assert "There is no evaluation at an ε above 0 yet" in shown.text
+    assert "There are no example images" in shown.text
+    assert "Learning rate" in shown.text
+
+
+def test_an_unfinished_run_says_so(write_run, tmp_path):
+    shown = report(tmp_path, write_run(tmp_path / "run", done=3))
+    assert "Not finished: 3 of 30 epochs are done." in shown.text
+
+
+def test_a_run_before_its_first_epoch_says_so(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    shown = report(tmp_path, tmp_path)
+    assert "Not finished: no epoch is done yet." in shown.text
+    assert "metrics.jsonl has no epoch yet." in shown.text
+    assert "The settings name no threat model." in shown.text
+    assert "There is no environment.json" in shown.text
+
+
+def test_what_a_run_lacks_is_said(write_run, tmp_path):
+    run = write_run(tmp_path / "run", "standard", checkpoints=("last",), averaged=False)
+    (run / "outcomes-last.csv").unlink()
+    shown = report(tmp_path, run)
+    assert "This run keeps no averaged weights." in shown.text
+    assert "The best checkpoint has not been evaluated." in shown.text
+    assert "The worst case of last cannot be computed: outcomes-last.csv is missing." in shown.text
+    assert "not evaluated so far: best." in shown.text
+    assert "This method has no weighted divergences." in shown.text
+    assert "This is the last checkpoint: the weights after the last epoch." in shown.text
+
+
+def test_another_radius_than_the_trainings_is_said(write_run, tmp_path):
+    shown = report(tmp_path, write_run(tmp_path / "run", eps=(0.05, 0.08)))
+    assert "RegMix was not evaluated at the ε of its training, 0.1; the nearest one, 0.08, stands in." in shown.text
+
+
+def test_an_evaluation_without_attacks(write_run, tmp_path):
+    shown = report(tmp_path, write_run(tmp_path / "run", eps=()))
+    assert "There is no gap to speak of yet: the evaluation had no attack." in shown.text
+    assert "There is no evaluation at an ε above 0 yet" in shown.text
+    assert "Worst case" not in shown.text
+
+
+def test_autoattack_among_the_columns_takes_the_warning_back(write_run, tmp_path):
+    run = write_run(tmp_path / "run")
+    for file in run.glob("*"):
+        if file.suffix in (".csv", ".json"):
+            file.write_text(file.read_text().replace("pgd-50", "autoattack"))
+    shown = report(tmp_path, run)
+    assert "AutoAttack was not run" not in shown.text
+    assert "not a guarantee" in shown.text
+
+
+def test_runs_of_one_method_are_told_apart_by_their_folders(write_run, tmp_path):
+    runs = [write_run(tmp_path / f"seed{seed}", seed=seed) for seed in range(4)]
+    shown = report(tmp_path, *runs)
+    assert "Comparison of 4 runs" in shown.text
+    shares = {f"seed{n}": sum(column(run, "best", "pgd-50@0.1")) / 500 for n, run in enumerate(runs)}
+    most, least = max(shares, key=shares.__getitem__), min(shares, key=shares.__getitem__)
+    assert (
+        f"Of the 500 test digits, {most} keeps the most right under PGD-50 at ε = 0.1, {100 * shares[most]:.1f}%, "
+        f"and {least} the least, {100 * shares[least]:.1f}%."
+    ) in shown.text
+
+
+def test_the_runs_are_only_read_and_the_output_is_replaced_whole(write_run, tmp_path, monkeypatch):
+    run = write_run(tmp_path / "run")
+    before = {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in run.iterdir()}
+    output = tmp_path / "out" / "report.html"
+    output.parent.mkdir()
+    output.write_text("old")
+    write_report([run], output)
+    assert page(output).text
+    assert [file.name for file in output.parent.iterdir()] == ["report.html"]
+    assert {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in run.iterdir()} == before
+    output.write_text("old")
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="full"):
+        write_report([run], output)
+    assert output.read_text() == "old"
+    assert [file.name for file in output.parent.iterdir()] == ["report.html"]
+
+
+def test_mistakes_are_told_in_one_line(write_run, tmp_path):
+    run = write_run(tmp_path / "run")
+    with pytest.raises(UserError, match="at least one run"):
+        write_report([], tmp_path / "report.html")
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        write_report([run], tmp_path / "nowhere" / "report.html")
+    with pytest.raises(UserError, match="is a folder"):
+        write_report([run], tmp_path)
+    with pytest.raises(UserError, match="not a run directory"):
+        write_report([run, tmp_path], tmp_path / "report.html")
