@@ -29,7 +29,7 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
         self._live = console.is_terminal
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
@@ -65,6 +65,10 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
     def epoch(self, row: Mapping[str, Any]) -> None:
         """An epoch is done; `row` is its line of metrics.jsonl."""
         terms = "  ".join(f"{name} {value:.4f}" for name, value in row["terms"].items())
+        self._progress.update(
+            self._task,
+            description=f"epoch {min(row['epoch'] + 1, row['epochs'])}/{row['epochs']}, loss {row['loss']:.3f}",
+        )
         weights = "".join(
             f"  {name.removesuffix('_weight')} x{value:g}/example"
             for name, value in row["stats"].items()

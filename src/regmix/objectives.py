@@ -7,9 +7,14 @@ from torch.nn import functional as F
 from regmix.types import Labels, Logits, PerExample, Target
 
 
+def precise(logits: Tensor) -> Tensor:
+    """The logits in float32 where they came in half precision; float32 and float64 stay as they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def log_probabilities(logits: Logits) -> Logits:
-    """log softmax(logits) over the classes, in float32 also where the logits came in half precision."""
-    return F.log_softmax(logits, 1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    """log softmax(logits) over the classes, in float32 or better."""
+    return F.log_softmax(precise(logits), 1)
 
 
 def hard(target: Target) -> Labels:
@@ -49,11 +54,11 @@ def kl(log_p: Logits, log_q: Logits) -> PerExample:
 def margin(logits: Logits, target: Target) -> PerExample:
     """max_{c != y} logits_c - logits_y: positive exactly where the example is misclassified (arXiv 1608.04644)."""
     y = hard(target)[:, None]
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = precise(logits)
     others = logits.scatter(1, y, float("-inf"))
     return others.amax(1) - logits.gather(1, y)[:, 0]
 
 
 def accuracy(logits: Tensor, target: Target) -> Tensor:
     """The share of examples whose largest logit is the label's, as a scalar on the device."""
-    return (logits.argmax(1) == hard(target)).float().mean()
+    return precise((logits.argmax(1) == hard(target)).to(logits.dtype)).mean()

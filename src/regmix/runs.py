@@ -30,20 +30,33 @@ EXAMPLES = "examples-{}.npz"
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Lets `write` fill a temporary file beside `path`, flushes it to the disk and renames it.
 
-    Whatever goes wrong, `path` holds its old content or the whole new one, and no temporary file is left.
+    Whatever goes wrong, `path` holds its old content or the whole new one, and no temporary file is left. An OSError
+    names `path`.
     """
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            try:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+                temporary.chmod(0o644)
+                temporary.replace(path)
+            except BaseException:
+                with suppress(OSError):
+                    temporary.unlink()
+                raise
+    except OSError as error:
+        raise _named(error, path) from error
+    except RuntimeError as error:
+        # torch's writer fails once more while it closes the file, and so hides why.
+        if isinstance(error.__context__, OSError):
+            raise _named(error.__context__, path) from error
+        raise
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    return OSError(error.errno, error.strerror, str(path))
 
 
 class Run:
@@ -88,8 +101,12 @@ class Run:
 
     def append_metrics(self, row: Mapping[str, object]) -> None:
         """Adds one line to metrics.jsonl."""
-        with (self.path / METRICS).open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        path = self.path / METRICS
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise _named(error, path) from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; a last line that was cut off by a kill is left out."""

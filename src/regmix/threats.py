@@ -93,7 +93,7 @@ class Linf:
     def corner(self, x: Images, generator: Generator | None = None) -> Images:
         """eps * sign(U(-1, 1)): a random corner of the ball (not clipped to the image's range)."""
         noise = _draw(x, generator)
-        return torch.where(noise < 0, -self.eps, self.eps).to(x)
+        return torch.full_like(noise, self.eps).copysign_(noise)
 
     def norm(self, delta: Images) -> PerExample:
         """max |delta_i| per example."""
@@ -118,6 +118,9 @@ class L2:
 
     def direction(self, gradient: Images) -> Images:
         """The steepest direction of unit length: gradient / ||gradient||_2 (0 where the gradient is 0)."""
+        # Scaled first, because the squares of small or large gradients leave the range of float32.
+        largest = gradient.flatten(1).abs().amax(1)
+        gradient = gradient / _per_example(torch.where(largest > 0, largest, 1.0), gradient)
         length = self.norm(gradient)
         return gradient / _per_example(torch.where(length > 0, length, 1.0), gradient)
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method, check_weights
-from regmix.objectives import accuracy, cross_entropy
+from regmix.objectives import accuracy, cross_entropy, precise
 from regmix.priors import Memory, Prior
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag, require
@@ -64,10 +64,11 @@ class FgsmPgk(Method):
 
         at_least_one = 1 / len(x)
         ratio = accuracy(after, batch.y) / accuracy(before, batch.y).clamp_min(at_least_one)
-        momentum = self.mu * momentum + (2 - ratio) * ascent.gradient / ascent.gradient.abs().sum()
+        size = ascent.gradient.abs().sum().clamp_min(torch.finfo(x.dtype).tiny)
+        momentum = self.mu * momentum + (2 - ratio) * ascent.gradient / size
         memory.priors["delta"].write(batch, threat.project(delta + threat.eps * threat.direction(momentum), x))
         memory.priors["momentum"].write(batch, momentum)
 
-        distance = (after.float() - before.float()).square().mean()
+        distance = (precise(after) - precise(before)).square().mean()
         terms = {"classify": cross_entropy(after, batch.y).mean(), "proximity": self.lam * distance}
         return Losses(terms, after, {"proximity": distance.detach(), "ratio": ratio})

@@ -11,7 +11,7 @@ from regmix.types import Tag, require
 
 
 class Averaging(Protocol):
-    """The share of the old average that is kept at update t, counted from 0, as a scalar on the device."""
+    """The share of the old average that is kept at update t, counted from 0: a float64 scalar on the device."""
 
     def decay(self, t: int, stats: dict[str, Tensor]) -> Tensor: ...
 
@@ -35,7 +35,7 @@ class Ema:
         require(0 <= self.limit <= 1, f"averaging limit is {self.limit}; it must lie in [0, 1]")
 
     def decay(self, t: int, stats: dict[str, Tensor]) -> Tensor:
-        return torch.tensor(min(self.limit, (t + 1) / (t + 10)))
+        return torch.tensor(min(self.limit, (t + 1) / (t + 10)), dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class GatedEma:
 
     def decay(self, t: int, stats: dict[str, Tensor]) -> Tensor:
         ratio = stats["ratio"]
-        frozen = (0.99999 * ratio / self.threshold).clamp_max(1)
+        frozen = (0.99999 * ratio.double() / self.threshold).clamp_max(1)
+        # Compared in the ratio's own precision, so that 41 of 50 is not below 0.82.
         return torch.where(ratio < self.threshold, self.limit, frozen).clamp_max((t + 1) / (t + 10))
 
 

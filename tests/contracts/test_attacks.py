@@ -1,0 +1,211 @@
+"""What every attack promises. A new attack joins by one row in ATTACKS."""
+
+from contextlib import nullcontext, suppress
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from regmix.attacks import Attack, Fgsm, Pgd
+from regmix.threats import L2, Linf
+
+
+class Row(NamedTuple):
+    attack: Attack
+    linf: float | None
+    """How far from the optimum on a linear model it may end, as a share of it; None where its steps are too few."""
+    l2: float | None
+    """The same for the Euclidean ball, on which a random start's sideways part only fades."""
+
+
+ATTACKS = {
+    "fgsm": Row(Fgsm(), 0, 0),
+    "pgd-1": Row(Pgd(1), None, None),
+    "pgd-2": Row(Pgd(2), None, None),
+    "pgd-10": Row(Pgd(10), 0, 0.03),
+    "pgd-50": Row(Pgd(50), 0, 1e-4),
+    "pgd-10, long steps": Row(Pgd(10, step_size=1.0, seed=3), 0, 1e-4),
+}
+THREATS = {"linf": Linf(eps=0.1), "l2": L2(eps=0.5)}
+
+every_attack = pytest.mark.parametrize("row", ATTACKS.values(), ids=ATTACKS)
+every_threat = pytest.mark.parametrize("threat", THREATS.values(), ids=THREATS)
+
+
+class Net(nn.Module):
+    """A network with everything that an attack could disturb: BatchNorm, dropout, frozen parts, mixed modes."""
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.frozen_norm = nn.BatchNorm2d(4).eval()
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(4 * 25, 5)
+        self.head.bias.requires_grad_(False)
+        self.fail_at, self.forwards = fail_at, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.forwards += 1
+        if self.forwards == self.fail_at:
+            raise RuntimeError("the model fails")
+        h = torch.relu(self.frozen_norm(self.norm(self.convolution(x))))
+        return self.head(self.dropout(h).flatten(1))
+
+
+def images(count: int = 4, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A quarter of the pixels lie on the border of [0, 1], so that the range matters."""
+    generator = torch.Generator().manual_seed(1)
+    return (torch.rand(count, 3, 5, 5, generator=generator, dtype=dtype) * 1.4 - 0.2).clamp(0, 1)
+
+
+LABELS = torch.tensor([0, 1, 4, 2])
+
+
+def assert_in_set(delta: Tensor, x: Tensor, threat: Linf | L2) -> None:
+    assert delta.shape == x.shape
+    assert delta.dtype == x.dtype
+    assert not delta.requires_grad
+    flat = delta.flatten(1).double()
+    lengths = flat.abs().amax(1) if isinstance(threat, Linf) else flat.square().sum(1).sqrt()
+    assert lengths.max() <= threat.eps * (1 + 1e-6)
+    assert (x + delta).min() >= -1e-7
+    assert (x + delta).max() <= 1 + 1e-7
+
+
+@every_attack
+@every_threat
+def test_it_stays_in_the_threat_set_and_moves(row: Row, threat: Linf | L2) -> None:
+    x = images()
+    delta = row.attack(Net(), x, LABELS, threat)
+    assert_in_set(delta, x, threat)
+    assert (delta != 0).flatten(1).any(1).all()
+
+
+@every_attack
+@every_threat
+def test_it_works_in_float64(row: Row, threat: Linf | L2) -> None:
+    x = images(dtype=torch.float64)
+    assert_in_set(row.attack(Net().double(), x, LABELS, threat), x, threat)
+
+
+@every_attack
+@every_threat
+def test_it_works_under_bf16_autocast(row: Row, threat: Linf | L2) -> None:
+    x = images()
+    with torch.autocast("cpu", torch.bfloat16):
+        delta = row.attack(Net(), x, LABELS, threat)
+    assert_in_set(delta, x, threat)
+    assert delta.isfinite().all()
+
+
+def linear_model(dtype: torch.dtype = torch.float64) -> tuple[nn.Sequential, Tensor]:
+    """Two classes whose logits differ by w . x + b, and w."""
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(75, 2)).to(dtype)
+    return model, model[1].weight[1].detach() - model[1].weight[0].detach()
+
+
+def loss_of_margin(model: nn.Module, x: Tensor, delta: Tensor, y: Tensor) -> Tensor:
+    """By how much the attack lowers the true class's lead."""
+    with torch.no_grad():
+        before, after = model(x), model(x + delta)
+    sign = 2 * y - 1
+    return sign * ((before[:, 1] - before[:, 0]) - (after[:, 1] - after[:, 0]))
+
+
+@every_attack
+@every_threat
+def test_it_is_near_the_optimum_of_a_linear_model(row: Row, threat: Linf | L2) -> None:
+    """Far from the range's border the best loss of margin is eps ||w||_1 (Linf) or eps ||w||_2 (L2)."""
+    model, w = linear_model()
+    x, y = images(dtype=torch.float64) * 0.2 + 0.4, torch.tensor([0, 1, 1, 0])
+    optimum = threat.eps * float(w.norm(p=1 if isinstance(threat, Linf) else 2))
+    lost = loss_of_margin(model, x, row.attack(model, x, y, threat), y)
+    assert lost.max() <= optimum * (1 + 1e-7)
+    shortfall = row.linf if isinstance(threat, Linf) else row.l2
+    if shortfall is not None:
+        assert lost.min() >= optimum * (1 - shortfall - 1e-7)
+
+
+@every_attack
+def test_it_is_near_the_optimum_of_a_linear_model_at_the_borders_of_the_range(row: Row) -> None:
+    """Under Linf every pixel contributes |w_i| min(eps, room), where room is its distance to 0 or 1."""
+    model, w = linear_model()
+    x, y = images(dtype=torch.float64), torch.tensor([0, 1, 1, 0])
+    upwards = (w > 0) != (y[:, None] == 1)
+    room = torch.where(upwards, 1 - x.flatten(1), x.flatten(1)).clamp_max(THREATS["linf"].eps)
+    optimum = (w.abs() * room).sum(1)
+    lost = loss_of_margin(model, x, row.attack(model, x, y, THREATS["linf"]), y)
+    assert (lost <= optimum * (1 + 1e-7)).all()
+    if row.linf is not None:
+        assert (lost >= optimum * (1 - row.linf - 1e-7)).all()
+
+
+@every_attack
+@every_threat
+@pytest.mark.parametrize("fail_at", [None, 1, 2])
+def test_it_leaves_the_model_as_it_was_even_if_the_model_fails(
+    row: Row, threat: Linf | L2, fail_at: int | None
+) -> None:
+    model, x = Net(fail_at), images()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.randn_like(parameter)
+    modes = [module.training for module in model.modules()]
+    flags = [parameter.requires_grad for parameter in model.parameters()]
+    gradients = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    with suppress(RuntimeError) if fail_at else nullcontext():
+        row.attack(model, x, LABELS, threat)
+    assert model.forwards > 0
+    assert [module.training for module in model.modules()] == modes
+    assert modes.count(True) == len(modes) - 1
+    assert [parameter.requires_grad for parameter in model.parameters()] == flags
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        assert (parameter.grad is None) if gradient is None else torch.equal(parameter.grad, gradient)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert torch.equal(x, images())
+
+
+@every_attack
+@every_threat
+def test_it_attacks_the_model_that_is_evaluated(row: Row, threat: Linf | L2) -> None:
+    """In evaluation mode, whatever mode the model is in: no dropout, no batch statistics."""
+    x = images()
+    from_train, from_eval = Net().train(), Net().eval()
+    assert torch.equal(row.attack(from_train, x, LABELS, threat), row.attack(from_eval, x, LABELS, threat))
+
+
+@every_attack
+@every_threat
+def test_the_same_seed_gives_the_same_perturbation(row: Row, threat: Linf | L2) -> None:
+    model, x = Net(), images()
+    torch.manual_seed(0)
+    first = row.attack(model, x, LABELS, threat)
+    state = torch.get_rng_state()
+    torch.manual_seed(1)
+    assert torch.equal(first, row.attack(model, x, LABELS, threat))
+    # Nor does it use up random numbers of anybody else's.
+    torch.manual_seed(0)
+    row.attack(model, x, LABELS, threat)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@every_attack
+@every_threat
+def test_it_works_where_gradients_are_switched_off(row: Row, threat: Linf | L2) -> None:
+    model, x = Net(), images()
+    expected = row.attack(model, x, LABELS, threat)
+    with torch.no_grad():
+        assert torch.equal(row.attack(model, x, LABELS, threat), expected)
+
+
+@every_attack
+@every_threat
+def test_it_takes_any_function_for_a_model(row: Row, threat: Linf | L2) -> None:
+    model, x = linear_model(torch.float32)[0], images()
+    delta = row.attack(lambda z: model(z), x, LABELS % 2, threat)
+    assert torch.equal(delta, row.attack(model, x, LABELS % 2, threat))

@@ -1,0 +1,286 @@
+"""What every training method promises. A new method joins by one row in METHODS."""
+
+from copy import deepcopy
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from regmix.methods import FgsmPgk, FgsmRs, Method, MethodConfig, PgdAt, RegMix, Standard
+from regmix.priors import Memory
+from regmix.threats import L2, Linf
+from regmix.types import Batch, Losses, UserError, View
+
+METHODS: dict[str, Any] = {
+    "standard": Standard(),
+    "pgd_at": PgdAt(),
+    "pgd_2_at": PgdAt(steps=2),
+    "fgsm_rs": FgsmRs(),
+    "fgsm_pgk": FgsmPgk(),
+    "fgsm_pgk, often reset": FgsmPgk(reset=2),
+    "regmix": RegMix(),
+    "regmix, carried": RegMix(start="carried"),
+    "regmix, example mean": RegMix(alpha=5, beta=2, gamma=2, reduction="example"),
+    "regmix, attack in eval": RegMix(attack_batchnorm="eval", inner="margin"),
+    "regmix, stops": RegMix(alpha_stop="final", beta_stop="initial", gamma_stop="clean", inner="smoothed"),
+}
+THREATS = {"linf": Linf(eps=0.1), "l2": L2(eps=0.5)}
+COUNT, SHAPE, PAD = 8, (3, 6, 6), 1
+
+every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+every_threat = pytest.mark.parametrize("threat", THREATS.values(), ids=THREATS)
+
+
+def a_model(dtype: torch.dtype = torch.float32) -> nn.Sequential:
+    """BatchNorm, dropout, and modes that are not all alike."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4),
+        nn.ReLU(), nn.Dropout(0.1), nn.Flatten(), nn.Linear(4 * 36, 5),
+    ).to(dtype)  # fmt: skip
+    model[6].eval()
+    return model
+
+
+def a_batch(seed: int = 0, dtype: torch.dtype = torch.float32) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    x = (torch.rand(4, *SHAPE, generator=generator, dtype=dtype) * 1.4 - 0.2).clamp(0, 1)
+    top, left = torch.randint(2 * PAD + 1, (2, 4), generator=generator)
+    flip = torch.rand(4, generator=generator) < 0.5
+    index = torch.randperm(COUNT, generator=generator)[:4]
+    return Batch(x, torch.randint(5, (4,), generator=generator), index, View(top, left, flip))
+
+
+def a_memory(method: Method, threat: Linf | L2) -> Memory | None:
+    return method.memory(COUNT, SHAPE, PAD, threat, torch.device("cpu"))
+
+
+def traces(model: nn.Module) -> tuple[list[bool], list[bool]]:
+    return [m.training for m in model.modules()], [p.requires_grad for p in model.parameters()]
+
+
+def train(
+    model: nn.Module, method: Method, threat: Linf | L2, memory: Memory | None, epochs: range
+) -> list[dict[str, Tensor]]:
+    """Two plain steps an epoch, everything random in which is drawn from the epoch."""
+    history = []
+    for epoch in epochs:
+        torch.manual_seed(epoch)
+        if memory is not None:
+            memory.epoch = epoch
+        for number in range(2):
+            losses = method(model, a_batch(2 * epoch + number), threat, memory)
+            for parameter, gradient in zip(
+                model.parameters(), torch.autograd.grad(losses.total, [*model.parameters()]), strict=True
+            ):
+                parameter.data -= 0.05 * gradient
+            history.append({name: term.detach() for name, term in losses.terms.items()} | losses.stats)
+    return history
+
+
+def assert_same_history(one: list[dict[str, Tensor]], other: list[dict[str, Tensor]]) -> None:
+    assert len(one) == len(other) > 0
+    for left, right in zip(one, other, strict=True):
+        assert left.keys() == right.keys()
+        assert all(torch.equal(value, right[name]) for name, value in left.items())
+
+
+def assert_well_formed(losses: Losses) -> None:
+    assert losses.logits.shape == (4, 5)
+    for term in losses.terms.values():
+        assert term.shape == ()
+        assert term.isfinite()
+        assert term.requires_grad
+    for stat in losses.stats.values():
+        assert stat.shape == ()
+        assert stat.isfinite()
+        assert not stat.requires_grad
+    torch.testing.assert_close(losses.total, sum(losses.terms.values()))
+
+
+def test_every_method_has_its_row() -> None:
+    assert {type(method) for method in METHODS.values()} == {*get_args(MethodConfig)}
+    names = [kind.__dataclass_fields__["name"].default for kind in get_args(MethodConfig)]
+    assert len({*names}) == len(names)
+
+
+@every_method
+@every_threat
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_parameter_gets_a_finite_gradient(method: Method, threat: Linf | L2, dtype: torch.dtype) -> None:
+    model, memory = a_model(dtype), a_memory(method, threat)
+    for epoch in range(3):
+        if memory is not None:
+            memory.epoch = epoch
+        losses = method(model, a_batch(epoch, dtype), threat, memory)
+        assert_well_formed(losses)
+        assert losses.logits.dtype == losses.total.dtype == dtype
+        assert all(parameter.grad is None for parameter in model.parameters()), "left by the attack"
+        losses.total.backward()
+        for parameter in model.parameters():
+            assert parameter.grad.isfinite().all()
+        assert model[-1].weight.grad.abs().sum() > 0
+        assert model[0].weight.grad.abs().sum() > 0
+        model.zero_grad()
+
+
+@every_method
+@every_threat
+def test_it_works_under_bf16_autocast_with_terms_in_float32(method: Method, threat: Linf | L2) -> None:
+    model = a_model()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = method(model, a_batch(), threat, a_memory(method, threat))
+    assert_well_formed(losses)
+    assert losses.logits.dtype == torch.bfloat16
+    assert all(term.dtype == torch.float32 for term in losses.terms.values())
+    losses.total.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@every_method
+@every_threat
+def test_it_stays_finite_on_a_model_that_is_sure_of_itself(method: Method, threat: Linf | L2) -> None:
+    """Logits in the thousands: probabilities underflow, and some input gradients are exactly zero."""
+    model, memory = a_model(), a_memory(method, threat)
+    with torch.no_grad():
+        model[-1].weight.mul_(1e5)
+    for epoch in range(2):
+        if memory is not None:
+            memory.epoch = epoch
+            before = memory.state_dict()
+            assert all(values.to(torch.float32).isfinite().all() for values in before.values())
+        losses = method(model, a_batch(), threat, memory)
+        assert losses.logits.abs().max() > 1e3
+        assert_well_formed(losses)
+        losses.total.backward()
+        assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@every_method
+@every_threat
+def test_its_memory_has_one_slot_of_an_images_shape_for_every_example(method: Method, threat: Linf | L2) -> None:
+    memory = a_memory(method, threat)
+    if memory is None:
+        return
+    batch = a_batch()
+    method(a_model(), batch, threat, memory)
+    seen = set(batch.index.tolist())
+    assert memory.priors
+    for prior in memory.priors.values():
+        assert prior.values.shape == (COUNT, *SHAPE)
+        assert prior.read(batch).shape == batch.x.shape
+        touched = {i for i in range(COUNT) if (prior.values[i] != 0).any()}
+        assert touched == seen
+        assert not prior.values.requires_grad
+
+
+@every_method
+@every_threat
+def test_a_restored_memory_continues_exactly(method: Method, threat: Linf | L2) -> None:
+    model, memory = a_model(), a_memory(method, threat)
+    train(model, method, threat, memory, range(2))
+    later_model, later_memory = deepcopy(model), a_memory(method, threat)
+    if memory is not None:
+        saved = {name: values.clone() for name, values in memory.state_dict().items()}
+        later_memory.load_state_dict(saved)
+    expected = train(model, method, threat, memory, range(2, 5))
+    assert_same_history(train(later_model, method, threat, later_memory, range(2, 5)), expected)
+    for one, other in zip(model.parameters(), later_model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    if memory is not None:
+        for name, values in memory.state_dict().items():
+            assert torch.equal(values, later_memory.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    "method", [method for method in METHODS.values() if a_memory(method, Linf()) is not None], ids=lambda m: m.name
+)
+def test_the_memory_matters(method: Method) -> None:
+    """The test above would mean nothing if a memory left no mark."""
+    histories = []
+    for fill in (0, 100):
+        memory = a_memory(method, Linf(eps=0.1))
+        memory.priors["delta"].values[:, :, ::2] = fill
+        histories.append(train(a_model(), method, Linf(eps=0.1), memory, range(1, 2)))
+    with pytest.raises(AssertionError):
+        assert_same_history(*histories)
+
+
+@every_method
+@every_threat
+def test_the_same_seed_gives_the_same_losses(method: Method, threat: Linf | L2) -> None:
+    histories = [train(a_model(), method, threat, a_memory(method, threat), range(2)) for _ in range(2)]
+    assert_same_history(*histories)
+
+
+@every_method
+@every_threat
+@pytest.mark.parametrize("fail_at", [None, 0, 1, 2, 3])
+def test_it_leaves_the_models_modes_and_flags_as_they_were(
+    method: Method, threat: Linf | L2, fail_at: int | None
+) -> None:
+    model, forwards = a_model(), 0
+
+    def count(*_: object) -> None:
+        nonlocal forwards
+        forwards += 1
+        if forwards - 1 == fail_at:
+            raise RuntimeError("the model fails")
+
+    model.register_forward_pre_hook(count)
+    before = traces(model)
+    assert {*before[0]} == {True, False}
+    try:
+        method(model, a_batch(), threat, a_memory(method, threat))
+    except RuntimeError:
+        assert fail_at is not None
+    assert forwards > 0
+    assert traces(model) == before
+
+
+@every_method
+@every_threat
+def test_it_does_not_touch_its_batch(method: Method, threat: Linf | L2) -> None:
+    batch, same = a_batch(), a_batch()
+    method(a_model(), batch, threat, a_memory(method, threat)).total.backward()
+    assert torch.equal(batch.x, same.x)
+    assert torch.equal(batch.y, same.y)
+    assert not batch.x.requires_grad
+    assert batch.x.grad is None
+
+
+@every_method
+@every_threat
+def test_it_takes_smoothed_labels(method: Method, threat: Linf | L2) -> None:
+    batch = a_batch()
+    target = torch.full((4, 5), 0.1).scatter_(1, batch.y[:, None], 0.6)
+    losses = method(a_model(), batch._replace(y=target), threat, a_memory(method, threat))
+    assert_well_formed(losses)
+    expected = -(target * losses.logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(losses.terms["classify"], expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (PgdAt, {"steps": 0}),
+        (PgdAt, {"step_size": 0.0}),
+        (PgdAt, {"step_size": float("nan")}),
+        (FgsmRs, {"step_size": -1.0}),
+        (FgsmPgk, {"lam": -1.0}),
+        (FgsmPgk, {"mu": float("inf")}),
+        (FgsmPgk, {"reset": 0}),
+        (RegMix, {"steps": 0}),
+        (RegMix, {"step_size": float("inf")}),
+        (RegMix, {"alpha": -1.0}),
+        (RegMix, {"beta": float("nan")}),
+        (RegMix, {"gamma": float("inf")}),
+    ],
+    ids=str,
+)
+def test_settings_that_mean_nothing_are_refused_by_name(kind: type[Method], settings: dict[str, float]) -> None:
+    (name,) = settings
+    with pytest.raises(UserError, match=name) as refused:
+        kind(**settings)
+    assert "\n" not in str(refused.value)

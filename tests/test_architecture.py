@@ -1,0 +1,134 @@
+"""The shape of the package: which part may import which, what an import loads, and how long a file may be."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "regmix"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Which other parts a part (a folder or file of the package) may import; the command line is at the top.
+CORE = {"types", "threats", "objectives"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "version": set(),
+    "types": set(),
+    "threats": {"types"},
+    "objectives": {"types"},
+    "data": {"types"},
+    "models": {"types"},
+    "runs": {"types"},
+    "flags": {"types"},
+    "console": {"types"},
+    "priors": {"types", "data"},
+    "attacks": CORE,
+    "methods": CORE | {"priors", "attacks"},
+    "evaluation": CORE | {"attacks"},
+    "training": CORE | {"data", "runs", "priors", "attacks", "methods", "evaluation"},
+    "reports": {"types", "runs", "version", "threats", "evaluation"},
+}
+MAY_IMPORT["experiment"] = CORE | {"version", "data", "models", "runs", "methods", "training"}
+MAY_IMPORT["assess"] = MAY_IMPORT["experiment"] | {"attacks", "evaluation", "experiment"}
+MAY_IMPORT["recipes"] = MAY_IMPORT["experiment"] | {"experiment"}
+MAY_IMPORT["commands"] = MAY_IMPORT["assess"] | {"assess", "recipes", "reports", "flags", "console"}
+MAY_IMPORT["cli"] = {"types", "version", "commands", "flags", "console"}
+MAY_IMPORT["__main__"] = {"cli"}
+MAY_IMPORT["__init__"] = {*MAY_IMPORT} - {"__main__"}
+
+
+def part(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(file: Path) -> set[str]:
+    """The full names of all that a file imports, wherever in the file it does."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def parts_imported(file: Path) -> set[str]:
+    inside = {name.split(".")[1] for name in imports(file) if name.startswith("regmix.")}
+    return {"version" if name == "__version__" else name for name in inside} - {part(file)}
+
+
+def libraries(file: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(file)}
+
+
+by_file = pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+
+
+def test_the_table_of_parts_is_the_package() -> None:
+    assert {part(file) for file in FILES} == {*MAY_IMPORT}
+
+
+def test_the_table_of_parts_has_no_circle() -> None:
+    settled: set[str] = set()
+    waiting = {name: {*allowed} for name, allowed in MAY_IMPORT.items()}
+    while waiting:
+        free = {name for name, allowed in waiting.items() if allowed <= settled}
+        assert free, f"a circle among {sorted(waiting)}"
+        settled |= free
+        waiting = {name: allowed for name, allowed in waiting.items() if name not in free}
+
+
+@by_file
+def test_imports_point_one_way(file: Path) -> None:
+    assert parts_imported(file) <= MAY_IMPORT[part(file)]
+
+
+def taken_from(importer: str, imported: str) -> set[str]:
+    """The names that a part takes from another part."""
+    files = [file for file in FILES if part(file) == importer]
+    found = {name for file in files for name in imports(file) if name.startswith(f"regmix.{imported}.")}
+    return {name.removeprefix(f"regmix.{imported}.") for name in found}
+
+
+def test_priors_know_of_the_data_only_how_images_are_augmented() -> None:
+    assert taken_from("priors", "data") == {"augment.from_view", "augment.to_view"}
+
+
+def test_reports_read_run_directories_and_measure_nothing() -> None:
+    """Of what runs attacks they share only the words and the arithmetic that a table needs."""
+    assert taken_from("reports", "evaluation") <= {"CLEAN", "wilson"}
+    assert taken_from("reports", "threats") <= {"format_eps"}
+
+
+@by_file
+def test_no_file_imports_torchvision_or_timm(file: Path) -> None:
+    assert libraries(file).isdisjoint({"torchvision", "timm", "lightning", "pytorch_lightning"})
+
+
+def test_few_files_know_lightning_fabric() -> None:
+    knowing = {str(file.relative_to(PACKAGE)) for file in FILES if "lightning_fabric" in libraries(file)}
+    assert knowing <= {"training/engine.py", "training/loop.py", "experiment.py"}
+
+
+def test_only_reports_draw_and_nothing_trains_with_sklearn() -> None:
+    for file in FILES:
+        assert "matplotlib" not in libraries(file) or part(file) == "reports"
+        assert "sklearn" not in libraries(file) or part(file) == "data"
+
+
+@by_file
+def test_files_stay_short(file: Path) -> None:
+    ceiling = {"attacks": 120, "methods": 130}.get(part(file), 400)
+    lines = len(file.read_text(encoding="utf-8").splitlines())
+    assert lines <= ceiling
+
+
+@pytest.mark.slow
+def test_importing_regmix_loads_nothing_heavy() -> None:
+    heavy = ["torchvision", "timm", "lightning", "lightning_fabric", "matplotlib", "sklearn"]
+    program = f"import sys, regmix; print([name for name in {heavy} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+    assert ran.stderr == ""

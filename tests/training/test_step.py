@@ -1,0 +1,99 @@
+"""One training step: the labels that a method sees, and what a wrapper sees of it."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from methods import reference
+from methods.reference import SHAPE, Given, Plain
+from regmix.methods import FgsmPgk, Method, PgdAt, RegMix, Standard
+from regmix.threats import Linf
+from regmix.training import TrainStep
+from regmix.types import Batch
+
+LABELS = torch.tensor([0, 2, 3, 1, 2])
+EPS = 0.1
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Iterator[None]:
+    """As Fabric does at --precision 64: what a step creates is float64, too."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def corner() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(2)
+    return EPS * (torch.rand(5, *SHAPE, generator=generator) - 0.5).sign()
+
+
+@pytest.mark.parametrize("mass", [1.0, 0.8, 0.5])
+def test_labels_are_smoothed_for_the_loss_and_not_for_the_attack_of_pgd_at(mass: float) -> None:
+    net, x = reference.tiny_net(), reference.images(5)
+    plain, hard = Plain(net), reference.smoothed(LABELS, 1.0)
+    delta, _ = reference.climb(
+        plain, x, corner(), lambda z: reference.cross_entropy(z, hard), steps=2, step=EPS / 2, eps=EPS
+    )
+    expected = reference.cross_entropy(plain(x + delta), reference.smoothed(LABELS, mass)).mean()
+    method = PgdAt(steps=2, step_size=0.5, start="corner")
+    step = TrainStep(net, method, Given(Linf(eps=EPS), corner=corner()), 4, mass)
+    losses = step(Batch(x, LABELS, torch.arange(5)), None)
+    losses.total.backward()
+    assert losses.total.item() == pytest.approx(expected.item(), rel=1e-10)
+    assert reference.relative_error(reference.gradient_of(net), plain.gradient(expected)) < 1e-10
+
+
+@pytest.mark.parametrize("inner", ["cross_entropy", "smoothed"])
+@pytest.mark.parametrize("mass", [1.0, 0.6])
+def test_regmix_attacks_the_smoothed_label_only_where_told(mass: float, inner: str) -> None:
+    net, x, target = reference.tiny_net(3), reference.images(5), reference.smoothed(LABELS, mass)
+    plain = Plain(net)
+    attacked = target if inner == "smoothed" else reference.smoothed(LABELS, 1.0)
+    delta, initial = reference.climb(
+        plain, x, corner(), lambda z: reference.cross_entropy(z, attacked), steps=2, step=EPS, eps=EPS
+    )
+    final, clean = plain(x + delta), plain(x)
+    expected = reference.cross_entropy(final, target).mean()
+    expected = expected + 5 * reference.kl(final, initial).mean() + 2 * reference.kl(initial, final).mean()
+    expected = expected + 2 * reference.kl(clean, final).mean()
+    method = RegMix(alpha=5, beta=2, gamma=2, reduction="example", inner=inner)
+    step = TrainStep(net, method, Given(Linf(eps=EPS), corner=corner()), 4, mass)
+    losses = step(Batch(x, LABELS, torch.arange(5)), None)
+    losses.total.backward()
+    assert losses.total.item() == pytest.approx(expected.item(), rel=1e-10)
+    assert reference.relative_error(reference.gradient_of(net), plain.gradient(expected)) < 1e-10
+
+
+@pytest.mark.parametrize("mass", [1.0, 0.6])
+def test_fgsm_pgk_attacks_the_smoothed_label(mass: float) -> None:
+    net, x, target = reference.tiny_net(), reference.images(5), reference.smoothed(LABELS, mass)
+    plain = Plain(net)
+    delta, _ = reference.climb(
+        plain, x, corner(), lambda z: reference.cross_entropy(z, target), steps=1, step=EPS, eps=EPS
+    )
+    expected = reference.cross_entropy(plain(x + delta), target).mean()
+    method = FgsmPgk()
+    memory = method.memory(5, SHAPE, 0, Linf(eps=EPS), torch.device("cpu"))
+    step = TrainStep(net, method, Given(Linf(eps=EPS), corner=corner()), 4, mass)
+    losses = step(Batch(x, LABELS, torch.arange(5)), memory)
+    assert losses.terms["classify"].item() == pytest.approx(expected.item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("method", [Standard(), PgdAt(steps=2), RegMix()], ids=lambda method: method.name)
+def test_labels_that_are_distributions_count_by_their_most_likely_class(method: Method) -> None:
+    def loss(y: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(0)
+        step = TrainStep(reference.tiny_net(), method, Linf(eps=EPS), 4, 0.6)
+        return step(Batch(reference.images(5), y, torch.arange(5)), None).total
+
+    assert torch.equal(loss(LABELS), loss(reference.smoothed(LABELS, 0.9)))
+
+
+def test_the_step_has_the_models_parameters_and_nothing_else() -> None:
+    """What a wrapper synchronises and a checkpoint holds is the model; per-sample memory is an argument."""
+    net = reference.tiny_net()
+    step = TrainStep(net, FgsmPgk(), Linf(), 4, 0.5)
+    assert [id(p) for p in step.parameters()] == [id(p) for p in net.parameters()]
+    assert {name.removeprefix("model.") for name in step.state_dict()} == {*net.state_dict()}
