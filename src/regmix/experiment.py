@@ -129,40 +129,43 @@ def run(experiment: Experiment, out: Path, display: Display, command: str = "") 
         UserError: anything that the user can mend, before the directory is made where possible.
     """
     train_set, validation_set = _training_data(experiment)
+    model = _initial_model(experiment, train_set)
     fabric = engine.start(experiment.device, experiment.precision)
     directory = Run.create(out, to_json(experiment), _environment(fabric, command))
-    return _train(experiment, directory, fabric, train_set, validation_set, display)
+    return _train(experiment, directory, fabric, model, train_set, validation_set, display)
 
 
 def resume(path: Path, display: Display) -> Run:
     """Continues a run from its last saved epoch; ends as it would have ended without the interruption."""
     directory = Run.open(path)
     experiment = from_json(directory.config(), str(path / CONFIG))
+    train_set, validation_set = _training_data(experiment)
+    model = _initial_model(experiment, train_set)
     fabric = engine.start(experiment.device, experiment.precision)
-    return _train(experiment, directory, fabric, *_training_data(experiment), display)
+    return _train(experiment, directory, fabric, model, train_set, validation_set, display)
 
 
 def _training_data(experiment: Experiment) -> tuple[ImageSet, ImageSet]:
     return split_train(
-        load(experiment.data, "train"),
-        experiment.train_examples,
-        experiment.validation,
-        experiment.split_seed,
+        load(experiment.data, "train"), experiment.train_examples, experiment.validation, experiment.split_seed
     )
+
+
+def _initial_model(experiment: Experiment, images: ImageSet) -> nn.Module:
+    torch.manual_seed(experiment.seed)
+    model = build_model(experiment, images)
+    return model.double() if experiment.precision == "64" else model
 
 
 def _train(
     experiment: Experiment,
     directory: Run,
     fabric: Fabric,
+    model: nn.Module,
     train_set: ImageSet,
     validation_set: ImageSet,
     display: Display,
 ) -> Run:
-    torch.manual_seed(experiment.seed)
-    model = build_model(experiment, train_set)
-    if experiment.precision == "64":
-        model = model.double()
     averaging = None if isinstance(experiment.averaging, NoAveraging) else experiment.averaging
     plan = Plan(**{name: getattr(experiment, name) for name in Plan.__dataclass_fields__})
     summary = train(

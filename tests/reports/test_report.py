@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import os
 import re
@@ -243,7 +244,7 @@ def test_the_runs_are_only_read_and_the_output_is_replaced_whole(write_run, tmp_
     output.write_text("old")
 
     def fail(*_: object) -> None:
-        raise OSError("the disk is full")
+        raise OSError(errno.ENOSPC, "the disk is full")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="full"):

@@ -18,9 +18,9 @@ class Folder:
     """Own images as root/train/CLASS/* and root/test/CLASS/* (or root/val/CLASS/*)."""
 
     name: Tag[Literal["folder"]] = "folder"
-    root: str
+    root: str = "data/images"
     """Folder that holds train/ and test/ (or val/), each with one folder per class."""
-    size: int
+    size: int = 32
     """Height and width in pixels: the shorter side of other images is resized to it and their centre cut out."""
 
     def read(self, split: Split) -> ImageSet:

@@ -1,0 +1,81 @@
+"""The training loop: what it learns, logs and keeps."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from regmix.assess import assess
+from regmix.cli import main
+from regmix.data import Digits
+from regmix.runs import Run
+
+
+def train(path: Path, words: str) -> list[dict]:
+    assert main(f"train digits-regmix --model.width 4 --validation 100 {words} --out {path}".split()) == 0
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_regmix_learns_digits(tmp_path: Path) -> None:
+    rows = train(tmp_path / "run", "--epochs 8 --model.width 8")
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert rows[-1]["validation"]["clean"] > 0.6
+    assert rows[-1]["validation"]["pgd"] > 0.3
+
+
+def test_the_log_adds_up_and_shows_the_weights_per_example(tmp_path: Path) -> None:
+    row = train(tmp_path / "run", "--epochs 1 --train-examples 60")[0]
+    assert sum(row["terms"].values()) == pytest.approx(row["loss"])
+    assert row["stats"] == {"mutual_main_weight": 5, "mutual_aux_weight": 2, "generalise_weight": 2}
+    for name, weight in (("mutual_main", 5), ("mutual_aux", 2), ("generalise", 2)):
+        assert row["terms"][name] == pytest.approx(weight * row["per_example"][name], rel=1e-5)
+
+
+def test_best_is_the_epoch_of_the_highest_validation_accuracy_and_test_images_are_never_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Digits.read
+
+    def guarded(self, split: str):
+        assert split == "train", "training read the test split"
+        return real(self, split)
+
+    monkeypatch.setattr(Digits, "read", guarded)
+    rows = train(tmp_path / "run", "--epochs 6 --validate-every 2")
+    validated = {row["epoch"]: row["validation"]["pgd"] for row in rows if row["validation"]}
+    assert list(validated) == [2, 4, 6]
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["best_epoch"] == max(
+        validated, key=lambda epoch: validated[epoch]
+    )
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path: Path, capsys) -> None:
+    words = f"train digits-regmix --epochs 5 --lr 1e30 --train-examples 60 --validation 50 --out {tmp_path / 'run'}"
+    assert main(words.split()) == 2
+    told = capsys.readouterr().err
+    assert "not finite" in told
+    assert told.count("\n") == 1
+
+
+class Silent:
+    def start(self, description: str, total: int, done: int = 0) -> None: ...
+    def batch(self, examples: int) -> None: ...
+    def column(self, checkpoint: str, name: str, accuracy: float, low: float, high: float) -> None: ...
+
+
+def test_an_evaluation_leaves_a_row_per_example_that_agrees_with_its_summary(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    train(path, "--epochs 2 --train-examples 200")
+    assess(Run.open(path), ["clean", "pgd-3"], [0.1, 0.2], [], 60, 25, "cpu", Silent())
+    result = json.loads((path / "result.json").read_text())
+    assert result["evaluations"].keys() == {"best", "last", "averaged"}
+    for checkpoint, evaluation in result["evaluations"].items():
+        header, *rows = [line.split(",") for line in (path / f"outcomes-{checkpoint}.csv").read_text().splitlines()]
+        assert header == ["index", "label", "clean", "pgd-3@0.1", "pgd-3@0.2"]
+        assert len(rows) == evaluation["examples"] == 60
+        for place, name in enumerate(header[2:], 2):
+            column = evaluation["columns"][name]
+            assert sum(int(row[place]) for row in rows) == column["correct"]
+            assert column["accuracy"] == column["correct"] / 60
+            assert column["low"] <= column["accuracy"] <= column["high"]
+        assert all(row[2] >= row[3] for row in rows)
