@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -225,3 +227,15 @@ def test_the_report_is_written(run: Path, tmp_path: Path, capsys) -> None:
     page = tmp_path / "report.html"
     assert call(f"report {run} -o {page}") == 0
     assert "RegMix" in page.read_text()
+
+
+def test_a_reader_that_goes_away_is_no_mistake() -> None:
+    lines = f"import sys; from regmix.cli import main; sys.exit(main({['recipes']!r}))"
+    process = subprocess.Popen([sys.executable, "-c", lines], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    told = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 0
+    assert told == b""

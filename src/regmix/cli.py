@@ -1,6 +1,7 @@
 """The command line's front door: picks the command and turns every mistake into one line and an exit code."""
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -29,6 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"regmix: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # The reader has gone (`regmix recipes | head -1`): nothing is wrong, and Python must not try to flush again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(f"regmix: error: {place}{error.strerror or error}", file=sys.stderr)

@@ -38,7 +38,9 @@ def split_train(train: ImageSet, examples: int | None, validation: int, seed: in
     if validation < 0:
         raise UserError(f"the number of validation images must not be negative: {validation}")
     if left < 1:
-        raise UserError(f"{validation} validation images leave nothing of the {len(train)} training images")
+        raise UserError(
+            f"{validation} validation images leave nothing of the {len(train)} training images; ask for fewer: --validation"
+        )
     if not 1 <= wanted <= left:
         raise UserError(
             f"{wanted} training examples cannot be had: the set has {len(train)}, {validation} of which "
