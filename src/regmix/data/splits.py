@@ -39,7 +39,8 @@ def split_train(train: ImageSet, examples: int | None, validation: int, seed: in
         raise UserError(f"the number of validation images must not be negative: {validation}")
     if left < 1:
         raise UserError(
-            f"{validation} validation images leave nothing of the {len(train)} training images; ask for fewer: --validation"
+            f"{validation} validation images leave nothing of the {len(train)} training images; "
+            "ask for fewer with --validation"
         )
     if not 1 <= wanted <= left:
         raise UserError(
