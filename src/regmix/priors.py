@@ -1,4 +1,4 @@
-"""Per-sample memory: one tensor for every training image, which moves with the crop and flip of its image."""
+"""What methods remember: a tensor for every training image, which moves with its crop and flip, or for a batch."""
 
 import torch
 from torch import Tensor
@@ -44,14 +44,36 @@ class Prior:
             seen = (seen / self.scale).round_().clamp_(-127, 127)
         self.values[batch.index] = seen.to(self.values.dtype)
 
+    def load(self, values: Tensor) -> None:
+        self.values.copy_(values)
+
     def _decode(self, stored: Tensor, dtype: torch.dtype) -> Tensor:
         return stored.to(dtype) if self.scale is None else stored.to(dtype) * self.scale
+
+
+class BatchPrior:
+    """Remembers one tensor for every row of the batch before, whichever images the next batch shows."""
+
+    def __init__(self, shape: tuple[int, int, int], device: torch.device) -> None:
+        self.values = torch.zeros((0, *shape), device=device)
+
+    def read(self, batch: Batch) -> Images:
+        """The remembered tensors [B, C, H, W]; zero for rows that the batch before did not have."""
+        there = self.values[: len(batch.x)].to(batch.x.dtype)
+        return torch.cat([there, torch.zeros_like(batch.x[len(there) :])])
+
+    def write(self, batch: Batch, seen: Images) -> None:
+        """Remembers [B, C, H, W] for the next batch."""
+        self.values = seen
+
+    def load(self, values: Tensor) -> None:
+        self.values = values.to(self.values.device)
 
 
 class Memory:
     """The priors that a method keeps, and the epoch it is in, which the training loop sets."""
 
-    def __init__(self, **priors: Prior) -> None:
+    def __init__(self, **priors: Prior | BatchPrior) -> None:
         self.priors = priors
         self.epoch = 0
 
@@ -60,4 +82,4 @@ class Memory:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, prior in self.priors.items():
-            prior.values.copy_(state[name])
+            prior.load(state[name])

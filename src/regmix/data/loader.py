@@ -25,8 +25,9 @@ def _to_float(images: UInt8[Tensor, "batch channels height width"]) -> Images:
 class Loader:
     """Epochs of shuffled, cropped and mirrored batches of images that lie padded, as uint8, on the device.
 
-    Order and views of an epoch depend on `seed` (>= 0) and its number alone, whatever the device. `pad` is in
-    pixels on every side. Raises UserError for an empty set, a batch size below one or a negative pad.
+    Order and views of a pass over the images depend on `seed` (>= 0) and its number alone, whatever the device. `pad`
+    is in pixels on every side. With `replays` = m every batch comes m times in a row, and a pass takes m epochs of the
+    usual length. Raises UserError for an empty set, a batch size below one or a negative pad.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Loader:
         pad: int,
         flip: bool,
         seed: int,
+        replays: int = 1,
     ) -> None:
         if not len(images):
             raise UserError("there are no images to train on")
@@ -49,6 +51,7 @@ class Loader:
         self._padded = padded.contiguous(memory_format=_memory_format(padded))
         self._labels = images.labels.to(device)
         self._batch_size, self._pad, self._flip, self._seed = batch_size, pad, flip, seed
+        self._replays = replays
 
     def __len__(self) -> int:
         """The number of batches of an epoch: ceil(N / batch_size)."""
@@ -61,14 +64,13 @@ class Loader:
         x: float32 in [0, 1], channels_last if C > 1. index: positions in the image set. view: None if nothing
         is augmented.
         """
-        n, device = len(self._labels), self._labels.device
-        # Drawn on the host, where the stream is the same for every device, and moved once.
-        state = np.random.SeedSequence((self._seed, number)).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(state[0]))
-        order = torch.randperm(n, generator=generator).to(device)
-        views = View(*(part.to(device) for part in draw_views(n, self._pad, self._flip, generator)))
-
-        for place in torch.arange(n, device=device).tensor_split(len(self)):
+        last, places = -1, torch.arange(len(self._labels), device=self._labels.device).tensor_split(len(self))
+        for step in range(number * len(self), (number + 1) * len(self)):
+            current, number_in_pass = divmod(step // self._replays, len(self))
+            if current != last:
+                order, views = self._deal(current)
+                last = current
+            place = places[number_in_pass]
             index, view = order[place], None
             if self._pad or self._flip:
                 view = View(*(part[place] for part in views))
@@ -76,6 +78,16 @@ class Loader:
             else:
                 shown = self._padded[index]
             yield Batch(_to_float(shown), self._labels[index], index, view)
+
+    def _deal(self, number: int) -> tuple[Tensor, View]:
+        """The order of the images in a pass, and the view of each, in that order."""
+        n, device = len(self._labels), self._labels.device
+        # Drawn on the host, where the stream is the same for every device, and moved once.
+        state = np.random.SeedSequence((self._seed, number)).generate_state(1, np.uint64)
+        generator = torch.Generator().manual_seed(int(state[0]))
+        order = torch.randperm(n, generator=generator).to(device)
+        views = draw_views(n, self._pad, self._flip, generator)
+        return order, View(*(part.to(device) for part in views))
 
 
 def batches(images: ImageSet, batch_size: int, device: torch.device | str) -> Iterator[Batch]:

@@ -15,6 +15,11 @@ from regmix.types import Batch, Losses, require
 class Method(Protocol):
     """(model, batch, threat, memory) to the terms of the loss; a frozen dataclass whose fields are its settings."""
 
+    @property
+    def replays(self) -> int:
+        """How many steps in a row see the same batch; an epoch then shows every image once on average."""
+        return 1
+
     def memory(
         self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device
     ) -> Memory | None:

@@ -7,6 +7,7 @@ from torch import nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method, check_attack
+from regmix.methods.mutual import Mutual
 from regmix.objectives import cross_entropy, hard
 from regmix.priors import Memory
 from regmix.threats import Threat
@@ -24,12 +25,19 @@ class FgsmRs(Method):
     step_size: float = 1.25
     """Length of the step in units of eps."""
 
+    mutual: Mutual = Mutual()
+    """RegMix's terms between the attack's first, its last and the clean output; none by default."""
+
     def __post_init__(self) -> None:
         check_attack(1, self.step_size)
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         x = batch.x
         start = threat.project(threat.uniform(x), x)
-        ascent = ascend(model, x, hard(batch.y), threat, start=start, steps=1, step_size=self.step_size * threat.eps)
+        ascent = ascend(
+            model, x, hard(batch.y), threat,
+            start=start, steps=1, step_size=self.step_size * threat.eps, keep_graph=self.mutual.pair,
+        )  # fmt: skip
         logits = model(x + ascent.delta)
-        return Losses({"classify": cross_entropy(logits, batch.y).mean()}, logits, {})
+        losses = Losses({"classify": cross_entropy(logits, batch.y).mean()}, logits, {})
+        return self.mutual.join(losses, ascent.first_logits, lambda: model(x))

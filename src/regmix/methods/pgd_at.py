@@ -8,6 +8,7 @@ from torch import nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method, check_attack
+from regmix.methods.mutual import Mutual
 from regmix.objectives import cross_entropy, hard
 from regmix.priors import Memory
 from regmix.threats import Threat
@@ -30,6 +31,9 @@ class PgdAt(Method):
     start: Literal["zero", "uniform", "corner"] | None = None
     """Where the attack begins; None means uniform from 4 steps on, and zero below."""
 
+    mutual: Mutual = Mutual()
+    """RegMix's terms between the attack's first, its last and the clean output; none by default."""
+
     def __post_init__(self) -> None:
         check_attack(self.steps, 1.0 if self.step_size is None else self.step_size)
 
@@ -43,7 +47,9 @@ class PgdAt(Method):
         else:
             delta = threat.uniform(x) if start == "uniform" else threat.corner(x)
         ascent = ascend(
-            model, x, hard(batch.y), threat, start=delta, steps=self.steps, step_size=step_size * threat.eps
-        )
+            model, x, hard(batch.y), threat,
+            start=delta, steps=self.steps, step_size=step_size * threat.eps, keep_graph=self.mutual.pair,
+        )  # fmt: skip
         logits = model(x + ascent.delta)
-        return Losses({"classify": cross_entropy(logits, batch.y).mean()}, logits, {})
+        losses = Losses({"classify": cross_entropy(logits, batch.y).mean()}, logits, {})
+        return self.mutual.join(losses, ascent.first_logits, lambda: model(x))

@@ -64,7 +64,9 @@ def train(
     Everything random in an epoch is drawn from (seed, epoch), so that a resumed run repeats an uninterrupted one.
     """
     device = fabric.device
-    loader = Loader(train_set, plan.batch_size, device, pad=plan.pad, flip=plan.flip, seed=plan.seed)
+    loader = Loader(
+        train_set, plan.batch_size, device, pad=plan.pad, flip=plan.flip, seed=plan.seed, replays=method.replays
+    )
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         model.parameters(), plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, foreach=True

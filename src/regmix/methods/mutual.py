@@ -1,0 +1,82 @@
+"""The KL terms of RegMix, which every method with an attack can add to its loss."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from regmix.methods.base import check_weights
+from regmix.objectives import kl, log_probabilities
+from regmix.types import Losses
+
+
+@dataclass(frozen=True)
+class Mutual:
+    """Asymmetric mutual regularisation of an attack's first and last output, and guidance by the clean one.
+
+    With z_I = f(x + delta_0), z_F = f(x + delta_K) and z_C = f(x):
+
+        alpha KL(z_F || z_I) + beta KL(z_I || z_F) + gamma KL(z_C || z_F)
+
+    Gradients flow through all three outputs. A term of weight 0 is not computed. Source: arXiv 2510.05317, as far as
+    it is known (see RegMix).
+    """
+
+    alpha: float = 0.0
+    """Weight of the main mutual term, KL(z_F || z_I), in the paper's units (see reduction)."""
+    beta: float = 0.0
+    """Weight of the auxiliary mutual term, KL(z_I || z_F), in the paper's units."""
+    gamma: float = 0.0
+    """Weight of the clean guidance, KL(z_C || z_F), in the paper's units."""
+    alpha_order: Literal["final_initial", "initial_final"] = "final_initial"
+    """KL(z_F || z_I) as printed, or KL(z_I || z_F), for the term weighted by alpha (the text can be read both ways)."""
+    beta_order: Literal["initial_final", "final_initial"] = "initial_final"
+    """KL(z_I || z_F) as printed, or KL(z_F || z_I), for the term weighted by beta."""
+    gamma_order: Literal["clean_final", "final_clean"] = "clean_final"
+    """KL(z_C || z_F), or KL(z_F || z_C), for the term weighted by gamma (not known)."""
+    reduction: Literal["element", "example"] = "element"
+    """Average of the KL terms over every element [B, C], which makes a weight of 50 worth 5 per example at 10
+    classes, or over examples only (not known)."""
+    alpha_stop: Literal["none", "initial", "final"] = "none"
+    """The output that gets no gradient from the term weighted by alpha (not known)."""
+    beta_stop: Literal["none", "initial", "final"] = "none"
+    """The output that gets no gradient from the term weighted by beta (not known)."""
+    gamma_stop: Literal["none", "clean", "final"] = "none"
+    """The output that gets no gradient from the term weighted by gamma (not known)."""
+
+    def __post_init__(self) -> None:
+        check_weights(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
+
+    @property
+    def pair(self) -> bool:
+        """Whether there is a term in z_I, so that the attack has to keep its first output's graph."""
+        return self.alpha != 0 or self.beta != 0
+
+    def join(self, losses: Losses, initial: Tensor, clean: Callable[[], Tensor]) -> Losses:
+        """The losses of a method, whose logits are z_F, with the terms added.
+
+        `clean` computes z_C, and is not called if gamma is 0.
+        """
+        z = {"final": losses.logits}
+        if self.pair:
+            z["initial"] = initial
+        if self.gamma != 0:
+            z["clean"] = clean()
+        log_p = {name: log_probabilities(logits) for name, logits in z.items()}
+        terms, stats = dict(losses.terms), dict(losses.stats)
+        for term, weight, order, stop in (
+            ("mutual_main", self.alpha, self.alpha_order, self.alpha_stop),
+            ("mutual_aux", self.beta, self.beta_order, self.beta_stop),
+            ("generalise", self.gamma, self.gamma_order, self.gamma_stop),
+        ):
+            if weight == 0:
+                continue
+            p, q = (log_p[side].detach() if side == stop else log_p[side] for side in order.split("_"))
+            divergence = kl(p, q).mean()
+            weight /= losses.logits.shape[1] if self.reduction == "element" else 1
+            terms[term] = weight * divergence
+            stats[term] = divergence.detach()
+            stats[f"{term}_weight"] = torch.as_tensor(weight)
+        return Losses(terms, losses.logits, stats)
