@@ -71,11 +71,12 @@ class BatchPrior:
 
 
 class Memory:
-    """The priors that a method keeps, and the epoch it is in, which the training loop sets."""
+    """The priors that a method keeps, if any, and how far training is, which the training loop sets."""
 
     def __init__(self, **priors: Prior | BatchPrior) -> None:
         self.priors = priors
-        self.epoch = 0
+        self.epoch, self.epochs = 0, 1
+        """The epoch that runs, counted from 0, and how many there will be."""
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: prior.values for name, prior in self.priors.items()}

@@ -95,7 +95,7 @@ def train(
         torch.manual_seed(plan.seed * 1_000_003 + epoch)
         model.train()
         if memory is not None:
-            memory.epoch = epoch
+            memory.epoch, memory.epochs = epoch, plan.epochs
         tally = Tally(device)
         for number, batch in enumerate(loader.epoch(epoch)):
             step = epoch * len(loader) + number
