@@ -1,12 +1,15 @@
 """The paper's recipes hold the published settings."""
 
 import pytest
+import torch
+from torch.nn import functional as F
 
 from regmix.experiment import from_json, to_json
 from regmix.methods import FgsmPgk, RegMix
 from regmix.models import PreActResNet, ResNet
+from regmix.objectives import cross_entropy, smooth
 from regmix.recipes import RECIPES, recipe
-from regmix.training import GatedEma, Piecewise
+from regmix.training import Ema, GatedEma, OneCycle, Piecewise
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -36,6 +39,24 @@ def test_the_other_weights() -> None:
     cifar100 = recipe("cifar100-regmix").method
     assert (cifar100.alpha, cifar100.beta) == (1200, 700)
     assert recipe("tiny-imagenet-regmix").model == PreActResNet(depth=18, width=64)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "validation"),
+    [("fastat-cifar10", 10, 1000), ("fastat-cifar100", 100, 1000), ("fastat-tiny-imagenet", 200, 2000)],
+)
+def test_the_fastat_protocol(name: str, classes: int, validation: int) -> None:
+    experiment = recipe(name)
+    assert (experiment.epochs, experiment.batch_size, experiment.lr, experiment.weight_decay) == (100, 128, 0.1, 5e-4)
+    assert (experiment.pad, experiment.flip, experiment.validation) == (4, True, validation)
+    assert experiment.averaging == Ema(limit=0.9995)
+    assert experiment.schedule == OneCycle()
+    assert experiment.best_of == "either"
+    # torch's label_smoothing=0.4 mixes the label with the uniform distribution over all classes.
+    logits = torch.randn(6, classes, dtype=torch.float64)
+    labels = torch.randint(classes, (6,))
+    ours = cross_entropy(logits, smooth(labels, classes, experiment.label_mass).double()).mean()
+    torch.testing.assert_close(ours, F.cross_entropy(logits, labels, label_smoothing=0.4), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -75,12 +75,19 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
             if name.endswith("_weight") and row["epoch"] == 1
         )
         validation = row["validation"] or {}
-        accuracies = "".join(f"  val {name} {_percent(value)}" for name, value in validation.items())
+        accuracies = "".join(
+            f"  val {name} {f'{value:.2f}' if name == 'alignment' else _percent(value)}"
+            for name, value in validation.items()
+        )
         left = row["seconds"] / row["epoch"] * (row["epochs"] - row["epoch"])
         self._print(
             f"epoch {row['epoch']:>3}/{row['epochs']}  loss {row['loss']:.4f}  {terms}{weights}{accuracies}"
             f"  {row['images_per_second']:.0f} images/s  {left:.0f} s left"
         )
+
+    def alarm(self, text: str) -> None:
+        """The guard has something to say."""
+        self._print(f"ALARM {text}")
 
     def column(self, checkpoint: str, name: str, accuracy: float, low: float, high: float) -> None:
         """One attack on one checkpoint is done."""

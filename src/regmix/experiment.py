@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import torch
 from lightning_fabric import Fabric
@@ -20,6 +20,7 @@ from regmix.models import ModelConfig, SmallCnn, build
 from regmix.runs import CONFIG, Run
 from regmix.threats import Linf, ThreatConfig
 from regmix.training import AveragingConfig, Constant, GatedEma, NoAveraging, ScheduleConfig, engine
+from regmix.training.guard import Guard
 from regmix.training.loop import Display, Plan, train
 from regmix.types import UserError, require
 from regmix.version import __version__
@@ -51,6 +52,13 @@ class Experiment:
     """Momentum of SGD."""
     weight_decay: float = 5e-4
     """Weight decay of SGD, on every parameter."""
+    clip_norm: float | None = None
+    """Scale the gradient of a step down to this Euclidean norm where it is longer; None: never."""
+    awp: float = 0.0
+    """Size of the adversarial weight perturbation relative to each layer's weights (arXiv 2004.05884; published 0.005
+    with TRADES and 0.01 with PGD-AT; 0: none). Doubles the cost of a step."""
+    awp_warm_up: int = 0
+    """Epochs before the first one with a weight perturbation (published 10 with TRADES)."""
     label_mass: float = 1.0
     """Probability that the training labels give to the true class; the rest is spread evenly (1: no smoothing)."""
     pad: int = 0
@@ -67,6 +75,10 @@ class Experiment:
     """Which images are held out and drawn; separate from seed, so that seeds share a split."""
     validate_every: int = 1
     """Epochs between validations."""
+    best_of: Literal["weights", "either"] = "weights"
+    """What may become `best`: the weights of an epoch, or those and their average, whichever validates better."""
+    guard: Guard = Guard()
+    """What watches for catastrophic overfitting at every validation."""
     seed: int = 0
     """Seed of the weights, the order, the augmentation and the attacks' starts."""
     device: engine.Device = "auto"
@@ -77,10 +89,12 @@ class Experiment:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "validation", "validate_every"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("pad", "seed", "split_seed", "weight_decay"):
+        for name in ("pad", "seed", "split_seed", "weight_decay", "awp_warm_up"):
             require(0 <= getattr(self, name) < float("inf"), f"{name} is {getattr(self, name)}; it must be at least 0")
         require(0 < self.lr < float("inf"), f"lr is {self.lr}; it must be positive")
         require(0 <= self.momentum < 1, f"momentum is {self.momentum}; it must lie in [0, 1)")
+        require(self.clip_norm is None or self.clip_norm > 0, f"clip_norm is {self.clip_norm}; it must be positive")
+        require(0 <= self.awp < 1, f"awp is {self.awp}; it must lie in [0, 1)")
         require(0 < self.label_mass <= 1, f"label_mass is {self.label_mass}; it must lie in (0, 1]")
         if isinstance(self.averaging, GatedEma):
             require(
@@ -172,7 +186,7 @@ def _train(
         fabric, model, experiment.method, experiment.threat, experiment.schedule, averaging, plan,
         train_set, validation_set, directory, display,
     )  # fmt: skip
-    directory.update_result({"status": "finished", "classes": list(train_set.classes), **summary})
+    directory.update_result({"classes": list(train_set.classes), **summary})
     return directory
 
 

@@ -70,6 +70,14 @@ class BatchPrior:
         self.values = values.to(self.values.device)
 
 
+class _ReadOnly:
+    def __init__(self, prior: "Prior | BatchPrior") -> None:
+        self.read = prior.read
+
+    def write(self, batch: Batch, seen: Images) -> None:
+        pass
+
+
 class Memory:
     """The priors that a method keeps, if any, and how far training is, which the training loop sets."""
 
@@ -77,6 +85,12 @@ class Memory:
         self.priors = priors
         self.epoch, self.epochs = 0, 1
         """The epoch that runs, counted from 0, and how many there will be."""
+
+    def read_only(self) -> "Memory":
+        """The same memory, which takes no notice of what is written to it."""
+        other = Memory(**{name: _ReadOnly(prior) for name, prior in self.priors.items()})  # type: ignore[arg-type]
+        other.epoch, other.epochs = self.epoch, self.epochs
+        return other
 
     def state_dict(self) -> dict[str, Tensor]:
         return {name: prior.values for name, prior in self.priors.items()}

@@ -23,6 +23,7 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 STATE = "state.pt"
+HEALTHY = "healthy.pt"
 OUTCOMES = "outcomes-{}.csv"
 EXAMPLES = "examples-{}.npz"
 
@@ -66,7 +67,7 @@ class Run:
     environment.json     versions, device, git commit, command
     metrics.jsonl        one line per epoch
     last, best, averaged.safetensors     weights; best is chosen on the validation split
-    state.pt             everything that resuming needs
+    state.pt             everything that resuming needs; healthy.pt: the same of the epoch that a guard goes back to
     outcomes-*.csv, examples-*.npz       one evaluation per checkpoint: a row per test example; a few images
     result.json          the summary of training and of every evaluation
     """
@@ -139,15 +140,25 @@ class Run:
         """The checkpoints that have weights."""
         return [checkpoint for checkpoint in CHECKPOINTS if self.weights(checkpoint).is_file()]
 
-    def save_state(self, state: Mapping[str, object]) -> None:
-        """Writes what resuming needs."""
+    def save_state(self, state: Mapping[str, object], *, healthy: bool) -> None:
+        """Writes what resuming needs; a healthy state is also the one to roll back to."""
         write_atomically(self.path / STATE, lambda file: torch.save(dict(state), file))
+        if healthy:
+            # A link and not a copy, because a state with a method's memory can be gigabytes.
+            link = self.path / f".{HEALTHY}"
+            link.unlink(missing_ok=True)
+            link.hardlink_to(self.path / STATE)
+            link.replace(self.path / HEALTHY)
 
     def load_state(self, device: torch.device) -> dict[str, Any] | None:
         """Reads what resuming needs (tensors and plain values only); None if the run has not got that far."""
-        path = self.path / STATE
-        if not path.is_file():
-            return None
+        return self._load_state(self.path / STATE, device) if (self.path / STATE).is_file() else None
+
+    def load_healthy_state(self, device: torch.device) -> dict[str, Any]:
+        """Reads the state that was last saved as healthy."""
+        return self._load_state(self.path / HEALTHY, device)
+
+    def _load_state(self, path: Path, device: torch.device) -> dict[str, Any]:
         try:
             state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         except Exception as error:

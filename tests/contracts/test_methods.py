@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regmix.methods import FgsmPgk, FgsmRs, Method, MethodConfig, PgdAt, RegMix, Standard
+from regmix.methods import FgsmPgk, FgsmRs, Method, MethodConfig, Mutual, NFgsm, PgdAt, RegMix, Standard
 from regmix.priors import Memory
 from regmix.threats import L2, Linf
 from regmix.types import Batch, Losses, UserError, View
@@ -17,6 +17,8 @@ METHODS: dict[str, Any] = {
     "pgd_at": PgdAt(),
     "pgd_2_at": PgdAt(steps=2),
     "fgsm_rs": FgsmRs(),
+    "n_fgsm": NFgsm(),
+    "n_fgsm, mutual": NFgsm(mutual=Mutual(alpha=50, beta=20, gamma=20)),
     "fgsm_pgk": FgsmPgk(),
     "fgsm_pgk, often reset": FgsmPgk(reset=2),
     "regmix": RegMix(),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regmix.training import Ema, GatedEma
+from regmix.training import Ema, GatedEma, Swa
 from regmix.training.averaging import AveragedWeights, Averaging
 from regmix.types import UserError
 
@@ -37,7 +37,7 @@ def gated_decay(t: int, ratio: float, limit: float, threshold: float) -> float:
 def follow(averaging: Averaging, decay: object, first: int = 0) -> tuple[AveragedWeights, nn.Module, dict[str, Tensor]]:
     """Fifteen updates, by the package and by w <- d w + (1 - d) theta."""
     model = a_model()
-    averaged = AveragedWeights(model, averaging)
+    averaged = AveragedWeights(model, averaging, 1)
     averaged.load_state_dict({"model": model.state_dict(), "t": first})
     expected = {name: value.clone() for name, value in model.state_dict().items()}
     for step, ratio in enumerate(RATIOS):
@@ -75,7 +75,7 @@ def test_gated_ema_is_its_formula(limit: float, threshold: float, first: int) ->
 @pytest.mark.parametrize("t", [0, 1, 8, 5000, 10**7])
 def test_the_decay_itself(t: int, ratio: float) -> None:
     stats = {"ratio": torch.tensor(ratio)}
-    gated, plain = GatedEma().decay(t, stats), Ema().decay(t, {})
+    gated, plain = GatedEma().decay(t, 1, stats), Ema().decay(t, 1, {})
     assert gated.shape == plain.shape == ()
     assert gated.item() == pytest.approx(gated_decay(t, ratio, 0.999, 0.82), abs=1e-7)
     assert plain.item() == pytest.approx(ema_decay(t, ratio, 0.999), abs=1e-7)
@@ -83,15 +83,30 @@ def test_the_decay_itself(t: int, ratio: float) -> None:
 
 def test_at_the_threshold_the_gate_is_shut() -> None:
     """A is the limit only where r < threshold; at the threshold nearly everything is kept."""
-    shut, open_ = (GatedEma(threshold=0.5).decay(10**9, {"ratio": torch.tensor(r)}) for r in (0.5, 0.4999))
+    shut, open_ = (GatedEma(threshold=0.5).decay(10**9, 1, {"ratio": torch.tensor(r)}) for r in (0.5, 0.4999))
     assert shut.item() == pytest.approx(0.99999, abs=1e-7)
     assert open_.item() == pytest.approx(0.999, abs=1e-7)
-    assert GatedEma().decay(10**9, {"ratio": torch.tensor(0.9)}).item() == pytest.approx(1, abs=1e-7)
+    assert GatedEma().decay(10**9, 1, {"ratio": torch.tensor(0.9)}).item() == pytest.approx(1, abs=1e-7)
+
+
+@pytest.mark.parametrize("start", [0, 1, 3])
+def test_swa_is_the_mean_of_the_weights_at_the_ends_of_epochs(start: int) -> None:
+    model, steps_per_epoch = a_model(), 3
+    averaged = AveragedWeights(model, Swa(start=start), steps_per_epoch)
+    ends: list[Tensor] = []
+    for step in range(6 * steps_per_epoch):
+        disturb(model, step)
+        averaged.update(model, {})
+        if (step + 1) % steps_per_epoch == 0 and step >= start * steps_per_epoch:
+            ends.append(model[0].weight.detach().clone())
+        expected = sum(ends) / len(ends) if ends else model[0].weight
+        torch.testing.assert_close(averaged.module[0].weight, expected, rtol=1e-12, atol=1e-12)
+    assert len(ends) == 6 - start
 
 
 def test_the_model_itself_is_left_alone() -> None:
     model = a_model()
-    averaged = AveragedWeights(model, Ema())
+    averaged = AveragedWeights(model, Ema(), 1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     averaged.update(model, {})
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -101,11 +116,11 @@ def test_the_model_itself_is_left_alone() -> None:
     assert pointers.isdisjoint(parameter.data_ptr() for parameter in averaged.module.parameters())
 
 
-@pytest.mark.parametrize("averaging", [Ema(), GatedEma()], ids=lambda averaging: averaging.name)
+@pytest.mark.parametrize("averaging", [Ema(), GatedEma(), Swa(start=3)], ids=lambda averaging: averaging.name)
 def test_restored_weights_continue_exactly(averaging: Averaging) -> None:
     averaged, model, _ = follow(averaging, lambda t, r: 0.0)
     saved = averaged.state_dict()
-    other = AveragedWeights(a_model(), averaging)
+    other = AveragedWeights(a_model(), averaging, 1)
     other.load_state_dict({"model": {k: v.clone() for k, v in saved["model"].items()}, "t": saved["t"]})
     for step, ratio in enumerate(RATIOS):
         disturb(model, 100 + step)
@@ -122,6 +137,7 @@ def test_restored_weights_continue_exactly(averaging: Averaging) -> None:
         (Ema, {"limit": -0.1}),
         (GatedEma, {"limit": float("nan")}),
         (GatedEma, {"threshold": 0.0}),
+        (Swa, {"start": -1}),
     ],
     ids=str,
 )

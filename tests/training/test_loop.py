@@ -79,3 +79,15 @@ def test_an_evaluation_leaves_a_row_per_example_that_agrees_with_its_summary(tmp
             assert column["accuracy"] == column["correct"] / 60
             assert column["low"] <= column["accuracy"] <= column["high"]
         assert all(row[2] >= row[3] for row in rows)
+
+
+def test_gradients_are_clipped_and_weights_perturbed_when_asked(tmp_path: Path) -> None:
+    plain = train(tmp_path / "plain", "--epochs 2 --train-examples 60")
+    clipped = train(tmp_path / "clipped", "--epochs 2 --train-examples 60 --clip-norm 1e-9 --weight-decay 0")
+    perturbed = train(tmp_path / "perturbed", "--epochs 2 --train-examples 60 --awp 0.01 --awp-warm-up 1")
+    assert clipped[0]["terms"]["classify"] == pytest.approx(plain[0]["terms"]["classify"])
+    # Steps that are next to nothing leave the loss where it was.
+    assert clipped[1]["terms"]["classify"] == pytest.approx(clipped[0]["terms"]["classify"], rel=0.01)
+    assert abs(plain[1]["terms"]["classify"] / plain[0]["terms"]["classify"] - 1) > 0.02
+    assert perturbed[0]["loss"] == plain[0]["loss"]
+    assert perturbed[1]["loss"] > plain[1]["loss"]

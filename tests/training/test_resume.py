@@ -50,12 +50,12 @@ def test_resuming_is_exact(method: str, epochs_before: int, tmp_path: Path, monk
 
     real, calls = loop._validate, []
 
-    def interrupted(*arguments: Any) -> dict[str, float]:
+    def interrupted(*arguments: Any, **more: Any) -> dict[str, float]:
         calls.append(0)
         averages = 1 if "--averaging none" in method else 2
         if len(calls) > epochs_before * averages:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **more)
 
     monkeypatch.setattr(loop, "_validate", interrupted)
     assert main(f"train digits-regmix {method} {TINY} --out {broken}".split()) == 130

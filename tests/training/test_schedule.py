@@ -3,8 +3,9 @@
 import math
 
 import pytest
+import torch
 
-from regmix.training import Constant, Cyclic, Piecewise
+from regmix.training import Constant, Cyclic, OneCycle, Piecewise
 from regmix.training.schedule import Schedule
 from regmix.types import UserError
 
@@ -71,6 +72,27 @@ def test_constant_is_constant() -> None:
     assert factors(Constant(), 3, 4) == [1.0] * 12
 
 
+@pytest.mark.parametrize("warm_up", [0.3, 0.5])
+@pytest.mark.parametrize("epochs", [100, 30, 7, 3])
+def test_one_cycle_is_torchs_stepped_once_an_epoch(epochs: int, warm_up: float) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.2, momentum=0.9)
+    reference = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.2, total_steps=epochs, pct_start=warm_up)
+    schedule = OneCycle(warm_up=warm_up)
+    for epoch in range(epochs):
+        group = optimizer.param_groups[0]
+        for step in (5 * epoch, 5 * epoch + 4):
+            assert 0.2 * schedule.factor(step, 5, epochs) == pytest.approx(group["lr"], rel=1e-12)
+            assert schedule.momentum(step, 5, epochs) == pytest.approx(group["momentum"], rel=1e-12)
+        optimizer.step()
+        if epoch < epochs - 1:
+            reference.step()
+
+
+@pytest.mark.parametrize("schedule", [Constant(), Cyclic(), Piecewise()], ids=lambda schedule: schedule.name)
+def test_the_others_leave_the_momentum(schedule: Schedule) -> None:
+    assert schedule.momentum(3, 5, 10) is None
+
+
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
@@ -80,6 +102,7 @@ def test_constant_is_constant() -> None:
         (Cyclic, {"warm_up": 0.0}),
         (Cyclic, {"warm_up": 1.0}),
         (Cyclic, {"warm_up": math.nan}),
+        (OneCycle, {"warm_up": 1.0}),
     ],
     ids=str,
 )

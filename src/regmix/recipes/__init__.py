@@ -11,6 +11,7 @@ from regmix.recipes.cifar import (
     cifar100_regmix,
 )
 from regmix.recipes.digits import digits_regmix
+from regmix.recipes.fastat import fastat_cifar10, fastat_cifar10_cpu, fastat_cifar100, fastat_tiny_imagenet
 from regmix.recipes.tiny_imagenet import tiny_imagenet_regmix
 from regmix.types import UserError
 
@@ -25,6 +26,10 @@ RECIPES: dict[str, Recipe] = {
         cifar10_fgsm_pgk,
         cifar100_regmix,
         tiny_imagenet_regmix,
+        fastat_cifar10_cpu,
+        fastat_cifar10,
+        fastat_cifar100,
+        fastat_tiny_imagenet,
     )
 }
 

@@ -1,7 +1,7 @@
 """Training: one step, one loop, and what surrounds them."""
 
-from regmix.training.averaging import AveragingConfig, Ema, GatedEma, NoAveraging
-from regmix.training.schedule import Constant, Cyclic, Piecewise, ScheduleConfig
+from regmix.training.averaging import AveragingConfig, Ema, GatedEma, NoAveraging, Swa
+from regmix.training.schedule import Constant, Cyclic, OneCycle, Piecewise, ScheduleConfig
 from regmix.training.step import TrainStep
 
 __all__ = [
@@ -11,7 +11,9 @@ __all__ = [
     "Ema",
     "GatedEma",
     "NoAveraging",
+    "OneCycle",
     "Piecewise",
     "ScheduleConfig",
+    "Swa",
     "TrainStep",
 ]

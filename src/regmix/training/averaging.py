@@ -13,7 +13,7 @@ from regmix.types import Tag, require
 class Averaging(Protocol):
     """The share of the old average that is kept at update t, counted from 0: a float64 scalar on the device."""
 
-    def decay(self, t: int, stats: dict[str, Tensor]) -> Tensor: ...
+    def decay(self, t: int, steps_per_epoch: int, stats: dict[str, Tensor]) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Ema:
     def __post_init__(self) -> None:
         require(0 <= self.limit <= 1, f"averaging limit is {self.limit}; it must lie in [0, 1]")
 
-    def decay(self, t: int, stats: dict[str, Tensor]) -> Tensor:
+    def decay(self, t: int, steps_per_epoch: int, stats: dict[str, Tensor]) -> Tensor:
         return torch.tensor(min(self.limit, (t + 1) / (t + 10)), dtype=torch.float64)
 
 
@@ -56,21 +56,43 @@ class GatedEma:
         require(0 <= self.limit <= 1, f"averaging limit is {self.limit}; it must lie in [0, 1]")
         require(self.threshold > 0, f"averaging threshold is {self.threshold}; it must be positive")
 
-    def decay(self, t: int, stats: dict[str, Tensor]) -> Tensor:
+    def decay(self, t: int, steps_per_epoch: int, stats: dict[str, Tensor]) -> Tensor:
         ratio = stats["ratio"]
         frozen = (0.99999 * ratio.double() / self.threshold).clamp_max(1)
         # Compared in the ratio's own precision, so that 41 of 50 is not below 0.82.
         return torch.where(ratio < self.threshold, self.limit, frozen).clamp_max((t + 1) / (t + 10))
 
 
-AveragingConfig = NoAveraging | Ema | GatedEma
+@dataclass(frozen=True)
+class Swa:
+    """Stochastic weight averaging: the mean of the weights at the end of every epoch after `start` (arXiv 1803.05407).
+
+    Until then the average is the current weights. BatchNorm's running statistics are averaged like the weights; the
+    paper computes them anew from the training images.
+    """
+
+    name: Tag[Literal["swa"]] = field(default="swa", kw_only=True)
+    start: int = 75
+    """Epochs before the first one that counts."""
+
+    def __post_init__(self) -> None:
+        require(self.start >= 0, f"averaging start is {self.start}; it must be at least 0")
+
+    def decay(self, t: int, steps_per_epoch: int, stats: dict[str, Tensor]) -> Tensor:
+        ended, within = divmod(t + 1, steps_per_epoch)
+        counted = ended - self.start
+        share = 0.0 if counted <= 0 else 1.0 if within else 1 - 1 / counted
+        return torch.tensor(share, dtype=torch.float64)
+
+
+AveragingConfig = NoAveraging | Ema | GatedEma | Swa
 
 
 class AveragedWeights:
     """Keeps the average of a model's parameters and floating-point buffers (BatchNorm statistics included)."""
 
-    def __init__(self, model: nn.Module, averaging: Averaging) -> None:
-        self._averaging = averaging
+    def __init__(self, model: nn.Module, averaging: Averaging, steps_per_epoch: int) -> None:
+        self._averaging, self._steps_per_epoch = averaging, steps_per_epoch
         self._decay: Tensor = torch.tensor(0.0)
         self._averaged = AveragedModel(model, multi_avg_fn=self._update, use_buffers=True)  # type: ignore[arg-type]
         self._averaged.requires_grad_(False)
@@ -80,7 +102,7 @@ class AveragedWeights:
 
     def update(self, model: nn.Module, stats: dict[str, Tensor]) -> None:
         """Moves the average towards the model by one update."""
-        self._decay = self._averaging.decay(self._t, stats)
+        self._decay = self._averaging.decay(self._t, self._steps_per_epoch, stats)
         self._averaged.update_parameters(model)
         self._t += 1
 

@@ -3,23 +3,27 @@
 import math
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from regmix.attacks import Pgd
+from regmix.attacks import Attack, Fgsm, Pgd
 from regmix.data import ImageSet, Loader, batches
-from regmix.evaluation import CLEAN, evaluate
+from regmix.evaluation import evaluate
 from regmix.methods.base import Method
+from regmix.priors import Memory
 from regmix.runs import Run
 from regmix.threats import Threat
 from regmix.training.averaging import AveragedWeights, Averaging
+from regmix.training.awp import at_perturbed_weights
+from regmix.training.guard import Guard, alignment, remedy
 from regmix.training.schedule import Schedule
 from regmix.training.step import TrainStep
 from regmix.training.tally import Tally
-from regmix.types import UserError
+from regmix.types import Batch, Losses, UserError
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,12 @@ class Plan:
     label_mass: float
     pad: int
     flip: bool
+    clip_norm: float | None
+    awp: float
+    awp_warm_up: int
     validate_every: int
+    best_of: Literal["weights", "either"]
+    guard: Guard
     seed: int
 
 
@@ -44,6 +53,7 @@ class Display(Protocol):
     def start(self, description: str, total: int, done: int = 0) -> None: ...
     def batch(self, examples: int) -> None: ...
     def epoch(self, row: dict[str, object]) -> None: ...
+    def alarm(self, text: str) -> None: ...
 
 
 def train(
@@ -74,23 +84,46 @@ def train(
     module = TrainStep(model, method, threat, len(train_set.classes), plan.label_mass)
     step_module = fabric.setup_module(module)
     fabric.setup_optimizers(optimizer)
-    averaged = AveragedWeights(model, averaging) if averaging is not None else None
+    averaged = AveragedWeights(model, averaging, len(loader)) if averaging is not None else None
     shape = (train_set.images.shape[1], train_set.images.shape[2], train_set.images.shape[3])
     memory = method.memory(len(train_set), shape, plan.pad, threat, device)
+    epoch, best, seconds, alarms = 0, {"epoch": 0, "pgd": -1.0}, 0.0, list[dict[str, object]]()
 
-    done, best, seconds = 0, {"epoch": 0, "pgd": -1.0}, 0.0
-    if (state := run.load_state(device)) is not None:
-        done, best, seconds = state["epoch"], state["best"], state["seconds"]
+    def restore(state: dict[str, Any]) -> None:
+        nonlocal epoch, best, seconds, alarms, memory
+        epoch, best, seconds, alarms = state["epoch"], state["best"], state["seconds"], state["alarms"]
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         if averaged is not None:
             averaged.load_state_dict(state["averaged"])
+        if state["remedied"]:
+            switch()
         if memory is not None:
             memory.load_state_dict(state["memory"])
-    run.keep_metrics(done)
-    display.start("training", plan.epochs * len(train_set), done * len(train_set))
 
-    for epoch in range(done, plan.epochs):
+    def switch() -> None:
+        """The guard's remedy takes the place of the method."""
+        nonlocal memory
+        module.method = remedy(method)
+        memory = module.method.memory(len(train_set), shape, plan.pad, threat, device)
+
+    def summary(status: str, epochs: int) -> dict[str, object]:
+        best_epoch = best["epoch"]
+        return {
+            "status": status, "epochs": epochs, "train_seconds": seconds, "best_epoch": best_epoch, "alarms": alarms,
+        }  # fmt: skip
+
+    def one_pass(batch: Batch, memory: Memory | None) -> Losses:
+        losses: Losses = step_module(batch, memory)
+        fabric.backward(losses.total)
+        return losses
+
+    if (state := run.load_state(device)) is not None:
+        restore(state)
+    run.keep_metrics(epoch)
+    display.start("training", plan.epochs * len(train_set), epoch * len(train_set))
+
+    while epoch < plan.epochs:
         began = time.perf_counter()
         torch.manual_seed(plan.seed * 1_000_003 + epoch)
         model.train()
@@ -100,10 +133,16 @@ def train(
         for number, batch in enumerate(loader.epoch(epoch)):
             step = epoch * len(loader) + number
             lr = plan.lr * schedule.factor(step, len(loader), plan.epochs)
+            momentum = schedule.momentum(step, len(loader), plan.epochs)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            losses = step_module(batch, memory)
-            fabric.backward(losses.total)
+                group["momentum"] = plan.momentum if momentum is None else momentum
+            if plan.awp and epoch >= plan.awp_warm_up:
+                losses = at_perturbed_weights(partial(one_pass, batch), model, memory, plan.awp)
+            else:
+                losses = one_pass(batch, memory)
+            if plan.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             if averaged is not None:
@@ -120,19 +159,40 @@ def train(
                 f"the loss is not finite in epoch {epoch + 1} ({bad}); the run stops before it saves such weights: "
                 "try a lower --lr, or --precision 32"
             )
+        epoch += 1
 
-        validation = None
-        if (epoch + 1) % plan.validate_every == 0 or epoch + 1 == plan.epochs:
+        validation, reason = None, None
+        if epoch % plan.validate_every == 0 or epoch == plan.epochs:
             validation = _validate(fabric, model, validation_set, threat, plan.batch_size)
+            history = [row["validation"] for row in run.metrics() if row["validation"]]
+            reason = plan.guard.alarm(history, validation)
+            contender, pgd = model, validation["pgd"]
             if averaged is not None:
-                more = _validate(fabric, averaged.module, validation_set, threat, plan.batch_size)
+                more = _validate(fabric, averaged.module, validation_set, threat, plan.batch_size, signs=False)
                 validation |= {f"averaged_{name}": value for name, value in more.items()}
-            if validation["pgd"] > best["pgd"]:
-                best = {"epoch": epoch + 1, "pgd": validation["pgd"]}
-                run.save_weights("best", model.state_dict())
+                if plan.best_of == "either" and more["pgd"] > pgd:
+                    contender, pgd = averaged.module, more["pgd"]
+            if pgd > best["pgd"]:
+                best = {"epoch": epoch, "pgd": pgd}
+                run.save_weights("best", contender.state_dict())
         seconds += time.perf_counter() - began
+        if reason is not None and not (alarms and alarms[-1]["epoch"] == epoch - plan.validate_every):
+            display.alarm(f"epoch {epoch}: {reason}")
+        if reason is not None:
+            alarms.append({"epoch": epoch, "reason": reason, "action": plan.guard.action})
+            run.update_result({"alarms": alarms})
+            if plan.guard.action == "stop":
+                return summary("stopped", epoch - 1)
+            if plan.guard.action == "rollback" and module.method is method:
+                seen, spent = alarms, seconds
+                restore(run.load_healthy_state(device))
+                switch()
+                alarms, seconds = seen, spent
+                run.keep_metrics(epoch)
+                display.alarm(f"back to epoch {epoch}, and on with N-FGSM")
+                continue
         row: dict[str, object] = {
-            "epoch": epoch + 1,
+            "epoch": epoch,
             "epochs": plan.epochs,
             "step": step + 1,
             "lr": lr,
@@ -151,21 +211,30 @@ def train(
             run.save_weights("averaged", averaged.module.state_dict())
         run.save_state(
             {
-                "epoch": epoch + 1,
+                "epoch": epoch,
                 "best": best,
                 "seconds": seconds,
+                "alarms": alarms,
+                "remedied": module.method is not method,
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "averaged": averaged.state_dict() if averaged is not None else None,
                 "memory": memory.state_dict() if memory is not None else None,
-            }
+            },
+            healthy=plan.guard.action == "rollback" and validation is not None and reason is None,
         )
         display.epoch(row)
-    return {"epochs": plan.epochs, "train_seconds": seconds, "best_epoch": best["epoch"]}
+    return summary("finished", epoch)
 
 
-def _validate(fabric: Fabric, model: nn.Module, images: ImageSet, threat: Threat, batch_size: int) -> dict[str, float]:
-    """Clean and PGD-10 accuracy on the validation split, at the precision of the training."""
+def _validate(
+    fabric: Fabric, model: nn.Module, images: ImageSet, threat: Threat, batch_size: int, signs: bool = True
+) -> dict[str, float]:
+    """Clean and PGD-10 accuracy on the validation split, at the precision of the training, and the guard's signs."""
+    attacks: dict[str, Attack] = {"pgd": Pgd(10), "fgsm": Fgsm()} if signs else {"pgd": Pgd(10)}
     with fabric.autocast():
-        outcomes = evaluate(model, batches(images, batch_size, fabric.device), threat, {"pgd": Pgd(10)})
-    return {name: outcomes.accuracy(name) for name in (CLEAN, "pgd")}
+        outcomes = evaluate(model, batches(images, batch_size, fabric.device), threat, attacks)
+        results = {name: outcomes.accuracy(name) for name in outcomes.names}
+        if signs:
+            results["alignment"] = alignment(model, next(batches(images, batch_size, fabric.device)), threat)
+    return results

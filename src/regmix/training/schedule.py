@@ -1,5 +1,6 @@
 """Learning-rate schedules: the factor on the peak learning rate as a function of whole steps."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -11,9 +12,13 @@ class Schedule(Protocol):
 
     def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float: ...
 
+    def momentum(self, step: int, steps_per_epoch: int, epochs: int) -> float | None:
+        """The optimiser's momentum in that step; None leaves it as the experiment says."""
+        return None
+
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Schedule):
     """The same learning rate throughout."""
 
     name: Tag[Literal["constant"]] = field(default="constant", kw_only=True)
@@ -23,7 +28,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Piecewise:
+class Piecewise(Schedule):
     """Multiplies the learning rate by `decay` at the start of each milestone epoch."""
 
     name: Tag[Literal["piecewise"]] = field(default="piecewise", kw_only=True)
@@ -42,7 +47,7 @@ class Piecewise:
 
 
 @dataclass(frozen=True)
-class Cyclic:
+class Cyclic(Schedule):
     """One cycle: rises linearly from near 0 to the peak over the first part of training, then falls to near 0."""
 
     name: Tag[Literal["cyclic"]] = field(default="cyclic", kw_only=True)
@@ -60,4 +65,38 @@ class Cyclic:
         return (total - step) / (total - peak + 1)
 
 
-ScheduleConfig = Constant | Piecewise | Cyclic
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """torch's OneCycleLR stepped once an epoch, as the FastAT benchmark has it (arXiv 2604.22853, its main.py).
+
+    In epoch e of E, with u = E * warm_up - 1 and the cosine c(a, b, s) = b + (a - b) (1 + cos(pi s)) / 2:
+
+        factor   = c(1 / 25, 1, e / u) up to u, then c(1, 4e-6, (e - u) / (E - 1 - u))
+        momentum = c(0.95, 0.85, e / u) up to u, then c(0.85, 0.95, (e - u) / (E - 1 - u))
+
+    The momentum of the experiment is not used.
+    """
+
+    name: Tag[Literal["one_cycle"]] = field(default="one_cycle", kw_only=True)
+    warm_up: float = 0.3
+    """Share of the epochs in which the learning rate rises, in (0, 1)."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.warm_up < 1, f"warm_up is {self.warm_up}; it must lie in (0, 1)")
+
+    def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        return self._cosine(step // steps_per_epoch, epochs, 1 / 25, 1.0, 1 / 250_000)
+
+    def momentum(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        return self._cosine(step // steps_per_epoch, epochs, 0.95, 0.85, 0.95)
+
+    def _cosine(self, epoch: int, epochs: int, start: float, peak: float, end: float) -> float:
+        top = self.warm_up * epochs - 1
+        if epoch <= top:
+            first, last, share = start, peak, epoch / top if top > 0 else 1.0
+        else:
+            first, last, share = peak, end, (epoch - top) / (epochs - 1 - top)
+        return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
+
+
+ScheduleConfig = Constant | Piecewise | Cyclic | OneCycle

@@ -1,0 +1,48 @@
+"""Adversarial weight perturbation: an update whose gradient is taken where the weights do worst."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from regmix.priors import Memory
+from regmix.types import Losses
+
+
+def at_perturbed_weights(
+    step: Callable[[Memory | None], Losses], model: nn.Module, memory: Memory | None, size: float
+) -> Losses:
+    """Leaves in .grad the gradient at w + v, where v = size ||w|| g / ||g|| in every layer and g = grad loss(w).
+
+    Args:
+        step: computes a batch's losses and their gradients.
+        size: ||v|| / ||w|| of every weight matrix and kernel; biases and BatchNorm are not perturbed.
+
+    `step` runs twice, the first time without a trace in the memory or in BatchNorm's statistics. The weights are put
+    back exactly. Source: AWP, arXiv 2004.05884. Deviation from its code: the attack is repeated at w + v (the code
+    keeps the adversarial examples of w), which makes a fast method twice as expensive, and weight decay applies to w.
+    """
+    with _same_buffers(model):
+        step(memory.read_only() if memory is not None else None)
+    layers = [p for p in model.parameters() if p.ndim > 1 and p.grad is not None]
+    weights = [p.detach().clone() for p in layers]
+    with torch.no_grad():
+        for p in layers:
+            assert p.grad is not None
+            p.add_(p.grad * (size * p.norm() / p.grad.norm().clamp_min(1e-20)))
+    model.zero_grad(set_to_none=True)
+    losses = step(memory)
+    with torch.no_grad():
+        for p, w in zip(layers, weights, strict=True):
+            p.copy_(w)
+    return losses
+
+
+@contextmanager
+def _same_buffers(model: nn.Module) -> Iterator[None]:
+    saved = [buffer.clone() for buffer in model.buffers()]
+    yield
+    with torch.no_grad():
+        for buffer, value in zip(model.buffers(), saved, strict=True):
+            buffer.copy_(value)

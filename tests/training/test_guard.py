@@ -1,0 +1,186 @@
+"""The guard against catastrophic overfitting: its signs, its rule, and what a run does about an alarm."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from methods import reference
+from regmix.cli import main
+from regmix.methods import NFgsm, PgdAt, RegMix, Standard
+from regmix.methods.mutual import Mutual
+from regmix.threats import L2, Linf
+from regmix.training import guard as module
+from regmix.training.guard import Guard, alignment, remedy
+from regmix.types import Batch, UserError
+
+HEALTHY = {"pgd": 0.30, "fgsm": 0.34, "alignment": 0.8}
+COLLAPSED = {"pgd": 0.02, "fgsm": 0.60, "alignment": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("now", "alarmed"),
+    [
+        (COLLAPSED, True),
+        (COLLAPSED | {"alignment": 0.8}, True),
+        (COLLAPSED | {"fgsm": 0.03}, True),
+        # Lower accuracy alone is robust overfitting, or a learning rate that is too high.
+        (COLLAPSED | {"fgsm": 0.03, "alignment": 0.5}, False),
+        # A gap between FGSM and PGD, or lost alignment, is none as long as PGD does not break the model.
+        ({"pgd": 0.16, "fgsm": 0.60, "alignment": 0.1}, False),
+        ({"pgd": 0.31, "fgsm": 0.35, "alignment": 0.3}, False),
+    ],
+)
+def test_it_takes_two_signs(now: dict[str, float], alarmed: bool) -> None:
+    before = [{"pgd": 0.1, "fgsm": 0.1, "alignment": 0.9}, HEALTHY, {"pgd": 0.28, "fgsm": 0.31, "alignment": 0.7}]
+    reason = Guard().alarm(before, now)
+    assert (reason is not None) == alarmed
+    if reason:
+        assert reason.startswith("catastrophic overfitting")
+        assert "30.0% to 2.0%" in reason
+        assert "\n" not in reason
+
+
+def test_the_first_validation_cannot_be_judged() -> None:
+    assert Guard().alarm([], COLLAPSED) is None
+
+
+def test_it_compares_with_the_best_not_the_last() -> None:
+    slowly = [{"pgd": p, "fgsm": 0.4, "alignment": 0.8} for p in (0.3, 0.25, 0.2, 0.16)]
+    assert Guard().alarm(slowly, {"pgd": 0.14, "fgsm": 0.4, "alignment": 0.8})
+    assert Guard(drop=0.4).alarm(slowly, {"pgd": 0.14, "fgsm": 0.4, "alignment": 0.8}) is None
+
+
+@pytest.mark.parametrize("drop", [0.0, 1.0, float("nan")])
+def test_a_drop_that_means_nothing_is_refused(drop: float) -> None:
+    with pytest.raises(UserError, match="drop"):
+        Guard(drop=drop)
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5)], ids=["linf", "l2"])
+def test_alignment_is_the_mean_cosine_of_the_gradients(threat: Linf | L2) -> None:
+    net, x = reference.tiny_net(), reference.images(5)
+    y = torch.tensor([0, 2, 3, 1, 2])
+    noise = threat.project(threat.uniform(x, torch.Generator().manual_seed(0)), x)
+    plain = reference.Plain(net)
+    gradients = []
+    for start in (torch.zeros_like(x), noise):
+        at = (x + start).requires_grad_()
+        z = plain(at, batch_statistics=False)
+        gradients.append(
+            reference.input_gradient(z, at, lambda z: reference.cross_entropy(z, reference.smoothed(y, 1.0))).flatten(1)
+        )
+    one, other = gradients
+    cosines = (one * other).sum(1) / ((one**2).sum(1) * (other**2).sum(1)) ** 0.5
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert alignment(net, Batch(x, y), threat) == pytest.approx(float(cosines.sum() / 5), rel=1e-10)
+    assert net.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_a_linear_model_is_perfectly_aligned() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(18, 2)).double()
+    value = alignment(model, Batch(reference.images(5), torch.tensor([0, 1, 1, 0, 1])), Linf(eps=0.2))
+    assert value == pytest.approx(1)
+
+
+def test_the_remedy_keeps_the_mutual_terms() -> None:
+    assert remedy(Standard()) == NFgsm()
+    assert remedy(PgdAt(mutual=Mutual(alpha=3))) == NFgsm(mutual=Mutual(alpha=3))
+    assert remedy(RegMix(gamma_stop="clean")) == NFgsm(mutual=Mutual(alpha=50, beta=20, gamma=20, gamma_stop="clean"))
+
+
+TINY = "--model.width 4 --validation 100 --train-examples 100 --epochs 5 --seed 3"
+
+
+def train(path: Path, words: str) -> tuple[list[dict], dict]:
+    assert main(f"train digits-regmix {TINY} {words} --out {path}".split()) == 0
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return rows, json.loads((path / "result.json").read_text())
+
+
+@pytest.fixture
+def collapse_in_epoch(monkeypatch: pytest.MonkeyPatch):
+    """Makes the guard find a collapse at the given number of validations."""
+
+    def plan(*when: int) -> None:
+        real = Guard.alarm
+        calls = 0
+
+        def alarm(self: Guard, before: list, now: dict) -> str | None:
+            nonlocal calls
+            calls += 1
+            assert real(self, before, now) is None
+            assert {"pgd", "fgsm", "alignment"} <= now.keys()
+            return "catastrophic overfitting: as planned" if calls in when else None
+
+        monkeypatch.setattr(module.Guard, "alarm", alarm)
+
+    return plan
+
+
+def test_an_alarm_is_told_and_kept(tmp_path: Path, capsys, collapse_in_epoch) -> None:
+    collapse_in_epoch(3, 4)
+    rows, result = train(tmp_path / "run", "")
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [alarm["epoch"] for alarm in result["alarms"]] == [3, 4]
+    assert result["status"] == "finished"
+    # The second validation in a row is the same collapse.
+    assert capsys.readouterr().out.count("ALARM") == 1
+
+
+def test_stop_ends_the_run_before_the_collapsed_weights_are_kept(tmp_path: Path, collapse_in_epoch) -> None:
+    collapse_in_epoch(3)
+    rows, result = train(tmp_path / "run", "--guard.action stop")
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert (result["status"], result["epochs"]) == ("stopped", 2)
+
+
+def test_rollback_goes_on_from_the_last_healthy_validation_with_the_remedy(
+    tmp_path: Path, capsys, collapse_in_epoch
+) -> None:
+    collapse_in_epoch(4)
+    rows, result = train(tmp_path / "run", "--guard.action rollback")
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [alarm["epoch"] for alarm in result["alarms"]] == [4]
+    assert result["status"] == "finished"
+    assert "back to epoch 3" in capsys.readouterr().out
+    undisturbed, _ = train(tmp_path / "other", "--guard.action rollback")
+    assert [row["loss"] for row in rows[:3]] == [row["loss"] for row in undisturbed[:3]]
+    assert all(one["loss"] != other["loss"] for one, other in zip(rows[3:], undisturbed[3:], strict=True))
+
+
+def test_rollback_goes_behind_epochs_that_were_not_validated(tmp_path: Path, capsys, collapse_in_epoch) -> None:
+    collapse_in_epoch(2)
+    rows, _ = train(tmp_path / "run", "--guard.action rollback --validate-every 2")
+    assert "back to epoch 2" in capsys.readouterr().out
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+
+
+def test_a_run_with_the_remedy_resumes_exactly(tmp_path: Path, collapse_in_epoch, monkeypatch) -> None:
+    words = "--guard.action rollback --method regmix --method.start carried"
+    collapse_in_epoch(3)
+    whole, _ = train(tmp_path / "whole", words)
+    from regmix.console import ConsoleDisplay
+
+    real = ConsoleDisplay.epoch
+
+    def killed(self: ConsoleDisplay, row: dict) -> None:
+        real(self, row)
+        if row["epoch"] == 4:
+            raise KeyboardInterrupt
+
+    collapse_in_epoch(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(ConsoleDisplay, "epoch", killed)
+        assert main(f"train digits-regmix {TINY} {words} --out {tmp_path / 'cut'}".split()) == 130
+    collapse_in_epoch()
+    assert main(f"train --resume {tmp_path / 'cut'}".split()) == 0
+    rows = [json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["loss"] for row in rows] == [row["loss"] for row in whole]
+    last = "last.safetensors"
+    assert (tmp_path / "cut" / last).read_bytes() == (tmp_path / "whole" / last).read_bytes()
+    assert json.loads((tmp_path / "cut" / "result.json").read_text())["alarms"]
