@@ -2,25 +2,59 @@
 
 from regmix.attacks import Fgsm, Pgd, ascend
 from regmix.evaluation import Outcomes, evaluate
-from regmix.methods import FgsmPgk, FgsmRs, PgdAt, RegMix, Standard
+from regmix.methods import (
+    Atas,
+    FgsmAt,
+    FgsmBp,
+    FgsmEp,
+    FgsmMep,
+    FgsmPgk,
+    FgsmRs,
+    FreeAt,
+    Gat,
+    GradAlign,
+    Mart,
+    Mutual,
+    NFgsm,
+    NuAt,
+    PgdAt,
+    RegMix,
+    Standard,
+    Trades,
+    ZeroGrad,
+)
 from regmix.threats import L2, Linf
 from regmix.types import Batch, Losses, UserError
 from regmix.version import __version__
 
 __all__ = [
     "L2",
+    "Atas",
     "Batch",
     "Fgsm",
+    "FgsmAt",
+    "FgsmBp",
+    "FgsmEp",
+    "FgsmMep",
     "FgsmPgk",
     "FgsmRs",
+    "FreeAt",
+    "Gat",
+    "GradAlign",
     "Linf",
     "Losses",
+    "Mart",
+    "Mutual",
+    "NFgsm",
+    "NuAt",
     "Outcomes",
     "Pgd",
     "PgdAt",
     "RegMix",
     "Standard",
+    "Trades",
     "UserError",
+    "ZeroGrad",
     "__version__",
     "ascend",
     "evaluate",

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from regmix.data.augment import from_view, to_view
-from regmix.types import Batch, Images
+from regmix.threats import Linf, Threat
+from regmix.types import Batch, Images, PerExample
 
 
 class Prior:
@@ -70,26 +71,58 @@ class BatchPrior:
         self.values = values.to(self.values.device)
 
 
+class ScalarPrior:
+    """Remembers one number for every training image."""
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        self.values = torch.zeros(count, device=device)
+
+    def read(self, batch: Batch) -> PerExample:
+        """The remembered numbers [B] of the batch's examples."""
+        assert batch.index is not None, "a method with a memory needs to know which examples it sees"
+        return self.values[batch.index].to(batch.x.dtype)
+
+    def write(self, batch: Batch, seen: PerExample) -> None:
+        """Remembers numbers [B] for the batch's examples."""
+        assert batch.index is not None, "a method with a memory needs to know which examples it sees"
+        self.values[batch.index] = seen.to(self.values.dtype)
+
+    def load(self, values: Tensor) -> None:
+        self.values.copy_(values)
+
+
+AnyPrior = Prior | BatchPrior | ScalarPrior
+
+
+def perturbations(count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Prior:
+    """A memory of perturbations in the threat set: int8 under L-inf; bfloat16 elsewhere.
+
+    The elements of a perturbation in an L2 ball are small against its radius, and int8 would lose them.
+    """
+    dtype = torch.int8 if isinstance(threat, Linf) else torch.bfloat16
+    return Prior(count, shape, pad, device, dtype=dtype, limit=threat.eps)
+
+
 class _ReadOnly:
-    def __init__(self, prior: "Prior | BatchPrior") -> None:
+    def __init__(self, prior: AnyPrior) -> None:
         self.read = prior.read
 
-    def write(self, batch: Batch, seen: Images) -> None:
+    def write(self, batch: Batch, seen: Tensor) -> None:
         pass
 
 
 class Memory:
     """The priors that a method keeps, if any, and how far training is, which the training loop sets."""
 
-    def __init__(self, **priors: Prior | BatchPrior) -> None:
+    def __init__(self, **priors: AnyPrior) -> None:
         self.priors = priors
-        self.epoch, self.epochs = 0, 1
-        """The epoch that runs, counted from 0, and how many there will be."""
+        self.epoch, self.epochs, self.step = 0, 1, 0
+        """The epoch that runs, counted from 0, how many there will be, and the step within the epoch."""
 
     def read_only(self) -> "Memory":
         """The same memory, which takes no notice of what is written to it."""
         other = Memory(**{name: _ReadOnly(prior) for name, prior in self.priors.items()})  # type: ignore[arg-type]
-        other.epoch, other.epochs = self.epoch, self.epochs
+        other.epoch, other.epochs, other.step = self.epoch, self.epochs, self.step
         return other
 
     def state_dict(self) -> dict[str, Tensor]:

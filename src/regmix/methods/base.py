@@ -5,8 +5,10 @@ from contextlib import contextmanager
 from typing import Literal, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from regmix.attacks import Ascent
+from regmix.objectives import cross_entropy, precise
 from regmix.priors import Memory
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, require
@@ -39,6 +41,24 @@ def check_weights(**weights: float) -> None:
     """Raises UserError for a weight that is negative or not finite."""
     for name, weight in weights.items():
         require(0 <= weight < float("inf"), f"method {name} is {weight}; it must be 0 or positive")
+
+
+def proximal_losses(model: nn.Module, batch: Batch, ascent: Ascent, lam: float) -> Losses:
+    """CE(f(x + delta'), y) + lam mean((f(x + delta') - f(x + delta))^2), the mean over every logit.
+
+    delta is where the attack began and delta' where it ended; both outputs carry gradients.
+    """
+    before, after = ascent.first_logits, model(batch.x + ascent.delta)
+    distance = (precise(after) - precise(before)).square().mean()
+    terms = {"classify": cross_entropy(after, batch.y).mean(), "proximity": lam * distance}
+    return Losses(terms, after, {"proximity": distance.detach()})
+
+
+def remembered_or_corner(batch: Batch, threat: Threat, memory: Memory, reset: int) -> Tensor:
+    """The remembered perturbations; a random corner in every `reset`-th epoch, the first included."""
+    if memory.epoch % reset == 0:
+        return threat.corner(batch.x)
+    return memory.priors["delta"].read(batch)
 
 
 @contextmanager

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, check_weights
-from regmix.objectives import accuracy, cross_entropy, precise
-from regmix.priors import Memory, Prior
+from regmix.methods.base import Method, check_weights, proximal_losses, remembered_or_corner
+from regmix.objectives import accuracy
+from regmix.priors import Memory, Prior, perturbations
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag, require
 
@@ -48,7 +48,7 @@ class FgsmPgk(Method):
 
     def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
         return Memory(
-            delta=Prior(count, shape, pad, device, limit=threat.eps),
+            delta=perturbations(count, shape, pad, threat, device),
             # Momentum is of the order of 1 / (batch size * pixels): below what float16 holds.
             momentum=Prior(count, shape, pad, device, dtype=torch.bfloat16),
         )
@@ -56,19 +56,16 @@ class FgsmPgk(Method):
     def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         assert memory is not None, "fgsm_pgk keeps a memory"
         x = batch.x
-        delta, momentum = threat.corner(x), torch.zeros_like(x)
-        if memory.epoch % self.reset != 0:
-            delta, momentum = (memory.priors[name].read(batch) for name in ("delta", "momentum"))
+        delta = remembered_or_corner(batch, threat, memory, self.reset)
+        fresh = memory.epoch % self.reset == 0
+        momentum = torch.zeros_like(x) if fresh else memory.priors["momentum"].read(batch)
         ascent = ascend(model, x, batch.y, threat, start=delta, steps=1, step_size=threat.eps, keep_graph=True)
-        before, after = ascent.first_logits, model(x + ascent.delta)
+        losses = proximal_losses(model, batch, ascent, self.lam)
 
         at_least_one = 1 / len(x)
-        ratio = accuracy(after, batch.y) / accuracy(before, batch.y).clamp_min(at_least_one)
+        ratio = accuracy(losses.logits, batch.y) / accuracy(ascent.first_logits, batch.y).clamp_min(at_least_one)
         size = ascent.gradient.abs().sum().clamp_min(torch.finfo(x.dtype).tiny)
         momentum = self.mu * momentum + (2 - ratio) * ascent.gradient / size
         memory.priors["delta"].write(batch, threat.project(delta + threat.eps * threat.direction(momentum), x))
         memory.priors["momentum"].write(batch, momentum)
-
-        distance = (precise(after) - precise(before)).square().mean()
-        terms = {"classify": cross_entropy(after, batch.y).mean(), "proximity": self.lam * distance}
-        return Losses(terms, after, {"proximity": distance.detach(), "ratio": ratio})
+        return losses._replace(stats=losses.stats | {"ratio": ratio})

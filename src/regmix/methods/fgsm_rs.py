@@ -8,7 +8,7 @@ from torch import nn
 from regmix.attacks import ascend
 from regmix.methods.base import Method, check_attack
 from regmix.methods.mutual import Mutual
-from regmix.objectives import cross_entropy, hard
+from regmix.objectives import hard
 from regmix.priors import Memory
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag
@@ -38,6 +38,4 @@ class FgsmRs(Method):
             model, x, hard(batch.y), threat,
             start=start, steps=1, step_size=self.step_size * threat.eps, keep_graph=self.mutual.pair,
         )  # fmt: skip
-        logits = model(x + ascent.delta)
-        losses = Losses({"classify": cross_entropy(logits, batch.y).mean()}, logits, {})
-        return self.mutual.join(losses, ascent.first_logits, lambda: model(x))
+        return self.mutual.losses(model, batch, ascent.delta, ascent.first_logits)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from regmix.methods.base import check_weights
-from regmix.objectives import kl, log_probabilities
-from regmix.types import Losses
+from regmix.objectives import cross_entropy, kl, log_probabilities
+from regmix.types import Batch, Losses
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,12 @@ class Mutual:
     def pair(self) -> bool:
         """Whether there is a term in z_I, so that the attack has to keep its first output's graph."""
         return self.alpha != 0 or self.beta != 0
+
+    def losses(self, model: nn.Module, batch: Batch, delta: Tensor, initial: Tensor) -> Losses:
+        """Cross-entropy at the end of an attack, f(x + delta), with the terms added; `initial` is the attack's z_I."""
+        logits = model(batch.x + delta)
+        classify = cross_entropy(logits, batch.y).mean()
+        return self.join(Losses({"classify": classify}, logits, {}), initial, lambda: model(batch.x))
 
     def join(self, losses: Losses, initial: Tensor, clean: Callable[[], Tensor]) -> Losses:
         """The losses of a method, whose logits are z_F, with the terms added.

@@ -8,7 +8,7 @@ from torch import nn
 from regmix.attacks import ascend
 from regmix.methods.base import Method, check_attack, check_weights
 from regmix.methods.mutual import Mutual
-from regmix.objectives import cross_entropy, hard
+from regmix.objectives import hard
 from regmix.priors import Memory
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag
@@ -44,6 +44,5 @@ class NFgsm(Method):
             model, x, hard(batch.y), threat, start=noise, steps=1, step_size=0.0, keep_graph=self.mutual.pair
         )
         step = self.step_size * threat.eps * threat.direction(ascent.gradient)
-        logits = model((x + noise + step).clamp(0, 1))
-        losses = Losses({"classify": cross_entropy(logits, batch.y).mean()}, logits, {})
-        return self.mutual.join(losses, ascent.first_logits, lambda: model(x))
+        delta = (x + noise + step).clamp(0, 1) - x
+        return self.mutual.losses(model, batch, delta, ascent.first_logits)

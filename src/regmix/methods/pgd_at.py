@@ -9,7 +9,7 @@ from torch import nn
 from regmix.attacks import ascend
 from regmix.methods.base import Method, check_attack
 from regmix.methods.mutual import Mutual
-from regmix.objectives import cross_entropy, hard
+from regmix.objectives import hard
 from regmix.priors import Memory
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag
@@ -50,6 +50,4 @@ class PgdAt(Method):
             model, x, hard(batch.y), threat,
             start=delta, steps=self.steps, step_size=step_size * threat.eps, keep_graph=self.mutual.pair,
         )  # fmt: skip
-        logits = model(x + ascent.delta)
-        losses = Losses({"classify": cross_entropy(logits, batch.y).mean()}, logits, {})
-        return self.mutual.join(losses, ascent.first_logits, lambda: model(x))
+        return self.mutual.losses(model, batch, ascent.delta, ascent.first_logits)

@@ -10,7 +10,7 @@ from regmix.attacks import ascend
 from regmix.methods.base import Method, batchnorm_mode, check_attack
 from regmix.methods.mutual import Mutual
 from regmix.objectives import cross_entropy, hard, margin
-from regmix.priors import Memory, Prior
+from regmix.priors import Memory, perturbations
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag
 
@@ -42,8 +42,7 @@ class RegMix(Mutual, Method):
     steps: int = 2
     """Number of gradient steps of the attack."""
     step_size: float = 1.0
-    """Length of a step in units of eps (not known; 1 as in FGSM-PGK: from a corner, two steps of 1/2 only get back
-    to the clean image)."""
+    """Length of a step in units of eps (not known; from a corner, two steps of 1/2 only get back to the image)."""
     start: Literal["fresh", "carried"] = "fresh"
     """A new random corner in every step, or each sample's last perturbation from the epoch before (not known)."""
     attack_batchnorm: Literal["train", "eval"] = "train"
@@ -61,7 +60,7 @@ class RegMix(Mutual, Method):
     ) -> Memory | None:
         if self.start == "fresh":
             return None
-        return Memory(delta=Prior(count, shape, pad, device, limit=threat.eps))
+        return Memory(delta=perturbations(count, shape, pad, threat, device))
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         x, y = batch.x, batch.y
@@ -78,6 +77,4 @@ class RegMix(Mutual, Method):
         if memory is not None:
             memory.priors["delta"].write(batch, ascent.delta)
         initial = model(x + start) if self.pair and not share else ascent.first_logits
-        logits = model(x + ascent.delta)
-        losses = Losses({"classify": cross_entropy(logits, y).mean()}, logits, {})
-        return self.join(losses, initial, lambda: model(x))
+        return self.losses(model, batch, ascent.delta, initial)

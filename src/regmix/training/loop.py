@@ -132,6 +132,8 @@ def train(
         tally = Tally(device)
         for number, batch in enumerate(loader.epoch(epoch)):
             step = epoch * len(loader) + number
+            if memory is not None:
+                memory.step = number
             lr = plan.lr * schedule.factor(step, len(loader), plan.epochs)
             momentum = schedule.momentum(step, len(loader), plan.epochs)
             for group in optimizer.param_groups:

@@ -1,0 +1,46 @@
+"""FGSM-BP: FGSM that starts from the previous batch's perturbation."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+
+from regmix.attacks import ascend
+from regmix.methods.base import Method, check_weights, proximal_losses
+from regmix.priors import BatchPrior, Memory
+from regmix.threats import Threat
+from regmix.types import Batch, Losses, Tag
+
+
+@dataclass(frozen=True)
+class FgsmBp(Method):
+    """One step from the perturbation of the batch before, row by row, held close to the output where it began.
+
+    With delta the last batch's perturbation (a random corner in the first step) and g = grad CE(f(x + delta), y):
+
+        delta' = P[delta + eps sign g]                      the adversarial example, and the next batch's start
+        loss   = CE(f(x + delta'), y) + lam mean((f(x + delta') - f(x + delta))^2)          over every logit
+
+    Source: FGSM-PGI, arXiv 2207.08859, section on the prior of the previous batch (published label mass 0.6). The
+    attack climbs the cross-entropy of the smoothed label, as in the public code of FGSM-MEP. Rows that the batch
+    before did not have start at zero.
+    """
+
+    name: Tag[Literal["fgsm_bp"]] = field(default="fgsm_bp", kw_only=True)
+    lam: float = 10.0
+    """Weight of the squared distance of logits, averaged over every element."""
+
+    def __post_init__(self) -> None:
+        check_weights(lam=self.lam)
+
+    def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
+        return Memory(delta=BatchPrior(shape, device))
+
+    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+        assert memory is not None, "fgsm_bp keeps a memory"
+        first = memory.epoch == memory.step == 0
+        start = threat.corner(batch.x) if first else memory.priors["delta"].read(batch)
+        ascent = ascend(model, batch.x, batch.y, threat, start=start, steps=1, step_size=threat.eps, keep_graph=True)
+        memory.priors["delta"].write(batch, ascent.delta)
+        return proximal_losses(model, batch, ascent, self.lam)

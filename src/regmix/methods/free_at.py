@@ -1,0 +1,47 @@
+"""Free adversarial training."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+
+from regmix.attacks import ascend
+from regmix.methods.base import Method
+from regmix.objectives import cross_entropy
+from regmix.priors import BatchPrior, Memory
+from regmix.threats import Threat
+from regmix.types import Batch, Losses, Tag, require
+
+
+@dataclass(frozen=True)
+class FreeAt(Method):
+    """Every batch comes `replays` times; each step updates the weights and the perturbation from the same point.
+
+    With the perturbation delta of the step before, whatever its batch was, clipped to the range of the new images:
+
+        loss  = CE(f(x + delta), y)
+        delta <- P[delta + eps sign(grad_delta loss)]
+
+    An epoch has as many steps as with any other method, so that a pass over the images takes `replays` epochs: the
+    paper's N / m epochs of m replays. Source: arXiv 1904.12843. Deviation from its code: the input gradient takes a
+    backward pass of its own beside the parameters' one.
+    """
+
+    name: Tag[Literal["free_at"]] = field(default="free_at", kw_only=True)
+    replays: int = 8
+    """How many steps in a row see the same batch."""
+
+    def __post_init__(self) -> None:
+        require(self.replays >= 1, f"method replays is {self.replays}; it must be at least 1")
+
+    def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
+        return Memory(delta=BatchPrior(shape, device))
+
+    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+        assert memory is not None, "free_at keeps a memory"
+        start = threat.project(memory.priors["delta"].read(batch), batch.x)
+        ascent = ascend(model, batch.x, batch.y, threat, start=start, steps=1, step_size=threat.eps, keep_graph=True)
+        memory.priors["delta"].write(batch, ascent.delta)
+        logits = ascent.first_logits
+        return Losses({"classify": cross_entropy(logits, batch.y).mean()}, logits, {})

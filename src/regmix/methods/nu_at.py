@@ -1,0 +1,48 @@
+"""NuAT: nuclear-norm adversarial training."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from regmix.methods.base import Method, check_weights
+from regmix.methods.guided import guided_losses
+from regmix.objectives import precise
+from regmix.priors import Memory
+from regmix.threats import Threat
+from regmix.types import Batch, Losses, Tag
+
+
+@dataclass(frozen=True)
+class NuAt(Method):
+    """Cross-entropy on the clean images and the nuclear norm of the batch's change of logits.
+
+        loss = CE(f(x), y) + lam_e ||f(x) - f(x + delta)||_* / B
+
+    delta is one step of eps from a random corner of the ball of eps / 2; in every other step the attack climbs the
+    whole loss, otherwise cross-entropy alone. lam_e grows linearly from 0 to lam over all epochs but the last ten.
+    Source: Sriramanan et al., NeurIPS 2021, and its public code for CIFAR-10, whose weight average is
+    `--averaging ema`. Deviation: the clean output that guides the attack is computed only in the steps that use it.
+    """
+
+    name: Tag[Literal["nu_at"]] = field(default="nu_at", kw_only=True)
+    lam: float = 4.0
+    """Final weight of the nuclear norm (published for ResNet-18 on CIFAR-10: 4)."""
+
+    def __post_init__(self) -> None:
+        check_weights(lam=self.lam)
+
+    def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
+        return Memory()
+
+    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+        assert memory is not None, "nu_at needs to know the epoch"
+        ramp = max(1, memory.epochs - 10)
+        weight = self.lam * min(memory.epoch, ramp) / ramp
+        return guided_losses(model, batch, threat, _nuclear_norm, weight, guide=memory.step % 2 == 1)
+
+
+def _nuclear_norm(one: Tensor, other: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.matrix_norm(precise(one) - precise(other), "nuc")
+    return norm / len(one)
