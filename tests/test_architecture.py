@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runs": {"types"},
     "flags": {"types"},
     "console": {"types"},
-    "priors": {"types", "data"},
+    "priors": {"types", "threats", "data"},
     "attacks": CORE,
     "methods": CORE | {"priors", "attacks"},
     "evaluation": CORE | {"attacks"},

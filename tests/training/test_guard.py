@@ -87,10 +87,13 @@ def test_a_linear_model_is_perfectly_aligned() -> None:
     assert value == pytest.approx(1)
 
 
-def test_the_remedy_keeps_the_mutual_terms() -> None:
-    assert remedy(Standard()) == NFgsm()
-    assert remedy(PgdAt(mutual=Mutual(alpha=3))) == NFgsm(mutual=Mutual(alpha=3))
-    assert remedy(RegMix(gamma_stop="clean")) == NFgsm(mutual=Mutual(alpha=50, beta=20, gamma=20, gamma_stop="clean"))
+def test_the_remedies_keep_the_mutual_terms() -> None:
+    assert remedy(Standard(), 1) == NFgsm()
+    assert remedy(Standard(), 2) == PgdAt()
+    assert remedy(PgdAt(mutual=Mutual(alpha=3)), 1) == NFgsm(mutual=Mutual(alpha=3))
+    terms = Mutual(alpha=50, beta=20, gamma=20, gamma_stop="clean")
+    assert remedy(RegMix(gamma_stop="clean"), 1) == NFgsm(mutual=terms)
+    assert remedy(RegMix(gamma_stop="clean"), 2) == PgdAt(mutual=terms)
 
 
 TINY = "--model.width 4 --validation 100 --train-examples 100 --epochs 5 --seed 3"
@@ -151,6 +154,20 @@ def test_rollback_goes_on_from_the_last_healthy_validation_with_the_remedy(
     undisturbed, _ = train(tmp_path / "other", "--guard.action rollback")
     assert [row["loss"] for row in rows[:3]] == [row["loss"] for row in undisturbed[:3]]
     assert all(one["loss"] != other["loss"] for one, other in zip(rows[3:], undisturbed[3:], strict=True))
+
+
+def test_a_second_collapse_brings_the_stronger_remedy_and_a_third_none(
+    tmp_path: Path, capsys, collapse_in_epoch
+) -> None:
+    collapse_in_epoch(2, 4, 5)
+    rows, result = train(tmp_path / "run", "--guard.action rollback")
+    told = capsys.readouterr().out
+    # Validations 1 and 2, then 2 (healthy) and 3, then 3 and on.
+    assert "back to epoch 1, and on with NFgsm" in told
+    assert "back to epoch 2, and on with PgdAt" in told
+    assert told.count("back to epoch") == 2
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [alarm["epoch"] for alarm in result["alarms"]] == [2, 3, 3]
 
 
 def test_rollback_goes_behind_epochs_that_were_not_validated(tmp_path: Path, capsys, collapse_in_epoch) -> None:

@@ -8,10 +8,13 @@ import torch
 from torch.nn import functional as F
 
 from regmix.attacks import ascend, borrowed
-from regmix.methods import Method, NFgsm
+from regmix.methods import Method, NFgsm, PgdAt
 from regmix.methods.mutual import Mutual
 from regmix.threats import Threat
 from regmix.types import Batch, Model, require
+
+REMEDIES = 2
+"""How often a run may be rolled back."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Guard:
 
     action: Literal["continue", "stop", "rollback"] = "continue"
     """What follows an alarm: a line in the log and the report; besides, the end of the run; or the run goes back to
-    its last healthy validation and continues with N-FGSM (arXiv 2202.01181), which costs no more than FGSM."""
+    its last healthy validation and continues with a remedy: N-FGSM, and after a second collapse PGD-AT."""
     drop: float = 0.5
     """Share of the best accuracy below which PGD accuracy has collapsed."""
 
@@ -50,11 +53,15 @@ class Guard:
         return None
 
 
-def remedy(method: Method) -> Method:
-    """What a run that was rolled back continues with: N-FGSM, with the mutual terms of its method if it has them."""
+def remedy(method: Method, level: int) -> Method:
+    """What a run continues with after it was rolled back for the level-th time, with the method's mutual terms if any.
+
+    First N-FGSM (arXiv 2202.01181), which costs no more than FGSM; if that collapses too, PGD-AT with ten steps.
+    """
+    mutual = getattr(method, "mutual", Mutual())
     if isinstance(method, Mutual):
-        return NFgsm(mutual=Mutual(**{field.name: getattr(method, field.name) for field in fields(Mutual)}))
-    return NFgsm(mutual=getattr(method, "mutual", Mutual()))
+        mutual = Mutual(**{field.name: getattr(method, field.name) for field in fields(Mutual)})
+    return NFgsm(mutual=mutual) if level == 1 else PgdAt(mutual=mutual)
 
 
 def alignment(model: Model, batch: Batch, threat: Threat) -> float:

@@ -19,7 +19,7 @@ from regmix.runs import Run
 from regmix.threats import Threat
 from regmix.training.averaging import AveragedWeights, Averaging
 from regmix.training.awp import at_perturbed_weights
-from regmix.training.guard import Guard, alignment, remedy
+from regmix.training.guard import REMEDIES, Guard, alignment, remedy
 from regmix.training.schedule import Schedule
 from regmix.training.step import TrainStep
 from regmix.training.tally import Tally
@@ -88,24 +88,26 @@ def train(
     shape = (train_set.images.shape[1], train_set.images.shape[2], train_set.images.shape[3])
     memory = method.memory(len(train_set), shape, plan.pad, threat, device)
     epoch, best, seconds, alarms = 0, {"epoch": 0, "pgd": -1.0}, 0.0, list[dict[str, object]]()
+    rollbacks, told = 0, False
 
     def restore(state: dict[str, Any]) -> None:
-        nonlocal epoch, best, seconds, alarms, memory
+        nonlocal epoch, best, seconds, alarms
         epoch, best, seconds, alarms = state["epoch"], state["best"], state["seconds"], state["alarms"]
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         if averaged is not None:
             averaged.load_state_dict(state["averaged"])
-        if state["remedied"]:
-            switch()
+        switch(state["rollbacks"])
         if memory is not None:
             memory.load_state_dict(state["memory"])
 
-    def switch() -> None:
-        """The guard's remedy takes the place of the method."""
-        nonlocal memory
-        module.method = remedy(method)
-        memory = module.method.memory(len(train_set), shape, plan.pad, threat, device)
+    def switch(level: int) -> None:
+        """The guard's remedy takes the place of the method; at level 0 there was no alarm."""
+        nonlocal rollbacks, memory
+        if level != rollbacks:
+            rollbacks = level
+            module.method = remedy(method, level) if level else method
+            memory = module.method.memory(len(train_set), shape, plan.pad, threat, device)
 
     def summary(status: str, epochs: int) -> dict[str, object]:
         best_epoch = best["epoch"]
@@ -178,20 +180,22 @@ def train(
                 best = {"epoch": epoch, "pgd": pgd}
                 run.save_weights("best", contender.state_dict())
         seconds += time.perf_counter() - began
-        if reason is not None and not (alarms and alarms[-1]["epoch"] == epoch - plan.validate_every):
+        if reason is not None and not told:
             display.alarm(f"epoch {epoch}: {reason}")
+        if validation is not None:
+            told = reason is not None
         if reason is not None:
             alarms.append({"epoch": epoch, "reason": reason, "action": plan.guard.action})
             run.update_result({"alarms": alarms})
             if plan.guard.action == "stop":
                 return summary("stopped", epoch - 1)
-            if plan.guard.action == "rollback" and module.method is method:
-                seen, spent = alarms, seconds
+            if plan.guard.action == "rollback" and rollbacks < REMEDIES:
+                seen, spent, level = alarms, seconds, rollbacks + 1
                 restore(run.load_healthy_state(device))
-                switch()
-                alarms, seconds = seen, spent
+                switch(level)
+                alarms, seconds, told = seen, spent, False
                 run.keep_metrics(epoch)
-                display.alarm(f"back to epoch {epoch}, and on with N-FGSM")
+                display.alarm(f"back to epoch {epoch}, and on with {type(module.method).__name__}")
                 continue
         row: dict[str, object] = {
             "epoch": epoch,
@@ -217,7 +221,7 @@ def train(
                 "best": best,
                 "seconds": seconds,
                 "alarms": alarms,
-                "remedied": module.method is not method,
+                "rollbacks": rollbacks,
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "averaged": averaged.state_dict() if averaged is not None else None,
