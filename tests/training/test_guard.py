@@ -35,7 +35,7 @@ COLLAPSED = {"pgd": 0.02, "fgsm": 0.60, "alignment": 0.1}
 )
 def test_it_takes_two_signs(now: dict[str, float], alarmed: bool) -> None:
     before = [{"pgd": 0.1, "fgsm": 0.1, "alignment": 0.9}, HEALTHY, {"pgd": 0.28, "fgsm": 0.31, "alignment": 0.7}]
-    reason = Guard().alarm(before, now)
+    reason = Guard().alarm(before, now, 500)
     assert (reason is not None) == alarmed
     if reason:
         assert reason.startswith("catastrophic overfitting")
@@ -44,13 +44,19 @@ def test_it_takes_two_signs(now: dict[str, float], alarmed: bool) -> None:
 
 
 def test_the_first_validation_cannot_be_judged() -> None:
-    assert Guard().alarm([], COLLAPSED) is None
+    assert Guard().alarm([], COLLAPSED, 500) is None
+
+
+def test_it_is_silent_about_falls_that_chance_explains() -> None:
+    before, now = [{"pgd": 0.10, "fgsm": 0.10, "alignment": 0.8}], {"pgd": 0.02, "fgsm": 0.08, "alignment": 0.8}
+    assert Guard().alarm(before, now, 100) is None
+    assert Guard().alarm(before, now, 500)
 
 
 def test_it_compares_with_the_best_not_the_last() -> None:
     slowly = [{"pgd": p, "fgsm": 0.4, "alignment": 0.8} for p in (0.3, 0.25, 0.2, 0.16)]
-    assert Guard().alarm(slowly, {"pgd": 0.14, "fgsm": 0.4, "alignment": 0.8})
-    assert Guard(drop=0.4).alarm(slowly, {"pgd": 0.14, "fgsm": 0.4, "alignment": 0.8}) is None
+    assert Guard().alarm(slowly, {"pgd": 0.14, "fgsm": 0.4, "alignment": 0.8}, 500)
+    assert Guard(drop=0.4).alarm(slowly, {"pgd": 0.14, "fgsm": 0.4, "alignment": 0.8}, 500) is None
 
 
 @pytest.mark.parametrize("drop", [0.0, 1.0, float("nan")])
@@ -113,10 +119,10 @@ def collapse_in_epoch(monkeypatch: pytest.MonkeyPatch):
         real = Guard.alarm
         calls = 0
 
-        def alarm(self: Guard, before: list, now: dict) -> str | None:
+        def alarm(self: Guard, before: list, now: dict, examples: int) -> str | None:
             nonlocal calls
             calls += 1
-            assert real(self, before, now) is None
+            assert real(self, before, now, examples) is None
             assert {"pgd", "fgsm", "alignment"} <= now.keys()
             return "catastrophic overfitting: as planned" if calls in when else None
 

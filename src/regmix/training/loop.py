@@ -169,7 +169,7 @@ def train(
         if epoch % plan.validate_every == 0 or epoch == plan.epochs:
             validation = _validate(fabric, model, validation_set, threat, plan.batch_size)
             history = [row["validation"] for row in run.metrics() if row["validation"]]
-            reason = plan.guard.alarm(history, validation)
+            reason = plan.guard.alarm(history, validation, len(validation_set))
             contender, pgd = model, validation["pgd"]
             if averaged is not None:
                 more = _validate(fabric, averaged.module, validation_set, threat, plan.batch_size, signs=False)
