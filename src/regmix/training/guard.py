@@ -28,7 +28,8 @@ class Guard:
         alarm <=> PGD < drop * best PGD  and  (PGD < drop * FGSM  or  A < drop * best A)
 
     and the fall of PGD is more than three standard errors, sqrt(2 p (1 - p) / n) with p the best PGD accuracy and n the
-    number of validation images, which keeps it silent where the model is hardly trained. The first sign alone may be ordinary overfitting; together they are what arXiv 2001.03994 and 2007.02617 describe.
+    number of validation images, which keeps it silent where the model is hardly trained. The first sign alone may be
+    ordinary overfitting; together they are what arXiv 2001.03994 and 2007.02617 describe.
     """
 
     action: Literal["continue", "stop", "rollback"] = "continue"
