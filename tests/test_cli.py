@@ -11,6 +11,7 @@ import pytest
 
 from regmix import recipes
 from regmix.cli import main
+from regmix.experiment import UNIONS
 
 TINY = "--train-examples 60 --validation 50 --epochs 2 --model.width 4"
 
@@ -94,6 +95,18 @@ BAD = {
     "evaluate {run} --examples 9999": "500",
     "evaluate {run} --batch-size 0": "batch size",
     "evaluate {run} --checkpoint first": "--checkpoint",
+    "compare": "RECIPE",
+    "compare digits-regmx": "did you mean digits-regmix?",
+    "compare digits-regmix --methods regmx": "did you mean regmix?",
+    "compare digits-regmix --methods pgd_at:steps": "FIELD=VALUE",
+    "compare digits-regmix --methods pgd_at:stps=2": "--stps",
+    "compare digits-regmix --methods regmix,regmix": "twice",
+    "compare digits-regmix --seeds 0": "at least 1",
+    "compare digits-regmix --seed 3": "--seeds",
+    "compare digits-regmix --attacks pgd10": "did you mean pgd-10?",
+    "compare digits-regmix --eps 8": "8/255",
+    "compare digits-regmix --examples 501": "500",
+    "compare digits-regmix --methods fgsm_rs:averaging=gated_ema": "--averaging ema",
     "report": "at least one run",
     "report {tmp}/nowhere": "nowhere",
     "report {run} -o {tmp}/no/folder/r.html": "does not exist",
@@ -189,13 +202,13 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(
 
 
 def test_help_names_units_and_choices(capsys) -> None:
-    for words in ("train --help", "train digits-regmix --help", "evaluate --help", "report --help", "recipes --help"):
+    for words in ("train --help", "train digits-regmix --help", "evaluate --help", "compare --help", "report --help"):
         with pytest.raises(SystemExit) as stop:
             call(words)
         assert not stop.value.code
     shown = capsys.readouterr().out
     assert "pixel units of [0, 1]" in shown
-    assert "--method standard | pgd_at | fgsm_rs | fgsm_pgk | regmix" in shown
+    assert f"--method {' | '.join(UNIONS['method'])}" in shown
     assert call("--help") == 0
     assert "evaluate RUN" in capsys.readouterr().out
 

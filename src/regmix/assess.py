@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from regmix.attacks import Attack, parse_attack
-from regmix.data import ImageSet, batches, load
+from regmix.data import DataConfig, ImageSet, batches, load
 from regmix.evaluation import CLEAN, Outcomes, collect_examples, evaluate, wilson
 from regmix.experiment import build_model, from_json
 from regmix.models import load_weights
@@ -58,11 +58,7 @@ def assess(
         raise UserError(
             f"{directory.path} has no {', '.join(missing)} weights; it has: {', '.join(there) or 'none yet'}"
         )
-    test = load(experiment.data, "test")
-    if examples is not None:
-        if not 1 <= examples <= len(test):
-            raise UserError(f"--examples {examples}: the test split has {len(test)} images")
-        test = test.subset(torch.arange(examples))
+    test = test_images(experiment.data, examples)
     place = engine.start(device, "32").device
     progress.start("attacking", (1 + len(suite) * len(threats)) * len(checkpoints or there) * len(test))
     for checkpoint in checkpoints or there:
@@ -73,8 +69,27 @@ def assess(
         began = time.perf_counter()
         table, columns = _table(model, test, threats, suite, batch_size, place, checkpoint, progress)
         shown = _examples(model, test, experiment.threat, suite, place)
-        summary = {"examples": len(table), "seconds": time.perf_counter() - began, "columns": columns}
+        summary = {
+            "examples": len(table),
+            "requested": examples,
+            "seconds": time.perf_counter() - began,
+            "columns": columns,
+        }
         directory.save_evaluation(checkpoint, summary, table.to_csv(), shown)
+
+
+def test_images(data: DataConfig, examples: int | None) -> ImageSet:
+    """The first so many images of the test split; None means all.
+
+    Raises:
+        UserError: more than there are, or less than one.
+    """
+    test = load(data, "test")
+    if examples is None:
+        return test
+    if not 1 <= examples <= len(test):
+        raise UserError(f"--examples {examples}: the test split has {len(test)} images")
+    return test.subset(torch.arange(examples))
 
 
 def _table(

@@ -15,11 +15,12 @@ commands:
   recipes                       list the recipes
   train RECIPE [flags]          train a model into a run directory
   evaluate RUN [flags]          attack a run's checkpoints on the test split
+  compare RECIPE --methods ...  train methods with several seeds and compare them
   report RUN [RUN ...] -o FILE  write one self-contained HTML page about runs
 
 `regmix COMMAND --help` explains the flags and their units."""
 
-COMMANDS = ("recipes", "train", "evaluate", "report")
+COMMANDS = ("recipes", "train", "evaluate", "compare", "report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from regmix.assess import assess
+from regmix.assess import assess, test_images
 from regmix.attacks import parse_attack
+from regmix.compare import Planned, method_words, write_comparison
 from regmix.console import ConsoleDisplay
 from regmix.evaluation import CLEAN
 from regmix.experiment import UNIONS, Experiment, from_json, resume, run
-from regmix.flags import known, parse, take
+from regmix.flags import known, parse, parse_some, take
 from regmix.recipes import RECIPES, recipe
 from regmix.reports import write_report
 from regmix.runs import CONFIG, Checkpoint, Run
@@ -61,6 +61,29 @@ class EvaluateFlags:
 
 
 @dataclass(frozen=True)
+class CompareFlags:
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+    """The recipe under which all methods are trained."""
+    methods: str = "regmix,pgd_at:steps=2"
+    """Methods, separated by commas, each with settings of its own if it needs them: pgd_at:steps=2 sets
+    --method.steps 2; what is no field of the method sets a flag of the experiment: fgsm_pgk:averaging=gated_ema."""
+    seeds: int = 3
+    """How many seeds per method: 0, 1, ..."""
+    out: Path | None = None
+    """Folder of the runs, comparison.json and report.html; None means runs/compare-RECIPE."""
+    attacks: str = "clean,pgd-50"
+    """Attacks of the evaluation, separated by commas: clean, fgsm, pgd-N (N steps of a quarter of eps)."""
+    eps: str | None = None
+    """Radii in pixel units of [0, 1], separated by commas, such as 8/255,16/255; None means the training's eps."""
+    examples: int | None = None
+    """Use the first so many test images; None means all of them."""
+    device: engine.Device = "auto"
+    """Where to train and evaluate."""
+    json: bool = False
+    """Print the comparison as JSON on standard output, and progress on standard error."""
+
+
+@dataclass(frozen=True)
 class ReportFlags:
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Run directories."""
@@ -88,10 +111,21 @@ def recipes(words: Sequence[str]) -> None:
 
 def train(words: list[str]) -> None:
     """Trains a recipe, repeats a run, or continues one."""
+    command = shlex.join(["regmix", "train", *words])
     if (path := take(words, "--resume")) is not None:
         flags = parse(ResumeFlags, words, "train --resume RUN", "Continues a run with its own settings.")
         _resume(Path(path), flags.json)
         return
+    name, chosen = _chosen(words)
+    experiment = chosen.experiment
+    out = chosen.out or Path("runs") / f"{name}-{experiment.method.name}-seed{experiment.seed}"
+    with ConsoleDisplay(Console(stderr=chosen.json)) as display:
+        finished = run(experiment, out, display, command)
+    _tell(finished, chosen.json, f"regmix evaluate {finished.path}")
+
+
+def _chosen(words: list[str]) -> tuple[str, TrainFlags]:
+    """The name of the recipe or run that the words of `train` begin with, and the experiment that they mean."""
     source = take(words, "--from")
     kinds = {part: take(words, f"--{part}") for part in UNIONS}
     name = words.pop(0) if words and not words[0].startswith("-") else None
@@ -112,12 +146,7 @@ def train(words: list[str]) -> None:
         "--resume RUN continues one that was interrupted.\n\n"
         f"A part of another kind is chosen by its name; its own flags can follow:\n{choices}"
     )
-    chosen = parse(TrainFlags, words, f"train {name}", about, TrainFlags(base))
-    experiment = chosen.experiment
-    out = chosen.out or Path("runs") / f"{name}-{experiment.method.name}-seed{experiment.seed}"
-    with ConsoleDisplay(Console(stderr=chosen.json)) as display:
-        finished = run(experiment, out, display, shlex.join(["regmix", *sys.argv[1:]]))
-    _tell(finished, chosen.json, f"regmix evaluate {finished.path}")
+    return name, parse(TrainFlags, words, f"train {name}", about, TrainFlags(base))
 
 
 def _resume(path: Path, as_json: bool) -> None:
@@ -130,15 +159,58 @@ def evaluate(words: Sequence[str]) -> None:
     """Attacks a run's checkpoints on the test split."""
     flags = parse(EvaluateFlags, words, "evaluate", "Attacks a run's checkpoints on the test split, in float32.")
     directory = Run.open(flags.run)
-    attacks = [name.strip() for name in flags.attacks.split(",")]
-    for name in attacks:
-        if name != CLEAN:
-            parse_attack(name)
-    eps = [parse_eps(text) for text in flags.eps.split(",")] if flags.eps else []
+    attacks, eps = _attacks(flags.attacks), _radii(flags.eps)
     checkpoints: list[Checkpoint] = [] if flags.checkpoint == "all" else [flags.checkpoint]
     with ConsoleDisplay(Console(stderr=flags.json)) as display:
         assess(directory, attacks, eps, checkpoints, flags.examples, flags.batch_size, flags.device, display)
     _tell(directory, flags.json, f"regmix report {directory.path} -o report.html")
+
+
+def compare(words: list[str]) -> None:
+    """Trains methods under one recipe with several seeds, evaluates them on the same images, and compares them."""
+    flags, rest = parse_some(
+        CompareFlags,
+        words,
+        "compare RECIPE",
+        "Trains every method with every seed, evaluates all on the same test images, and prints and reports means, "
+        "spreads and paired differences. Finished runs are not repeated, interrupted ones are continued. The flags of "
+        "`regmix train RECIPE` can be given as well; they hold for every method.",
+    )
+    recipe(flags.recipe)
+    if flags.seeds < 1:
+        raise UserError(f"--seeds {flags.seeds}: at least 1")
+    if any(word.split("=")[0] == "--seed" for word in rest):
+        raise UserError("compare gives every method the same seeds; say how many with --seeds")
+    texts = [text.strip() for text in flags.methods.split(",")]
+    if len(set(texts)) < len(texts):
+        raise UserError(f"--methods {flags.methods}: the same method twice")
+    out = flags.out or Path("runs") / f"compare-{flags.recipe}"
+    planned = []
+    for text in texts:
+        method = method_words(text)
+        for seed in range(flags.seeds):
+            line = [flags.recipe, *method, *rest, "--device", flags.device, "--seed", str(seed)]
+            path = out / f"{text.replace(':', '-').replace('/', '_')}-seed{seed}"
+            _, chosen = _chosen(list(line))
+            planned.append(Planned(path, line, chosen.experiment))
+    attacks, eps = _attacks(flags.attacks), _radii(flags.eps)
+    for one in planned:
+        one.check()
+        for radius in eps:
+            replace(one.experiment.threat, eps=radius)
+    test_images(planned[0].experiment.data, flags.examples)
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=flags.json)
+    for number, one in enumerate(planned, 1):
+        console.print(f"{one.path} ({number} of {len(planned)})", highlight=False, markup=False, soft_wrap=True)
+        one.train(quiet=flags.json)
+        directory = Run.open(one.path)
+        if not one.evaluated(directory, attacks, eps, flags.examples):
+            with ConsoleDisplay(console) as display:
+                assess(directory, attacks, eps, [], flags.examples, 250, flags.device, display)
+    result = write_comparison([one.path for one in planned], out, console)
+    if flags.json:
+        print(json.dumps(result, indent=2))
 
 
 def report(words: Sequence[str]) -> None:
@@ -148,6 +220,18 @@ def report(words: Sequence[str]) -> None:
         raise UserError("report needs at least one run directory")
     write_report(flags.runs, flags.output)
     print(flags.output)
+
+
+def _attacks(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name != CLEAN:
+            parse_attack(name)
+    return names
+
+
+def _radii(text: str | None) -> list[float]:
+    return [parse_eps(one) for one in text.split(",")] if text else []
 
 
 def _tell(directory: Run, as_json: bool, next_command: str) -> None:

@@ -186,7 +186,10 @@ def _train(
         fabric, model, experiment.method, experiment.threat, experiment.schedule, averaging, plan,
         train_set, validation_set, directory, display,
     )  # fmt: skip
-    directory.update_result({"classes": list(train_set.classes), **summary})
+    # A resumed run has the peaks of several processes.
+    peaks = [directory.result().get("peak_memory"), engine.peak_memory(fabric.device)]
+    peak = max((peak for peak in peaks if peak is not None), default=None)
+    directory.update_result({"classes": list(train_set.classes), **summary, "peak_memory": peak})
     return directory
 
 

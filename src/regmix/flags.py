@@ -4,7 +4,7 @@ import contextlib
 import io
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -20,19 +20,34 @@ def parse(kind: type[T], words: Sequence[str], prog: str, about: str, default: T
         UserError: what tyro says of a wrong flag or value, in one line, with its suggestion.
         SystemExit: after --help has been printed.
     """
+    value, rest = parse_some(kind, words, prog, about, default, others=False)
+    assert not rest
+    return value
+
+
+def parse_some(
+    kind: type[T], words: Sequence[str], prog: str, about: str, default: T | None = None, *, others: bool = True
+) -> tuple[T, list[str]]:
+    """As `parse`; with `others`, words that are no flags of `kind` are returned in their order.
+
+    Raises:
+        UserError: what tyro says of a wrong flag or value, in one line, with its suggestion.
+        SystemExit: after --help has been printed.
+    """
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            value = tyro.cli(
-                kind,
-                args=words,
-                prog=f"regmix {prog}",
-                description=about,
-                default=default,
-                config=(tyro.conf.AvoidSubcommands,),
-            )
+            settings: dict[str, Any] = {
+                "args": words,
+                "prog": f"regmix {prog}",
+                "description": about,
+                "default": default,
+                "config": (tyro.conf.AvoidSubcommands,),
+            }
+            found = tyro.cli(kind, return_unknown_args=True, **settings) if others else (tyro.cli(kind, **settings), [])
+            value, rest = found
             assert isinstance(value, kind)
-            return value
+            return value, rest
     except SystemExit as stop:
         if not stop.code:
             raise

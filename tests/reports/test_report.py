@@ -220,7 +220,7 @@ def test_autoattack_among_the_columns_takes_the_warning_back(write_run, tmp_path
 
 
 def test_runs_of_one_method_are_told_apart_by_their_folders(write_run, tmp_path):
-    runs = [write_run(tmp_path / f"seed{seed}", seed=seed) for seed in range(4)]
+    runs = [write_run(tmp_path / f"seed{seed}", seed=seed, epochs=30 + seed) for seed in range(4)]
     shown = report(tmp_path, *runs)
     assert "Comparison of 4 runs" in shown.text
     shares = {f"seed{n}": sum(column(run, "best", "pgd-50@0.1")) / 500 for n, run in enumerate(runs)}
@@ -263,3 +263,15 @@ def test_mistakes_are_told_in_one_line(write_run, tmp_path):
         write_report([run], tmp_path)
     with pytest.raises(UserError, match="not a run directory"):
         write_report([run, tmp_path], tmp_path / "report.html")
+
+
+def test_alarms_of_the_guard_are_shown_with_what_was_done(write_run, tmp_path):
+    run = write_run(tmp_path / "run")
+    result = json.loads((run / "result.json").read_text())
+    reason = "catastrophic overfitting: PGD accuracy fell from 40.0% to 0.5%"
+    result |= {"status": "stopped", "alarms": [{"epoch": 12, "reason": reason, "action": "stop"}]}
+    (run / "result.json").write_text(json.dumps(result))
+    text = report(tmp_path, run).text
+    assert "Alarm in epoch 12" in text
+    assert f"{reason}. The run was stopped." in text
+    assert "Stopped by its guard after 30 of 30 epochs." in text

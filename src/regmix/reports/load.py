@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,15 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Alarm:
+    """What the guard against catastrophic overfitting found, and what it was told to do about it."""
+
+    epoch: int
+    reason: str
+    action: Literal["continue", "stop", "rollback"]
+
+
+@dataclass(frozen=True)
 class Result:
     """result.json; everything in it may be missing as long as a run is not finished."""
 
@@ -64,6 +73,8 @@ class Result:
     epochs: int | None = None
     train_seconds: float | None = None
     best_epoch: int | None = None
+    peak_memory: int | None = None
+    alarms: list[Alarm] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
 

@@ -56,6 +56,11 @@ class Subject:
             return "without an attack"
         return f"under {words.attack_text(self.attack)} at {words.eps_equals(self.eps_text)}"
 
+    def column_name(self, checkpoint: str) -> str | None:
+        """The name of the column under the attack by which the run is judged."""
+        found = self.column(checkpoint, self.attack)
+        return found[0] if found else None
+
     def column(self, checkpoint: str | None, attack: str | None) -> tuple[str, Column] | None:
         """A column at the radius at which the run is judged, and its name."""
         evaluation = self.run.result.evaluations.get(checkpoint or "")

@@ -6,7 +6,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from regmix import __version__
-from regmix.reports import details, page, words
+from regmix.reports import comparison, details, page, words
 from regmix.reports.load import LoadedRun, checkpoints, load
 from regmix.runs import write_atomically
 from regmix.types import UserError
@@ -41,6 +41,10 @@ def render(runs: Sequence[LoadedRun]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    arms = comparison.arms(runs)
+    seeds = max(len(arm.runs) for arm in arms)
+    if seeds > 1:
+        runs = [arm.runs[0] for arm in arms]
     subjects = page.subjects(runs)
     threats: dict[str, list[str]] = {}
     for one in subjects:
@@ -49,7 +53,10 @@ def render(runs: Sequence[LoadedRun]) -> str:
     return environment.get_template("report.html").render(
         version=__version__,
         subjects=subjects,
-        summary=page.summary(subjects),
+        summary=_seed_summary(arms, subjects) if seeds > 1 else page.summary(subjects),
+        seeds=seeds,
+        seed_table=comparison.table(arms) if seeds > 1 else [],
+        seed_differences=comparison.difference_lines(arms) if seeds > 1 else [],
         threats=threats,
         selection=words.selection_text(runs),
         checkpoint_texts=[(name, words.CHECKPOINT_TEXTS[name]) for name in ("best", "last")]
@@ -70,3 +77,13 @@ def render(runs: Sequence[LoadedRun]) -> str:
         differences=details.differences(runs),
         words=words,
     )
+
+
+def _seed_summary(arms: Sequence[comparison.Arm], subjects: Sequence[page.Subject]) -> list[str]:
+    sentences = []
+    for checkpoint, columns in list(comparison.shared_columns(arms).items())[:1]:
+        for column in columns:
+            if column == subjects[0].column_name(checkpoint):
+                sentences.append(comparison.summary(arms, checkpoint, column, subjects[0].where))
+    first = subjects[0].run.config.get("seed", 0)
+    return [*sentences, f"All numbers below the first table are those of single runs, of seed {first}."]

@@ -26,6 +26,11 @@ AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
 
 MINUS = "\N{MINUS SIGN}"
 
+ALARM_TEXTS = {
+    "continue": "",
+    "stop": "The run was stopped.",
+    "rollback": "The run went back to its last healthy state and on with a remedy.",
+}
 CHECKPOINT_TEXTS = {
     "best": "the weights of the epoch with the highest PGD accuracy on the validation split",
     "last": "the weights after the last epoch",
@@ -143,6 +148,8 @@ def status_text(run: LoadedRun) -> str:
     if not run.epochs:
         return "Finished." if run.finished else "Not finished: no epoch is done yet."
     done, planned = run.epochs[-1].epoch, run.epochs[-1].epochs
+    if run.result.status == "stopped":
+        return f"Stopped by its guard after {done} of {planned} epochs."
     if not run.finished:
         return f"Not finished: {done} of {planned} epochs are done."
     seconds = run.result.train_seconds

@@ -1,6 +1,7 @@
 """Devices and precision: the only file that knows Lightning Fabric."""
 
 import logging
+import sys
 from typing import Literal
 
 import torch
@@ -36,3 +37,18 @@ def start(device: Device, precision: Precision) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The most bytes that were in use: of the GPU's memory by tensors, without one of the process's own (resident).
+
+    None where the system does not tell.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -185,11 +185,13 @@ def train(
         if validation is not None:
             told = reason is not None
         if reason is not None:
-            alarms.append({"epoch": epoch, "reason": reason, "action": plan.guard.action})
+            exhausted = plan.guard.action == "rollback" and rollbacks == REMEDIES
+            action = "continue" if exhausted else plan.guard.action
+            alarms.append({"epoch": epoch, "reason": reason, "action": action})
             run.update_result({"alarms": alarms})
-            if plan.guard.action == "stop":
+            if action == "stop":
                 return summary("stopped", epoch - 1)
-            if plan.guard.action == "rollback" and rollbacks < REMEDIES:
+            if action == "rollback":
                 seen, spent, level = alarms, seconds, rollbacks + 1
                 restore(run.load_healthy_state(device))
                 switch(level)

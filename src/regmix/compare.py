@@ -1,0 +1,119 @@
+"""The pieces of `regmix compare`: what a method's text means, which work is left, and the result in all its forms."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from regmix.evaluation import CLEAN
+from regmix.experiment import UNIONS, Experiment, from_json, to_json
+from regmix.flags import known
+from regmix.reports import comparison, write_report
+from regmix.reports.load import load
+from regmix.runs import CONFIG, Run, write_atomically
+from regmix.threats import format_eps
+from regmix.types import UserError
+
+
+def method_words(text: str) -> list[str]:
+    """The flags of `regmix train` that a text such as pgd_at:steps=2:start=corner means.
+
+    What is no field of the method is a flag of the experiment: fgsm_pgk:averaging=gated_ema.
+    """
+    name, *settings = text.strip().split(":")
+    fields = UNIONS["method"][known(name, UNIONS["method"], "method")].__dataclass_fields__
+    found = ["--method", name]
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not (key and equals and value):
+            raise UserError(f"--methods {text.strip()}: {setting!r} is no setting; write {name}:FIELD=VALUE")
+        flag = "--method." + key if key.split(".")[0].replace("-", "_") in fields else "--" + key
+        found += [flag.replace("_", "-"), value]
+    return found
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run of a comparison: where it lies, the words of `regmix train` that make it, and what these mean."""
+
+    path: Path
+    words: list[str]
+    experiment: Experiment
+
+    def check(self) -> None:
+        """Raises UserError if there is another experiment in its place."""
+        if not self.path.exists():
+            return
+        there = _flat(json.loads(to_json(from_json(Run.open(self.path).config(), str(self.path / CONFIG)))))
+        wanted = _flat(json.loads(to_json(self.experiment)))
+        for name in sorted(there.keys() | wanted.keys()):
+            if there.get(name) != wanted.get(name):
+                raise UserError(
+                    f"{self.path} was trained with {name} = {there.get(name)}, not {wanted.get(name)}; "
+                    "give another --out, or the settings that it was trained with"
+                )
+
+    def train(self, *, quiet: bool) -> None:
+        """Trains the run, or what is left of it, in a process of its own, so that its peak memory is its own.
+
+        Raises:
+            UserError: the training failed; it has said why.
+        """
+        if self.path.exists():
+            if Run.open(self.path).result().get("status") in ("finished", "stopped"):
+                return
+            words = ["--resume", str(self.path)]
+        else:
+            words = [*self.words, "--out", str(self.path)]
+        done = subprocess.run(
+            [sys.executable, "-m", "regmix", "train", *words], stdout=sys.stderr if quiet else None, check=False
+        )
+        if done.returncode == 130:
+            raise KeyboardInterrupt
+        if done.returncode:
+            raise UserError(f"{self.path}: the training ended with exit code {done.returncode}; see the line above")
+
+    def evaluated(self, directory: Run, attacks: Sequence[str], eps: Sequence[float], examples: int | None) -> bool:
+        """Whether every checkpoint has met all of these attacks on so many images (None: on some number of images)."""
+        radii = [format_eps(radius) for radius in eps or [self.experiment.threat.eps]]
+        columns = {CLEAN, *(f"{attack}@{radius}" for attack in attacks if attack != CLEAN for radius in radii)}
+        evaluations = directory.result().get("evaluations", {})
+        return all(
+            checkpoint in evaluations
+            and columns <= evaluations[checkpoint]["columns"].keys()
+            and evaluations[checkpoint].get("requested") == examples
+            for checkpoint in directory.checkpoints()
+        )
+
+
+def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> dict[str, object]:
+    """Prints the table and the paired differences, and writes comparison.json and report.html into a folder."""
+    arms = comparison.arms([load(path) for path in paths])
+    header, *rows = comparison.table(arms)
+    table = Table(box=None, pad_edge=False)
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for heading, lines in comparison.difference_lines(arms, first_only=True):
+        console.print(f"\n{heading}", *lines, sep="\n  ", highlight=False, markup=False, soft_wrap=True)
+    console.print()
+    summary = comparison.as_json(arms)
+    text = json.dumps(summary, indent=2) + "\n"
+    write_atomically(out / "comparison.json", lambda file: file.write(text.encode()))
+    write_report(paths, out / "report.html")
+    console.print(f"{out / 'comparison.json'}\n{out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    return summary
+
+
+def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in tree.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found

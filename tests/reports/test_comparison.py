@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from regmix.reports import write_report
+from regmix.reports.comparison import arms, difference, difference_lines, differences, holm, shared_columns, table
+from regmix.reports.load import load
+
+
+def drawn(rng: np.random.Generator, seeds: int, examples: int, gap: float) -> tuple[np.ndarray, np.ndarray]:
+    """Survival of two methods: an easy or hard image is so for both, a lucky seed moves a whole run."""
+    margin = rng.normal(0, 1, examples)
+    return tuple(
+        margin + shift + rng.normal(0, 0.1, (seeds, 1)) + rng.normal(0, 0.4, (seeds, examples)) > 0
+        for shift in (gap, 0.0)
+    )
+
+
+def test_one_seed_each_is_the_paired_t_test():
+    first, second = drawn(np.random.default_rng(0), 1, 300, 0.2)
+    centre, low, high, p = difference(first, second)
+    theirs = ttest_rel(first[0].astype(float), second[0].astype(float))
+    assert centre == pytest.approx(first.mean() - second.mean())
+    assert p == pytest.approx(theirs.pvalue, rel=1e-9)
+    interval = theirs.confidence_interval(0.95)
+    assert (low, high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_interval_covers_the_truth_and_equal_methods_rarely_differ(seeds):
+    rng = np.random.default_rng(seeds)
+    gap = 0.3
+    spread = np.sqrt(1 + 0.1**2 + 0.4**2)
+    from scipy.stats import norm
+
+    truth = norm.cdf(gap / spread) - 0.5
+    covered = alarmed = 0
+    for _ in range(600):
+        _, low, high, _ = difference(*drawn(rng, seeds, 200, gap))
+        covered += low <= truth <= high
+        alarmed += difference(*drawn(rng, seeds, 200, 0.0))[3] < 0.05
+    assert covered >= 0.93 * 600
+    assert alarmed <= 0.07 * 600
+
+
+def test_seeds_widen_the_interval_that_images_alone_would_give():
+    rng = np.random.default_rng(1)
+    easy = np.zeros((3, 1000), bool)
+    for row, share in zip(easy, (0.3, 0.5, 0.7), strict=True):
+        row[: int(1000 * share)] = True
+    other = np.repeat(rng.random((1, 1000)) < 0.5, 3, 0)
+    _, low, high, _ = difference(easy, other)
+    _, narrow_low, narrow_high, _ = difference(easy[1:2], other[1:2])
+    assert high - low > 3 * (narrow_high - narrow_low)
+
+
+def test_difference_changes_sign_with_the_order():
+    first, second = drawn(np.random.default_rng(2), 3, 100, 0.5)
+    centre, low, high, p = difference(first, second)
+    back = difference(second, first)
+    assert back == pytest.approx((-centre, -high, -low, p))
+    assert difference(first, first)[0] == 0
+
+
+def test_without_any_variance():
+    same = np.ones((2, 10), bool)
+    assert difference(same, same) == (0, 0, 0, 1)
+    assert difference(same, ~same) == (1, 1, 1, 0)
+
+
+def test_holm():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@pytest.fixture
+def seeded(write_run, tmp_path):
+    paths = [
+        write_run(tmp_path / f"{name}-seed{seed}", name, seed=seed)
+        for name in ("regmix", "standard")
+        for seed in (0, 1, 2)
+    ]
+    return paths, [load(path) for path in paths]
+
+
+def test_runs_that_differ_in_their_seed_are_one_arm(seeded):
+    paths, runs = seeded
+    found = arms(runs)
+    assert [[run.path for run in arm.runs] for arm in found] == [paths[:3], paths[3:]]
+    header, *rows = table(found)
+    assert header[:2] == ["method", "checkpoint"]
+    values = [run.result.evaluations["best"].columns["clean"].accuracy for run in runs[:3]]
+    place = header.index("clean")
+    assert rows[0][place] == f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}"
+
+
+def test_pairs_only_where_all_met_the_same_attack_on_the_same_images(seeded, write_run, tmp_path):
+    _, runs = seeded
+    found = arms(runs)
+    assert len(differences(found, "last", "pgd-50@0.1")) == 1
+    assert not differences(found, "last", "pgd-50@0.7")
+    other = load(write_run(tmp_path / "other", "regmix", seed=5, eps=(0.05,)))
+    mixed = arms([*runs[3:], other])
+    assert all(name == "clean" or name.endswith("@0.05") for name in shared_columns(mixed)["best"])
+    assert differences(mixed, "best", "clean")
+    file = other.path / "outcomes-best.csv"
+    header, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([header, "9" + rows[0], *rows[1:]]) + "\n")
+    mixed = arms([*runs[3:], load(other.path)])
+    assert not differences(mixed, "best", "clean")
+
+
+def test_p_is_adjusted_for_all_pairs_even_where_some_are_shown(seeded, write_run, tmp_path):
+    _, runs = seeded
+    third = [load(write_run(tmp_path / f"ema-seed{seed}", "regmix", seed=seed, epochs=31)) for seed in (0, 1, 2)]
+    found = arms([*runs, *third])
+    pairs = differences(found, "best", "pgd-50@0.1")
+    assert [one.p_holm for one in pairs] == holm([one.p for one in pairs])
+    heading, lines = difference_lines(found, first_only=True)[0]
+    assert "3 pairs" in heading
+    assert len(lines) == 2
+
+
+def test_the_report_of_several_seeds_leads_with_their_means(seeded, tmp_path):
+    paths, runs = seeded
+    write_report(paths, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "Over the seeds" in text
+    assert "mean and standard deviation over 3 seeds" in text
+    assert "of single runs, of seed 0" in text
+    for row in table(arms(runs))[1:]:
+        assert all(cell in text for cell in row)
+    write_report(paths[:1], tmp_path / "report.html")
+    assert "Over the seeds" not in (tmp_path / "report.html").read_text()
