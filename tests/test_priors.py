@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from methods import reference
-from regmix.priors import Memory, Prior
+from regmix.priors import BatchPrior, Memory, Prior, ScalarPrior
 from regmix.types import Batch, View
 
 COUNT, SHAPE, PAD = 6, (2, 3, 5), 2
@@ -34,7 +34,7 @@ def a_prior(dtype: torch.dtype = torch.float64, limit: float = 1.0) -> Prior:
 
 
 def test_it_begins_with_nothing() -> None:
-    for dtype in (torch.int8, torch.bfloat16, torch.float64):
+    for dtype in (torch.int8, torch.float8_e5m2, torch.bfloat16, torch.float64):
         assert (a_prior(dtype).read(a_batch()) == 0).all()
 
 
@@ -114,17 +114,58 @@ def test_int8_does_not_change_what_the_view_did_not_show(view: View) -> None:
     assert torch.equal(prior.values[[1, 2, 3]], before[[1, 2, 3]])
 
 
-def test_bfloat16_keeps_the_tiny_numbers_of_a_momentum() -> None:
+def test_bfloat16_keeps_tiny_numbers() -> None:
     prior, values = a_prior(torch.bfloat16), noise(4, limit=1e-9)
     prior.write(a_batch(), values)
     torch.testing.assert_close(prior.read(a_batch()), values, rtol=2**-8, atol=0)
 
 
+def test_float8_keeps_an_eighth_over_nine_decades_and_never_overflows() -> None:
+    prior, values = a_prior(torch.float8_e5m2), noise(4)
+    for size in (1e-3, 1.0, 1e4):
+        prior.write(a_batch(), size * values)
+        torch.testing.assert_close(prior.read(a_batch()), size * values, rtol=0.125, atol=1e-5)
+    prior.write(a_batch(), 1e9 * values)
+    assert (prior.read(a_batch()) == 57344 * values.sign()).all()
+    assert prior.values.element_size() == 1
+
+
+def test_rows_of_the_batch_before() -> None:
+    prior, first = BatchPrior(SHAPE, CPU), noise(0)
+    assert (prior.read(a_batch()) == 0).all()
+    prior.write(a_batch(), first)
+    moved = a_batch()._replace(index=torch.tensor([1, 2, 3]))
+    assert torch.equal(prior.read(moved), first)
+    shorter, longer = (a_batch()._replace(x=torch.zeros(n, *SHAPE, dtype=torch.float64)) for n in (2, 5))
+    assert torch.equal(prior.read(shorter), first[:2])
+    assert torch.equal(prior.read(longer), torch.cat([first, torch.zeros(2, *SHAPE)]))
+
+
+def test_one_number_for_every_image() -> None:
+    prior = ScalarPrior(COUNT, CPU)
+    prior.write(a_batch(), torch.tensor([1.0, 2.0, 3.0]))
+    assert prior.read(a_batch()).tolist() == [1, 2, 3]
+    assert prior.values.tolist() == [2, 0, 0, 0, 1, 3]
+
+
+def test_a_read_only_memory_shows_the_same_and_keeps_nothing() -> None:
+    memory = Memory(delta=a_prior(), v=ScalarPrior(COUNT, CPU))
+    memory.epoch, memory.epochs, memory.step = 3, 9, 4
+    memory.priors["delta"].write(a_batch(), noise(1))
+    twin = memory.read_only()
+    assert (twin.epoch, twin.epochs, twin.step) == (3, 9, 4)
+    assert torch.equal(twin.priors["delta"].read(a_batch()), noise(1))
+    twin.priors["delta"].write(a_batch(), noise(2))
+    twin.priors["v"].write(a_batch(), torch.ones(3))
+    assert torch.equal(memory.priors["delta"].read(a_batch()), noise(1))
+    assert (memory.priors["v"].values == 0).all()
+
+
 def test_a_memorys_state_restores_it() -> None:
-    memory = Memory(delta=a_prior(torch.int8, 0.1), momentum=a_prior(torch.bfloat16))
+    memory = Memory(delta=a_prior(torch.int8, 0.1), momentum=a_prior(torch.float8_e5m2))
     for prior in memory.priors.values():
         prior.write(a_batch(), noise(5, limit=0.1))
-    other = Memory(delta=a_prior(torch.int8, 0.1), momentum=a_prior(torch.bfloat16))
+    other = Memory(delta=a_prior(torch.int8, 0.1), momentum=a_prior(torch.float8_e5m2))
     other.load_state_dict({name: value.clone() for name, value in memory.state_dict().items()})
     for name, prior in memory.priors.items():
         assert torch.equal(prior.values, other.priors[name].values)

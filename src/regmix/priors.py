@@ -12,7 +12,8 @@ class Prior:
     """Remembers one tensor of an image's shape for every training image, in the image's own coordinates.
 
     Reading gives it as the batch's view shows it (cropped, mirrored, zero outside the image); writing puts it back
-    where the view looked. With dtype int8 values in [-limit, limit] are kept in 254 steps of limit / 127.
+    where the view looked. With dtype int8 values in [-limit, limit] are kept in 254 steps of limit / 127; with
+    float8_e5m2 values of a size of 2^-16 to 57344 are kept to 12 %, smaller ones as 0.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class Prior:
             seen = from_view(seen, batch.view, self.pad, onto)
         if self.scale is not None:
             seen = (seen / self.scale).round_().clamp_(-127, 127)
+        elif self.values.dtype == torch.float8_e5m2:
+            seen = seen.clamp(-57344, 57344)
         self.values[batch.index] = seen.to(self.values.dtype)
 
     def load(self, values: Tensor) -> None:
@@ -101,6 +104,15 @@ def perturbations(count: int, shape: tuple[int, int, int], pad: int, threat: Thr
     """
     dtype = torch.int8 if isinstance(threat, Linf) else torch.bfloat16
     return Prior(count, shape, pad, device, dtype=dtype, limit=threat.eps)
+
+
+def momenta(count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Prior:
+    """A memory of gradients in units of a batch's mean absolute element: float8 under L-inf; bfloat16 elsewhere.
+
+    Under L-inf only the sign of the sum with the next gradient counts, and images that the network is sure of have
+    gradients that are orders of magnitude smaller than the others': the range matters, the last digits do not.
+    """
+    return Prior(count, shape, pad, device, dtype=torch.float8_e5m2 if isinstance(threat, Linf) else torch.bfloat16)
 
 
 class _ReadOnly:

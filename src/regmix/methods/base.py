@@ -11,7 +11,7 @@ from regmix.attacks import Ascent
 from regmix.objectives import cross_entropy, precise
 from regmix.priors import Memory
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, require
+from regmix.types import Batch, Images, Losses, require
 
 
 class Method(Protocol):
@@ -59,6 +59,11 @@ def remembered_or_corner(batch: Batch, threat: Threat, memory: Memory, reset: in
     if memory.epoch % reset == 0:
         return threat.corner(batch.x)
     return memory.priors["delta"].read(batch)
+
+
+def mean_one(gradient: Images) -> Images:
+    """The gradients of a batch in units of their mean absolute element; zeros stay zeros."""
+    return gradient / gradient.abs().mean().clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
 @contextmanager

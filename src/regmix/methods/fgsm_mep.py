@@ -7,28 +7,28 @@ import torch
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, check_weights, proximal_losses, remembered_or_corner
+from regmix.methods.base import Method, check_weights, mean_one, proximal_losses, remembered_or_corner
 from regmix.methods.mutual import Mutual
-from regmix.priors import Memory, Prior, perturbations
-from regmix.threats import Linf, Threat
+from regmix.priors import Memory, momenta, perturbations
+from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag, require
 
 
 @dataclass(frozen=True)
 class FgsmMep(Method):
-    """One step from each sample's remembered perturbation, whose momentum of signs leads to the next one.
+    """One step from each sample's remembered perturbation, and its momentum leads to the next one.
 
-    With delta and m the sample's memory and g = grad CE(f(x + delta), y):
+    With delta and m the sample's memory and g = grad CE(f(x + delta), y) on the smoothed labels:
 
         delta' = P[delta + eps sign g]                                         the adversarial example
-        m     <- mu m + sign g
+        m     <- mu m + g / mean|g|                                            (mean over the batch)
         delta <- P[delta + eps sign m]                                         the next start
         loss   = CE(f(x + delta'), y) + lam mean((f(x + delta') - f(x + delta))^2)          over every logit
 
-    Source: FGSM-PGI, arXiv 2207.08859 (published label mass 0.6), whose public code accumulates g / ||g||_1 instead of
-    sign g; FGSM-PGK, its successor, does so too. The attack climbs the cross-entropy of the smoothed label, as in that
-    code. Deviations: the memory moves with the crop and flip of its image; under L-inf both of its parts are kept in
-    int8, m in steps of 1 / (127 (1 - mu)).
+    Source: FGSM-PGI, arXiv 2207.08859 (published label mass 0.6), and its public code, which divides by the sum of |g|
+    instead of the mean. The paper writes m <- mu m + sign g (momentum="sign"); but with mu below 1/2 such an m has the
+    sign of its last summand, so that the momentum is without effect and the method is FGSM-EP. Deviations from the
+    code: the memory moves with the crop and flip of its image; under L-inf delta is kept in int8 and m in float8.
     """
 
     name: Tag[Literal["fgsm_mep"]] = field(default="fgsm_mep", kw_only=True)
@@ -36,6 +36,8 @@ class FgsmMep(Method):
     """Weight of the squared distance of logits, averaged over every element."""
     mu: float = 0.3
     """Decay of the momentum, in [0, 1)."""
+    momentum: Literal["gradient", "sign"] = "gradient"
+    """What is accumulated: the gradient, as in the public code, or its sign, as the paper writes."""
     reset: int = 40
     """Epochs after which every sample starts again from a random corner (published: CIFAR-10 40, CIFAR-100 10)."""
     mutual: Mutual = Mutual()
@@ -47,17 +49,15 @@ class FgsmMep(Method):
         require(self.reset >= 1, f"method reset is {self.reset}; it must be at least 1")
 
     def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
-        dtype = torch.int8 if isinstance(threat, Linf) else torch.bfloat16
-        return Memory(
-            delta=perturbations(count, shape, pad, threat, device),
-            momentum=Prior(count, shape, pad, device, dtype=dtype, limit=1 / (1 - self.mu)),
-        )
+        layout = (count, shape, pad, threat, device)
+        return Memory(delta=perturbations(*layout), momentum=momenta(*layout))
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         assert memory is not None, "fgsm_mep keeps a memory"
         delta = remembered_or_corner(batch, threat, memory, self.reset)
         ascent = ascend(model, batch.x, batch.y, threat, start=delta, steps=1, step_size=threat.eps, keep_graph=True)
-        momentum = threat.direction(ascent.gradient)
+        sign = self.momentum == "sign"
+        momentum = threat.direction(ascent.gradient) if sign else mean_one(ascent.gradient)
         if memory.epoch % self.reset != 0:
             momentum = self.mu * memory.priors["momentum"].read(batch) + momentum
         memory.priors["delta"].write(batch, threat.project(delta + threat.eps * threat.direction(momentum), batch.x))

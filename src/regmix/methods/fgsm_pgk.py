@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, check_weights, proximal_losses, remembered_or_corner
+from regmix.methods.base import Method, check_weights, mean_one, proximal_losses, remembered_or_corner
 from regmix.objectives import accuracy
-from regmix.priors import Memory, Prior, perturbations
+from regmix.priors import Memory, momenta, perturbations
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag, require
 
@@ -22,15 +22,15 @@ class FgsmPgk(Method):
 
         delta' = P[delta + eps sign g]                                         the adversarial example
         r      = acc(x + delta') / acc(x + delta)                              over the batch
-        m     <- mu m + (2 - r) g / ||g||_1                                    (norm over the batch)
+        m     <- mu m + (2 - r) g / mean|g|                                    (mean over the batch)
         delta <- P[delta + eps sign m]                                         the next start
         loss   = CE(f(x + delta'), y) + lam mean((f(x + delta') - f(x + delta))^2)      over every logit
 
     Both outputs in the second term carry gradients. Weight averaging gated by r is `--averaging gated_ema`.
 
     Source: FGSM-PGK (the baseline that arXiv 2510.05317 builds on) and its public code. Deviations from that code:
-    the memory moves with the crop and flip of its image; r divides by at least one correct example; the perturbation
-    is kept in int8 and the momentum in bfloat16.
+    the memory moves with the crop and flip of its image; r divides by at least one correct example; g is divided by
+    the mean of |g| instead of the sum; under L-inf delta is kept in int8 and m in float8.
     """
 
     name: Tag[Literal["fgsm_pgk"]] = field(default="fgsm_pgk", kw_only=True)
@@ -47,11 +47,8 @@ class FgsmPgk(Method):
         require(self.reset >= 1, f"method reset is {self.reset}; it must be at least 1")
 
     def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
-        return Memory(
-            delta=perturbations(count, shape, pad, threat, device),
-            # Momentum is of the order of 1 / (batch size * pixels): below what float16 holds.
-            momentum=Prior(count, shape, pad, device, dtype=torch.bfloat16),
-        )
+        layout = (count, shape, pad, threat, device)
+        return Memory(delta=perturbations(*layout), momentum=momenta(*layout))
 
     def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         assert memory is not None, "fgsm_pgk keeps a memory"
@@ -64,8 +61,7 @@ class FgsmPgk(Method):
 
         at_least_one = 1 / len(x)
         ratio = accuracy(losses.logits, batch.y) / accuracy(ascent.first_logits, batch.y).clamp_min(at_least_one)
-        size = ascent.gradient.abs().sum().clamp_min(torch.finfo(x.dtype).tiny)
-        momentum = self.mu * momentum + (2 - ratio) * ascent.gradient / size
+        momentum = self.mu * momentum + (2 - ratio) * mean_one(ascent.gradient)
         memory.priors["delta"].write(batch, threat.project(delta + threat.eps * threat.direction(momentum), x))
         memory.priors["momentum"].write(batch, momentum)
         return losses._replace(stats=losses.stats | {"ratio": ratio})
