@@ -106,3 +106,25 @@ def test_evaluation_of_no_images_has_no_batches(some_images):
     assert not list(batches(some_images.subset(torch.arange(0)), 8, "cpu"))
     with pytest.raises(UserError, match="batch size"):
         list(batches(some_images, 0, "cpu"))
+
+
+@pytest.mark.parametrize("replays", [2, 3, 4])
+def test_replays_show_every_batch_as_often_and_a_pass_takes_as_many_epochs(some_images, replays):
+    plain = Loader(some_images, 16, "cpu", pad=1, flip=True, seed=4)
+    again = Loader(some_images, 16, "cpu", pad=1, flip=True, seed=4, replays=replays)
+    passes = [batch for number in range(2) for batch in plain.epoch(number)]
+    shown = [batch for number in range(2 * replays) for batch in again.epoch(number)]
+    assert len(shown) == replays * len(passes)
+    assert all(len([*again.epoch(number)]) == len(plain) for number in range(3))
+    for step, batch in enumerate(shown):
+        expected = passes[step // replays]
+        assert torch.equal(batch.x, expected.x)
+        assert torch.equal(batch.index, expected.index)
+        assert all(map(torch.equal, batch.view, expected.view))
+
+
+def test_a_replayed_epoch_can_be_begun_anywhere(some_images):
+    one, other = (Loader(some_images, 16, "cpu", pad=1, flip=True, seed=4, replays=3) for _ in range(2))
+    list(one.epoch(0))
+    for ours, theirs in zip(one.epoch(4), other.epoch(4), strict=True):
+        assert torch.equal(ours.index, theirs.index)
