@@ -9,7 +9,17 @@ from hypothesis.extra.numpy import arrays
 from scipy import special
 from torch import Tensor
 
-from regmix.objectives import accuracy, cross_entropy, hard, kl, log_probabilities, margin, smooth
+from regmix.objectives import (
+    accuracy,
+    cross_entropy,
+    dlr,
+    hard,
+    kl,
+    log_probabilities,
+    margin,
+    smooth,
+    targeted_dlr,
+)
 
 quick = settings(deadline=None, max_examples=60)
 logit_rows = arrays(np.float64, (4, 5), elements=st.floats(-30, 30)).map(torch.from_numpy)
@@ -150,3 +160,20 @@ def test_accuracy_is_the_share_of_correct_examples() -> None:
     assert accuracy(logits, torch.tensor([0, 1, 0, 0])) == 0.5
     assert accuracy(logits, smooth(torch.tensor([0, 1, 2, 0]), 4, 0.6)) == 0.75
     assert accuracy(logits, torch.tensor([3, 2, 1, 0])).shape == ()
+
+
+def test_dlr_is_the_margin_over_the_spread_of_the_top_three() -> None:
+    logits = torch.tensor([[4.0, 1.0, 2.0, 0.0], [0.0, 3.0, 5.0, 4.0]])
+    # -(4 - 2) / (4 - 1), and for a wrong prediction -(3 - 5) / (5 - 3)
+    torch.testing.assert_close(dlr(logits, torch.tensor([0, 1])), torch.tensor([-2 / 3, 1.0]))
+    assert torch.equal(dlr(7 * logits + 3, torch.tensor([0, 1])), dlr(logits, torch.tensor([0, 1])))
+    two = torch.tensor([[1.0, 4.0]])
+    assert torch.equal(dlr(two, torch.tensor([1])), margin(two, torch.tensor([1])))
+
+
+def test_targeted_dlr_is_the_lead_over_the_target_over_the_spread_of_the_top_four() -> None:
+    logits = torch.tensor([[4.0, 1.0, 2.0, 0.0]])
+    goal = torch.tensor([[0, 3]])
+    torch.testing.assert_close(targeted_dlr(logits, goal), torch.tensor([-4 / (4 - 0.5)]))
+    torch.testing.assert_close(targeted_dlr(logits[:, :3], torch.tensor([[0, 1]])), torch.tensor([-3 / (4 - 1.0)]))
+    torch.testing.assert_close(targeted_dlr(logits[:, :2], torch.tensor([[0, 1]])), torch.tensor([-3.0]))

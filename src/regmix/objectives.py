@@ -59,6 +59,31 @@ def margin(logits: Logits, target: Target) -> PerExample:
     return others.amax(1) - logits.gather(1, y)[:, 0]
 
 
+def dlr(logits: Logits, target: Target) -> PerExample:
+    """-(z_y - max_{c != y} z_c) / (z_(1) - z_(3)), with z_(k) the k-th largest logit (arXiv 2003.01690).
+
+    With two classes there is no third logit, and the margin itself is returned.
+    """
+    logits = precise(logits)
+    if logits.shape[1] < 3:
+        return margin(logits, target)
+    top = logits.topk(3, 1).values
+    return margin(logits, target) / (top[:, 0] - top[:, 2]).clamp_min(1e-12)
+
+
+def targeted_dlr(logits: Logits, target: Tensor) -> PerExample:
+    """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2) for target = (y, t), int [B, 2] (arXiv 2003.01690).
+
+    With three classes the denominator is z_(1) - z_(3); with two it is 1.
+    """
+    logits = precise(logits)
+    distance = logits.gather(1, target[:, 1:]) - logits.gather(1, target[:, :1])
+    if logits.shape[1] < 3:
+        return distance[:, 0]
+    top = logits.topk(min(4, logits.shape[1]), 1).values
+    return distance[:, 0] / (top[:, 0] - top[:, 2:].mean(1)).clamp_min(1e-12)
+
+
 def accuracy(logits: Tensor, target: Target) -> Tensor:
     """The share of examples whose largest logit is the label's, as a scalar on the device."""
     return precise((logits.argmax(1) == hard(target)).to(logits.dtype)).mean()

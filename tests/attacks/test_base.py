@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from regmix.attacks import borrowed
+from regmix.attacks import Eot, Screened, borrowed
+from regmix.attacks.base import Rows, fooled
 
 
 def a_model() -> nn.Sequential:
@@ -45,3 +46,39 @@ def test_afterwards_every_mode_and_flag_is_as_it_was(fails: bool) -> None:
 def test_a_function_can_be_borrowed_too() -> None:
     with borrowed(torch.relu):
         pass
+
+
+def test_rows_leave_with_what_broke_them() -> None:
+    x = torch.zeros(4, 1, 1, 1)
+    rows, state = Rows(x), torch.arange(4)
+    (state,) = rows.leave(torch.tensor([False, True, False, False]), torch.full_like(x, 1.0), state)
+    assert state.tolist() == [0, 2, 3]
+    (state,) = rows.leave(torch.tensor([True, False, True]), torch.full((3, 1, 1, 1), 2.0), state)
+    assert state.tolist() == [2]
+    assert rows.left.tolist() == [2]
+    assert rows.delta.flatten().tolist() == [2, 1, 0, 2]
+
+
+def test_without_a_screen_the_logits_decide_and_a_tie_is_broken() -> None:
+    logits, y = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, torch.nan]]), torch.tensor([0, 0, 0, 0])
+    assert fooled(lambda z: z, torch.zeros(4, 1, 1, 1), logits, y).tolist() == [False, True, True, True]
+
+
+def test_with_a_screen_only_the_exact_model_decides_and_only_near_the_boundary() -> None:
+    exact = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    rough = torch.tensor([[0.0, 1.0], [0.0, 1.0], [0.4, 0.0], [0.6, 0.0]])
+    asked = []
+
+    def truth(images):
+        asked.extend(images[:, 0, 0, 0].long().tolist())
+        return exact[images[:, 0, 0, 0].long()]
+
+    model, rows = Screened(lambda images: rough, truth, slack=0.5), torch.arange(4.0)[:, None, None, None]
+    wrong = fooled(model, rows, model(rows), torch.zeros(4, dtype=torch.long))
+    assert wrong.tolist() == [False, True, True, False]
+    assert asked == [0, 1, 2]
+
+
+def test_a_random_model_is_asked_for_its_mean() -> None:
+    draws = iter([torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]]), torch.tensor([[2.0, 0.0]])])
+    assert Eot(lambda x: next(draws), 3)(torch.zeros(1, 1, 1, 1)).tolist() == [[1.0, 1.0]]

@@ -2,20 +2,62 @@
 
 import pytest
 
-from regmix.attacks import Fgsm, Pgd, parse_attack
+from regmix.attacks import (
+    AUTOATTACK,
+    NAMES,
+    Adaptive,
+    Apgd,
+    Cw,
+    CwL2,
+    Fab,
+    Fgsm,
+    HopSkipJump,
+    MiFgsm,
+    Pgd,
+    Square,
+    parse_attack,
+)
 from regmix.types import UserError
 
 
 @pytest.mark.parametrize(
     ("name", "attack"),
-    [("fgsm", Fgsm()), ("pgd-1", Pgd(1)), ("pgd-10", Pgd(10)), ("pgd-50", Pgd(50)), ("pgd-1000", Pgd(1000))],
+    [
+        ("fgsm", Fgsm()),
+        ("pgd-1", Pgd(1)),
+        ("pgd-50", Pgd(50)),
+        ("pgd-1000", Pgd(1000)),
+        ("pgd-20x5", Pgd(20, restarts=5)),
+        ("cw-30", Cw(30)),
+        ("cw-l2", CwL2(steps=1000, searches=9)),
+        ("mi-fgsm-20", MiFgsm(20)),
+        ("apgd-ce", Apgd("ce", targets=0, steps=100, restarts=1)),
+        ("apgd-dlr", Apgd("dlr", targets=0, steps=100, restarts=1)),
+        ("apgd-t", Apgd(targets=9, steps=100, restarts=1)),
+        ("fab-t", Fab(targets=9, steps=100)),
+        ("square", Square(queries=5000, share=0.8)),
+        ("hop-skip-jump", HopSkipJump()),
+        ("adaptive", Adaptive()),
+        ("autoattack", AUTOATTACK),
+    ],
 )
 def test_a_conventional_name_is_understood(name: str, attack: object) -> None:
     assert parse_attack(name) == attack
 
 
+def test_autoattack_is_the_standard_ensemble() -> None:
+    assert [name for name, _ in AUTOATTACK.stages] == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert all(parse_attack(name) == attack for name, attack in AUTOATTACK.stages)
+
+
+def test_every_listed_name_is_understood() -> None:
+    for name in NAMES:
+        parse_attack(name.replace("NxR", "7x2").replace("-N", "-7"))
+
+
 @pytest.mark.parametrize(
-    "name", ["", "pgd", "pgd-0", "pgd--1", "pgd-1.5", "PGD-10", "autoattack", "fgsm-10", "pgd-999999", " fgsm"]
+    "name",
+    ["", "pgd", "pgd-0", "pgd--1", "pgd-1.5", "PGD-10", "fgsm-10", "pgd-999999", " fgsm", "pgd-5x0"],
 )
 def test_another_name_is_refused_in_one_line_that_helps(name: str) -> None:
     with pytest.raises(UserError, match=r"pgd|fgsm") as refused:
@@ -27,3 +69,5 @@ def test_another_name_is_refused_in_one_line_that_helps(name: str) -> None:
 def test_a_typo_gets_a_suggestion() -> None:
     with pytest.raises(UserError, match="did you mean fgsm"):
         parse_attack("fsgm")
+    with pytest.raises(UserError, match="did you mean autoattack"):
+        parse_attack("auto-attack")

@@ -2,23 +2,76 @@
 
 import difflib
 import re
+from collections.abc import Callable
 
+from regmix.attacks.adaptive import Adaptive
+from regmix.attacks.apgd import Apgd
 from regmix.attacks.ascent import Ascent, ascend
-from regmix.attacks.base import Attack, borrowed
+from regmix.attacks.base import Attack, Screened, borrowed
+from regmix.attacks.cw import Cw, CwL2
+from regmix.attacks.ensemble import AUTOATTACK, Ensemble
+from regmix.attacks.eot import Eot
+from regmix.attacks.fab import Fab
 from regmix.attacks.fgsm import Fgsm
+from regmix.attacks.hop_skip_jump import HopSkipJump
+from regmix.attacks.mi_fgsm import MiFgsm
 from regmix.attacks.pgd import Pgd
+from regmix.attacks.square import Square
+from regmix.attacks.transfer import Transfer
 from regmix.types import UserError
 
-__all__ = ["Ascent", "Attack", "Fgsm", "Pgd", "ascend", "borrowed", "parse_attack"]
+__all__ = [
+    "AUTOATTACK",
+    "Adaptive",
+    "Apgd",
+    "Ascent",
+    "Attack",
+    "Cw",
+    "CwL2",
+    "Ensemble",
+    "Eot",
+    "Fab",
+    "Fgsm",
+    "HopSkipJump",
+    "MiFgsm",
+    "Pgd",
+    "Screened",
+    "Square",
+    "Transfer",
+    "ascend",
+    "borrowed",
+    "parse_attack",
+]
+
+FIXED: dict[str, Attack] = {
+    "fgsm": Fgsm(),
+    "apgd-ce": Apgd("ce"),
+    "apgd-dlr": Apgd("dlr"),
+    "apgd-t": Apgd(targets=9),
+    "fab-t": Fab(targets=9),
+    "square": Square(),
+    "cw-l2": CwL2(),
+    "hop-skip-jump": HopSkipJump(),
+    "adaptive": Adaptive(),
+    "autoattack": AUTOATTACK,
+}
+WITH_STEPS: dict[str, Callable[[int], Attack]] = {
+    "pgd": lambda steps: Pgd(steps=steps),
+    "cw": lambda steps: Cw(steps=steps),
+    "mi-fgsm": lambda steps: MiFgsm(steps=steps),
+}
+NAMES = (*FIXED, *(f"{name}-N" for name in WITH_STEPS), "pgd-NxR")
+"""The names of the attacks; N is a number of steps and R one of restarts."""
 
 
 def parse_attack(name: str) -> Attack:
-    """The attack that a conventional name means: fgsm, or pgd-N (N steps of a quarter of eps)."""
-    if name == "fgsm":
-        return Fgsm()
-    if match := re.fullmatch(r"pgd-([1-9]\d{0,4})", name):
-        return Pgd(steps=int(match[1]))
-    known = ["clean", "fgsm", "pgd-10", "pgd-20", "pgd-50"]
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)} (any number of steps)"
+    """The attack that a conventional name means: fgsm, pgd-50, pgd-50x10 (10 restarts), apgd-t, autoattack, ..."""
+    if name in FIXED:
+        return FIXED[name]
+    if match := re.fullmatch(r"pgd-([1-9]\d{0,4})x([1-9]\d{0,2})", name):
+        return Pgd(steps=int(match[1]), restarts=int(match[2]))
+    if (match := re.fullmatch(r"(.+)-([1-9]\d{0,4})", name)) and match[1] in WITH_STEPS:
+        return WITH_STEPS[match[1]](int(match[2]))
+    close = difflib.get_close_matches(name, ["clean", *FIXED, "pgd-10", "pgd-50", "cw-30", "mi-fgsm-10"], 1)
+    hint = f"; did you mean {close[0]}?" if close else f"; known are clean, {', '.join(NAMES)}"
     raise UserError(f"unknown attack {name!r}{hint}")

@@ -1,13 +1,16 @@
-"""What an attack is, and how it borrows a model without leaving traces."""
+"""What an attack is, how it borrows a model without leaving traces, and how its rows leave when they are broken."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from torch import nn
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
 
+from regmix.objectives import margin
 from regmix.threats import Threat
-from regmix.types import Images, Labels, Model
+from regmix.types import Images, Labels, Logits, Model
 
 
 class Attack(Protocol):
@@ -37,3 +40,45 @@ def borrowed(model: Model) -> Iterator[None]:
             module.training = mode
         for parameter, flag in zip(parameters, flags, strict=True):
             parameter.requires_grad_(flag)
+
+
+class Screened:
+    """A model whose answers come fast and roughly, and which is asked exactly before an example counts as broken.
+
+    Attacks call it as they call any model and get rough logits. `slack` is how far the rough margin may lie below the
+    boundary for the exact model to be asked.
+    """
+
+    def __init__(self, rough: Model, exact: Model, slack: float) -> None:
+        self.rough, self.exact, self.slack = rough, exact, slack
+
+    def __call__(self, images: Images) -> Logits:
+        return self.rough(images)
+
+
+@torch.no_grad()
+def fooled(model: Model, images: Images, logits: Logits, y: Labels) -> Bool[Tensor, "batch"]:
+    """Which images are misclassified, given the model's logits of them; a tie and NaN count as misclassified."""
+    if not isinstance(model, Screened):
+        return ~(margin(logits, y) < 0)
+    suspects = (~(margin(logits, y) < -model.slack)).nonzero()[:, 0]
+    wrong = torch.zeros_like(y, dtype=torch.bool)
+    if len(suspects):
+        wrong[suspects] = ~(margin(model.exact(images[suspects]), y[suspects]) < 0)
+    return wrong
+
+
+class Rows:
+    """The rows of a batch that an attack still works on; broken ones leave with the perturbation that broke them."""
+
+    def __init__(self, x: Images) -> None:
+        self.left = torch.arange(len(x), device=x.device)
+        self.delta = torch.zeros_like(x)
+
+    def leave(self, out: Bool[Tensor, "rows"], delta: Images, *state: Tensor) -> tuple[Tensor, ...]:
+        """Writes down the perturbations of the rows that leave; returns the state without these rows."""
+        if not out.any():
+            return state
+        self.delta[self.left[out]] = delta[out]
+        self.left = self.left[~out]
+        return tuple(values[~out] for values in state)

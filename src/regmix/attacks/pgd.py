@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from regmix.attacks.ascent import ascend
-from regmix.attacks.base import borrowed
+from regmix.attacks.base import Rows, borrowed, fooled
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model
 
@@ -14,19 +14,32 @@ from regmix.types import Images, Labels, Model
 class Pgd:
     """Projected gradient ascent on cross-entropy from a uniform random start (arXiv 1706.06083).
 
-    The result is the last iterate, as in the papers whose PGD-10/20/50 it is compared with.
+    The result is the last iterate, as in the papers whose PGD-10/20/50 it is compared with; with restarts, the last
+    iterate of the first start that breaks the row.
     """
 
     steps: int = 10
     step_size: float = 0.25
     """In units of eps: 0.25 is the field's 2/255 at 8/255."""
+    restarts: int = 1
     seed: int = 0
-    """Seeds the start; the same seed and batch give the same perturbation."""
+    """Seeds the starts; the same seed and batch give the same perturbation."""
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         generator = torch.Generator(x.device).manual_seed(self.seed)
-        start = threat.project(threat.uniform(x, generator), x)
+        rows = Rows(x)
         with borrowed(model):
-            return ascend(
-                model, x, y, threat, start=start, steps=self.steps, step_size=self.step_size * threat.eps
-            ).delta
+            for restart in range(self.restarts):
+                start = threat.project(threat.uniform(x, generator), x)[rows.left]
+                images, labels = x[rows.left], y[rows.left]
+                delta = ascend(
+                    model, images, labels, threat, start=start, steps=self.steps, step_size=self.step_size * threat.eps
+                ).delta
+                if restart == self.restarts - 1:
+                    rows.delta[rows.left] = delta
+                    break
+                with torch.no_grad():
+                    rows.leave(fooled(model, images + delta, model(images + delta), labels), delta)
+                if not len(rows.left):
+                    break
+        return rows.delta

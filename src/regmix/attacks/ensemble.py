@@ -1,0 +1,39 @@
+"""Ensembles: attacks that take on, one after the other, what the ones before have left."""
+
+from dataclasses import dataclass
+
+import torch
+
+from regmix.attacks.apgd import Apgd
+from regmix.attacks.base import Attack, Rows, borrowed, fooled
+from regmix.attacks.fab import Fab
+from regmix.attacks.square import Square
+from regmix.threats import Threat
+from regmix.types import Images, Labels, Model
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The per-example worst case of several attacks: each one gets the rows that survived those before it."""
+
+    stages: tuple[tuple[str, Attack], ...]
+    """Names and attacks, the cheapest first."""
+
+    def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
+        rows = Rows(x)
+        for _, attack in self.stages:
+            images, labels = x[rows.left], y[rows.left]
+            if not len(images):
+                break
+            delta = attack(model, images, labels, threat)
+            with borrowed(model), torch.no_grad():
+                rows.leave(fooled(model, images + delta, model(images + delta), labels), delta)
+        return rows.delta
+
+
+AUTOATTACK = Ensemble(
+    (("apgd-ce", Apgd("ce")), ("apgd-t", Apgd(targets=9)), ("fab-t", Fab(targets=9)), ("square", Square(queries=5000)))
+)
+"""AutoAttack's standard version (arXiv 2003.01690): APGD-CE, then APGD-T and FAB-T with 9 targets, then Square with
+5000 queries. With C < 10 classes there are C - 1 targets; with 3 classes the DLR loss has z_(1) - z_(3) below the
+line, and with 2 classes it is the margin (the original does not run there)."""

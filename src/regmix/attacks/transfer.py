@@ -1,0 +1,22 @@
+"""Adversarial examples of another model."""
+
+from dataclasses import dataclass, field
+
+from regmix.attacks.base import Attack
+from regmix.attacks.mi_fgsm import MiFgsm
+from regmix.threats import Threat
+from regmix.types import Images, Labels, Model
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """The perturbations that an attack finds against a source model; the attacked model itself is never asked.
+
+    A model that white-box attacks break less often than these hides its gradients (arXiv 1802.00420).
+    """
+
+    source: Model
+    attack: Attack = field(default_factory=lambda: MiFgsm(steps=20))
+
+    def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
+        return self.attack(self.source, x, y, threat)
