@@ -1,81 +1,125 @@
 """The evaluation of a run: attacks its checkpoints on the test split and writes what came out beside them."""
 
+import hashlib
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from regmix.attacks import Attack, parse_attack
-from regmix.data import DataConfig, ImageSet, batches, load
-from regmix.evaluation import CLEAN, Outcomes, collect_examples, evaluate, wilson
-from regmix.experiment import build_model, from_json
+from regmix import __version__
+from regmix.attacks import Apgd, Attack, Ensemble, Eot, Fab, Fgsm, Pgd, Square, Transfer, parse_attack, passes
+from regmix.data import DataConfig, ImageSet, batches, load, pick
+from regmix.evaluation import CLEAN, Outcomes, collect_examples, predict, survivors, wilson
+from regmix.experiment import Experiment, build_model, from_json
 from regmix.models import load_weights
-from regmix.runs import CONFIG, Checkpoint, Run
+from regmix.runs import CONFIG, BatteryJournal, Checkpoint, Run
 from regmix.threats import Threat, format_eps
 from regmix.training import engine
 from regmix.types import UserError
 
 EXAMPLES_SHOWN = 8
+TRANSFER = "transfer:"
+SCREENED = (Apgd, Fab, Square)
+"""Attacks for which a bfloat16 copy of the model may screen; the others are known by their last iterate."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What an evaluation asks."""
+
+    attacks: Sequence[str]
+    """Names such as fgsm, pgd-50, autoattack, transfer:RUN; clean is always there."""
+    eps: Sequence[float] = ()
+    """Radii in pixel units of [0, 1]; empty means the one of the training. Every attack runs at every one."""
+    examples: int | None = None
+    """The first so many images of the test split; None means all."""
+    batch_size: int = 250
+    exact: bool = False
+    """Attacks may not ask a bfloat16 copy of the model before the model itself."""
+    draws: int = 1
+    """Passes whose logits are averaged, for a model that is random (expectation over transformation)."""
 
 
 class Progress(Protocol):
     """Shows the evaluation to whoever waits for it."""
 
-    def start(self, description: str, total: int, done: int = 0) -> None: ...
-    def batch(self, examples: int) -> None: ...
+    def stage(self, description: str, left: int) -> None: ...
+    def work(self, amount: int) -> None: ...
     def column(self, checkpoint: str, name: str, accuracy: float, low: float, high: float) -> None: ...
 
 
 def assess(
-    directory: Run,
-    attacks: Sequence[str],
-    eps: Sequence[float],
-    checkpoints: Sequence[Checkpoint],
-    examples: int | None,
-    batch_size: int,
-    device: engine.Device,
-    progress: Progress,
+    directory: Run, questions: Questions, checkpoints: Sequence[Checkpoint], device: engine.Device, progress: Progress
 ) -> None:
-    """Attacks a run's checkpoints on the test split, in float32, and writes the outcomes into its directory.
+    """Attacks a run's checkpoints on the test split, and writes the outcomes into its directory.
 
     Args:
-        attacks: names such as fgsm and pgd-50; clean is always there.
-        eps: radii in pixel units of [0, 1]; empty means the one of the training. Every attack runs at every one.
         checkpoints: which weights; empty means all that there are.
-        examples: the first so many images of the test split; None means all.
+
+    Started again after a kill it goes on where it was. Under torchrun the processes share the work; the first writes.
 
     Raises:
         UserError: an unknown attack, missing weights, more examples than there are.
     """
     experiment = from_json(directory.config(), str(directory.path / CONFIG))
-    suite = {name: parse_attack(name) for name in attacks if name != CLEAN}
-    threats = [replace(experiment.threat, eps=radius) for radius in eps] or [experiment.threat]
+    threats = [replace(experiment.threat, eps=radius) for radius in questions.eps] or [experiment.threat]
     there = directory.checkpoints()
     if missing := [checkpoint for checkpoint in checkpoints or ("best",) if checkpoint not in there]:
         raise UserError(
             f"{directory.path} has no {', '.join(missing)} weights; it has: {', '.join(there) or 'none yet'}"
         )
-    test = test_images(experiment.data, examples)
+    if questions.batch_size < 1:
+        raise UserError(f"the batch size must be at least 1, not {questions.batch_size}")
+    test = test_images(experiment.data, questions.examples)
     place = engine.start(device, "32").device
-    progress.start("attacking", (1 + len(suite) * len(threats)) * len(checkpoints or there) * len(test))
+    suite = {name: _attack(name, test, place) for name in questions.attacks if name != CLEAN}
+    processes = engine.Processes()
     for checkpoint in checkpoints or there:
-        # Normalisation comes with the weights, so the statistics of the training images are not needed here.
-        model = build_model(replace(experiment, normalise=False), test)
-        load_weights(model, directory.weights(checkpoint))
-        model = model.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = _model(experiment, directory, checkpoint, test).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if questions.draws > 1:
+            model = Eot(model, questions.draws)
+        journal = BatteryJournal(directory.path, checkpoint, _key(directory, checkpoint, questions), processes.rank)
         began = time.perf_counter()
-        table, columns = _table(model, test, threats, suite, batch_size, place, checkpoint, progress)
+        table, columns = _table(model, test, threats, suite, questions, place, checkpoint, journal, processes, progress)
         shown = _examples(model, test, experiment.threat, suite, place)
         summary = {
             "examples": len(table),
-            "requested": examples,
+            "requested": questions.examples,
             "seconds": time.perf_counter() - began,
             "columns": columns,
         }
-        directory.save_evaluation(checkpoint, summary, table.to_csv(), shown)
+        if processes.rank == 0:
+            directory.save_evaluation(checkpoint, summary, table.to_csv(), shown)
+    processes.close()
+
+
+def _attack(name: str, test: ImageSet, place: torch.device) -> Attack:
+    if not name.startswith(TRANSFER):
+        return parse_attack(name)
+    source = Run.open(Path(name.removeprefix(TRANSFER)))
+    experiment = from_json(source.config(), str(source.path / CONFIG))
+    if not source.checkpoints():
+        raise UserError(f"{source.path} has no weights to transfer from")
+    return Transfer(_model(experiment, source, source.checkpoints()[0], test).to(place).eval())
+
+
+def _model(experiment: Experiment, directory: Run, checkpoint: Checkpoint, test: ImageSet) -> nn.Module:
+    # Normalisation comes with the weights, so the statistics of the training images are not needed here.
+    model = build_model(replace(experiment, normalise=False), test)
+    load_weights(model, directory.weights(checkpoint))
+    return model
+
+
+def _key(directory: Run, checkpoint: Checkpoint, questions: Questions) -> str:
+    """Names everything that the outcome of a chunk depends on."""
+    weights = hashlib.sha256(directory.weights(checkpoint).read_bytes()).hexdigest()
+    settings = json.dumps([__version__, asdict(questions), weights, directory.config()], default=str)
+    return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 
 def test_images(data: DataConfig, examples: int | None) -> ImageSet:
@@ -97,45 +141,71 @@ def _table(
     test: ImageSet,
     threats: Sequence[Threat],
     suite: dict[str, Attack],
-    batch_size: int,
+    questions: Questions,
     place: torch.device,
     checkpoint: str,
+    journal: BatteryJournal,
+    processes: engine.Processes,
     progress: Progress,
 ) -> tuple[Outcomes, dict[str, dict[str, object]]]:
-    table: Outcomes | None = None
-    columns: dict[str, dict[str, object]] = {}
-    for threat in threats:
-        for name, attack in [(CLEAN, None), *suite.items()]:
-            column = CLEAN if attack is None else f"{name}@{format_eps(threat.eps)}"
-            if column in columns:
-                continue
-            stream = batches(test, batch_size, place)
-            attacked = evaluate(model, stream, threat, {column: attack} if attack else {}, progress.batch)
-            table = attacked if table is None else table.join(attacked)
-            correct = int(table.column(column).sum())
-            low, high = wilson(correct, len(table))
-            radius = threat.eps if attack else 0.0
-            columns[column] = {
-                "attack": name,
-                "eps": radius,
-                "eps_text": format_eps(radius),
-                "accuracy": correct / len(table),
-                "low": low,
-                "high": high,
-                "correct": correct,
-            }
-            progress.column(checkpoint, column, correct / len(table), low, high)
-    assert table is not None
+    model.eval()
+    clean = torch.cat([(predict(model, b.x, b.y) == b.y).cpu() for b in batches(test, questions.batch_size, place)])
+    table = Outcomes((CLEAN,), test.labels, clean[:, None])
+    columns: dict[str, dict[str, object]] = {CLEAN: _column(CLEAN, 0.0, clean)}
+    progress.column(checkpoint, CLEAN, *_share(clean))
+    todo = [(threat, name, attack) for threat in threats for name, attack in suite.items()]
+    for number, (threat, name, attack) in enumerate(todo):
+        later = int(clean.sum()) * sum(passes(other) for _, _, other in todo[number + 1 :])
+        column = f"{_short(name)}@{format_eps(threat.eps)}"
+        stages = attack.stages if isinstance(attack, Ensemble) else ((name, attack),)
+        alive, began, told = clean, time.perf_counter(), []
+        for place_in_line, (stage, one) in enumerate(stages):
+            rest = int(alive.sum()) * sum(passes(other) for _, other in stages[place_in_line:])
+            progress.stage(f"{checkpoint}, {column}" + (f": {stage}" if len(stages) > 1 else ""), rest + later)
+            alive = survivors(
+                model, lambda index: pick(test, index, place), alive, one, threat, name=f"{column}/{stage}",
+                batch_size=questions.batch_size, screen=not questions.exact and isinstance(one, SCREENED),
+                journal=journal, world=processes, on_work=progress.work,
+            )  # fmt: skip
+            accuracy = float(alive.double().mean())
+            told.append({"attack": stage, "accuracy": accuracy, "seconds": time.perf_counter() - began})
+        table = table.join(Outcomes((column,), test.labels, alive[:, None]))
+        columns[column] = _column(_short(name), threat.eps, alive) | ({"stages": told} if len(stages) > 1 else {})
+        progress.column(checkpoint, column, *_share(alive))
     return table, columns
+
+
+def _short(name: str) -> str:
+    """transfer:RUN by the run's own name."""
+    return f"{TRANSFER}{Path(name.removeprefix(TRANSFER)).name}" if name.startswith(TRANSFER) else name
+
+
+def _share(alive: Tensor) -> tuple[float, float, float]:
+    """The share of survivors, and its Wilson interval."""
+    return float(alive.double().mean()), *wilson(int(alive.sum()), len(alive))
+
+
+def _column(attack: str, eps: float, alive: Tensor) -> dict[str, object]:
+    accuracy, low, high = _share(alive)
+    return {
+        "attack": attack,
+        "eps": eps,
+        "eps_text": format_eps(eps),
+        "accuracy": accuracy,
+        "low": low,
+        "high": high,
+        "correct": int(alive.sum()),
+    }
 
 
 def _examples(
     model: nn.Module, test: ImageSet, threat: Threat, suite: dict[str, Attack], place: torch.device
 ) -> dict[str, Any]:
-    """A few test images before and after the last attack of the list, at the training's eps, for the report."""
+    """A few test images before and after the last of the quick attacks, at the training's eps, for the report."""
     if not suite:
         return {}
-    name, attack = list(suite.items())[-1]
+    quick = [(name, attack) for name, attack in suite.items() if isinstance(attack, Fgsm | Pgd)]
+    name, attack = quick[-1] if quick else ("pgd-50", Pgd(50))
     spread = torch.linspace(0, len(test) - 1, min(EXAMPLES_SHOWN, len(test))).long()
     (batch,) = batches(test.subset(spread), EXAMPLES_SHOWN, place)
     few = {key: value.numpy() for key, value in vars(collect_examples(model, batch, threat, attack)).items()}

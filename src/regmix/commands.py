@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from regmix.assess import assess, test_images
+from regmix.assess import TRANSFER, Questions, assess, test_images
 from regmix.attacks import parse_attack
 from regmix.compare import Planned, method_words, write_comparison
 from regmix.console import ConsoleDisplay
@@ -45,7 +45,9 @@ class EvaluateFlags:
     run: Annotated[Path, tyro.conf.Positional]
     """A run directory."""
     attacks: str = "clean,fgsm,pgd-10,pgd-50"
-    """Attacks, separated by commas: clean, fgsm, pgd-N (N steps of a quarter of eps)."""
+    """Attacks, separated by commas: clean, fgsm, pgd-N (N steps of a quarter of eps), pgd-NxR (R restarts), cw-N,
+    cw-l2, mi-fgsm-N, apgd-ce, apgd-dlr, apgd-t, fab-t, square, autoattack, hop-skip-jump, adaptive (on RegMix's own
+    objective), transfer:RUN (examples of another run)."""
     eps: str | None = None
     """Radii in pixel units of [0, 1], separated by commas, such as 8/255,16/255; None means the training's eps."""
     examples: int | None = None
@@ -54,6 +56,11 @@ class EvaluateFlags:
     """Which weights to evaluate."""
     batch_size: int = 250
     """Images per batch."""
+    exact: bool = False
+    """AutoAttack's attacks ask the model in float32 only. Otherwise a bfloat16 copy screens, and the model itself
+    decides in float32 what counts as broken."""
+    draws: int = 1
+    """For a model that is random: the number of passes whose logits are averaged (expectation over transformation)."""
     device: engine.Device = "auto"
     """Where to run."""
     json: bool = False
@@ -72,7 +79,7 @@ class CompareFlags:
     out: Path | None = None
     """Folder of the runs, comparison.json and report.html; None means runs/compare-RECIPE."""
     attacks: str = "clean,pgd-50"
-    """Attacks of the evaluation, separated by commas: clean, fgsm, pgd-N (N steps of a quarter of eps)."""
+    """Attacks of the evaluation, separated by commas; see regmix evaluate --help."""
     eps: str | None = None
     """Radii in pixel units of [0, 1], separated by commas, such as 8/255,16/255; None means the training's eps."""
     examples: int | None = None
@@ -162,7 +169,8 @@ def evaluate(words: Sequence[str]) -> None:
     attacks, eps = _attacks(flags.attacks), _radii(flags.eps)
     checkpoints: list[Checkpoint] = [] if flags.checkpoint == "all" else [flags.checkpoint]
     with ConsoleDisplay(Console(stderr=flags.json)) as display:
-        assess(directory, attacks, eps, checkpoints, flags.examples, flags.batch_size, flags.device, display)
+        questions = Questions(attacks, eps, flags.examples, flags.batch_size, flags.exact, flags.draws)
+        assess(directory, questions, checkpoints, flags.device, display)
     _tell(directory, flags.json, f"regmix report {directory.path} -o report.html")
 
 
@@ -207,7 +215,7 @@ def compare(words: list[str]) -> None:
         directory = Run.open(one.path)
         if not one.evaluated(directory, attacks, eps, flags.examples):
             with ConsoleDisplay(console) as display:
-                assess(directory, attacks, eps, [], flags.examples, 250, flags.device, display)
+                assess(directory, Questions(attacks, eps, flags.examples), [], flags.device, display)
     result = write_comparison([one.path for one in planned], out, console)
     if flags.json:
         print(json.dumps(result, indent=2))
@@ -225,7 +233,7 @@ def report(words: Sequence[str]) -> None:
 def _attacks(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     for name in names:
-        if name != CLEAN:
+        if name != CLEAN and not name.startswith(TRANSFER):
             parse_attack(name)
     return names
 

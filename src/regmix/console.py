@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -30,7 +30,7 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=20),
-            MofNCompleteColumn(),
+            TaskProgressColumn(),
             TextColumn("{task.fields[rate]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
@@ -61,6 +61,15 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
             self._seen += examples
             rate = self._seen / (time.perf_counter() - self._began)
             self._progress.update(self._task, advance=examples, rate=f"{rate:.0f} images/s")
+
+    def stage(self, description: str, left: int) -> None:
+        """Another attack begins; `left` is the work that is left, its own included, in the unit of `work`."""
+        done = self._progress.tasks[self._task].completed
+        self._progress.update(self._task, description=description, total=done + left)
+
+    def work(self, amount: int) -> None:
+        """A part of an evaluation is done."""
+        self._progress.update(self._task, advance=amount)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """An epoch is done; `row` is its line of metrics.jsonl."""

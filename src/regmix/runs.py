@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
@@ -26,6 +26,7 @@ STATE = "state.pt"
 HEALTHY = "healthy.pt"
 OUTCOMES = "outcomes-{}.csv"
 EXAMPLES = "examples-{}.npz"
+BATTERY = "battery-{}-{}.jsonl"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -60,6 +61,40 @@ def _named(error: OSError, path: Path) -> OSError:
     return OSError(error.errno, error.strerror, str(path))
 
 
+class BatteryJournal:
+    """What an unfinished evaluation has found so far: a line per chunk of examples, in a file per process.
+
+    Lines of other settings (another key) are passed over, and so is one that a kill has cut off.
+    """
+
+    def __init__(self, folder: Path, checkpoint: str, key: str, rank: int = 0) -> None:
+        self._key = key
+        self._path = folder / BATTERY.format(checkpoint, rank)
+        self._found: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+        for path in folder.glob(BATTERY.format(checkpoint, "*")):
+            for line in path.read_text().splitlines():
+                with suppress(json.JSONDecodeError, KeyError, TypeError):
+                    row = json.loads(line)
+                    if row["key"] == key:
+                        self._found[row["stage"], tuple(row["chunk"])] = row["broken"]
+
+    def find(self, stage: str, chunk: Sequence[int]) -> list[int] | None:
+        """Which rows of the chunk a stage has broken; None if that is not known yet."""
+        return self._found.get((stage, tuple(chunk)))
+
+    def add(self, stage: str, chunk: Sequence[int], broken: Sequence[int]) -> None:
+        """Writes down what a stage has done to a chunk."""
+        row = {"key": self._key, "stage": stage, "chunk": list(chunk), "broken": list(broken)}
+        try:
+            with self._path.open("a") as file:
+                # A line that a kill cut off must not swallow this one.
+                file.write("\n" + json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise _named(error, self._path) from error
+
+
 class Run:
     """A run directory.
 
@@ -69,6 +104,7 @@ class Run:
     last, best, averaged.safetensors     weights; best is chosen on the validation split
     state.pt             everything that resuming needs; healthy.pt: the same of the epoch that a guard goes back to
     outcomes-*.csv, examples-*.npz       one evaluation per checkpoint: a row per test example; a few images
+    battery-*.jsonl      what an evaluation that is not finished has found so far
     result.json          the summary of training and of every evaluation
     """
 
@@ -194,6 +230,8 @@ class Run:
         )
         evaluations = self.result().get("evaluations", {})
         self.update_result({"evaluations": {**evaluations, checkpoint: dict(summary)}})
+        for path in self.path.glob(BATTERY.format(checkpoint, "*")):
+            path.unlink()
 
     def _write_json(self, name: str, value: Mapping[str, object]) -> None:
         self._write_text(name, json.dumps(value, indent=2) + "\n")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from regmix.attacks import Apgd, Ensemble, Fab, Square
-from regmix.attacks.apgd import likeliest_wrong
+from regmix.attacks.base import likeliest_wrong
 from regmix.threats import L2, Linf
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from regmix.attacks.adaptive import Adaptive
 from regmix.attacks.apgd import Apgd
 from regmix.attacks.ascent import Ascent, ascend
-from regmix.attacks.base import Attack, Screened, borrowed
+from regmix.attacks.base import Attack, Screened, borrowed, passes
 from regmix.attacks.cw import Cw, CwL2
 from regmix.attacks.ensemble import AUTOATTACK, Ensemble
 from regmix.attacks.eot import Eot
@@ -41,6 +41,7 @@ __all__ = [
     "ascend",
     "borrowed",
     "parse_attack",
+    "passes",
 ]
 
 FIXED: dict[str, Attack] = {

@@ -31,6 +31,10 @@ class Adaptive:
     seed: int = 0
     """Seeds the start."""
 
+    @property
+    def passes(self) -> int:
+        return 3 * self.steps
+
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         generator = torch.Generator(x.device).manual_seed(self.seed)
         start = threat.project(threat.corner(x, generator), x)

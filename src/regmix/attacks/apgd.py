@@ -2,17 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from regmix.attacks.base import Rows, borrowed, fooled
+from regmix.attacks.auto_step import climb
+from regmix.attacks.base import Rows, borrowed, likeliest_wrong
 from regmix.objectives import cross_entropy, dlr, targeted_dlr
 from regmix.threats import Threat
-from regmix.types import Images, Labels, Model, Objective, PerExample
-
-RHO, MOMENTUM = 0.75, 0.75
+from regmix.types import Images, Labels, Model, Objective
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,10 @@ class Apgd:
     seed: int = 0
     """Seeds the starts."""
 
+    @property
+    def passes(self) -> int:
+        return 3 * self.steps * self.restarts * max(1, self.targets)
+
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         generator = torch.Generator(x.device).manual_seed(self.seed)
         rows = Rows(x)
@@ -50,7 +53,7 @@ class Apgd:
                 if len(left):
                     draw = threat.uniform(x, generator)[left]
                     start = draw * (threat.eps / threat.norm(draw).clamp_min(1e-12)).view(-1, 1, 1, 1)
-                    _climb(model, x[left], y[left], target[left], threat, objective, self.steps, start, rows)
+                    climb(model, x[left], y[left], target[left], threat, objective, self.steps, start, rows)
         return rows.delta
 
     def _goals(self, model: Model, x: Images, y: Labels) -> Iterator[tuple[Objective, Tensor]]:
@@ -61,81 +64,3 @@ class Apgd:
             for wrong in likeliest_wrong(model, x, y, self.targets).unbind(1):
                 for _ in range(self.restarts):
                     yield targeted_dlr, torch.stack([y, wrong], 1)
-
-
-@torch.no_grad()
-def likeliest_wrong(model: Model, x: Images, y: Labels, most: int) -> Tensor:
-    """The wrong classes of every image, int [B, min(most, C - 1)], from the largest logit on."""
-    logits = model(x).scatter(1, y[:, None], float("-inf"))
-    return logits.topk(min(most, logits.shape[1] - 1), 1).indices
-
-
-class _State(NamedTuple):
-    """What a row takes along; every tensor has a row per example."""
-
-    x: Images
-    y: Labels
-    target: Tensor
-    delta: Images
-    before: Images
-    value: PerExample
-    gradient: Images
-    best: Images
-    best_value: PerExample
-    best_gradient: Images
-    size: Tensor
-    checked: PerExample
-    halved: Tensor
-    rises: PerExample
-
-
-def _climb(
-    model: Model, x: Images, y: Labels, target: Tensor, threat: Threat, objective: Objective, steps: int,
-    start: Images, rows: Rows,
-) -> None:  # fmt: skip
-    """One run over the rows that are left; what it leaves unbroken keeps its best perturbation."""
-
-    def look(x: Images, y: Labels, target: Tensor, delta: Images) -> tuple[PerExample, Images, Tensor]:
-        images = (x + delta).requires_grad_()
-        with torch.enable_grad():
-            logits = model(images)
-            value = objective(logits, target)
-            (gradient,) = torch.autograd.grad(value.sum(), images)
-        return value.detach(), gradient, fooled(model, images.detach(), logits.detach(), y)
-
-    delta = threat.project(start, x)
-    value, gradient, out = look(x, y, target, delta)
-    s = _State(
-        x, y, target, delta, delta, value, gradient, delta, value, gradient, torch.full_like(value, 2 * threat.eps),
-        value, torch.ones_like(out), torch.zeros_like(value),
-    )  # fmt: skip
-    window, since = max(int(0.22 * steps), 1), 0
-    for step in range(steps):
-        s = _State(*rows.leave(out, s.delta, *s))
-        if not len(s.x):
-            return
-        share = MOMENTUM if step else 1.0
-        ahead = threat.project(s.delta + s.size.view(-1, 1, 1, 1) * threat.direction(s.gradient), s.x)
-        delta = threat.project(s.delta + share * (ahead - s.delta) + (1 - share) * (s.delta - s.before), s.x)
-        value, gradient, out = look(s.x, s.y, s.target, delta)
-        better = value > s.best_value
-        s = s._replace(
-            before=s.delta, delta=delta, value=value, gradient=gradient, rises=s.rises + (value > s.value),
-            best=_where(better, delta, s.best), best_gradient=_where(better, gradient, s.best_gradient),
-            best_value=torch.where(better, value, s.best_value),
-        )  # fmt: skip
-        since += 1
-        if since == window:
-            halve = ~out & ((s.rises <= RHO * window) | (~s.halved & (s.checked >= s.best_value)))
-            s = s._replace(
-                size=torch.where(halve, s.size / 2, s.size), delta=_where(halve, s.best, s.delta),
-                gradient=_where(halve, s.best_gradient, s.gradient), checked=s.best_value, halved=halve,
-                rises=torch.zeros_like(s.rises),
-            )  # fmt: skip
-            window, since = max(window - max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)), 0
-    s = _State(*rows.leave(out, s.delta, *s))
-    rows.delta[rows.left] = s.best
-
-
-def _where(rows: Tensor, one: Images, other: Images) -> Images:
-    return torch.where(rows.view(-1, 1, 1, 1), one, other)

@@ -19,6 +19,14 @@ class Attack(Protocol):
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images: ...
 
 
+def passes(attack: Attack) -> int:
+    """About how many passes through the network an attack takes per image that survives; a backward one counts as two.
+
+    For estimates of the time that is left; 1 for an attack that does not say.
+    """
+    return getattr(attack, "passes", 1)
+
+
 @contextmanager
 def borrowed(model: Model) -> Iterator[None]:
     """Evaluation mode and no parameter gradients inside the block; every mode and flag is put back after it.
@@ -82,3 +90,10 @@ class Rows:
         self.delta[self.left[out]] = delta[out]
         self.left = self.left[~out]
         return tuple(values[~out] for values in state)
+
+
+@torch.no_grad()
+def likeliest_wrong(model: Model, x: Images, y: Labels, most: int) -> Tensor:
+    """The wrong classes of every image, int [B, min(most, C - 1)], from the largest logit on."""
+    logits = model(x).scatter(1, y[:, None], float("-inf"))
+    return logits.topk(min(most, logits.shape[1] - 1), 1).indices

@@ -25,6 +25,10 @@ class Cw:
     seed: int = 0
     """Seeds the start."""
 
+    @property
+    def passes(self) -> int:
+        return 3 * self.steps
+
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         generator = torch.Generator(x.device).manual_seed(self.seed)
         start = threat.project(threat.uniform(x, generator), x)
@@ -50,6 +54,10 @@ class CwL2:
     searches: int = 9
     lr: float = 0.01
     first_c: float = 0.01
+
+    @property
+    def passes(self) -> int:
+        return 3 * self.steps * self.searches
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         if not isinstance(threat, L2):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from regmix.attacks.apgd import Apgd
-from regmix.attacks.base import Attack, Rows, borrowed, fooled
+from regmix.attacks.base import Attack, Rows, borrowed, fooled, passes
 from regmix.attacks.fab import Fab
 from regmix.attacks.square import Square
 from regmix.threats import Threat
@@ -18,6 +18,10 @@ class Ensemble:
 
     stages: tuple[tuple[str, Attack], ...]
     """Names and attacks, the cheapest first."""
+
+    @property
+    def passes(self) -> int:
+        return sum(passes(attack) for _, attack in self.stages)
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         rows = Rows(x)

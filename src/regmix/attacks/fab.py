@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from regmix.attacks.apgd import likeliest_wrong
-from regmix.attacks.base import Rows, Screened, borrowed, fooled
+from regmix.attacks.base import Rows, Screened, borrowed, fooled, likeliest_wrong
 from regmix.objectives import margin
 from regmix.threats import L2, Threat
 from regmix.types import Images, Labels, Model, PerExample
@@ -33,6 +32,10 @@ class Fab:
     targets: int = 9
     """How many wrong classes to aim at, from the likeliest on; a model with C classes has C - 1."""
     steps: int = 100
+
+    @property
+    def passes(self) -> int:
+        return 4 * self.steps * self.targets
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         rows = Rows(x)

@@ -14,6 +14,10 @@ from regmix.types import Images, Labels, Model
 class Fgsm:
     """One step of length eps from the clean image: delta = P[eps * direction(grad CE)] (arXiv 1412.6572)."""
 
+    @property
+    def passes(self) -> int:
+        return 3
+
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         with borrowed(model):
             return ascend(model, x, y, threat, start=torch.zeros_like(x), steps=1, step_size=threat.eps).delta

@@ -32,6 +32,10 @@ class HopSkipJump:
     seed: int = 0
     """Seeds the first points and the noise."""
 
+    @property
+    def passes(self) -> int:
+        return self.queries
+
     @torch.no_grad()
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         generator = torch.Generator(x.device).manual_seed(self.seed)

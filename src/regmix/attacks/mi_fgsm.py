@@ -20,6 +20,10 @@ class MiFgsm:
     steps: int = 10
     decay: float = 1.0
 
+    @property
+    def passes(self) -> int:
+        return 3 * self.steps
+
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         delta, momentum = torch.zeros_like(x), torch.zeros_like(x)
         with borrowed(model):

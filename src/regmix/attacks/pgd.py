@@ -25,6 +25,10 @@ class Pgd:
     seed: int = 0
     """Seeds the starts; the same seed and batch give the same perturbation."""
 
+    @property
+    def passes(self) -> int:
+        return 3 * self.steps * self.restarts
+
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         generator = torch.Generator(x.device).manual_seed(self.seed)
         rows = Rows(x)

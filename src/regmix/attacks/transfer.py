@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from regmix.attacks.base import Attack
+from regmix.attacks.base import Attack, passes
 from regmix.attacks.mi_fgsm import MiFgsm
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model
@@ -17,6 +17,10 @@ class Transfer:
 
     source: Model
     attack: Attack = field(default_factory=lambda: MiFgsm(steps=20))
+
+    @property
+    def passes(self) -> int:
+        return passes(self.attack)
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         return self.attack(self.source, x, y, threat)

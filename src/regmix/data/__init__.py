@@ -6,7 +6,7 @@ from regmix.data.digits import Digits
 from regmix.data.folder import Folder
 from regmix.data.hub import Hub
 from regmix.data.images import ImageSet, Split
-from regmix.data.loader import Loader, batches
+from regmix.data.loader import Loader, batches, pick
 from regmix.data.splits import split_train
 from regmix.data.tiny_imagenet import TinyImagenet
 
@@ -34,6 +34,7 @@ __all__ = [
     "draw_views",
     "from_view",
     "load",
+    "pick",
     "split_train",
     "take",
     "to_view",

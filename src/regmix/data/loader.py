@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from regmix.data.augment import draw_views, take
@@ -98,6 +98,10 @@ def batches(images: ImageSet, batch_size: int, device: torch.device | str) -> It
     if batch_size < 1:
         raise UserError(f"the batch size must be at least 1, not {batch_size}")
     for first in range(0, len(images), batch_size):
-        x = _to_float(images.images[first : first + batch_size].to(device))
-        y = images.labels[first : first + batch_size].to(device)
-        yield Batch(x, y, torch.arange(first, first + len(x), device=device))
+        yield pick(images, torch.arange(first, min(first + batch_size, len(images))), device)
+
+
+def pick(images: ImageSet, index: Int64[Tensor, "chosen"], device: torch.device | str) -> Batch:
+    """The images at these positions, as they are; the others stay on the host."""
+    x = _to_float(images.images[index].to(device))
+    return Batch(x, images.labels[index].to(device), index.to(device))

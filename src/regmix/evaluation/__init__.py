@@ -1,6 +1,19 @@
 """Evaluation: which test examples survive which attack, and what follows from that."""
 
-from regmix.evaluation.battery import CLEAN, Examples, collect_examples, evaluate
+from regmix.evaluation.battery import CLEAN, Examples, Journal, World, collect_examples, evaluate, predict, survivors
 from regmix.evaluation.outcomes import Outcomes, wilson
+from regmix.evaluation.precision import screened
 
-__all__ = ["CLEAN", "Examples", "Outcomes", "collect_examples", "evaluate", "wilson"]
+__all__ = [
+    "CLEAN",
+    "Examples",
+    "Journal",
+    "Outcomes",
+    "World",
+    "collect_examples",
+    "evaluate",
+    "predict",
+    "screened",
+    "survivors",
+    "wilson",
+]

@@ -1,14 +1,16 @@
 """Runs attacks over a test set and keeps, per example, what survived."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
-from regmix.attacks import Attack, borrowed
+from regmix.attacks import Attack, borrowed, passes
 from regmix.evaluation.outcomes import Outcomes
+from regmix.evaluation.precision import screened
 from regmix.objectives import hard
 from regmix.threats import Threat
 from regmix.types import Batch, Images, Labels, Model, UserError
@@ -42,13 +44,13 @@ def evaluate(
     with borrowed(model):
         for batch in batches:
             x, y = batch.x, hard(batch.y)
-            correct = _predict(model, x, y) == y
+            correct = predict(model, x, y) == y
             columns = [correct]
             for attack in attacks.values():
                 survives = torch.zeros_like(correct)
                 if correct.any():
                     adversarial = perturb(model, attack, x[correct], y[correct], threat)
-                    survives[correct] = _predict(model, adversarial, y[correct]) == y[correct]
+                    survives[correct] = predict(model, adversarial, y[correct]) == y[correct]
                 columns.append(survives)
             rows.append(torch.stack(columns, 1).cpu())
             labels.append(y.cpu())
@@ -57,6 +59,71 @@ def evaluate(
     if not rows:
         raise UserError("there is no example to evaluate")
     return Outcomes((CLEAN, *attacks), torch.cat(labels), torch.cat(rows))
+
+
+class Journal(Protocol):
+    """Remembers which rows a stage has broken in which chunk, so that a killed evaluation goes on where it was."""
+
+    def find(self, stage: str, chunk: Sequence[int]) -> list[int] | None: ...
+    def add(self, stage: str, chunk: Sequence[int], broken: Sequence[int]) -> None: ...
+
+
+class World(Protocol):
+    """The processes that share an evaluation."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    def any(self, values: Bool[Tensor, "examples"]) -> Bool[Tensor, "examples"]: ...
+
+
+def survivors(
+    model: Model,
+    take: Callable[[Int[Tensor, "chosen"]], Batch],
+    alive: Bool[Tensor, "examples"],
+    attack: Attack,
+    threat: Threat,
+    *,
+    name: str,
+    batch_size: int,
+    screen: bool,
+    journal: Journal,
+    world: World,
+    on_work: Callable[[int], None],
+) -> Bool[Tensor, "examples"]:
+    """Which of the examples that are still alive survive an attack.
+
+    They are dealt into full chunks, the same ones whatever the number of processes, each of which takes every size-th.
+    What an attack brings back is not trusted: see `evaluate`.
+
+    Args:
+        take: gives a batch of the examples at these positions.
+        alive: which examples to attack, bool [N] on the host.
+        name: of the attack, in the journal.
+        screen: the attack may ask a bfloat16 copy of the model (an nn.Module); the model itself has the last word.
+        on_work: called after every chunk with the passes through the network that it may have taken.
+    """
+    broken = torch.zeros_like(alive)
+    asked = None if screen and isinstance(model, nn.Module) else model
+    with borrowed(model):
+        todo = alive.nonzero()[:, 0]
+        for first in range(world.rank * batch_size, len(todo), world.size * batch_size):
+            chunk = todo[first : first + batch_size]
+            rows = chunk.tolist()
+            fallen = journal.find(name, rows)
+            if fallen is None:
+                batch = take(chunk)
+                x, y = batch.x, hard(batch.y)
+                if asked is None:
+                    assert isinstance(model, nn.Module)
+                    asked = screened(model, x, y)
+                adversarial = perturb(asked, attack, x, y, threat)
+                fallen = chunk[(predict(model, adversarial, y) != y).cpu()].tolist()
+                journal.add(name, rows, fallen)
+            broken[fallen] = True
+            on_work(len(rows) * passes(attack))
+    return alive & ~world.any(broken)
 
 
 def perturb(model: Model, attack: Attack, x: Images, y: Labels, threat: Threat) -> Images:
@@ -68,12 +135,15 @@ def perturb(model: Model, attack: Attack, x: Images, y: Labels, threat: Threat) 
 
 
 @torch.no_grad()
-def _predict(model: Model, x: Images, y: Labels) -> Labels:
+def predict(model: Model, x: Images, y: Labels) -> Labels:
+    """The classes that the model sees in images that must lie in [0, 1]; y are the true ones, for checking."""
     if x.min() < 0 or x.max() > 1:
         raise UserError(f"images lie in [{float(x.min()):.3g}, {float(x.max()):.3g}]; they must lie in [0, 1]")
     logits = model(x)
     if int(y.min()) < 0 or int(y.max()) >= logits.shape[1]:
         raise UserError(f"labels reach {int(y.max())} but the model has {logits.shape[1]} classes")
+    if not logits.isfinite().all():
+        raise UserError("the model's logits are not finite; an accuracy would mean nothing")
     return logits.argmax(1)
 
 
@@ -93,6 +163,6 @@ def collect_examples(model: Model, batch: Batch, threat: Threat, attack: Attack)
     x, y = batch.x, hard(batch.y)
     with borrowed(model):
         adversarial = perturb(model, attack, x, y, threat)
-        before, after = _predict(model, x, y), _predict(model, adversarial, y)
+        before, after = predict(model, x, y), predict(model, adversarial, y)
     parts = (x, adversarial - x, y, before, after)
     return Examples(*(part.cpu() for part in parts))

@@ -4,8 +4,8 @@ import copy
 from collections.abc import Callable
 
 import torch
-from torch import nn
-from torch.fx.experimental.optimization import fuse
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from regmix.attacks.base import Screened
 from regmix.objectives import margin, precise
@@ -33,11 +33,25 @@ def screened(model: nn.Module, x: Images, y: Labels) -> Screened:
 
 
 def _folded(model: nn.Module) -> nn.Module | None:
+    """The model with every BatchNorm that follows a convolution folded into it; None if it cannot be traced."""
     try:
-        folded: nn.Module = fuse(model)
+        traced = fx.symbolic_trace(model)
     except Exception:  # whatever a model does that cannot be traced, it is used as it is
         return None
-    return folded
+    modules = dict(traced.named_modules())
+    for node in traced.graph.nodes:
+        before = node.args[0] if node.args else None
+        if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module":
+            continue
+        norm, convolution = modules[str(node.target)], modules[str(before.target)]
+        if isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d) and len(before.users) == 1:
+            parent, _, name = str(before.target).rpartition(".")
+            setattr(modules[parent], name, fuse_conv_bn_eval(convolution, norm))
+            modules[str(before.target)] = getattr(modules[parent], name)
+            node.replace_all_uses_with(before)
+            traced.graph.erase_node(node)
+    traced.recompile()
+    return traced
 
 
 def _in_bfloat16(model: nn.Module, device: str) -> Callable[[Images], Logits]:

@@ -1,11 +1,14 @@
 """Devices and precision: the only file that knows Lightning Fabric."""
 
 import logging
+import os
 import sys
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from regmix.types import UserError
 
@@ -37,6 +40,29 @@ def start(device: Device, precision: Precision) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+class Processes:
+    """The processes that torchrun started for one evaluation, or the single one there is; they meet over gloo."""
+
+    def __init__(self) -> None:
+        self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        if self.size > 1 and not dist.is_initialized():
+            dist.init_process_group("gloo")
+
+    def any(self, values: Tensor) -> Tensor:
+        """Element by element, whether it is true in any process; every process must call it."""
+        if self.size > 1:
+            found = values.to(torch.uint8)
+            dist.all_reduce(found, dist.ReduceOp.MAX)
+            values = found.bool()
+        return values
+
+    def close(self) -> None:
+        """Ends the group; without it gloo may abort when the interpreter ends."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def peak_memory(device: torch.device) -> int | None:

@@ -1,0 +1,86 @@
+"""The ascent under APGD, whose rows choose their own step size."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from regmix.attacks.base import Rows, fooled
+from regmix.threats import Threat
+from regmix.types import Images, Labels, Model, Objective, PerExample
+
+RHO, MOMENTUM = 0.75, 0.75
+
+
+class _State(NamedTuple):
+    """What a row takes along; every tensor has a row per example."""
+
+    x: Images
+    y: Labels
+    target: Tensor
+    delta: Images
+    before: Images
+    value: PerExample
+    gradient: Images
+    best: Images
+    best_value: PerExample
+    best_gradient: Images
+    size: Tensor
+    checked: PerExample
+    halved: Tensor
+    rises: PerExample
+
+
+def climb(
+    model: Model, x: Images, y: Labels, target: Tensor, threat: Threat, objective: Objective, steps: int,
+    start: Images, rows: Rows,
+) -> None:  # fmt: skip
+    """One run of APGD (see there) from `start`, over the rows of `x`, which are those that `rows` has left.
+
+    Rows that it breaks leave; the others are given the perturbation of the largest objective(logits, target).
+    """
+
+    def look(x: Images, y: Labels, target: Tensor, delta: Images) -> tuple[PerExample, Images, Tensor]:
+        images = (x + delta).requires_grad_()
+        with torch.enable_grad():
+            logits = model(images)
+            value = objective(logits, target)
+            (gradient,) = torch.autograd.grad(value.sum(), images)
+        return value.detach(), gradient, fooled(model, images.detach(), logits.detach(), y)
+
+    delta = threat.project(start, x)
+    value, gradient, out = look(x, y, target, delta)
+    s = _State(
+        x, y, target, delta, delta, value, gradient, delta, value, gradient, torch.full_like(value, 2 * threat.eps),
+        value, torch.ones_like(out), torch.zeros_like(value),
+    )  # fmt: skip
+    window, since = max(int(0.22 * steps), 1), 0
+    for step in range(steps):
+        s = _State(*rows.leave(out, s.delta, *s))
+        if not len(s.x):
+            return
+        share = MOMENTUM if step else 1.0
+        ahead = threat.project(s.delta + s.size.view(-1, 1, 1, 1) * threat.direction(s.gradient), s.x)
+        delta = threat.project(s.delta + share * (ahead - s.delta) + (1 - share) * (s.delta - s.before), s.x)
+        value, gradient, out = look(s.x, s.y, s.target, delta)
+        better = value > s.best_value
+        s = s._replace(
+            before=s.delta, delta=delta, value=value, gradient=gradient, rises=s.rises + (value > s.value),
+            best=_where(better, delta, s.best), best_gradient=_where(better, gradient, s.best_gradient),
+            best_value=torch.where(better, value, s.best_value),
+        )  # fmt: skip
+        since += 1
+        if since == window:
+            halve = ~out & ((s.rises <= RHO * window) | (~s.halved & (s.checked >= s.best_value)))
+            s = s._replace(
+                size=torch.where(halve, s.size / 2, s.size), delta=_where(halve, s.best, s.delta),
+                gradient=_where(halve, s.best_gradient, s.gradient), checked=s.best_value, halved=halve,
+                rises=torch.zeros_like(s.rises),
+            )  # fmt: skip
+            window, since = max(window - max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)), 0
+    s = _State(*rows.leave(out, s.delta, *s))
+    rows.delta[rows.left] = s.best
+
+
+def _where(rows: Tensor, one: Images, other: Images) -> Images:
+    return torch.where(rows.view(-1, 1, 1, 1), one, other)

@@ -1,0 +1,96 @@
+"""What Square begins with and what it tries: squares of +-eps under L-inf, pointed shapes under L2."""
+
+import torch
+from torch import Generator, Tensor
+
+from regmix.threats import Threat
+from regmix.types import Images
+
+
+def _signs(shape: tuple[int, ...], like: Tensor, generator: Generator) -> Tensor:
+    return torch.randint(2, shape, generator=generator, device=like.device).to(like.dtype) * 2 - 1
+
+
+def _places(like: Images, side: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """A random window of side x side per row: the indices of its rows [B, side, 1] and columns [B, 1, side]."""
+    b, _, h, w = like.shape
+    ends = torch.tensor([[h - side + 1], [w - side + 1]], device=like.device)
+    top, left = (torch.rand(2, b, generator=generator, device=like.device) * ends).long()
+    reach = torch.arange(side, device=like.device)
+    return (top[:, None] + reach)[:, :, None], (left[:, None] + reach)[:, None, :]
+
+
+def stripes(x: Images, threat: Threat, generator: Generator) -> Images:
+    """Columns of +-eps, of their own sign in every channel."""
+    b, c, h, w = x.shape
+    return (threat.eps * _signs((b, c, 1, w), x, generator)).expand(b, c, h, w)
+
+
+def propose_linf(x: Images, delta: Images, threat: Threat, side: int, generator: Generator) -> Images:
+    """delta with a square of +-eps, of its own sign in every channel."""
+    b, c, h, w = x.shape
+    side = max(1, min(side, h, w))
+    lines, columns = _places(x, side, generator)
+    trial = delta.clone()
+    each = torch.arange(b, device=x.device)[:, None, None]
+    # advanced indices around a slice put the channels last
+    trial[each, :, lines, columns] = threat.eps * _signs((b, 1, 1, c), x, generator)
+    return trial
+
+
+def _pointed(side: int, like: Images) -> Tensor:
+    """Two mountains side by side, one up and one down, of Euclidean length 1: [side, side]."""
+
+    def mountain(height: int, width: int) -> Tensor:
+        shape = torch.zeros(height, width)
+        line, column = height // 2, width // 2
+        for ring in range(max(height // 2 + 1, width // 2 + 1)):
+            reach = 2 * ring + 1
+            window = shape[max(line, 0) : line + reach, max(column, 0) : column + reach]
+            window += 1 / (ring + 1) ** 2
+            line, column = line - 1, column - 1
+        shape /= shape.norm()
+        return shape
+
+    half = side // 2
+    shape = torch.cat([mountain(half, side), -mountain(side - half, side)])
+    shape /= shape.norm()
+    return shape.to(like)
+
+
+def _shapes(x: Images, side: int, generator: Generator) -> Tensor:
+    """A pointed shape per row and channel, up or down, lying or standing: [B, C, side, side]."""
+    b, c = x.shape[:2]
+    shape = _pointed(side, x)
+    standing = torch.rand(b, 1, 1, 1, generator=generator, device=x.device) < 0.5
+    return torch.where(standing, shape.T, shape) * _signs((b, c, 1, 1), x, generator)
+
+
+def grid_l2(x: Images, threat: Threat, generator: Generator) -> Images:
+    """5 x 5 pointed shapes, together of length eps."""
+    h, w = x.shape[2:]
+    side = max(h // 5, 2)
+    delta = torch.zeros_like(x)
+    for top in range((h - h // side * side) // 2, h - side + 1, side):
+        for left in range((w - w // side * side) // 2, w - side + 1, side):
+            delta[:, :, top : top + side, left : left + side] = _shapes(x, side, generator)
+    return threat.eps * threat.direction(delta)
+
+
+def propose_l2(x: Images, delta: Images, threat: Threat, side: int, generator: Generator) -> Images:
+    """delta with one square emptied, and its mass and what is left to eps put into a pointed shape in another."""
+    b, c, h, w = x.shape
+    side = min(max(side, 3) | 1, h, w)
+    each = torch.arange(b, device=x.device)[:, None, None]
+    first, second = ((each, slice(None), *_places(x, side, generator)) for _ in range(2))
+    covered = torch.zeros_like(delta, dtype=torch.bool)
+    covered[first] = covered[second] = True
+    free = (threat.eps**2 - threat.norm(delta) ** 2).clamp_min(0)
+    mass = (free.view(-1, 1) / c + (delta * covered).square().sum((2, 3))).sqrt()
+    old = delta[first].movedim(3, 1)
+    shape = old / old.flatten(2).norm(dim=2).clamp_min(1e-12)[:, :, None, None] + _shapes(x, side, generator)
+    shape = shape * (mass / shape.flatten(2).norm(dim=2).clamp_min(1e-12))[:, :, None, None]
+    trial = delta.clone()
+    trial[second] = 0
+    trial[first] = shape.movedim(1, 3)
+    return threat.eps * threat.direction(trial)

@@ -1,0 +1,173 @@
+"""Attacks on what is still alive: chunks, what is remembered, and processes that share the work."""
+
+import torch
+from torch import Tensor, nn
+
+from regmix.attacks import Apgd, Fgsm, Screened
+from regmix.evaluation import screened, survivors
+from regmix.evaluation.precision import _folded
+from regmix.models import PreActResNet, ResNet, SmallCnn, build
+from regmix.threats import Linf
+from regmix.types import Batch
+
+COUNT = 23
+
+
+class Alone:
+    rank, size = 0, 1
+
+    def any(self, values: Tensor) -> Tensor:
+        return values
+
+
+class OneOf:
+    """Process `rank` of `size`, whose colleagues have found `others`."""
+
+    def __init__(self, rank: int, size: int, others: Tensor) -> None:
+        self.rank, self.size, self.others = rank, size, others
+
+    def any(self, values: Tensor) -> Tensor:
+        self.mine = values
+        return values | self.others
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+        self.added: list[tuple[int, ...]] = []
+
+    def find(self, stage, chunk):
+        return self.known.get((stage, tuple(chunk)))
+
+    def add(self, stage, chunk, broken):
+        self.known[stage, tuple(chunk)] = list(broken)
+        self.added.append(tuple(chunk))
+
+
+def a_case() -> tuple[nn.Module, Tensor, Tensor]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 12), nn.Tanh(), nn.Linear(12, 4))
+    x = torch.rand(COUNT, 3, 4, 4)
+    with torch.no_grad():
+        return model, x, model(x).argmax(1)
+
+
+def attack(alive, attack=None, *, eps=0.05, batch_size=5, screen=False, journal=None, world=None, work=None):
+    model, x, y = a_case()
+    return survivors(
+        model, lambda index: Batch(x[index], y[index]), alive, attack or Fgsm(), Linf(eps), name="fgsm",
+        batch_size=batch_size, screen=screen, journal=journal or Notes(), world=world or Alone(),
+        on_work=(work if work is not None else []).append,
+    )  # fmt: skip
+
+
+def expected(eps: float = 0.05) -> Tensor:
+    model, x, y = a_case()
+    delta = Fgsm()(model, x, y, Linf(eps))
+    with torch.no_grad():
+        return model((x + delta).clamp(0, 1)).argmax(1) == y
+
+
+def test_survivors_are_those_the_attack_does_not_break_and_the_dead_stay_dead() -> None:
+    everyone = torch.ones(COUNT, dtype=torch.bool)
+    assert 0 < expected().sum() < COUNT
+    assert torch.equal(attack(everyone), expected())
+    some = torch.arange(COUNT) % 3 > 0
+    assert torch.equal(attack(some), expected() & some)
+    assert everyone.all(), "what was given is not changed"
+    assert not attack(torch.zeros(COUNT, dtype=torch.bool)).any()
+
+
+def test_only_the_living_are_attacked_in_full_chunks() -> None:
+    alive, notes, work = torch.arange(COUNT) % 2 == 0, Notes(), []
+    attack(alive, journal=notes, work=work)
+    assert [len(chunk) for chunk in notes.added] == [5, 5, 2]
+    assert sorted(row for chunk in notes.added for row in chunk) == list(range(0, COUNT, 2))
+    assert work == [15, 15, 6]
+
+
+def test_what_is_remembered_is_not_attacked_again() -> None:
+    alive, notes = torch.ones(COUNT, dtype=torch.bool), Notes()
+    whole = attack(alive, journal=notes)
+    for chunk in notes.added[1::2]:
+        del notes.known["fgsm", chunk]
+    missing, notes.added = notes.added[1::2], []
+    assert torch.equal(attack(alive, journal=notes), whole)
+    assert notes.added == missing
+
+
+def test_processes_share_the_chunks_and_agree_with_one() -> None:
+    alive = torch.ones(COUNT, dtype=torch.bool)
+    whole = Notes()
+    one = attack(alive, journal=whole)
+    chunks, found = [], []
+    for rank in range(3):
+        notes, world = Notes(), OneOf(rank, 3, torch.zeros(COUNT, dtype=torch.bool))
+        attack(alive, journal=notes, world=world)
+        chunks.append(notes.added)
+        found.append(world.mine)
+    assert sorted(chunk for added in chunks for chunk in added) == sorted(whole.added)
+    assert torch.equal(alive & ~torch.stack(found).any(0), one)
+    assert torch.equal(attack(alive, world=OneOf(0, 3, found[1] | found[2])), one)
+
+
+def test_a_screen_never_decides_what_is_broken() -> None:
+    """An attack that finds nothing but what fools the rough copy breaks nothing."""
+    alive = torch.ones(COUNT, dtype=torch.bool)
+
+    class Boasts:
+        def __call__(self, model, x, y, threat):
+            assert isinstance(model, Screened)
+            model.rough = lambda images: torch.zeros(len(images), 4)
+            return torch.zeros_like(x)
+
+    assert attack(alive, Boasts(), screen=True).all()
+
+
+def test_screened_and_exact_attacks_agree() -> None:
+    alive = torch.ones(COUNT, dtype=torch.bool)
+    rough = attack(alive, Apgd(steps=40), eps=0.05, screen=True)
+    exact = attack(alive, Apgd(steps=40), eps=0.05)
+    assert 0 < exact.sum() < COUNT
+    assert (rough != exact).sum() <= 1
+
+
+def test_batchnorm_is_folded_exactly_and_the_model_is_left_alone() -> None:
+    for config, shape in ((ResNet(width=8), (4, 3, 32, 32)), (PreActResNet(width=8), (4, 3, 32, 32)),
+                          (SmallCnn(width=8), (4, 1, 8, 8))):  # fmt: skip
+        torch.manual_seed(0)
+        model = build(config, 10, channels=shape[1]).eval()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2)
+        x, y = torch.rand(shape), torch.zeros(4, dtype=torch.long)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        with torch.no_grad():
+            logits = model(x)
+            screen = screened(model, x, y)
+            assert (screen(x) - logits).abs().max() < 0.05 * logits.abs().max()
+            assert torch.equal(screen.exact(x), logits)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        assert 0 < screen.slack < 0.1 * logits.abs().max()
+        import copy
+
+        folded = _folded(copy.deepcopy(model))
+        with torch.no_grad():
+            torch.testing.assert_close(folded(x), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_that_cannot_be_traced_is_used_as_it_is() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.norm(self.convolution(x))
+            return h.mean((2, 3)) if h.sum() > 0 else h.amax((2, 3))
+
+    model, x = Branches().eval(), torch.rand(2, 3, 8, 8)
+    assert _folded(model) is None
+    with torch.no_grad():
+        assert (screened(model, x, torch.zeros(2, dtype=torch.long))(x) - model(x)).abs().max() < 0.05

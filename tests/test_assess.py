@@ -1,0 +1,122 @@
+"""`regmix evaluate`: survives kills, shares its work, and draws from other runs."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from regmix.cli import main
+from regmix.runs import BatteryJournal
+
+TINY = "--train-examples 100 --validation 50 --epochs 3 --model.width 4"
+ATTACKS = "fgsm,apgd-ce,fab-t,pgd-5x2"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(f"train digits-regmix {TINY} --averaging none --out {path}".split()) == 0
+    return path
+
+
+def evaluate(path: Path, *more: str, attacks: str = ATTACKS) -> int:
+    words = f"evaluate {path} --attacks {attacks} --examples 50 --batch-size 8 --eps 0.1,0.2 --checkpoint last"
+    return main([*words.split(), *more])
+
+
+def table(path: Path) -> list[list[str]]:
+    with (path / "outcomes-last.csv").open() as file:
+        return list(csv.reader(file))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.9])
+def test_a_killed_evaluation_goes_on_where_it_was(run, tmp_path, monkeypatch, share) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for copy in (whole, broken):
+        shutil.copytree(run, copy)
+    added = []
+    real = BatteryJournal.add
+
+    def counts(self, *words):
+        real(self, *words)
+        added.append(words[:2])
+
+    monkeypatch.setattr(BatteryJournal, "add", counts)
+    assert evaluate(whole) == 0
+    all_of_it, added[:] = list(added), []
+
+    def kills(self, *words):
+        if len(added) == int(share * len(all_of_it)):
+            # what a kill in the middle of a write leaves behind
+            with self._path.open("a") as file:
+                file.write('{"key": "' + self._key)
+            raise KeyboardInterrupt
+        counts(self, *words)
+
+    monkeypatch.setattr(BatteryJournal, "add", kills)
+    assert evaluate(broken) == 130
+    assert not (broken / "outcomes-last.csv").exists()
+    monkeypatch.setattr(BatteryJournal, "add", counts)
+    assert evaluate(broken) == 0
+    assert added == all_of_it, "no chunk twice"
+    assert table(broken) == table(whole)
+    assert not list(broken.glob("battery-*"))
+
+
+def test_notes_of_other_settings_do_not_count(run, tmp_path, monkeypatch) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(run, path)
+    monkeypatch.setattr(BatteryJournal, "add", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert evaluate(path) == 130
+    monkeypatch.undo()
+    lines = {"key": "another", "stage": "fgsm@0.1/fgsm", "chunk": list(range(8)), "broken": list(range(8))}
+    (path / "battery-last-0.jsonl").write_text(json.dumps(lines) + "\nnonsense\n")
+    assert evaluate(path, attacks="fgsm") == 0
+    clean = shutil.copytree(run, tmp_path / "clean")
+    assert evaluate(clean, attacks="fgsm") == 0
+    assert table(path) == table(clean)
+
+
+def test_autoattack_tells_its_stages_and_is_no_better_than_any_of_them(run, tmp_path, monkeypatch) -> None:
+    from regmix import attacks
+
+    short = attacks.Ensemble(
+        (("apgd-ce", attacks.Apgd(steps=10)), ("fab-t", attacks.Fab(steps=10)), ("square", attacks.Square(20)))
+    )
+    monkeypatch.setitem(attacks.FIXED, "autoattack", short)
+    path = shutil.copytree(run, tmp_path / "run")
+    assert evaluate(path, attacks="apgd-ce,autoattack") == 0
+    column = json.loads((path / "result.json").read_text())["evaluations"]["last"]["columns"]["autoattack@0.1"]
+    accuracies = [stage["accuracy"] for stage in column["stages"]]
+    assert [stage["attack"] for stage in column["stages"]] == ["apgd-ce", "fab-t", "square"]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert column["accuracy"] == accuracies[-1]
+
+
+def test_transfer_takes_the_examples_of_another_run(run, tmp_path) -> None:
+    path = shutil.copytree(run, tmp_path / "run")
+    assert evaluate(path, attacks=f"transfer:{run}") == 0
+    columns = json.loads((path / "result.json").read_text())["evaluations"]["last"]["columns"]
+    assert set(columns) == {"clean", "transfer:tiny@0.1", "transfer:tiny@0.2"}
+    # from itself, it is a white-box attack
+    assert columns["transfer:tiny@0.2"]["accuracy"] < columns["clean"]["accuracy"]
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(run, tmp_path) -> None:
+    one, two = (shutil.copytree(run, tmp_path / name) for name in ("one", "two"))
+    assert evaluate(one) == 0
+    words = f"evaluate {two} --attacks {ATTACKS} --examples 50 --batch-size 8 --eps 0.1,0.2 --checkpoint last"
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611",
+         "-m", "regmix", *words.split()],
+        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert table(two) == table(one)
+    assert not list(two.glob("battery-*"))
