@@ -6,6 +6,7 @@ from torch import nn
 
 from regmix.attacks import Eot, Screened, borrowed
 from regmix.attacks.base import Rows, fooled
+from regmix.objectives import margin
 
 
 def a_model() -> nn.Sequential:
@@ -61,7 +62,7 @@ def test_rows_leave_with_what_broke_them() -> None:
 
 def test_without_a_screen_the_logits_decide_and_a_tie_is_broken() -> None:
     logits, y = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, torch.nan]]), torch.tensor([0, 0, 0, 0])
-    assert fooled(lambda z: z, torch.zeros(4, 1, 1, 1), logits, y).tolist() == [False, True, True, True]
+    assert fooled(lambda z: z, torch.zeros(4, 1, 1, 1), margin(logits, y), y).tolist() == [False, True, True, True]
 
 
 def test_with_a_screen_only_the_exact_model_decides_and_only_near_the_boundary() -> None:
@@ -74,7 +75,8 @@ def test_with_a_screen_only_the_exact_model_decides_and_only_near_the_boundary()
         return exact[images[:, 0, 0, 0].long()]
 
     model, rows = Screened(lambda images: rough, truth, slack=0.5), torch.arange(4.0)[:, None, None, None]
-    wrong = fooled(model, rows, model(rows), torch.zeros(4, dtype=torch.long))
+    y = torch.zeros(4, dtype=torch.long)
+    wrong = fooled(model, rows, margin(model(rows), y), y)
     assert wrong.tolist() == [False, True, True, False]
     assert asked == [0, 1, 2]
 

@@ -1,11 +1,10 @@
 """APGD: projected gradient ascent that chooses its own step size."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from regmix.attacks.auto_step import climb
 from regmix.attacks.base import Rows, borrowed, likeliest_wrong
@@ -37,6 +36,8 @@ class Apgd:
     target). A model with C classes has C - 1."""
     steps: int = 100
     restarts: int = 1
+    together: int = 0
+    """Pairs of an image and a target that may be attacked at once; 0 means as many as there are images."""
     seed: int = 0
     """Seeds the starts."""
 
@@ -46,21 +47,31 @@ class Apgd:
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         generator = torch.Generator(x.device).manual_seed(self.seed)
-        rows = Rows(x)
+        rows, together = Rows(x), self.together or len(x)
         with borrowed(model):
-            for objective, target in self._goals(model, x, y):
-                left = rows.left
-                if len(left):
-                    draw = threat.uniform(x, generator)[left]
-                    start = draw * (threat.eps / threat.norm(draw).clamp_min(1e-12)).view(-1, 1, 1, 1)
-                    climb(model, x[left], y[left], target[left], threat, objective, self.steps, start, rows)
+            for _ in range(self.restarts):
+                if not self.targets:
+                    self._run(model, x, y, rows.left, None, threat, generator, rows)
+                    continue
+                for pairs, wrong in rows.pairs(likeliest_wrong(model, x, y, self.targets), together):
+                    self._run(model, x, y, pairs, wrong, threat, generator, rows)
         return rows.delta
 
-    def _goals(self, model: Model, x: Images, y: Labels) -> Iterator[tuple[Objective, Tensor]]:
-        for _ in range(self.restarts):
-            if not self.targets:
-                yield (cross_entropy if self.loss == "ce" else dlr), y
-        if self.targets:
-            for wrong in likeliest_wrong(model, x, y, self.targets).unbind(1):
-                for _ in range(self.restarts):
-                    yield targeted_dlr, torch.stack([y, wrong], 1)
+    def _run(
+        self, model: Model, x: Images, y: Labels, pairs: Tensor, wrong: Tensor | None, threat: Threat,
+        generator: Generator, rows: Rows,
+    ) -> None:  # fmt: skip
+        if not len(pairs):
+            return
+        images, labels = x[pairs], y[pairs]
+        draw = threat.uniform(images, generator)
+        start = draw * (threat.eps / threat.norm(draw).clamp_min(1e-12)).view(-1, 1, 1, 1)
+        objective: Objective = cross_entropy if self.loss == "ce" else dlr
+        target = labels
+        if wrong is not None:
+            objective, target = targeted_dlr, torch.stack([labels, wrong], 1)
+        climbers = Rows(images)
+        climb(model, images, labels, target, threat, objective, self.steps, start, climbers)
+        broken = torch.ones_like(labels, dtype=torch.bool)
+        broken[climbers.left] = False
+        rows.settle(pairs, broken, climbers.delta)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from regmix.attacks.base import Rows, fooled
+from regmix.objectives import margin
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model, Objective, PerExample
 
@@ -46,7 +47,7 @@ def climb(
             logits = model(images)
             value = objective(logits, target)
             (gradient,) = torch.autograd.grad(value.sum(), images)
-        return value.detach(), gradient, fooled(model, images.detach(), logits.detach(), y)
+        return value.detach(), gradient, fooled(model, images.detach(), margin(logits.detach(), y), y)
 
     delta = threat.project(start, x)
     value, gradient, out = look(x, y, target, delta)

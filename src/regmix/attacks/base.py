@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from regmix.objectives import margin
 from regmix.threats import Threat
-from regmix.types import Images, Labels, Logits, Model
+from regmix.types import Images, Labels, Logits, Model, PerExample
 
 
 class Attack(Protocol):
@@ -65,14 +65,13 @@ class Screened:
 
 
 @torch.no_grad()
-def fooled(model: Model, images: Images, logits: Logits, y: Labels) -> Bool[Tensor, "batch"]:
-    """Which images are misclassified, given the model's logits of them; a tie and NaN count as misclassified."""
+def fooled(model: Model, images: Images, lead: PerExample, y: Labels) -> Bool[Tensor, "batch"]:
+    """Which images are misclassified, given their margin; a tie and NaN count as misclassified."""
     if not isinstance(model, Screened):
-        return ~(margin(logits, y) < 0)
-    suspects = (~(margin(logits, y) < -model.slack)).nonzero()[:, 0]
-    wrong = torch.zeros_like(y, dtype=torch.bool)
-    if len(suspects):
-        wrong[suspects] = ~(margin(model.exact(images[suspects]), y[suspects]) < 0)
+        return ~(lead < 0)
+    wrong = ~(lead < -model.slack)
+    if wrong.any():
+        wrong[wrong.clone()] = ~(margin(model.exact(images[wrong]), y[wrong]) < 0)
     return wrong
 
 
@@ -90,6 +89,26 @@ class Rows:
         self.delta[self.left[out]] = delta[out]
         self.left = self.left[~out]
         return tuple(values[~out] for values in state)
+
+    def pairs(self, wrong: Int[Tensor, "batch targets"], together: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """(row, target) pairs of the rows that are left: those with the first target, then the other targets.
+
+        As many of the others at once as make `together` pairs: most rows that fall at all fall for the first.
+        """
+        column = 0
+        while column < wrong.shape[1] and len(self.left):
+            count = max(1, together // len(self.left)) if column else 1
+            block = wrong[self.left, column : column + count]
+            yield self.left.repeat_interleave(block.shape[1]), block.flatten()
+            column += count
+
+    def settle(self, pairs: Tensor, broken: Bool[Tensor, "pairs"], delta: Images) -> None:
+        """Writes down the perturbations of pairs of these rows; rows with a broken pair leave with its perturbation."""
+        self.delta[pairs] = delta
+        # The last one written stays: the one with the likeliest target.
+        for pair in broken.nonzero()[:, 0].flip(0).tolist():
+            self.delta[pairs[pair]] = delta[pair]
+        self.left = self.left[~torch.isin(self.left, pairs[broken])]
 
 
 @torch.no_grad()

@@ -89,7 +89,7 @@ class CwL2:
                 loss = square + c * (-margin(logits, y)).clamp_min(0)
                 (u.grad,) = torch.autograd.grad(loss.sum(), u)
             adam.step()
-            wrong = fooled(model, images.detach(), logits.detach(), y)
+            wrong = fooled(model, images.detach(), margin(logits.detach(), y), y)
             length = threat.norm(images.detach() - x)
             shorter = wrong & (length < shortest)
             shortest[shorter], best[shorter] = length[shorter], (images.detach() - x)[shorter]

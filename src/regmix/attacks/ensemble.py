@@ -8,6 +8,7 @@ from regmix.attacks.apgd import Apgd
 from regmix.attacks.base import Attack, Rows, borrowed, fooled, passes
 from regmix.attacks.fab import Fab
 from regmix.attacks.square import Square
+from regmix.objectives import margin
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model
 
@@ -31,7 +32,8 @@ class Ensemble:
                 break
             delta = attack(model, images, labels, threat)
             with borrowed(model), torch.no_grad():
-                rows.leave(fooled(model, images + delta, model(images + delta), labels), delta)
+                lead = margin(model(images + delta), labels)
+                rows.leave(fooled(model, images + delta, lead, labels), delta)
         return rows.delta
 
 

@@ -32,24 +32,24 @@ class Fab:
     targets: int = 9
     """How many wrong classes to aim at, from the likeliest on; a model with C classes has C - 1."""
     steps: int = 100
+    together: int = 0
+    """Pairs of an image and a target that may be attacked at once; 0 means as many as there are images."""
 
     @property
     def passes(self) -> int:
         return 4 * self.steps * self.targets
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
-        rows = Rows(x)
+        rows, together = Rows(x), self.together or len(x)
         with borrowed(model):
-            for targets in likeliest_wrong(model, x, y, self.targets).unbind(1):
-                images, labels, wrong = x[rows.left], y[rows.left], targets[rows.left]
-                if not len(images):
-                    break
+            for pairs, wrong in rows.pairs(likeliest_wrong(model, x, y, self.targets), together):
+                images, labels = x[pairs], y[pairs]
                 delta, nearest = _walk(model, images, labels, wrong, threat, self.steps)
                 again = (nearest > threat.eps) & (nearest <= CLOSE * threat.eps)
                 if isinstance(model, Screened) and again.any():
                     exact = _walk(model.exact, images[again], labels[again], wrong[again], threat, self.steps)
                     delta[again], nearest[again] = exact
-                rows.leave(nearest <= threat.eps, delta)
+                rows.settle(pairs, nearest <= threat.eps, delta)
         return rows.delta
 
 
@@ -69,17 +69,19 @@ def _walk(model: Model, x: Images, y: Labels, wrong: Labels, threat: Threat, ste
         at, value = at.detach(), value.detach()
         # The plane is {z : w (z - at) + value = 0}.
         from_clean = value + (w * (x - at)).flatten(1).sum(1)
-        near, far = to_plane(at, w, -value, threat), to_plane(x, w, -from_clean, threat)
+        gaps = torch.cat([-value, -from_clean])
+        near, far = to_plane(torch.cat([at, x]), torch.cat([w, w]), gaps, threat).chunk(2)
         near_length, far_length = threat.norm(near).clamp_min(1e-8), threat.norm(far).clamp_min(1e-8)
         pull = (near_length / (near_length + far_length)).clamp_max(PULL).view(-1, 1, 1, 1)
         at = ((1 - pull) * (at + OVERSHOOT * near) + pull * (x + OVERSHOOT * far)).clamp(0, 1)
         with torch.no_grad():
             logits = model(at)
         distance = threat.norm(at - x)
-        crossed = margin(logits, y) >= 0
+        lead = margin(logits, y)
+        crossed = ~(lead < 0)
         out = crossed & (distance <= threat.eps)
         if isinstance(model, Screened) and out.any():
-            out[out.clone()] = fooled(model, at[out], logits[out], y[out])
+            out[out.clone()] = fooled(model, at[out], lead[out], y[out])
         beyond = crossed & (distance > threat.eps)
         nearest[rows.left] = torch.where(beyond | out, torch.minimum(nearest[rows.left], distance), nearest[rows.left])
         back = torch.where(crossed.view(-1, 1, 1, 1), x + BACK * (at - x), at)
@@ -100,15 +102,17 @@ def to_plane(x: Images, w: Images, gap: PerExample, threat: Threat) -> Images:
     towards = w.sign() * gap.sign()[:, None]
     room = torch.where(towards > 0, 1 - x, x)
     weight, gap = w.abs(), gap.abs()
-    unit = weight if isinstance(threat, L2) else torch.ones_like(weight)
+    # In units of the gap that it closes: how far element i can go, and how fast it goes.
+    reach = weight * room
+    speed = weight.square() if isinstance(threat, L2) else weight
     s = torch.zeros_like(gap)
     for _ in range(20):
-        free = s[:, None] * unit < room
-        missing = gap - (weight * torch.where(free, s[:, None] * unit, room)).sum(1)
-        slope = (weight * unit * free).sum(1)
-        step = torch.where(slope > 0, missing / slope, 0)
-        s = s + step.clamp_min(0)
+        closed = torch.minimum(s[:, None] * speed, reach)
+        slope = torch.where(closed < reach, speed, 0).sum(1)
+        step = torch.where(slope > 0, (gap - closed.sum(1)) / slope, 0).clamp_min(0)
+        s = s + step
         if (step <= 1e-6 * s).all():
             break
     s = torch.where(slope > 0, s, float("inf"))
-    return (towards * torch.minimum(s[:, None] * unit.clamp_min(1e-30), room)).view(shape)
+    way = s[:, None] * (weight if isinstance(threat, L2) else torch.ones_like(weight))
+    return (towards * torch.minimum(way.nan_to_num(0, float("inf")), room)).view(shape)

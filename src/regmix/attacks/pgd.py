@@ -6,6 +6,7 @@ import torch
 
 from regmix.attacks.ascent import ascend
 from regmix.attacks.base import Rows, borrowed, fooled
+from regmix.objectives import margin
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model
 
@@ -43,7 +44,7 @@ class Pgd:
                     rows.delta[rows.left] = delta
                     break
                 with torch.no_grad():
-                    rows.leave(fooled(model, images + delta, model(images + delta), labels), delta)
+                    rows.leave(fooled(model, images + delta, margin(model(images + delta), labels), labels), delta)
                 if not len(rows.left):
                     break
         return rows.delta

@@ -44,20 +44,19 @@ class Square:
         begin, propose = (grid_l2, propose_l2) if isinstance(threat, L2) else (stripes, propose_linf)
         rows = Rows(x)
         with borrowed(model):
-            delta = threat.project(begin(x, threat, generator), x)
-            logits = model(x + delta)
-            value, out = margin(logits, y), fooled(model, x + delta, logits, y)
+            images = x + threat.project(begin(x, threat, generator), x)
+            value = margin(model(images), y)
+            out = fooled(model, images, value, y)
             for query in range(1, self.queries):
-                x, y, delta, value = rows.leave(out, delta, x, y, delta, value)
+                x, y, images, value = rows.leave(out, images - x, x, y, images, value)
                 if not len(x):
                     return rows.delta
                 area = self.share / 2 ** sum(query - 1 > halving for halving in HALVINGS) * x.shape[2] * x.shape[3]
-                trial = threat.project(propose(x, delta, threat, round(math.sqrt(area)), generator), x)
-                logits = model(x + trial)
-                new, out = margin(logits, y), fooled(model, x + trial, logits, y)
-                better = (new > value) | out
-                delta = torch.where(better.view(-1, 1, 1, 1), trial, delta)
-                value = torch.maximum(new, value)
-            rows.leave(out, delta)
-        rows.delta[rows.left] = delta[~out]
+                trial = propose(x, images, threat, round(math.sqrt(area)), generator)
+                new = margin(model(trial), y)
+                better = new > value
+                out = fooled(model, trial, torch.where(better, new, float("-inf")), y)
+                images[better], value[better] = trial[better], new[better]
+            rows.leave(out, images - x)
+        rows.delta[rows.left] = (images - x)[~out]
         return rows.delta

@@ -26,15 +26,16 @@ def stripes(x: Images, threat: Threat, generator: Generator) -> Images:
     return (threat.eps * _signs((b, c, 1, w), x, generator)).expand(b, c, h, w)
 
 
-def propose_linf(x: Images, delta: Images, threat: Threat, side: int, generator: Generator) -> Images:
-    """delta with a square of +-eps, of its own sign in every channel."""
+def propose_linf(x: Images, images: Images, threat: Threat, side: int, generator: Generator) -> Images:
+    """The images with a square of x +- eps, of its own sign in every channel."""
     b, c, h, w = x.shape
     side = max(1, min(side, h, w))
     lines, columns = _places(x, side, generator)
-    trial = delta.clone()
+    trial = images.clone()
     each = torch.arange(b, device=x.device)[:, None, None]
     # advanced indices around a slice put the channels last
-    trial[each, :, lines, columns] = threat.eps * _signs((b, 1, 1, c), x, generator)
+    square = x[each, :, lines, columns] + threat.eps * _signs((b, 1, 1, c), x, generator)
+    trial[each, :, lines, columns] = square.clamp_(0, 1)
     return trial
 
 
@@ -77,9 +78,11 @@ def grid_l2(x: Images, threat: Threat, generator: Generator) -> Images:
     return threat.eps * threat.direction(delta)
 
 
-def propose_l2(x: Images, delta: Images, threat: Threat, side: int, generator: Generator) -> Images:
-    """delta with one square emptied, and its mass and what is left to eps put into a pointed shape in another."""
+def propose_l2(x: Images, images: Images, threat: Threat, side: int, generator: Generator) -> Images:
+    """The images with one square of their perturbation emptied, and its mass and what is left to eps put into a
+    pointed shape in another."""
     b, c, h, w = x.shape
+    delta = images - x
     side = min(max(side, 3) | 1, h, w)
     each = torch.arange(b, device=x.device)[:, None, None]
     first, second = ((each, slice(None), *_places(x, side, generator)) for _ in range(2))
@@ -93,4 +96,4 @@ def propose_l2(x: Images, delta: Images, threat: Threat, side: int, generator: G
     trial = delta.clone()
     trial[second] = 0
     trial[first] = shape.movedim(1, 3)
-    return threat.eps * threat.direction(trial)
+    return x + threat.project(threat.eps * threat.direction(trial), x)

@@ -1,14 +1,14 @@
 """Runs attacks over a test set and keeps, per example, what survived."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from regmix.attacks import Attack, borrowed, passes
+from regmix.attacks import Apgd, Attack, Fab, borrowed, passes
 from regmix.evaluation.outcomes import Outcomes
 from regmix.evaluation.precision import screened
 from regmix.objectives import hard
@@ -104,6 +104,8 @@ def survivors(
         screen: the attack may ask a bfloat16 copy of the model (an nn.Module); the model itself has the last word.
         on_work: called after every chunk with the passes through the network that it may have taken.
     """
+    if isinstance(attack, Apgd | Fab):
+        attack = replace(attack, together=batch_size)
     broken = torch.zeros_like(alive)
     asked = None if screen and isinstance(model, nn.Module) else model
     with borrowed(model):
