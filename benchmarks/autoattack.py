@@ -1,6 +1,6 @@
 """Our `autoattack` beside pyautoattack's standard version: verdicts per example, and time per attack, in one process.
 
-python benchmarks/autoattack.py RUN --examples 200 [--checkpoint last] [--width W: random weights' full-width model]
+python benchmarks/autoattack.py RUN --examples 200 [--checkpoint last] [--threads 2]
 
 Both get the same images, model, batch size and threads, attack by attack, in turn. For ours the time inside the
 network (its forward passes, and backward passes by autograd) is taken as well; the rest is overhead.
@@ -94,7 +94,11 @@ def main() -> None:
         real_forward, model.forward = model.forward, inside(model.forward)
         began = time.perf_counter()
         real_screened = precision.Screened
-        precision.Screened = lambda rough, exact, slack, inside=inside, real=real_screened: real(inside(rough), exact, slack)
+
+        def timed_screen(rough, exact, slack, inside=inside, real=real_screened):
+            return real(inside(rough), exact, slack)
+
+        precision.Screened = timed_screen
         left = survivors(
             model, lambda index: pick(test, index, "cpu"), alive["ours"], attack, threat, name=stage,
             batch_size=flags.batch_size, screen=True, journal=Nothing(), world=Nothing(), on_work=lambda _: None,
@@ -104,7 +108,8 @@ def main() -> None:
         del model.forward
         assert real_forward is not None
         total["ours"] += seconds
-        line = f"{stage:8s} ours {int(left.sum()):4d} {seconds:8.1f} s (overhead {100 * (1 - inside.seconds / seconds):.0f}%)"
+        overhead = 100 * (1 - inside.seconds / seconds)
+        line = f"{stage:8s} ours {int(left.sum()):4d} {seconds:8.1f} s (overhead {overhead:.0f}%)"
         alive["ours"] = left
         if theirs is not None:
             theirs.attacks_to_run = [stage]
@@ -118,13 +123,15 @@ def main() -> None:
                     left_theirs[subset] = model(adversarial).argmax(1) == y[subset]
             alive["theirs"] = left_theirs
             total["theirs"] += seconds_theirs
-            line += f"   pyautoattack {int(left_theirs.sum()):4d} {seconds_theirs:8.1f} s   {seconds_theirs / seconds:.2f} x"
+            line += f"   pyautoattack {int(left_theirs.sum()):4d} {seconds_theirs:8.1f} s"
+            line += f"   {seconds_theirs / seconds:.2f} x"
         print(line, flush=True)
     if theirs is not None:
         only_ours = int((alive["theirs"] & ~alive["ours"]).sum())
         only_theirs = int((alive["ours"] & ~alive["theirs"]).sum())
-        print(f"all      ours {int(alive['ours'].sum())} robust, pyautoattack {int(alive['theirs'].sum())}; broken only by "
-              f"ours {only_ours}, only by theirs {only_theirs}; {total['theirs'] / total['ours']:.2f} x faster")  # fmt: skip
+        robust = {who: int(rows.sum()) for who, rows in alive.items()}
+        print(f"all      ours {robust['ours']} robust, pyautoattack {robust['theirs']}; broken only by ours {only_ours}, "
+              f"only by theirs {only_theirs}; {total['theirs'] / total['ours']:.2f} x faster")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -14,15 +14,27 @@ from torch import Tensor, nn
 from regmix import __version__
 from regmix.attacks import Apgd, Attack, Ensemble, Eot, Fab, Fgsm, Pgd, Square, Transfer, parse_attack, passes
 from regmix.data import DataConfig, ImageSet, batches, load, pick
-from regmix.evaluation import CLEAN, Outcomes, collect_examples, predict, survivors, wilson
+from regmix.evaluation import (
+    CLEAN,
+    Outcomes,
+    collect_examples,
+    predict,
+    preflight,
+    probe,
+    survivors,
+    verdict,
+    wilson,
+)
 from regmix.experiment import Experiment, build_model, from_json
 from regmix.models import load_weights
+from regmix.objectives import hard
 from regmix.runs import CONFIG, BatteryJournal, Checkpoint, Run
 from regmix.threats import Threat, format_eps
 from regmix.training import engine
 from regmix.types import UserError
 
 EXAMPLES_SHOWN = 8
+PROBED = 64
 TRANSFER = "transfer:"
 SCREENED = (Apgd, Fab, Square)
 """Attacks for which a bfloat16 copy of the model may screen; the others are known by their last iterate."""
@@ -41,6 +53,8 @@ class Questions:
     batch_size: int = 250
     exact: bool = False
     """Attacks may not ask a bfloat16 copy of the model before the model itself."""
+    verdict: bool = True
+    """Probe for gradient masking, and say what speaks for it."""
     draws: int = 1
     """Passes whose logits are averaged, for a model that is random (expectation over transformation)."""
 
@@ -50,6 +64,7 @@ class Progress(Protocol):
 
     def stage(self, description: str, left: int) -> None: ...
     def work(self, amount: int) -> None: ...
+    def note(self, text: str) -> None: ...
     def column(self, checkpoint: str, name: str, accuracy: float, low: float, high: float) -> None: ...
 
 
@@ -84,15 +99,25 @@ def assess(
         if questions.draws > 1:
             model = Eot(model, questions.draws)
         journal = BatteryJournal(directory.path, checkpoint, _key(directory, checkpoint, questions), processes.rank)
+        first = pick(test, torch.arange(min(len(test), 100)), place)
+        findings = preflight(model, first.x, hard(first.y))
+        for finding in findings:
+            progress.note(f"{checkpoint:<9} {finding}")
         began = time.perf_counter()
         table, columns = _table(model, test, threats, suite, questions, place, checkpoint, journal, processes, progress)
         shown = _examples(model, test, experiment.threat, suite, place)
-        summary = {
+        summary: dict[str, Any] = {
             "examples": len(table),
             "requested": questions.examples,
             "seconds": time.perf_counter() - began,
             "columns": columns,
+            "preflight": findings,
         }
+        if questions.verdict and bool(table.column(CLEAN).any()):
+            summary["masking"] = _masking(model, test, table, experiment.threat, columns, place)
+            progress.note(f"{checkpoint:<9} gradient masking: {summary['masking']['verdict']}")
+            for text in summary["masking"]["signs"]:
+                progress.note(f"{checkpoint:<9} - {text}")
         if processes.rank == 0:
             directory.save_evaluation(checkpoint, summary, table.to_csv(), shown)
     processes.close()
@@ -173,6 +198,23 @@ def _table(
         columns[column] = _column(_short(name), threat.eps, alive) | ({"stages": told} if len(stages) > 1 else {})
         progress.column(checkpoint, column, *_share(alive))
     return table, columns
+
+
+def _masking(
+    model: nn.Module, test: ImageSet, table: Outcomes, threat: Threat, columns: dict[str, dict[str, object]],
+    place: torch.device,
+) -> dict[str, Any]:  # fmt: skip
+    """The verdict on gradient masking at the training's eps, its signs, and what the probe found."""
+    some = table.column(CLEAN).nonzero()[:PROBED, 0]
+    batch = pick(test, some, place)
+    found = probe(model, batch.x, hard(batch.y), threat)
+    accuracies = {
+        str(column["attack"]): float(str(column["accuracy"]))
+        for column in columns.values()
+        if column["eps"] == threat.eps
+    }
+    masked, signs = verdict(found, accuracies, len(table))
+    return {"verdict": masked, "signs": signs, "probe": asdict(found)}
 
 
 def _short(name: str) -> str:

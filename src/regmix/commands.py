@@ -59,6 +59,8 @@ class EvaluateFlags:
     exact: bool = False
     """AutoAttack's attacks ask the model in float32 only. Otherwise a bfloat16 copy screens, and the model itself
     decides in float32 what counts as broken."""
+    verdict: bool = True
+    """Probe 64 images for gradient masking, and say whether the numbers can be believed."""
     draws: int = 1
     """For a model that is random: the number of passes whose logits are averaged (expectation over transformation)."""
     device: engine.Device = "auto"
@@ -169,7 +171,7 @@ def evaluate(words: Sequence[str]) -> None:
     attacks, eps = _attacks(flags.attacks), _radii(flags.eps)
     checkpoints: list[Checkpoint] = [] if flags.checkpoint == "all" else [flags.checkpoint]
     with ConsoleDisplay(Console(stderr=flags.json)) as display:
-        questions = Questions(attacks, eps, flags.examples, flags.batch_size, flags.exact, flags.draws)
+        questions = Questions(attacks, eps, flags.examples, flags.batch_size, flags.exact, flags.verdict, flags.draws)
         assess(directory, questions, checkpoints, flags.device, display)
     _tell(directory, flags.json, f"regmix report {directory.path} -o report.html")
 
@@ -215,7 +217,8 @@ def compare(words: list[str]) -> None:
         directory = Run.open(one.path)
         if not one.evaluated(directory, attacks, eps, flags.examples):
             with ConsoleDisplay(console) as display:
-                assess(directory, Questions(attacks, eps, flags.examples), [], flags.device, display)
+                questions = Questions(attacks, eps, flags.examples, verdict=False)
+                assess(directory, questions, [], flags.device, display)
     result = write_comparison([one.path for one in planned], out, console)
     if flags.json:
         print(json.dumps(result, indent=2))

@@ -98,6 +98,10 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
         """The guard has something to say."""
         self._print(f"ALARM {text}")
 
+    def note(self, text: str) -> None:
+        """Something to know about what is evaluated."""
+        self._print(text)
+
     def column(self, checkpoint: str, name: str, accuracy: float, low: float, high: float) -> None:
         """One attack on one checkpoint is done."""
         self._print(f"{checkpoint:<9} {name:<18} {_percent(accuracy):>6}  [{_percent(low)}, {_percent(high)}]")

@@ -275,3 +275,22 @@ def test_alarms_of_the_guard_are_shown_with_what_was_done(write_run, tmp_path):
     assert "Alarm in epoch 12" in text
     assert f"{reason}. The run was stopped." in text
     assert "Stopped by its guard after 30 of 30 epochs." in text
+
+
+def test_the_verdict_on_masking_and_the_stages_of_autoattack_are_told(write_run, tmp_path):
+    run = write_run(tmp_path / "run")
+    assert "Can the numbers be believed?" not in report(tmp_path, run).text
+    result = json.loads((run / "result.json").read_text())
+    best, last = result["evaluations"]["best"], result["evaluations"]["last"]
+    best["masking"] = {"verdict": "masked", "signs": ["12.0% of the images have no gradient"], "probe": {}}
+    last["masking"] = {"verdict": "no sign of masking", "signs": []}
+    last["preflight"] = ["the outputs are <probabilities>"]
+    last["columns"]["pgd-50@0.1"]["stages"] = [{"attack": "apgd-ce", "accuracy": 0.5, "seconds": 3.0}]
+    (run / "result.json").write_text(json.dumps(result))
+    text = report(tmp_path, run).text
+    assert "Can the numbers be believed?" in text
+    assert "The gradients are masked: the accuracies under attack are too high." in text
+    assert "12.0% of the images have no gradient." in text
+    assert "No sign of masked gradients." in text
+    assert "Before the attacks: the outputs are <probabilities>." in text
+    assert "pgd-50@0.1: 50.0% after apgd-ce." in text

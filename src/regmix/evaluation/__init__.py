@@ -1,19 +1,27 @@
 """Evaluation: which test examples survive which attack, and what follows from that."""
 
 from regmix.evaluation.battery import CLEAN, Examples, Journal, World, collect_examples, evaluate, predict, survivors
+from regmix.evaluation.masking import Probe, probe, verdict
 from regmix.evaluation.outcomes import Outcomes, wilson
 from regmix.evaluation.precision import screened
+from regmix.evaluation.preflight import in_train_mode, preflight, zero_gradients
 
 __all__ = [
     "CLEAN",
     "Examples",
     "Journal",
     "Outcomes",
+    "Probe",
     "World",
     "collect_examples",
     "evaluate",
+    "in_train_mode",
     "predict",
+    "preflight",
+    "probe",
     "screened",
     "survivors",
+    "verdict",
     "wilson",
+    "zero_gradients",
 ]

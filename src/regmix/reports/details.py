@@ -269,3 +269,37 @@ def _value(value: object) -> str:
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def trust(subjects: Sequence[Subject]) -> list[tuple[Subject, list[tuple[str, bool, str, list[str]]]]]:
+    """Per run and checkpoint: its name, whether all is well, the verdict in a sentence, and what else to know."""
+    found = []
+    for one in subjects:
+        lines = []
+        for name, evaluation in one.run.result.evaluations.items():
+            notes = [f"Before the attacks: {finding}." for finding in evaluation.preflight]
+            for column_name, column in evaluation.columns.items():
+                if column.stages:
+                    stages = ", ".join(f"{100 * stage.accuracy:.1f}% after {stage.attack}" for stage in column.stages)
+                    notes.append(f"{column_name}: {stages}.")
+            masking = evaluation.masking
+            if masking is not None:
+                masked = masking.verdict == "masked"
+                text = (
+                    "The gradients are masked: the accuracies under attack are too high."
+                    if masked
+                    else ("No sign of masked gradients.")
+                )
+                lines.append(
+                    (
+                        name,
+                        not masked and not evaluation.preflight,
+                        text,
+                        [*(f"{sign}." for sign in masking.signs), *notes],
+                    )
+                )
+            elif notes:
+                lines.append((name, not evaluation.preflight, "Gradient masking was not probed.", notes))
+        if lines:
+            found.append((one, lines))
+    return found

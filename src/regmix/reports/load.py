@@ -20,6 +20,23 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One attack of an ensemble, and the accuracy that it and those before it leave."""
+
+    attack: str
+    accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Whether the model hides its gradients, and what speaks for it."""
+
+    verdict: str
+    signs: list[str]
+
+
+@dataclass(frozen=True)
 class Column:
     """One attack at one eps on one checkpoint: how many examples survive, with the 95 % Wilson interval."""
 
@@ -30,6 +47,7 @@ class Column:
     low: float
     high: float
     correct: int
+    stages: list[Stage] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -38,6 +56,8 @@ class Evaluation:
 
     examples: int
     columns: dict[str, Column]
+    preflight: list[str] = field(default_factory=list)
+    masking: Masking | None = None
 
 
 @dataclass(frozen=True)

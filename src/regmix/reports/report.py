@@ -75,6 +75,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
         galleries=[details.gallery(one) for one in subjects],
         settings=[details.settings(run) for run in runs],
         differences=details.differences(runs),
+        trust=details.trust(subjects),
         words=words,
     )
 

@@ -1,0 +1,113 @@
+"""What preflight says about models that cannot be measured as they are."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from regmix.evaluation import in_train_mode, preflight, zero_gradients
+from regmix.types import UserError
+
+COUNT = 60
+
+
+def images() -> Tensor:
+    return torch.rand(COUNT, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+class Linear(nn.Module):
+    """A model of four classes that is right about everything, because the labels are its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.head = nn.Linear(108, 4)
+        self.head.bias.data -= self.head(torch.full((1, 108), 0.5)).detach()[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.flatten(1))
+
+
+def labels() -> Tensor:
+    with torch.no_grad():
+        return Linear()(images()).argmax(1)
+
+
+class Around(nn.Module):
+    """Something around the model."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.inner, self.function = Linear(), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.inner, x)
+
+
+MEAN, STD = torch.tensor([0.4914, 0.4822, 0.4465]).view(3, 1, 1), torch.tensor([0.247, 0.2435, 0.2616]).view(3, 1, 1)
+ODD = {
+    "random": (lambda m, x: m(x) + 0.1 * torch.randn(len(x), 4), "--draws"),
+    "depends on the batch": (lambda m, x: m(x) + 0.2 * m(x).mean(0), "others in its batch"),
+    "probabilities": (lambda m, x: m(x).softmax(1), "return logits"),
+    "expects normalised images": (lambda m, x: m((x * STD + MEAN).clamp(0, 1)), "inside the model"),
+    "normalises twice": (lambda m, x: m(((x - MEAN) / STD * 9).sin()), "twice"),
+    "wrong classes": (lambda m, x: m(x).roll(1, 1), "hardly above chance"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_model_is_noticed_in_one_line(name: str) -> None:
+    function, said = ODD[name]
+    torch.manual_seed(0)
+    y = labels()
+    if name == "normalises twice":
+        with torch.no_grad():
+            y = Linear()((images() * 9).sin()).argmax(1)
+    (finding,) = preflight(Around(function), images(), y)
+    assert said in finding
+    assert "\n" not in finding
+
+
+@pytest.mark.parametrize("function", [lambda m, x: m(x), lambda m, x: m(x).log_softmax(1), lambda m, x: 100 * m(x)])
+def test_a_sound_model_gets_no_line(function) -> None:
+    assert preflight(Around(function), images(), labels()) == []
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda m, x: m(x)[:, :2], "2 classes"),
+        (lambda m, x: m(x) * torch.nan, "not finite"),
+        (lambda m, x: m(x.double()), "the model fails"),
+        (lambda m, x: m(x)[:, :, None], "must return logits"),
+        (lambda m, x: (m(x), m(x)), "tuple"),
+    ],
+)
+def test_a_model_that_cannot_be_evaluated_is_refused(function, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        preflight(Around(function), images(), labels())
+
+
+def test_images_outside_the_range_are_refused() -> None:
+    with pytest.raises(UserError, match="let the model normalise"):
+        preflight(Linear(), 2 * images() - 1, labels())
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 4), nn.Dropout())
+    assert in_train_mode(model)
+    assert not in_train_mode(model.eval())
+    model.train()[1].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    preflight(model, images(), labels())
+    zero_gradients(model, images(), labels())
+    assert [module.training for module in model] == [True, False, True, True, True]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_images_without_a_gradient_are_counted() -> None:
+    assert zero_gradients(Linear(), images(), labels()) == 0
+    assert zero_gradients(Around(lambda m, x: m((x * 16).round() / 16)), images(), labels()) == 1
+    assert zero_gradients(Around(lambda m, x: m(x).detach()), images(), labels()) == 1
+    half = torch.arange(COUNT)[:, None] % 2
+    assert zero_gradients(Around(lambda m, x: torch.where(half == 0, m(x), m(x).detach())), images(), labels()) == 0.5
