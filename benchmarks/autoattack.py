@@ -117,7 +117,8 @@ def main() -> None:
             subset = alive["theirs"].nonzero()[:, 0]
             left_theirs = alive["theirs"].clone()
             if len(subset):
-                adversarial, _ = theirs.run_standard_evaluation(x[subset], y[subset], batch_size=flags.batch_size)
+                size = flags.batch_size
+                adversarial, _ = theirs.run_standard_evaluation(x[subset], y[subset], batch_size=size)
                 seconds_theirs = time.perf_counter() - began
                 with torch.no_grad():
                     left_theirs[subset] = model(adversarial).argmax(1) == y[subset]
@@ -130,8 +131,8 @@ def main() -> None:
         only_ours = int((alive["theirs"] & ~alive["ours"]).sum())
         only_theirs = int((alive["ours"] & ~alive["theirs"]).sum())
         robust = {who: int(rows.sum()) for who, rows in alive.items()}
-        print(f"all      ours {robust['ours']} robust, pyautoattack {robust['theirs']}; broken only by ours {only_ours}, "
-              f"only by theirs {only_theirs}; {total['theirs'] / total['ours']:.2f} x faster")  # fmt: skip
+        print(f"all      ours {robust['ours']} robust, pyautoattack {robust['theirs']}; broken only by ours "
+              f"{only_ours}, only by theirs {only_theirs}; {total['theirs'] / total['ours']:.2f} x faster")  # fmt: skip
 
 
 if __name__ == "__main__":
