@@ -31,9 +31,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_IMPORT["experiment"] = CORE | {"version", "data", "models", "runs", "methods", "training"}
 MAY_IMPORT["assess"] = MAY_IMPORT["experiment"] | {"attacks", "evaluation", "experiment"}
+MAY_IMPORT["adopt"] = {"types", "data", "models", "runs", "experiment"}
 MAY_IMPORT["recipes"] = MAY_IMPORT["experiment"] | {"experiment"}
 MAY_IMPORT["compare"] = {"types", "threats", "runs", "evaluation", "experiment", "reports", "flags"}
-MAY_IMPORT["commands"] = MAY_IMPORT["assess"] | {"assess", "compare", "recipes", "reports", "flags", "console"}
+MAY_IMPORT["commands"] = MAY_IMPORT["assess"] | {"adopt", "assess", "compare", "recipes", "reports", "flags", "console"}
 MAY_IMPORT["cli"] = {"types", "version", "commands", "flags", "console"}
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["__init__"] = {*MAY_IMPORT} - {"__main__"}

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from regmix.cli import main
 from regmix.runs import BatteryJournal
@@ -120,3 +122,34 @@ def test_two_processes_find_what_one_finds(run, tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert table(two) == table(one)
     assert not list(two.glob("battery-*"))
+
+
+def test_weights_from_elsewhere_are_evaluated_like_a_run(run, tmp_path) -> None:
+    """The run's own weights, as another code base would have saved them."""
+    state = {f"module.{name}": value for name, value in load_file(run / "last.safetensors").items()}
+    torch.save({"state_dict": state}, tmp_path / "theirs.pth")
+    words = f"evaluate {tmp_path / 'theirs.pth'} --data digits --model small_cnn --model.width 4 --threat.eps 0.15"
+    out = tmp_path / "out"
+    more = ["--attacks", "pgd-5x2", "--examples", "50", "--batch-size", "8", "--eps", "0.1,0.2"]
+    assert main([*words.split(), *more, "--out", str(out)]) == 0
+    own = shutil.copytree(run, tmp_path / "own")
+    assert evaluate(own, attacks="pgd-5x2") == 0
+    assert table(out) == table(own)
+    assert main(["report", str(out), "-o", str(tmp_path / "report.html")]) == 0
+    assert main([*words.replace("0.15", "0.3").split(), *more, "--out", str(out)]) == 2
+
+
+def test_a_function_of_ones_own_is_evaluated_and_trained(tmp_path, monkeypatch) -> None:
+    (tmp_path / "own_models.py").write_text(
+        "import torch\n"
+        "def make(classes):\n"
+        "    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = "evaluate own_models:make --data digits --threat.eps 0.1 --attacks fgsm --examples 30"
+    assert main(words.split()) == 0
+    assert len(table(tmp_path / "evaluations" / "own_models-make")) == 31
+    words = "train digits-regmix --epochs 2 --train-examples 100 --validation 50 --model function"
+    assert main([*words.split(), "--model.source", "own_models:make", "--out", "run"]) == 0
+    assert evaluate(tmp_path / "run", attacks="fgsm") == 0

@@ -84,7 +84,7 @@ def assess(
     experiment = from_json(directory.config(), str(directory.path / CONFIG))
     threats = [replace(experiment.threat, eps=radius) for radius in questions.eps] or [experiment.threat]
     there = directory.checkpoints()
-    if missing := [checkpoint for checkpoint in checkpoints or ("best",) if checkpoint not in there]:
+    if missing := [checkpoint for checkpoint in checkpoints if checkpoint not in there] or (not there and ["best"]):
         raise UserError(
             f"{directory.path} has no {', '.join(missing)} weights; it has: {', '.join(there) or 'none yet'}"
         )

@@ -14,7 +14,7 @@ Fast adversarial training with RegMix and its family, and an honest measurement 
 commands:
   recipes                       list the recipes
   train RECIPE [flags]          train a model into a run directory
-  evaluate RUN [flags]          attack a run's checkpoints on the test split
+  evaluate RUN [flags]          attack a run's checkpoints, or a model from elsewhere, on the test split
   compare RECIPE --methods ...  train methods with several seeds and compare them
   report RUN [RUN ...] -o FILE  write one self-contained HTML page about runs
 
@@ -39,7 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"regmix: error: {place}{error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("regmix: interrupted; `regmix train --resume RUN` continues a training", file=sys.stderr)
+        print(
+            "regmix: interrupted; `regmix train --resume RUN` continues a training, the same command an evaluation",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

@@ -10,17 +10,20 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from regmix.adopt import KNOWN, adopt, is_foreign
 from regmix.assess import TRANSFER, Questions, assess, test_images
 from regmix.attacks import parse_attack
 from regmix.compare import Planned, method_words, write_comparison
 from regmix.console import ConsoleDisplay
+from regmix.data import DataConfig
 from regmix.evaluation import CLEAN
 from regmix.experiment import UNIONS, Experiment, from_json, resume, run
 from regmix.flags import known, parse, parse_some, take
+from regmix.models import Function, ModelConfig, ResNet
 from regmix.recipes import RECIPES, recipe
 from regmix.reports import write_report
 from regmix.runs import CONFIG, Checkpoint, Run
-from regmix.threats import parse_eps
+from regmix.threats import ThreatConfig, parse_eps
 from regmix.training import engine
 from regmix.types import UserError
 
@@ -46,8 +49,8 @@ class EvaluateFlags:
     """A run directory."""
     attacks: str = "clean,fgsm,pgd-10,pgd-50"
     """Attacks, separated by commas: clean, fgsm, pgd-N (N steps of a quarter of eps), pgd-NxR (R restarts), cw-N,
-    cw-l2, mi-fgsm-N, apgd-ce, apgd-dlr, apgd-t, fab-t, square, autoattack, hop-skip-jump, adaptive (on RegMix's own
-    objective), transfer:RUN (examples of another run)."""
+    cw-l2, mi-fgsm-N, apgd-ce, apgd-dlr, apgd-t, fab-t, square, autoattack, hop-skip-jump, adaptive, transfer:RUN
+    (examples of another run). Adaptive attacks RegMix's own objective."""
     eps: str | None = None
     """Radii in pixel units of [0, 1], separated by commas, such as 8/255,16/255; None means the training's eps."""
     examples: int | None = None
@@ -67,6 +70,23 @@ class EvaluateFlags:
     """Where to run."""
     json: bool = False
     """Print the result as JSON on standard output, and progress on standard error."""
+
+
+@dataclass(frozen=True)
+class ForeignFlags:
+    questions: Annotated[EvaluateFlags, tyro.conf.arg(name="")]
+    data: DataConfig
+    """Whose test split is attacked."""
+    model: ModelConfig
+    """The architecture of the weights."""
+    threat: ThreatConfig
+    """The perturbations that the attacks may use."""
+    mean: tuple[float, ...] = ()
+    """What the model subtracts from every channel, unless the file says so; none: 0."""
+    std: tuple[float, ...] = ()
+    """What it divides every channel by, unless the file says so; none: 1."""
+    out: Path | None = None
+    """The folder for the outcomes; None means evaluations/NAME."""
 
 
 @dataclass(frozen=True)
@@ -164,16 +184,38 @@ def _resume(path: Path, as_json: bool) -> None:
     _tell(finished, as_json, f"regmix evaluate {finished.path}")
 
 
-def evaluate(words: Sequence[str]) -> None:
-    """Attacks a run's checkpoints on the test split."""
-    flags = parse(EvaluateFlags, words, "evaluate", "Attacks a run's checkpoints on the test split, in float32.")
-    directory = Run.open(flags.run)
+def evaluate(words: list[str]) -> None:
+    """Attacks a run's checkpoints, or a model from elsewhere, on the test split."""
+    about = "Attacks the test split: a run's checkpoints, the weights in a file (.safetensors, .pt, .pth; see "
+    about += "`regmix evaluate weights.pth --help`), or the model that module:function returns."
+    if words and is_foreign(words[0]):
+        flags, directory = _adopted(words, about)
+    else:
+        flags = parse(EvaluateFlags, words, "evaluate", about)
+        directory = Run.open(flags.run)
     attacks, eps = _attacks(flags.attacks), _radii(flags.eps)
     checkpoints: list[Checkpoint] = [] if flags.checkpoint == "all" else [flags.checkpoint]
     with ConsoleDisplay(Console(stderr=flags.json)) as display:
         questions = Questions(attacks, eps, flags.examples, flags.batch_size, flags.exact, flags.verdict, flags.draws)
         assess(directory, questions, checkpoints, flags.device, display)
     _tell(directory, flags.json, f"regmix report {directory.path} -o report.html")
+
+
+def _adopted(words: list[str], about: str) -> tuple[EvaluateFlags, Run]:
+    """The flags of an evaluation of somebody else's model, and the run directory made for it."""
+    source = words[0]
+    base = Experiment(model=Function(source) if ":" in source else ResNet())
+    for part in KNOWN:
+        kind = take(words, f"--{part}")
+        if kind is not None and kind != getattr(base, part).name:
+            base = replace(base, **{part: UNIONS[part][known(kind, UNIONS[part], part)]()})
+    start = ForeignFlags(EvaluateFlags(Path(source)), base.data, base.model, base.threat)
+    flags = parse(ForeignFlags, words, f"evaluate {source}", about, start)
+    experiment = replace(base, data=flags.data, model=flags.model, threat=flags.threat)
+    _attacks(flags.questions.attacks), _radii(flags.questions.eps)  # before a model is built
+    out = flags.out or Path("evaluations") / Path(source.replace(":", "-")).stem
+    images = test_images(experiment.data, flags.questions.examples)
+    return flags.questions, adopt(source, experiment, flags.mean, flags.std, images, out)
 
 
 def compare(words: list[str]) -> None:

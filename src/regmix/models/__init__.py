@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from regmix.models.base import Normalise, require
+from regmix.models.function import Function
 from regmix.models.preact_resnet import PreActResNet
 from regmix.models.resnet import ResNet
 from regmix.models.small import SmallCnn
@@ -12,9 +13,9 @@ from regmix.models.state import load_weights
 from regmix.models.wide_resnet import WideResNet
 from regmix.types import UserError
 
-ModelConfig = SmallCnn | ResNet | PreActResNet | WideResNet
+ModelConfig = SmallCnn | ResNet | PreActResNet | WideResNet | Function
 
-__all__ = ["ModelConfig", "PreActResNet", "ResNet", "SmallCnn", "WideResNet", "build", "load_weights"]
+__all__ = ["Function", "ModelConfig", "PreActResNet", "ResNet", "SmallCnn", "WideResNet", "build", "load_weights"]
 
 
 def build(
