@@ -7,10 +7,13 @@ import torch
 from torch import Generator, Tensor
 
 from regmix.attacks.auto_step import climb
-from regmix.attacks.base import Rows, borrowed, likeliest_wrong
+from regmix.attacks.base import Rows, Screened, borrowed, likeliest_wrong
 from regmix.objectives import cross_entropy, dlr, targeted_dlr
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model, Objective
+
+CLOSE = 0.1
+"""Where a rough run kept less than this share of a row's lead over the boundary, an exact one follows."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +66,24 @@ class Apgd:
     ) -> None:  # fmt: skip
         if not len(pairs):
             return
-        images, labels = x[pairs], y[pairs]
-        draw = threat.uniform(images, generator)
-        start = draw * (threat.eps / threat.norm(draw).clamp_min(1e-12)).view(-1, 1, 1, 1)
         objective: Objective = cross_entropy if self.loss == "ce" else dlr
-        target = labels
+        target = y[pairs]
         if wrong is not None:
-            objective, target = targeted_dlr, torch.stack([labels, wrong], 1)
-        climbers = Rows(images)
-        climb(model, images, labels, target, threat, objective, self.steps, start, climbers)
-        broken = torch.ones_like(labels, dtype=torch.bool)
-        broken[climbers.left] = False
-        rows.settle(pairs, broken, climbers.delta)
+            objective, target = targeted_dlr, torch.stack([target, wrong], 1)
+
+        def run(model: Model, pairs: Tensor, target: Tensor) -> Tensor:
+            """Settles the pairs; returns which of them were left, but close."""
+            images = x[pairs]
+            draw = threat.uniform(images, generator)
+            start = draw * (threat.eps / threat.norm(draw).clamp_min(1e-12)).view(-1, 1, 1, 1)
+            climbers = Rows(images)
+            nearest = climb(model, images, y[pairs], target, threat, objective, self.steps, start, climbers)
+            broken = torch.ones_like(pairs, dtype=torch.bool)
+            broken[climbers.left] = False
+            rows.settle(pairs, broken, climbers.delta)
+            return climbers.left[nearest < CLOSE]
+
+        close = run(model, pairs, target)
+        close = close[torch.isin(pairs[close], rows.left)]
+        if isinstance(model, Screened) and len(close):
+            run(model.exact, pairs[close], target[close])

@@ -30,45 +30,50 @@ class _State(NamedTuple):
     checked: PerExample
     halved: Tensor
     rises: PerExample
+    nearest: PerExample
 
 
 def climb(
     model: Model, x: Images, y: Labels, target: Tensor, threat: Threat, objective: Objective, steps: int,
     start: Images, rows: Rows,
-) -> None:  # fmt: skip
+) -> Tensor:  # fmt: skip
     """One run of APGD (see there) from `start`, over the rows of `x`, which are those that `rows` has left.
 
-    Rows that it breaks leave; the others are given the perturbation of the largest objective(logits, target).
+    Rows that it breaks leave; the others are given the perturbation of the largest objective(logits, target). Returns,
+    for those that are left, the share of their lead over the boundary at the start that they kept where it was least.
     """
 
-    def look(x: Images, y: Labels, target: Tensor, delta: Images) -> tuple[PerExample, Images, Tensor]:
+    def look(x: Images, y: Labels, target: Tensor, delta: Images) -> tuple[PerExample, Images, Tensor, PerExample]:
         images = (x + delta).requires_grad_()
         with torch.enable_grad():
             logits = model(images)
             value = objective(logits, target)
             (gradient,) = torch.autograd.grad(value.sum(), images)
-        return value.detach(), gradient, fooled(model, images.detach(), margin(logits.detach(), y), y)
+        lead = margin(logits.detach(), y)
+        return value.detach(), gradient, fooled(model, images.detach(), lead, y), -lead
 
     delta = threat.project(start, x)
-    value, gradient, out = look(x, y, target, delta)
+    value, gradient, out, lead = look(x, y, target, delta)
+    first = torch.where(lead > 0, lead, 1)
     s = _State(
         x, y, target, delta, delta, value, gradient, delta, value, gradient, torch.full_like(value, 2 * threat.eps),
-        value, torch.ones_like(out), torch.zeros_like(value),
+        value, torch.ones_like(out), torch.zeros_like(value), torch.ones_like(value),
     )  # fmt: skip
     window, since = max(int(0.22 * steps), 1), 0
     for step in range(steps):
-        s = _State(*rows.leave(out, s.delta, *s))
+        first, *state = rows.leave(out, s.delta, first, *s)
+        s = _State(*state)
         if not len(s.x):
-            return
+            return s.nearest
         share = MOMENTUM if step else 1.0
         ahead = threat.project(s.delta + s.size.view(-1, 1, 1, 1) * threat.direction(s.gradient), s.x)
         delta = threat.project(s.delta + share * (ahead - s.delta) + (1 - share) * (s.delta - s.before), s.x)
-        value, gradient, out = look(s.x, s.y, s.target, delta)
+        value, gradient, out, lead = look(s.x, s.y, s.target, delta)
         better = value > s.best_value
         s = s._replace(
             before=s.delta, delta=delta, value=value, gradient=gradient, rises=s.rises + (value > s.value),
             best=_where(better, delta, s.best), best_gradient=_where(better, gradient, s.best_gradient),
-            best_value=torch.where(better, value, s.best_value),
+            best_value=torch.where(better, value, s.best_value), nearest=torch.minimum(s.nearest, lead / first),
         )  # fmt: skip
         since += 1
         if since == window:
@@ -81,6 +86,7 @@ def climb(
             window, since = max(window - max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)), 0
     s = _State(*rows.leave(out, s.delta, *s))
     rows.delta[rows.left] = s.best
+    return s.nearest
 
 
 def _where(rows: Tensor, one: Images, other: Images) -> Images:
