@@ -8,14 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from regmix.cli import main
+from regmix.data import Digits, load
 from regmix.runs import BatteryJournal
 
-TINY = "--train-examples 100 --validation 50 --epochs 3 --model.width 4"
+TINY = "--train-examples 400 --validation 50 --epochs 8 --model.width 8 --method standard"
 ATTACKS = "fgsm,apgd-ce,fab-t,pgd-5x2"
 
 
@@ -128,7 +130,7 @@ def test_weights_from_elsewhere_are_evaluated_like_a_run(run, tmp_path) -> None:
     """The run's own weights, as another code base would have saved them."""
     state = {f"module.{name}": value for name, value in load_file(run / "last.safetensors").items()}
     torch.save({"state_dict": state}, tmp_path / "theirs.pth")
-    words = f"evaluate {tmp_path / 'theirs.pth'} --data digits --model small_cnn --model.width 4 --threat.eps 0.15"
+    words = f"evaluate {tmp_path / 'theirs.pth'} --data digits --model small_cnn --model.width 8 --threat.eps 0.15"
     out = tmp_path / "out"
     more = ["--attacks", "pgd-5x2", "--examples", "50", "--batch-size", "8", "--eps", "0.1,0.2"]
     assert main([*words.split(), *more, "--out", str(out)]) == 0
@@ -153,3 +155,25 @@ def test_a_function_of_ones_own_is_evaluated_and_trained(tmp_path, monkeypatch) 
     words = "train digits-regmix --epochs 2 --train-examples 100 --validation 50 --model function"
     assert main([*words.split(), "--model.source", "own_models:make", "--out", "run"]) == 0
     assert evaluate(tmp_path / "run", attacks="fgsm") == 0
+
+
+def test_saved_adversarial_images_are_inside_the_set_and_still_fool_the_model(run, tmp_path) -> None:
+    path = shutil.copytree(run, tmp_path / "run")
+    assert evaluate(path, "--save", attacks="pgd-5x2") == 0
+    column = json.loads((path / "result.json").read_text())["evaluations"]["last"]["columns"]["pgd-5x2@0.2"]
+    folder = path / "adversarial-last" / "pgd-5x2@0.2"
+    held = np.load(folder / "adversarial.npz")
+    header, *rows = table(path)
+    broken = [
+        int(row[0]) for row in rows if row[header.index("clean")] == "1" and row[header.index("pgd-5x2@0.2")] == "0"
+    ]
+    assert held["index"].tolist() == broken
+    assert len(list(folder.glob("*.png"))) == len(broken) == column["rounded"]["images"]
+    digits = load(Digits(), "test")
+    x = digits.images[broken].numpy().astype(int)
+    assert np.abs(held["images"].astype(int) - x).max() <= 0.2 * 255
+    assert held["label"].tolist() == digits.labels[broken].tolist()
+    assert (held["prediction"] != held["label"]).sum() == column["rounded"]["still_adversarial"]
+    assert column["rounded"]["still_adversarial"] >= 0.8 * len(broken)
+    assert main(["report", str(path), "-o", str(tmp_path / "r.html")]) == 0
+    assert "saved images still fool the model as files" in (tmp_path / "r.html").read_text()

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ from regmix.evaluation import (
     preflight,
     probe,
     survivors,
+    to_uint8,
     verdict,
     wilson,
 )
@@ -55,6 +57,8 @@ class Questions:
     """Attacks may not ask a bfloat16 copy of the model before the model itself."""
     verdict: bool = True
     """Probe for gradient masking, and say what speaks for it."""
+    save: bool = False
+    """Keep the adversarial images, in whole grey levels."""
     draws: int = 1
     """Passes whose logits are averaged, for a model that is random (expectation over transformation)."""
 
@@ -104,7 +108,9 @@ def assess(
         for finding in findings:
             progress.note(f"{checkpoint:<9} {finding}")
         began = time.perf_counter()
-        table, columns = _table(model, test, threats, suite, questions, place, checkpoint, journal, processes, progress)
+        table, columns = _table(
+            directory, model, test, threats, suite, questions, place, checkpoint, journal, processes, progress
+        )
         shown = _examples(model, test, experiment.threat, suite, place)
         summary: dict[str, Any] = {
             "examples": len(table),
@@ -162,13 +168,14 @@ def test_images(data: DataConfig, examples: int | None) -> ImageSet:
 
 
 def _table(
+    directory: Run,
     model: nn.Module,
     test: ImageSet,
     threats: Sequence[Threat],
     suite: dict[str, Attack],
     questions: Questions,
     place: torch.device,
-    checkpoint: str,
+    checkpoint: Checkpoint,
     journal: BatteryJournal,
     processes: engine.Processes,
     progress: Progress,
@@ -184,20 +191,44 @@ def _table(
         column = f"{_short(name)}@{format_eps(threat.eps)}"
         stages = attack.stages if isinstance(attack, Ensemble) else ((name, attack),)
         alive, began, told = clean, time.perf_counter(), []
+
+        def write(rows: Sequence[int], x: Tensor, bad: Tensor, column: str = column, threat: Threat = threat) -> None:
+            directory.save_adversarial(checkpoint, column, rows, to_uint8(x, bad, threat))
+
+        keep = write if questions.save else None
         for place_in_line, (stage, one) in enumerate(stages):
             rest = int(alive.sum()) * sum(passes(other) for _, other in stages[place_in_line:])
             progress.stage(f"{checkpoint}, {column}" + (f": {stage}" if len(stages) > 1 else ""), rest + later)
             alive = survivors(
                 model, lambda index: pick(test, index, place), alive, one, threat, name=f"{column}/{stage}",
                 batch_size=questions.batch_size, screen=not questions.exact and isinstance(one, SCREENED),
-                journal=journal, world=processes, on_work=progress.work,
+                journal=journal, world=processes, on_work=progress.work, keep=keep,
             )  # fmt: skip
             accuracy = float(alive.double().mean())
             told.append({"attack": stage, "accuracy": accuracy, "seconds": time.perf_counter() - began})
         table = table.join(Outcomes((column,), test.labels, alive[:, None]))
         columns[column] = _column(_short(name), threat.eps, alive) | ({"stages": told} if len(stages) > 1 else {})
+        if questions.save and processes.rank == 0:
+            columns[column]["rounded"] = _recheck(model, directory, checkpoint, column, test, place)
         progress.column(checkpoint, column, *_share(alive))
     return table, columns
+
+
+def _recheck(
+    model: nn.Module, directory: Run, checkpoint: Checkpoint, column: str, test: ImageSet, place: torch.device
+) -> dict[str, int]:
+    """Asks the model about the adversarial images as they lie on the disk; writes adversarial.npz beside them."""
+    rows, images = directory.load_adversarial(checkpoint, column)
+    labels = test.labels[torch.tensor(rows, dtype=torch.long)]
+    seen = [
+        predict(model, batch.x, batch.y).cpu() for batch in batches(ImageSet(images, labels, test.classes), 250, place)
+    ]
+    prediction = torch.cat(seen) if seen else labels
+    directory.save_adversarial_table(
+        checkpoint, column, images=images.numpy(), index=np.array(rows), label=labels.numpy(),
+        prediction=prediction.numpy(),
+    )  # fmt: skip
+    return {"images": len(rows), "still_adversarial": int((prediction != labels).sum())}
 
 
 def _masking(

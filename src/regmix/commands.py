@@ -64,6 +64,9 @@ class EvaluateFlags:
     decides in float32 what counts as broken."""
     verdict: bool = True
     """Probe 64 images for gradient masking, and say whether the numbers can be believed."""
+    save: bool = False
+    """Keep the adversarial images: rounded to whole grey levels inside the threat set, as PNG and npz, and checked
+    again as they lie on the disk."""
     draws: int = 1
     """For a model that is random: the number of passes whose logits are averaged (expectation over transformation)."""
     device: engine.Device = "auto"
@@ -196,7 +199,9 @@ def evaluate(words: list[str]) -> None:
     attacks, eps = _attacks(flags.attacks), _radii(flags.eps)
     checkpoints: list[Checkpoint] = [] if flags.checkpoint == "all" else [flags.checkpoint]
     with ConsoleDisplay(Console(stderr=flags.json)) as display:
-        questions = Questions(attacks, eps, flags.examples, flags.batch_size, flags.exact, flags.verdict, flags.draws)
+        questions = Questions(
+            attacks, eps, flags.examples, flags.batch_size, flags.exact, flags.verdict, flags.save, flags.draws
+        )
         assess(directory, questions, checkpoints, flags.device, display)
     _tell(directory, flags.json, f"regmix report {directory.path} -o report.html")
 

@@ -27,6 +27,7 @@ HEALTHY = "healthy.pt"
 OUTCOMES = "outcomes-{}.csv"
 EXAMPLES = "examples-{}.npz"
 BATTERY = "battery-{}-{}.jsonl"
+ADVERSARIAL = "adversarial-{}"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -105,6 +106,7 @@ class Run:
     state.pt             everything that resuming needs; healthy.pt: the same of the epoch that a guard goes back to
     outcomes-*.csv, examples-*.npz       one evaluation per checkpoint: a row per test example; a few images
     battery-*.jsonl      what an evaluation that is not finished has found so far
+    adversarial-*/       if asked for: per attack the images that broke, as PNG, and all of them as adversarial.npz
     result.json          the summary of training and of every evaluation
     """
 
@@ -232,6 +234,38 @@ class Run:
         self.update_result({"evaluations": {**evaluations, checkpoint: dict(summary)}})
         for path in self.path.glob(BATTERY.format(checkpoint, "*")):
             path.unlink()
+
+    def save_adversarial(self, checkpoint: Checkpoint, column: str, rows: Sequence[int], images: Tensor) -> None:
+        """Writes adversarial images, uint8 [B, C, H, W], as PNG files named by their places in the test split."""
+        from PIL import Image
+
+        folder = self._adversarial(checkpoint, column)
+        folder.mkdir(parents=True, exist_ok=True)
+        for row, image in zip(rows, images.cpu().permute(0, 2, 3, 1).numpy(), strict=True):
+            picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+            write_atomically(folder / f"{row:06d}.png", lambda file, picture=picture: picture.save(file, "PNG"))  # type: ignore[misc]
+
+    def load_adversarial(self, checkpoint: Checkpoint, column: str) -> tuple[list[int], Tensor]:
+        """The places and images, uint8 [B, C, H, W], that the PNG files of a column hold."""
+        from PIL import Image
+
+        rows, images = [], []
+        for path in sorted(self._adversarial(checkpoint, column).glob("*.png")):
+            pixels = np.array(Image.open(path))
+            rows.append(int(path.stem))
+            images.append(torch.from_numpy(pixels if pixels.ndim == 3 else pixels[:, :, None]).permute(2, 0, 1))
+        return rows, torch.stack(images) if images else torch.zeros(0, 1, 1, 1, dtype=torch.uint8)
+
+    def save_adversarial_table(self, checkpoint: Checkpoint, column: str, **arrays: np.ndarray[Any, Any]) -> None:
+        """Writes adversarial.npz beside the PNG files of a column."""
+        folder = self._adversarial(checkpoint, column)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(
+            folder / "adversarial.npz", lambda file: np.savez_compressed(file, allow_pickle=False, **arrays)
+        )
+
+    def _adversarial(self, checkpoint: Checkpoint, column: str) -> Path:
+        return self.path / ADVERSARIAL.format(checkpoint) / column.replace("/", "_").replace(":", "-")
 
     def _write_json(self, name: str, value: Mapping[str, object]) -> None:
         self._write_text(name, json.dumps(value, indent=2) + "\n")

@@ -5,6 +5,7 @@ from regmix.evaluation.masking import Probe, probe, verdict
 from regmix.evaluation.outcomes import Outcomes, wilson
 from regmix.evaluation.precision import screened
 from regmix.evaluation.preflight import in_train_mode, preflight, zero_gradients
+from regmix.evaluation.rounding import to_uint8
 
 __all__ = [
     "CLEAN",
@@ -21,6 +22,7 @@ __all__ = [
     "probe",
     "screened",
     "survivors",
+    "to_uint8",
     "verdict",
     "wilson",
     "zero_gradients",

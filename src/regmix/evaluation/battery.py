@@ -91,6 +91,7 @@ def survivors(
     journal: Journal,
     world: World,
     on_work: Callable[[int], None],
+    keep: Callable[[Sequence[int], Images, Images], None] | None = None,
 ) -> Bool[Tensor, "examples"]:
     """Which of the examples that are still alive survive an attack.
 
@@ -103,6 +104,7 @@ def survivors(
         name: of the attack, in the journal.
         screen: the attack may ask a bfloat16 copy of the model (an nn.Module); the model itself has the last word.
         on_work: called after every chunk with the passes through the network that it may have taken.
+        keep: called with the positions of broken examples, their images, and their adversarial images.
     """
     if isinstance(attack, Apgd | Fab):
         attack = replace(attack, together=batch_size)
@@ -121,7 +123,10 @@ def survivors(
                     assert isinstance(model, nn.Module)
                     asked = screened(model, x, y)
                 adversarial = perturb(asked, attack, x, y, threat)
-                fallen = chunk[(predict(model, adversarial, y) != y).cpu()].tolist()
+                wrong = predict(model, adversarial, y) != y
+                fallen = chunk[wrong.cpu()].tolist()
+                if keep is not None and fallen:
+                    keep(fallen, x[wrong], adversarial[wrong])
                 journal.add(name, rows, fallen)
             broken[fallen] = True
             on_work(len(rows) * passes(attack))

@@ -282,6 +282,9 @@ def trust(subjects: Sequence[Subject]) -> list[tuple[Subject, list[tuple[str, bo
                 if column.stages:
                     stages = ", ".join(f"{100 * stage.accuracy:.1f}% after {stage.attack}" for stage in column.stages)
                     notes.append(f"{column_name}: {stages}.")
+                if column.rounded is not None:
+                    kept, saved = column.rounded.still_adversarial, column.rounded.images
+                    notes.append(f"{column_name}: {kept} of {saved} saved images still fool the model as files.")
             masking = evaluation.masking
             if masking is not None:
                 masked = masking.verdict == "masked"

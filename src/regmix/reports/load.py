@@ -20,6 +20,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Rounded:
+    """How many adversarial images were saved in whole grey levels, and how many of them still fool the model."""
+
+    images: int
+    still_adversarial: int
+
+
+@dataclass(frozen=True)
 class Stage:
     """One attack of an ensemble, and the accuracy that it and those before it leave."""
 
@@ -48,6 +56,7 @@ class Column:
     high: float
     correct: int
     stages: list[Stage] = field(default_factory=list)
+    rounded: Rounded | None = None
 
 
 @dataclass(frozen=True)
