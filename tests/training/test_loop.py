@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from regmix.assess import assess
+from regmix.assess import Questions, assess
 from regmix.cli import main
 from regmix.data import Digits
 from regmix.runs import Run
@@ -58,15 +58,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path: Pa
 
 
 class Silent:
-    def start(self, description: str, total: int, done: int = 0) -> None: ...
-    def batch(self, examples: int) -> None: ...
+    def stage(self, description: str, left: int) -> None: ...
+    def work(self, amount: int) -> None: ...
+    def note(self, text: str) -> None: ...
     def column(self, checkpoint: str, name: str, accuracy: float, low: float, high: float) -> None: ...
 
 
 def test_an_evaluation_leaves_a_row_per_example_that_agrees_with_its_summary(tmp_path: Path) -> None:
     path = tmp_path / "run"
     train(path, "--epochs 2 --train-examples 200")
-    assess(Run.open(path), ["clean", "pgd-3"], [0.1, 0.2], [], 60, 25, "cpu", Silent())
+    assess(Run.open(path), Questions(["clean", "pgd-3"], [0.1, 0.2], 60, 25), [], "cpu", Silent())
     result = json.loads((path / "result.json").read_text())
     assert result["evaluations"].keys() == {"best", "last", "averaged"}
     for checkpoint, evaluation in result["evaluations"].items():
