@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from regmix.attacks import Eot, Screened, borrowed
-from regmix.attacks.base import Rows, fooled
+from regmix.attacks.base import fooled
 from regmix.objectives import margin
 
 
@@ -47,17 +47,6 @@ def test_afterwards_every_mode_and_flag_is_as_it_was(fails: bool) -> None:
 def test_a_function_can_be_borrowed_too() -> None:
     with borrowed(torch.relu):
         pass
-
-
-def test_rows_leave_with_what_broke_them() -> None:
-    x = torch.zeros(4, 1, 1, 1)
-    rows, state = Rows(x), torch.arange(4)
-    (state,) = rows.leave(torch.tensor([False, True, False, False]), torch.full_like(x, 1.0), state)
-    assert state.tolist() == [0, 2, 3]
-    (state,) = rows.leave(torch.tensor([True, False, True]), torch.full((3, 1, 1, 1), 2.0), state)
-    assert state.tolist() == [2]
-    assert rows.left.tolist() == [2]
-    assert rows.delta.flatten().tolist() == [2, 1, 0, 2]
 
 
 def test_without_a_screen_the_logits_decide_and_a_tie_is_broken() -> None:

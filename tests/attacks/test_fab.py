@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 
-from regmix.attacks.fab import to_plane
+from regmix.attacks.plane import to_plane
 from regmix.threats import L2, Linf
 
 

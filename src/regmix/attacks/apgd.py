@@ -1,13 +1,15 @@
 """APGD: projected gradient ascent that chooses its own step size."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from regmix.attacks.auto_step import climb
-from regmix.attacks.base import Rows, Screened, borrowed, likeliest_wrong
+from regmix.attacks.base import Screened, borrowed, likeliest_wrong
+from regmix.attacks.rows import Rows
 from regmix.objectives import cross_entropy, dlr, targeted_dlr
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model, Objective
@@ -50,26 +52,7 @@ class Apgd:
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         generator = torch.Generator(x.device).manual_seed(self.seed)
-        rows, together = Rows(x), self.together or len(x)
-        with borrowed(model):
-            for _ in range(self.restarts):
-                if not self.targets:
-                    self._run(model, x, y, rows.left, None, threat, generator, rows)
-                    continue
-                for pairs, wrong in rows.pairs(likeliest_wrong(model, x, y, self.targets), together):
-                    self._run(model, x, y, pairs, wrong, threat, generator, rows)
-        return rows.delta
-
-    def _run(
-        self, model: Model, x: Images, y: Labels, pairs: Tensor, wrong: Tensor | None, threat: Threat,
-        generator: Generator, rows: Rows,
-    ) -> None:  # fmt: skip
-        if not len(pairs):
-            return
-        objective: Objective = cross_entropy if self.loss == "ce" else dlr
-        target = y[pairs]
-        if wrong is not None:
-            objective, target = targeted_dlr, torch.stack([target, wrong], 1)
+        rows, close = Rows(x), []
 
         def run(model: Model, pairs: Tensor, target: Tensor) -> Tensor:
             """Settles the pairs; returns which of them were left, but close."""
@@ -77,13 +60,30 @@ class Apgd:
             draw = threat.uniform(images, generator)
             start = draw * (threat.eps / threat.norm(draw).clamp_min(1e-12)).view(-1, 1, 1, 1)
             climbers = Rows(images)
-            nearest = climb(model, images, y[pairs], target, threat, objective, self.steps, start, climbers)
+            nearest = climb(model, images, y[pairs], target, threat, self._objective(), self.steps, start, climbers)
             broken = torch.ones_like(pairs, dtype=torch.bool)
             broken[climbers.left] = False
             rows.settle(pairs, broken, climbers.delta)
             return climbers.left[nearest < CLOSE]
 
-        close = run(model, pairs, target)
-        close = close[torch.isin(pairs[close], rows.left)]
-        if isinstance(model, Screened) and len(close):
-            run(model.exact, pairs[close], target[close])
+        with borrowed(model):
+            for pairs, target in self._aims(model, x, y, rows):
+                near = run(model, pairs, target)
+                close.append((pairs[near], target[near]))
+            if isinstance(model, Screened):
+                for pairs, target in rows.again(close, self.together or len(x)):
+                    run(model.exact, pairs, target)
+        return rows.delta
+
+    def _objective(self) -> Objective:
+        return targeted_dlr if self.targets else cross_entropy if self.loss == "ce" else dlr
+
+    def _aims(self, model: Model, x: Images, y: Labels, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows that are left and what the objective is told about them, as often as they are to be attacked."""
+        for _ in range(self.restarts):
+            if self.targets:
+                wrong = likeliest_wrong(model, x, y, self.targets)
+                for pairs, aim in rows.pairs(wrong, self.together or len(x)):
+                    yield pairs, torch.stack([y[pairs], aim], 1)
+            elif len(rows.left):
+                yield rows.left, y[rows.left]

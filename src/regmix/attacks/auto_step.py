@@ -5,7 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from regmix.attacks.base import Rows, fooled
+from regmix.attacks.base import fooled
+from regmix.attacks.rows import Rows
 from regmix.objectives import margin
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model, Objective, PerExample

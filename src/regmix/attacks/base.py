@@ -1,11 +1,11 @@
-"""What an attack is, how it borrows a model without leaving traces, and how its rows leave when they are broken."""
+"""What an attack is, and how it borrows a model without leaving traces."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from regmix.objectives import margin
@@ -73,42 +73,6 @@ def fooled(model: Model, images: Images, lead: PerExample, y: Labels) -> Bool[Te
     if wrong.any():
         wrong[wrong.clone()] = ~(margin(model.exact(images[wrong]), y[wrong]) < 0)
     return wrong
-
-
-class Rows:
-    """The rows of a batch that an attack still works on; broken ones leave with the perturbation that broke them."""
-
-    def __init__(self, x: Images) -> None:
-        self.left = torch.arange(len(x), device=x.device)
-        self.delta = torch.zeros_like(x)
-
-    def leave(self, out: Bool[Tensor, "rows"], delta: Images, *state: Tensor) -> tuple[Tensor, ...]:
-        """Writes down the perturbations of the rows that leave; returns the state without these rows."""
-        if not out.any():
-            return state
-        self.delta[self.left[out]] = delta[out]
-        self.left = self.left[~out]
-        return tuple(values[~out] for values in state)
-
-    def pairs(self, wrong: Int[Tensor, "batch targets"], together: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(row, target) pairs of the rows that are left: those with the first target, then the other targets.
-
-        As many of the others at once as make `together` pairs: most rows that fall at all fall for the first.
-        """
-        column = 0
-        while column < wrong.shape[1] and len(self.left):
-            count = max(1, together // len(self.left)) if column else 1
-            block = wrong[self.left, column : column + count]
-            yield self.left.repeat_interleave(block.shape[1]), block.flatten()
-            column += count
-
-    def settle(self, pairs: Tensor, broken: Bool[Tensor, "pairs"], delta: Images) -> None:
-        """Writes down the perturbations of pairs of these rows; rows with a broken pair leave with its perturbation."""
-        self.delta[pairs] = delta
-        # The last one written stays: the one with the likeliest target.
-        for pair in broken.nonzero()[:, 0].flip(0).tolist():
-            self.delta[pairs[pair]] = delta[pair]
-        self.left = self.left[~torch.isin(self.left, pairs[broken])]
 
 
 @torch.no_grad()

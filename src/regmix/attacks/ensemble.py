@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from regmix.attacks.apgd import Apgd
-from regmix.attacks.base import Attack, Rows, borrowed, fooled, passes
+from regmix.attacks.base import Attack, borrowed, fooled, passes
 from regmix.attacks.fab import Fab
+from regmix.attacks.rows import Rows
 from regmix.attacks.square import Square
 from regmix.objectives import margin
 from regmix.threats import Threat

@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from regmix.attacks.base import Rows, Screened, borrowed, fooled, likeliest_wrong
+from regmix.attacks.base import Screened, borrowed, fooled, likeliest_wrong
+from regmix.attacks.plane import to_plane
+from regmix.attacks.rows import Rows
 from regmix.objectives import margin
-from regmix.threats import L2, Threat
+from regmix.threats import Threat
 from regmix.types import Images, Labels, Model, PerExample
 
 OVERSHOOT, BACK, PULL = 1.05, 0.9, 0.1
@@ -40,16 +43,20 @@ class Fab:
         return 4 * self.steps * self.targets
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
-        rows, together = Rows(x), self.together or len(x)
+        rows, together, close = Rows(x), self.together or len(x), []
+
+        def run(model: Model, pairs: Tensor, wrong: Tensor) -> PerExample:
+            delta, nearest = _walk(model, x[pairs], y[pairs], wrong, threat, self.steps)
+            rows.settle(pairs, nearest <= threat.eps, delta)
+            return nearest / threat.eps
+
         with borrowed(model):
             for pairs, wrong in rows.pairs(likeliest_wrong(model, x, y, self.targets), together):
-                images, labels = x[pairs], y[pairs]
-                delta, nearest = _walk(model, images, labels, wrong, threat, self.steps)
-                again = (nearest > threat.eps) & (nearest <= CLOSE * threat.eps)
-                if isinstance(model, Screened) and again.any():
-                    exact = _walk(model.exact, images[again], labels[again], wrong[again], threat, self.steps)
-                    delta[again], nearest[again] = exact
-                rows.settle(pairs, nearest <= threat.eps, delta)
+                near = run(model, pairs, wrong) <= CLOSE
+                close.append((pairs[near], wrong[near]))
+            if isinstance(model, Screened):
+                for pairs, wrong in rows.again(close, together):
+                    run(model.exact, pairs, wrong)
         return rows.delta
 
 
@@ -89,30 +96,3 @@ def _walk(model: Model, x: Images, y: Labels, wrong: Labels, threat: Threat, ste
         if not len(x):
             break
     return rows.delta, nearest
-
-
-def to_plane(x: Images, w: Images, gap: PerExample, threat: Threat) -> Images:
-    """The shortest d with w d = gap and x + d in [0, 1], in the threat's norm; the farthest towards it if none is.
-
-    Every element goes min(s u_i, room_i) in the direction that closes the gap, u = 1 for L-inf and |w| for L2. The
-    way that this closes is concave and piecewise linear in s, so that Newton's steps from 0 reach the root from below.
-    """
-    shape = x.shape
-    x, w = x.flatten(1), w.flatten(1)
-    towards = w.sign() * gap.sign()[:, None]
-    room = torch.where(towards > 0, 1 - x, x)
-    weight, gap = w.abs(), gap.abs()
-    # In units of the gap that it closes: how far element i can go, and how fast it goes.
-    reach = weight * room
-    speed = weight.square() if isinstance(threat, L2) else weight
-    s = torch.zeros_like(gap)
-    for _ in range(20):
-        closed = torch.minimum(s[:, None] * speed, reach)
-        slope = torch.where(closed < reach, speed, 0).sum(1)
-        step = torch.where(slope > 0, (gap - closed.sum(1)) / slope, 0).clamp_min(0)
-        s = s + step
-        if (step <= 1e-6 * s).all():
-            break
-    s = torch.where(slope > 0, s, float("inf"))
-    way = s[:, None] * (weight if isinstance(threat, L2) else torch.ones_like(weight))
-    return (towards * torch.minimum(way.nan_to_num(0, float("inf")), room)).view(shape)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 
 from regmix.attacks.ascent import ascend
-from regmix.attacks.base import Rows, borrowed, fooled
+from regmix.attacks.base import borrowed, fooled
+from regmix.attacks.rows import Rows
 from regmix.objectives import margin
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from regmix.attacks.base import Rows, borrowed, fooled
+from regmix.attacks.base import borrowed, fooled
+from regmix.attacks.rows import Rows
 from regmix.attacks.squares import grid_l2, propose_l2, propose_linf, stripes
 from regmix.objectives import margin
 from regmix.threats import L2, Threat

@@ -1,0 +1,33 @@
+"""The shortest way to a hyperplane inside the image's range, for FAB."""
+
+import torch
+
+from regmix.threats import L2, Threat
+from regmix.types import Images, PerExample
+
+
+def to_plane(x: Images, w: Images, gap: PerExample, threat: Threat) -> Images:
+    """The shortest d with w d = gap and x + d in [0, 1], in the threat's norm; the farthest towards it if none is.
+
+    Every element goes min(s u_i, room_i) in the direction that closes the gap, u = 1 for L-inf and |w| for L2. The
+    way that this closes is concave and piecewise linear in s, so that Newton's steps from 0 reach the root from below.
+    """
+    shape = x.shape
+    x, w = x.flatten(1), w.flatten(1)
+    towards = w.sign() * gap.sign()[:, None]
+    room = torch.where(towards > 0, 1 - x, x)
+    weight, gap = w.abs(), gap.abs()
+    # In units of the gap that it closes: how far element i can go, and how fast it goes.
+    reach = weight * room
+    speed = weight.square() if isinstance(threat, L2) else weight
+    s = torch.zeros_like(gap)
+    for _ in range(20):
+        closed = torch.minimum(s[:, None] * speed, reach)
+        slope = torch.where(closed < reach, speed, 0).sum(1)
+        step = torch.where(slope > 0, (gap - closed.sum(1)) / slope, 0).clamp_min(0)
+        s = s + step
+        if (step <= 1e-6 * s).all():
+            break
+    s = torch.where(slope > 0, s, float("inf"))
+    way = s[:, None] * (weight if isinstance(threat, L2) else torch.ones_like(weight))
+    return (towards * torch.minimum(way.nan_to_num(0, float("inf")), room)).view(shape)
