@@ -1,8 +1,8 @@
-"""Our `autoattack` beside pyautoattack's standard version: verdicts per example, and time per attack, in one process.
+"""Our `autoattack` and `autoattack-screened` beside pyautoattack's standard version, in one process.
 
 python benchmarks/autoattack.py RUN --examples 200 [--checkpoint last] [--threads 2]
 
-Both get the same images, model, batch size and threads, attack by attack, in turn. For ours the time inside the
+All get the same images, model, batch size and threads, attack by attack, in turn. For ours the time inside the
 network (its forward passes, and backward passes by autograd) is taken as well; the rest is overhead.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from pyautoattack import AutoAttack
 
-from regmix.attacks import AUTOATTACK
+from regmix.attacks import AUTOATTACK, AUTOATTACK_SCREENED, Attack
 from regmix.data import batches, load, pick
 from regmix.evaluation import precision, predict, survivors
 from regmix.experiment import build_model, from_json
@@ -61,9 +61,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=200)
     parser.add_argument("--batch-size", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--queries", type=int, default=5000)
-    parser.add_argument("--stages", default="apgd-ce,apgd-t,fab-t,square")
-    parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--without-exact", action="store_true", help="leave our autoattack out: the screened one only")
     flags = parser.parse_args()
     torch.set_num_threads(flags.threads)
     run = Run.open(flags.run)
@@ -81,59 +79,58 @@ def main() -> None:
     print(f"{flags.run.name} {flags.checkpoint}, {len(test)} images, eps {threat.eps * 255:.0f}/255, "
           f"{int(clean.sum())} correct without an attack, {flags.threads} thread(s)")  # fmt: skip
 
-    real_grad, alive, theirs = torch.autograd.grad, {"ours": clean, "theirs": clean}, None
-    total = {"ours": 0.0, "theirs": 0.0}
-    if not flags.ours_only:
-        theirs = AutoAttack(model, norm="Linf", eps=threat.eps, version="standard", device="cpu", seed=0)
-        theirs.square.n_queries = flags.queries
-    for stage, attack in AUTOATTACK.stages:
-        if stage not in flags.stages.split(","):
-            continue
-        if stage == "square":
-            attack = replace(attack, queries=flags.queries)
-        inside = Timed()
+    def ours_alone(stage: str, attack: Attack, alive: torch.Tensor) -> tuple[torch.Tensor, float, str]:
+        inside, real_grad, real_screened = Timed(), torch.autograd.grad, precision.Screened
         torch.autograd.grad = inside(real_grad)
         ours.forward = inside(ours.forward)
+        precision.Screened = lambda rough, exact, slack: real_screened(inside(rough), exact, slack)
         began = time.perf_counter()
-        real_screened = precision.Screened
-
-        def timed_screen(rough, exact, slack, inside=inside, real=real_screened):
-            return real(inside(rough), exact, slack)
-
-        precision.Screened = timed_screen
         left = survivors(
-            ours, lambda index: pick(test, index, "cpu"), alive["ours"], attack, threat, name=stage,
+            ours, lambda index: pick(test, index, "cpu"), alive, attack, threat, name=stage,
             batch_size=flags.batch_size, screen=True, journal=Nothing(), world=Nothing(), on_work=lambda _: None,
         )  # fmt: skip
         seconds = time.perf_counter() - began
         precision.Screened, torch.autograd.grad = real_screened, real_grad
         del ours.forward
-        total["ours"] += seconds
-        overhead = 100 * (1 - inside.seconds / seconds)
-        line = f"{stage:8s} ours {int(left.sum()):4d} {seconds:8.1f} s (overhead {overhead:.0f}%)"
-        alive["ours"] = left
-        if theirs is not None:
-            theirs.attacks_to_run = [stage]
-            began = time.perf_counter()
-            subset = alive["theirs"].nonzero()[:, 0]
-            left_theirs = alive["theirs"].clone()
-            if len(subset):
-                size = flags.batch_size
-                adversarial, _ = theirs.run_standard_evaluation(x[subset], y[subset], batch_size=size)
-                seconds_theirs = time.perf_counter() - began
-                with torch.no_grad():
-                    left_theirs[subset] = model(adversarial).argmax(1) == y[subset]
-            alive["theirs"] = left_theirs
-            total["theirs"] += seconds_theirs
-            line += f"   pyautoattack {int(left_theirs.sum()):4d} {seconds_theirs:8.1f} s"
-            line += f"   {seconds_theirs / seconds:.2f} x"
+        return left, seconds, f"{100 * (1 - inside.seconds / seconds):.0f}%"
+
+    def theirs_alone(stage: str, alive: torch.Tensor) -> tuple[torch.Tensor, float]:
+        adversary = AutoAttack(model, norm="Linf", eps=threat.eps, version="standard", device="cpu", seed=0)
+        adversary.attacks_to_run = [stage]
+        began = time.perf_counter()
+        some, left = alive.nonzero()[:, 0], alive.clone()
+        if len(some):
+            adversarial, _ = adversary.run_standard_evaluation(x[some], y[some], batch_size=flags.batch_size)
+            with torch.no_grad():
+                left[some] = (
+                    torch.cat([model(part) for part in adversarial.split(flags.batch_size)]).argmax(1) == y[some]
+                )
+        return left, time.perf_counter() - began
+
+    exact, brief, theirs = clean, clean, clean
+    total = {"exact": 0.0, "brief": 0.0, "theirs": 0.0}
+    for stage, attack in AUTOATTACK.stages:
+        theirs, seconds = theirs_alone(stage, theirs)
+        total["theirs"] += seconds
+        line = f"{stage:8s} pyautoattack {int(theirs.sum()):4d} {seconds:8.1f} s"
+        if not flags.without_exact:
+            exact, mine, overhead = ours_alone(stage, attack, exact)
+            total["exact"] += mine
+            line += f"   ours {int(exact.sum()):4d} {mine:8.1f} s (overhead {overhead})   {seconds / mine:.2f} x"
         print(line, flush=True)
-    if theirs is not None:
-        only_ours = int((alive["theirs"] & ~alive["ours"]).sum())
-        only_theirs = int((alive["ours"] & ~alive["theirs"]).sum())
-        robust = {who: int(rows.sum()) for who, rows in alive.items()}
-        print(f"all      ours {robust['ours']} robust, pyautoattack {robust['theirs']}; broken only by ours "
-              f"{only_ours}, only by theirs {only_theirs}; {total['theirs'] / total['ours']:.2f} x faster")  # fmt: skip
+    for stage, attack in AUTOATTACK_SCREENED.stages:
+        brief, mine, overhead = ours_alone(stage, attack, brief)
+        total["brief"] += mine
+        print(f"screened {stage}: {int(brief.sum()):4d} {mine:8.1f} s (overhead {overhead})", flush=True)
+
+    def conclude(name: str, alive: torch.Tensor, seconds: float) -> None:
+        print(f"{name}: {int(alive.sum())} robust, pyautoattack {int(theirs.sum())}; broken only by ours "
+              f"{int((theirs & ~alive).sum())}, only by theirs {int((alive & ~theirs).sum())}; "
+              f"{total['theirs'] / seconds:.2f} x faster")  # fmt: skip
+
+    if not flags.without_exact:
+        conclude("autoattack", exact, total["exact"])
+    conclude("autoattack-screened", brief, total["brief"])
 
 
 if __name__ == "__main__":

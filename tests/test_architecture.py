@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"types"},
     "models": {"types"},
     "runs": {"types"},
+    "corruptions": {"types", "data"},
     "flags": {"types"},
     "console": {"types"},
     "priors": {"types", "threats", "data"},
@@ -30,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "reports": {"types", "runs", "version", "threats", "evaluation"},
 }
 MAY_IMPORT["experiment"] = CORE | {"version", "data", "models", "runs", "methods", "training"}
-MAY_IMPORT["assess"] = MAY_IMPORT["experiment"] | {"attacks", "evaluation", "experiment"}
+MAY_IMPORT["assess"] = MAY_IMPORT["experiment"] | {"attacks", "evaluation", "corruptions", "experiment"}
 MAY_IMPORT["adopt"] = {"types", "data", "models", "runs", "experiment"}
 MAY_IMPORT["recipes"] = MAY_IMPORT["experiment"] | {"experiment"}
 MAY_IMPORT["compare"] = {"types", "threats", "runs", "evaluation", "experiment", "reports", "flags"}

@@ -6,15 +6,20 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from regmix.cli import main
-from regmix.data import Digits, load
+from regmix.corruptions import Computed
+from regmix.data import Digits, Folder, load
+from regmix.experiment import build_model, from_json
+from regmix.models import load_weights
 from regmix.runs import BatteryJournal
 
 TINY = "--train-examples 400 --validation 50 --epochs 8 --model.width 8 --method standard"
@@ -177,3 +182,73 @@ def test_saved_adversarial_images_are_inside_the_set_and_still_fool_the_model(ru
     assert column["rounded"]["still_adversarial"] >= 0.8 * len(broken)
     assert main(["report", str(path), "-o", str(tmp_path / "r.html")]) == 0
     assert "saved images still fool the model as files" in (tmp_path / "r.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def colourful(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation directory of a small network on 16 images of two colours."""
+    root = tmp_path_factory.mktemp("colours")
+    for split in ("train", "test"):
+        for name, colour in (("red", (200, 40, 40)), ("blue", (40, 40, 200))):
+            (root / split / name).mkdir(parents=True)
+            for number in range(8):
+                pixels = np.random.default_rng(number).integers(-40, 40, (8, 8, 3)) + colour
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{number}.png")
+    words = f"train digits-regmix --method standard --data folder --data.root {root} --model.width 4 --epochs 2"
+    words += f" --validation 4 --batch-size 4 --averaging none --out {root / 'run'}"
+    assert main(words.split()) == 0
+    return root / "run"
+
+
+def test_corruptions_are_asked_about_and_what_is_known_is_not_asked_again(colourful, monkeypatch, capsys) -> None:
+    words = f"evaluate {colourful} --attacks clean --no-verdict --checkpoint last --corruptions fog,contrast "
+    words = [*words.split(), "--severities", "5,1"]
+    real, made = Computed.images, []
+
+    def counts(self, name, severity, images, labels):
+        made.append((name, severity, len(images)))
+        if len(made) == 7:
+            raise KeyboardInterrupt
+        return real(self, name, severity, images, labels)
+
+    monkeypatch.setattr(Computed, "images", counts)
+    assert main(words) == 130
+    assert made[4:] == [("fog", 5, 16), ("fog", 1, 16), ("contrast", 5, 16)]
+    made.clear()
+    made.extend([("", 0, 0)] * 10)
+    assert main(words) == 0
+    assert [kind for kind in made[10:] if kind[2] == 16] == [("contrast", 5, 16), ("contrast", 1, 16)]
+    found = json.loads((colourful / "result.json").read_text())["evaluations"]["last"]["corruptions"]
+    assert found["severities"] == [5, 1]
+    assert list(found["accuracy"]) == ["fog", "contrast"]
+    assert found["mean"] == pytest.approx(sum(map(sum, found["accuracy"].values())) / 4)
+    text = capsys.readouterr().out
+    assert "mean of all" in text
+
+    test = load(Folder(root=colourful.parent), "test")
+    experiment = replace(from_json((colourful / "config.json").read_text()), normalise=False)
+    model = build_model(experiment, test)
+    load_weights(model, colourful / "last.safetensors")
+    bad = real(Computed(), "contrast", 5, test.images, test.labels)
+    with torch.no_grad():
+        right = model.eval()(bad.float() / 255).argmax(1) == test.labels
+    assert found["accuracy"]["contrast"][0] == pytest.approx(float(right.double().mean()))
+    page = colourful / "report.html"
+    assert main(["report", str(colourful), "-o", str(page)]) == 0
+    assert "Under corruptions" in page.read_text()
+
+
+def test_official_files_of_corruptions_are_read(colourful, tmp_path) -> None:
+    test = load(Folder(root=colourful.parent), "test")
+    np.save(tmp_path / "snow.npy", np.tile(test.images.permute(0, 2, 3, 1).numpy(), (5, 1, 1, 1)))
+    np.save(tmp_path / "labels.npy", np.tile(test.labels.numpy().astype(np.uint8), 5))
+    words = f"evaluate {colourful} --attacks clean --no-verdict --checkpoint last --corruptions all --corruption-files"
+    assert main([*words.split(), str(tmp_path)]) == 0
+    last = json.loads((colourful / "result.json").read_text())["evaluations"]["last"]
+    assert last["corruptions"]["accuracy"] == {"snow": pytest.approx([last["columns"]["clean"]["accuracy"]] * 5)}
+    assert last["corruptions"]["source"] == str(tmp_path)
+
+
+def test_grey_images_have_no_corruptions(run, capsys) -> None:
+    assert evaluate(run, "--corruptions", "all") == 2
+    assert "corruptions are made for colour images" in capsys.readouterr().err

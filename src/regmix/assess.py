@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from regmix import __version__
-from regmix.attacks import Apgd, Attack, Ensemble, Eot, Fab, Fgsm, Pgd, Square, Transfer, parse_attack, passes
+from regmix.attacks import (
+    Apgd,
+    Attack,
+    Ensemble,
+    Eot,
+    Fab,
+    Fgsm,
+    Pgd,
+    Shortened,
+    Square,
+    Transfer,
+    parse_attack,
+    passes,
+)
+from regmix.corruptions import SEVERITIES, Computed, OfficialFiles
 from regmix.data import DataConfig, ImageSet, batches, load, pick
 from regmix.evaluation import (
     CLEAN,
@@ -26,6 +41,7 @@ from regmix.evaluation import (
     to_uint8,
     verdict,
     wilson,
+    withstood,
 )
 from regmix.experiment import Experiment, build_model, from_json
 from regmix.models import load_weights
@@ -38,7 +54,7 @@ from regmix.types import UserError
 EXAMPLES_SHOWN = 8
 PROBED = 64
 TRANSFER = "transfer:"
-SCREENED = (Apgd, Fab, Square)
+SCREENED = (Apgd, Fab, Shortened, Square)
 """Attacks for which a bfloat16 copy of the model may screen; the others are known by their last iterate."""
 
 
@@ -61,6 +77,12 @@ class Questions:
     """Keep the adversarial images, in whole grey levels."""
     draws: int = 1
     """Passes whose logits are averaged, for a model that is random (expectation over transformation)."""
+    corruptions: Sequence[str] = ()
+    """Names such as fog; all: the benchmark's, as far as they can be computed or have files."""
+    severities: Sequence[int] = SEVERITIES
+    """Of the corruptions, 1 to 5."""
+    corruption_files: Path | None = None
+    """A folder with the official files of CIFAR-10-C or CIFAR-100-C; None means that corruptions are computed."""
 
 
 class Progress(Protocol):
@@ -70,6 +92,7 @@ class Progress(Protocol):
     def work(self, amount: int) -> None: ...
     def note(self, text: str) -> None: ...
     def column(self, checkpoint: str, name: str, accuracy: float, low: float, high: float) -> None: ...
+    def corruption(self, checkpoint: str, name: str, accuracies: Sequence[float]) -> None: ...
 
 
 def assess(
@@ -95,6 +118,8 @@ def assess(
     if questions.batch_size < 1:
         raise UserError(f"the batch size must be at least 1, not {questions.batch_size}")
     test = test_images(experiment.data, questions.examples)
+    source = Computed() if questions.corruption_files is None else OfficialFiles(questions.corruption_files)
+    kinds = _kinds(questions, source, test)
     place = engine.start(device, "32").device
     suite = {name: _attack(name, test, place) for name in questions.attacks if name != CLEAN}
     processes = engine.Processes()
@@ -124,6 +149,13 @@ def assess(
             progress.note(f"{checkpoint:<9} gradient masking: {summary['masking']['verdict']}")
             for text in summary["masking"]["signs"]:
                 progress.note(f"{checkpoint:<9} - {text}")
+        if kinds:
+            progress.stage(f"{checkpoint}, corruptions", len(kinds) * len(test))
+            right = withstood(
+                model, test.labels, kinds, partial(source.images, images=test.images, labels=test.labels),
+                batch_size=questions.batch_size, device=place, journal=journal, world=processes, on_work=progress.work,
+            )  # fmt: skip
+            summary["corruptions"] = _corruptions(questions, kinds, right, checkpoint, progress)
         if processes.rank == 0:
             directory.save_evaluation(checkpoint, summary, table.to_csv(), shown)
     processes.close()
@@ -207,10 +239,14 @@ def _table(
             accuracy = float(alive.double().mean())
             told.append({"attack": stage, "accuracy": accuracy, "seconds": time.perf_counter() - began})
         table = table.join(Outcomes((column,), test.labels, alive[:, None]))
-        columns[column] = _column(_short(name), threat.eps, alive) | ({"stages": told} if len(stages) > 1 else {})
+        columns[column] = _column(_short(name), threat.eps, alive)
+        if isinstance(attack, Ensemble):
+            columns[column] |= {"stages": told} | ({"note": attack.note} if attack.note else {})
         if questions.save and processes.rank == 0:
             columns[column]["rounded"] = _recheck(model, directory, checkpoint, column, test, place)
         progress.column(checkpoint, column, *_share(alive))
+        if "note" in columns[column]:
+            progress.note(f"{checkpoint:<9} {columns[column]['note']}")
     return table, columns
 
 
@@ -246,6 +282,32 @@ def _masking(
     }
     masked, signs = verdict(found, accuracies, len(table))
     return {"verdict": masked, "signs": signs, "probe": asdict(found)}
+
+
+def _kinds(questions: Questions, source: Computed | OfficialFiles, test: ImageSet) -> list[tuple[str, int]]:
+    """The corruptions that are asked for, with their severities; what is missing is missed now."""
+    names = source.names() if list(questions.corruptions) == ["all"] else questions.corruptions
+    kinds = [(name, severity) for name in names for severity in questions.severities]
+    for kind in kinds:
+        source.images(*kind, test.images[:1], test.labels[:1])
+    return kinds
+
+
+def _corruptions(
+    questions: Questions, kinds: Sequence[tuple[str, int]], right: Tensor, checkpoint: Checkpoint, progress: Progress
+) -> dict[str, Any]:
+    """The accuracy under every corruption at every severity, and its mean over all of them."""
+    names = list(dict.fromkeys(name for name, _ in kinds))
+    shares = right.double().mean(1).view(len(names), -1)
+    for name, row in zip(names, shares.tolist(), strict=True):
+        progress.corruption(checkpoint, name, row)
+    progress.corruption(checkpoint, "mean of all", shares.mean(0).tolist())
+    return {
+        "source": "computed" if questions.corruption_files is None else str(questions.corruption_files),
+        "severities": list(questions.severities),
+        "accuracy": dict(zip(names, shares.tolist(), strict=True)),
+        "mean": float(shares.mean()),
+    }
 
 
 def _short(name: str) -> str:

@@ -69,6 +69,13 @@ class EvaluateFlags:
     again as they lie on the disk."""
     draws: int = 1
     """For a model that is random: the number of passes whose logits are averaged (expectation over transformation)."""
+    corruptions: str | None = None
+    """Ask about corrupted images, too: all, or names separated by commas, such as gaussian_noise,fog (CIFAR-10-C)."""
+    severities: str = "1,2,3,4,5"
+    """Severities of the corruptions."""
+    corruption_files: Path | None = None
+    """A folder with the official .npy files of CIFAR-10-C or CIFAR-100-C; None means that corruptions are computed (the
+    twelve of fifteen that need no outside program; motion_blur, snow and frost come only with the files)."""
     device: engine.Device = "auto"
     """Where to run."""
     json: bool = False
@@ -200,7 +207,17 @@ def evaluate(words: list[str]) -> None:
     checkpoints: list[Checkpoint] = [] if flags.checkpoint == "all" else [flags.checkpoint]
     with ConsoleDisplay(Console(stderr=flags.json)) as display:
         questions = Questions(
-            attacks, eps, flags.examples, flags.batch_size, flags.exact, flags.verdict, flags.save, flags.draws
+            attacks,
+            eps,
+            flags.examples,
+            flags.batch_size,
+            flags.exact,
+            flags.verdict,
+            flags.save,
+            flags.draws,
+            _names(flags.corruptions),
+            _severities(flags.severities),
+            flags.corruption_files,
         )
         assess(directory, questions, checkpoints, flags.device, display)
     _tell(directory, flags.json, f"regmix report {directory.path} -o report.html")
@@ -286,6 +303,17 @@ def _attacks(text: str) -> list[str]:
         if name != CLEAN and not name.startswith(TRANSFER):
             parse_attack(name)
     return names
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",")] if text else []
+
+
+def _severities(text: str) -> list[int]:
+    try:
+        return [int(one) for one in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--severities {text}: write whole numbers from 1 to 5, such as 1,3,5") from error
 
 
 def _radii(text: str | None) -> list[float]:

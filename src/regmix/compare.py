@@ -13,7 +13,7 @@ from rich.table import Table
 from regmix.evaluation import CLEAN
 from regmix.experiment import UNIONS, Experiment, from_json, to_json
 from regmix.flags import known
-from regmix.reports import comparison, write_report
+from regmix.reports import comparison, page, write_report
 from regmix.reports.load import load
 from regmix.runs import CONFIG, Run, write_atomically
 from regmix.threats import format_eps
@@ -101,6 +101,8 @@ def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> dict
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    for note in page.notes([run for arm in arms for run in arm.runs]):
+        console.print(f"\n{note}", highlight=False, markup=False, soft_wrap=True)
     for heading, lines in comparison.difference_lines(arms, first_only=True):
         console.print(f"\n{heading}", *lines, sep="\n  ", highlight=False, markup=False, soft_wrap=True)
     console.print()

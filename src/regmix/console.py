@@ -1,7 +1,7 @@
 """What a person sees while training and evaluation run: a progress bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -105,6 +105,11 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
     def column(self, checkpoint: str, name: str, accuracy: float, low: float, high: float) -> None:
         """One attack on one checkpoint is done."""
         self._print(f"{checkpoint:<9} {name:<18} {_percent(accuracy):>6}  [{_percent(low)}, {_percent(high)}]")
+
+    def corruption(self, checkpoint: str, name: str, accuracies: Sequence[float]) -> None:
+        """A corruption, from the weakest severity on, and its mean."""
+        row = "  ".join(f"{_percent(value):>6}" for value in accuracies)
+        self._print(f"{checkpoint:<9} {name:<18} {_percent(sum(accuracies) / len(accuracies)):>6}  ({row})")
 
     def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, soft_wrap=not self._live, markup=False)

@@ -4,6 +4,7 @@ import pytest
 
 from regmix.attacks import (
     AUTOATTACK,
+    AUTOATTACK_SCREENED,
     NAMES,
     Adaptive,
     Apgd,
@@ -14,8 +15,10 @@ from regmix.attacks import (
     HopSkipJump,
     MiFgsm,
     Pgd,
+    Shortened,
     Square,
     parse_attack,
+    passes,
 )
 from regmix.types import UserError
 
@@ -39,6 +42,7 @@ from regmix.types import UserError
         ("hop-skip-jump", HopSkipJump()),
         ("adaptive", Adaptive()),
         ("autoattack", AUTOATTACK),
+        ("autoattack-screened", AUTOATTACK_SCREENED),
     ],
 )
 def test_a_conventional_name_is_understood(name: str, attack: object) -> None:
@@ -48,6 +52,15 @@ def test_a_conventional_name_is_understood(name: str, attack: object) -> None:
 def test_autoattack_is_the_standard_ensemble() -> None:
     assert [name for name, _ in AUTOATTACK.stages] == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert all(parse_attack(name) == attack for name, attack in AUTOATTACK.stages)
+
+
+def test_screening_shortens_the_last_two_attacks_and_says_that_it_is_not_autoattack() -> None:
+    (first, ce), (_, rest) = AUTOATTACK_SCREENED.stages
+    assert (first, ce) == AUTOATTACK.stages[0]
+    assert isinstance(rest, Shortened)
+    assert (rest.first, *rest.full) == tuple(attack for _, attack in AUTOATTACK.stages[1:])
+    assert AUTOATTACK_SCREENED.note.startswith("Not AutoAttack")
+    assert passes(AUTOATTACK_SCREENED) < passes(AUTOATTACK) / 2
 
 
 def test_every_listed_name_is_understood() -> None:

@@ -20,6 +20,7 @@ from regmix.attacks import (
     HopSkipJump,
     MiFgsm,
     Pgd,
+    Shortened,
     Square,
     Transfer,
 )
@@ -59,6 +60,10 @@ ATTACKS = {
     "transfer": Row(Transfer(lambda z: z.flatten(1)[:, :5] - z.flatten(1)[:, 5:10], Pgd(3))),
     "autoattack, short": Row(
         Ensemble((("apgd-ce", Apgd("ce", steps=20)), ("fab-t", Fab(steps=20)), ("square", Square(50)))), reach=1.05
+    ),
+    "shortened": Row(
+        Shortened(Apgd(targets=4, steps=50), (Fab(targets=1, steps=5), Square(20)), (Fab(steps=20), Square(50)), 0.2),
+        reach=1.05,
     ),
 }
 THREATS = {"linf": Linf(eps=0.1), "l2": L2(eps=0.5)}

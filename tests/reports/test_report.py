@@ -277,6 +277,17 @@ def test_alarms_of_the_guard_are_shown_with_what_was_done(write_run, tmp_path):
     assert "Stopped by its guard after 30 of 30 epochs." in text
 
 
+def test_screened_autoattack_is_not_autoattack_and_says_so_beside_its_numbers(write_run, tmp_path):
+    run = write_run(tmp_path / "run")
+    for file in run.glob("*"):
+        if file.suffix in (".csv", ".json"):
+            text = file.read_text().replace("pgd-50", "autoattack-screened")
+            file.write_text(text.replace('"eps_text"', '"note": "A note.", "eps_text"'))
+    shown = report(tmp_path, run)
+    assert "AutoAttack was not run" in shown.text
+    assert shown.text.count("autoattack-screened: A note.") >= 2
+
+
 def test_the_verdict_on_masking_and_the_stages_of_autoattack_are_told(write_run, tmp_path):
     run = write_run(tmp_path / "run")
     assert "Can the numbers be believed?" not in report(tmp_path, run).text

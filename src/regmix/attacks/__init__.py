@@ -9,19 +9,21 @@ from regmix.attacks.apgd import Apgd
 from regmix.attacks.ascent import Ascent, ascend
 from regmix.attacks.base import Attack, Screened, borrowed, passes
 from regmix.attacks.cw import Cw, CwL2
-from regmix.attacks.ensemble import AUTOATTACK, Ensemble
+from regmix.attacks.ensemble import AUTOATTACK, AUTOATTACK_SCREENED, Ensemble
 from regmix.attacks.eot import Eot
 from regmix.attacks.fab import Fab
 from regmix.attacks.fgsm import Fgsm
 from regmix.attacks.hop_skip_jump import HopSkipJump
 from regmix.attacks.mi_fgsm import MiFgsm
 from regmix.attacks.pgd import Pgd
+from regmix.attacks.shortened import Shortened
 from regmix.attacks.square import Square
 from regmix.attacks.transfer import Transfer
 from regmix.types import UserError
 
 __all__ = [
     "AUTOATTACK",
+    "AUTOATTACK_SCREENED",
     "Adaptive",
     "Apgd",
     "Ascent",
@@ -36,6 +38,7 @@ __all__ = [
     "MiFgsm",
     "Pgd",
     "Screened",
+    "Shortened",
     "Square",
     "Transfer",
     "ascend",
@@ -55,6 +58,7 @@ FIXED: dict[str, Attack] = {
     "hop-skip-jump": HopSkipJump(),
     "adaptive": Adaptive(),
     "autoattack": AUTOATTACK,
+    "autoattack-screened": AUTOATTACK_SCREENED,
 }
 WITH_STEPS: dict[str, Callable[[int], Attack]] = {
     "pgd": lambda steps: Pgd(steps=steps),

@@ -10,7 +10,7 @@ from torch import Tensor
 from regmix.attacks.auto_step import climb
 from regmix.attacks.base import Screened, borrowed, likeliest_wrong
 from regmix.attacks.rows import Rows
-from regmix.objectives import cross_entropy, dlr, targeted_dlr
+from regmix.objectives import cross_entropy, dlr, margin, targeted_dlr
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model, Objective
 
@@ -55,18 +55,23 @@ class Apgd:
         rows, close = Rows(x), []
 
         def run(model: Model, pairs: Tensor, target: Tensor) -> Tensor:
-            """Settles the pairs; returns which of them were left, but close."""
+            """Settles the pairs; returns which of them are left, but close."""
             images = x[pairs]
             draw = threat.uniform(images, generator)
             start = draw * (threat.eps / threat.norm(draw).clamp_min(1e-12)).view(-1, 1, 1, 1)
             climbers = Rows(images)
-            nearest = climb(model, images, y[pairs], target, threat, self._objective(), self.steps, start, climbers)
+            least = torch.zeros_like(clean[pairs])
+            least[climbers.left] = climb(
+                model, images, y[pairs], target, threat, self._objective(), self.steps, start, climbers
+            )
             broken = torch.ones_like(pairs, dtype=torch.bool)
             broken[climbers.left] = False
-            rows.settle(pairs, broken, climbers.delta)
-            return climbers.left[nearest < CLOSE]
+            rows.settle(pairs, broken, climbers.delta, least)
+            return ~broken & (least < CLOSE * clean[pairs])
 
         with borrowed(model):
+            with torch.no_grad():
+                clean = -margin(model(x), y)
             for pairs, target in self._aims(model, x, y, rows):
                 near = run(model, pairs, target)
                 close.append((pairs[near], target[near]))

@@ -31,7 +31,7 @@ class _State(NamedTuple):
     checked: PerExample
     halved: Tensor
     rises: PerExample
-    nearest: PerExample
+    least: PerExample
 
 
 def climb(
@@ -41,7 +41,7 @@ def climb(
     """One run of APGD (see there) from `start`, over the rows of `x`, which are those that `rows` has left.
 
     Rows that it breaks leave; the others are given the perturbation of the largest objective(logits, target). Returns,
-    for those that are left, the share of their lead over the boundary at the start that they kept where it was least.
+    for those that are left, the least lead of the true class's logit that was seen.
     """
 
     def look(x: Images, y: Labels, target: Tensor, delta: Images) -> tuple[PerExample, Images, Tensor, PerExample]:
@@ -55,17 +55,15 @@ def climb(
 
     delta = threat.project(start, x)
     value, gradient, out, lead = look(x, y, target, delta)
-    first = torch.where(lead > 0, lead, 1)
     s = _State(
         x, y, target, delta, delta, value, gradient, delta, value, gradient, torch.full_like(value, 2 * threat.eps),
-        value, torch.ones_like(out), torch.zeros_like(value), torch.ones_like(value),
+        value, torch.ones_like(out), torch.zeros_like(value), lead,
     )  # fmt: skip
     window, since = max(int(0.22 * steps), 1), 0
     for step in range(steps):
-        first, *state = rows.leave(out, s.delta, first, *s)
-        s = _State(*state)
+        s = _State(*rows.leave(out, s.delta, *s))
         if not len(s.x):
-            return s.nearest
+            return s.least
         share = MOMENTUM if step else 1.0
         ahead = threat.project(s.delta + s.size.view(-1, 1, 1, 1) * threat.direction(s.gradient), s.x)
         delta = threat.project(s.delta + share * (ahead - s.delta) + (1 - share) * (s.delta - s.before), s.x)
@@ -74,7 +72,7 @@ def climb(
         s = s._replace(
             before=s.delta, delta=delta, value=value, gradient=gradient, rises=s.rises + (value > s.value),
             best=_where(better, delta, s.best), best_gradient=_where(better, gradient, s.best_gradient),
-            best_value=torch.where(better, value, s.best_value), nearest=torch.minimum(s.nearest, lead / first),
+            best_value=torch.where(better, value, s.best_value), least=torch.minimum(s.least, lead),
         )  # fmt: skip
         since += 1
         if since == window:
@@ -87,7 +85,7 @@ def climb(
             window, since = max(window - max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)), 0
     s = _State(*rows.leave(out, s.delta, *s))
     rows.delta[rows.left] = s.best
-    return s.nearest
+    return s.least
 
 
 def _where(rows: Tensor, one: Images, other: Images) -> Images:

@@ -47,7 +47,7 @@ class Fab:
 
         def run(model: Model, pairs: Tensor, wrong: Tensor) -> PerExample:
             delta, nearest = _walk(model, x[pairs], y[pairs], wrong, threat, self.steps)
-            rows.settle(pairs, nearest <= threat.eps, delta)
+            rows.settle(pairs, nearest <= threat.eps, delta, nearest)
             return nearest / threat.eps
 
         with borrowed(model):

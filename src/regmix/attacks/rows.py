@@ -15,6 +15,7 @@ class Rows:
     def __init__(self, x: Images) -> None:
         self.left = torch.arange(len(x), device=x.device)
         self.delta = torch.zeros_like(x)
+        self.least = x.new_full((len(x),), float("inf"))
 
     def leave(self, out: Bool[Tensor, "rows"], delta: Images, *state: Tensor) -> tuple[Tensor, ...]:
         """Writes down the perturbations of the rows that leave; returns the state without these rows."""
@@ -46,9 +47,14 @@ class Rows:
                 yield rows[:together], targets[:together]
             rows, targets = rows[together:], targets[together:]
 
-    def settle(self, pairs: Tensor, broken: Bool[Tensor, "pairs"], delta: Images) -> None:
-        """Writes down the perturbations of pairs of these rows; rows with a broken pair leave with its perturbation."""
-        self.delta[pairs] = delta
+    def settle(self, pairs: Tensor, broken: Bool[Tensor, "pairs"], delta: Images, distance: Tensor) -> None:
+        """Writes down, per row, the perturbation that came nearest to the boundary, whatever `distance` measures.
+
+        Rows with a broken pair leave with its perturbation.
+        """
+        self.least.scatter_reduce_(0, pairs, distance, "amin")
+        nearest = distance == self.least[pairs]
+        self.delta[pairs[nearest]] = delta[nearest]
         # The last one written stays: the one with the likeliest target.
         for pair in broken.nonzero()[:, 0].flip(0).tolist():
             self.delta[pairs[pair]] = delta[pair]

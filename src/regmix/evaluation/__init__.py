@@ -1,6 +1,7 @@
 """Evaluation: which test examples survive which attack, and what follows from that."""
 
 from regmix.evaluation.battery import CLEAN, Examples, Journal, World, collect_examples, evaluate, predict, survivors
+from regmix.evaluation.corrupted import withstood
 from regmix.evaluation.masking import Probe, probe, verdict
 from regmix.evaluation.outcomes import Outcomes, wilson
 from regmix.evaluation.precision import screened
@@ -25,5 +26,6 @@ __all__ = [
     "to_uint8",
     "verdict",
     "wilson",
+    "withstood",
     "zero_gradients",
 ]

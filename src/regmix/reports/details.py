@@ -306,3 +306,31 @@ def trust(subjects: Sequence[Subject]) -> list[tuple[Subject, list[tuple[str, bo
         if lines:
             found.append((one, lines))
     return found
+
+
+@dataclass(frozen=True)
+class CorruptionTable:
+    """The corruptions that one checkpoint met: cells as text, the mean over severities first."""
+
+    checkpoint: str
+    header: list[str]
+    rows: list[list[str]]
+    source: str
+
+
+def corruptions(subjects: Sequence[Subject]) -> list[tuple[Subject, CorruptionTable]]:
+    """Per run that has met any: the checkpoint by which it is judged, or else the first that has."""
+    found = []
+    for one in subjects:
+        there = {name: e.corruptions for name, e in one.run.result.evaluations.items() if e.corruptions is not None}
+        if not there:
+            continue
+        name = one.checkpoint if one.checkpoint in there else next(iter(there))
+        those = there[name]
+        every = {words.corruption_text(kind): row for kind, row in those.accuracy.items()}
+        every["Mean of all"] = [sum(column) / len(every) for column in zip(*every.values(), strict=True)]
+        rows = [[kind, *(f"{100 * value:.1f}" for value in (sum(row) / len(row), *row))] for kind, row in every.items()]
+        source = "computed here" if those.source == "computed" else f"from the files in {those.source}"
+        header = ["Corruption", "mean", *(str(severity) for severity in those.severities)]
+        found.append((one, CorruptionTable(name, header, rows, source)))
+    return found

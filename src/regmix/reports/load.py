@@ -57,6 +57,18 @@ class Column:
     correct: int
     stages: list[Stage] = field(default_factory=list)
     rounded: Rounded | None = None
+    note: str = ""
+    """What must stand beside the number."""
+
+
+@dataclass(frozen=True)
+class Corruptions:
+    """Accuracy per corruption, from the weakest severity on."""
+
+    source: str
+    severities: list[int]
+    accuracy: dict[str, list[float]]
+    mean: float
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,7 @@ class Evaluation:
     columns: dict[str, Column]
     preflight: list[str] = field(default_factory=list)
     masking: Masking | None = None
+    corruptions: Corruptions | None = None
 
 
 @dataclass(frozen=True)

@@ -213,6 +213,18 @@ def attacks(runs: Sequence[LoadedRun]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def notes(runs: Sequence[LoadedRun]) -> list[str]:
+    """What must stand beside the numbers of some attacks."""
+    found = {
+        column.attack: f"{words.attack_text(column.attack)}: {column.note}"
+        for run in runs
+        for name in checkpoints(run)
+        for column in run.result.evaluations[name].columns.values()
+        if column.note
+    }
+    return list(found.values())
+
+
 def table(one: Subject) -> Table | None:
     """The accuracies of a run; None without an evaluation."""
     run, there = one.run, checkpoints(one.run)
@@ -235,18 +247,19 @@ def table(one: Subject) -> Table | None:
         examples = counts[0]
     else:
         examples = ", ".join(f"{name}: {count}" for name, count in zip(there, counts, strict=True))
-    notes = [
+    beside = notes([run])
+    beside += [
         f"The worst case of {name} cannot be computed: {OUTCOMES.format(name)} is missing."
         for name in there
         if name not in run.outcomes and len(groups) > 1
     ]
     if "averaged" not in there:
         averages = run.part("averaging").get("name", "none") != "none"
-        notes.append(
+        beside.append(
             "The averaged weights have not been evaluated." if averages else "This run keeps no averaged weights."
         )
-    notes += [f"The {name} checkpoint has not been evaluated." for name in ("best", "last") if name not in there]
-    return Table(there, groups, examples, notes)
+    beside += [f"The {name} checkpoint has not been evaluated." for name in ("best", "last") if name not in there]
+    return Table(there, groups, examples, beside)
 
 
 def comparisons(those: Sequence[Subject]) -> list[str]:

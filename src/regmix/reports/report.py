@@ -61,7 +61,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
         selection=words.selection_text(runs),
         checkpoint_texts=[(name, words.CHECKPOINT_TEXTS[name]) for name in ("best", "last")]
         + ([("averaged", words.CHECKPOINT_TEXTS["averaged"])] if averaged else []),
-        honesty=words.honesty_text(page.attacks(runs)),
+        honesty=" ".join([words.honesty_text(page.attacks(runs)), *page.notes(runs)]),
         tables=[page.table(one) for one in subjects],
         headlines=[page.headline(one) for one in subjects],
         overview=page.overview(subjects),
@@ -76,6 +76,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
         settings=[details.settings(run) for run in runs],
         differences=details.differences(runs),
         trust=details.trust(subjects),
+        corruptions=details.corruptions(subjects),
         words=words,
     )
 

@@ -85,8 +85,16 @@ def heading(label: str) -> str:
 
 
 def attack_text(name: str) -> str:
-    """The name of an attack as papers write it."""
+    """The name of an attack as papers write it; autoattack-screened is not AutoAttack and stays as it is."""
+    if name.startswith("autoattack"):
+        return "AutoAttack" if name == "autoattack" else name
     return name.upper() if name.startswith(UPPER) else name[:1].upper() + name[1:]
+
+
+def corruption_text(name: str) -> str:
+    """The name of a corruption in words."""
+    text = name.replace("_", " ").replace("jpeg", "JPEG")
+    return text[:1].upper() + text[1:]
 
 
 def eps_equals(text: str) -> str:
@@ -159,7 +167,7 @@ def status_text(run: LoadedRun) -> str:
 def has_autoattack(attacks: Iterable[str]) -> bool:
     """Whether AutoAttack, or all four of its parts, are among these attacks."""
     names = {name.lower() for name in attacks}
-    return names >= AUTOATTACK or any(name in ("aa", "autoattack") or "autoattack" in name for name in names)
+    return names >= AUTOATTACK or bool(names & {"aa", "autoattack"})
 
 
 def honesty_text(attacks: Iterable[str]) -> str:
