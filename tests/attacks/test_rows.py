@@ -34,9 +34,19 @@ def test_pairs_come_with_the_first_target_alone_and_then_as_many_as_fit() -> Non
 def test_a_row_with_a_broken_pair_leaves_with_its_likeliest_target() -> None:
     rows = Rows(images(3))
     pairs = torch.tensor([0, 0, 1, 1, 2])
-    rows.settle(pairs, torch.tensor([True, True, False, True, False]), torch.arange(1.0, 6)[:, None, None, None])
+    broken, distance = torch.tensor([True, True, False, True, False]), torch.tensor([0.0, 0.0, 0.5, 0.0, 0.3])
+    rows.settle(pairs, broken, torch.arange(1.0, 6)[:, None, None, None], distance)
     assert rows.left.tolist() == [2]
     assert rows.delta.flatten().tolist() == [1, 4, 5]
+
+
+def test_a_row_that_stays_keeps_the_perturbation_that_came_nearest() -> None:
+    rows, nobody = Rows(images(2)), torch.zeros(3, dtype=torch.bool)
+    pairs = torch.tensor([0, 0, 1])
+    rows.settle(pairs, nobody, torch.tensor([1.0, 2, 3])[:, None, None, None], torch.tensor([0.5, 0.2, 0.9]))
+    rows.settle(pairs, nobody, torch.tensor([4.0, 5, 6])[:, None, None, None], torch.tensor([0.3, 0.4, 0.8]))
+    assert rows.delta.flatten().tolist() == [2, 6]
+    torch.testing.assert_close(rows.least, torch.tensor([0.2, 0.8]))
 
 
 def test_pairs_asked_again_are_those_whose_row_is_left_when_their_turn_comes() -> None:
