@@ -14,20 +14,21 @@ def to_plane(x: Images, w: Images, gap: PerExample, threat: Threat) -> Images:
     """
     shape = x.shape
     x, w = x.flatten(1), w.flatten(1)
-    towards = w.sign() * gap.sign()[:, None]
+    towards = w.sign().mul_(gap.sign()[:, None])
     room = torch.where(towards > 0, 1 - x, x)
     weight, gap = w.abs(), gap.abs()
     # In units of the gap that it closes: how far element i can go, and how fast it goes.
     reach = weight * room
     speed = weight.square() if isinstance(threat, L2) else weight
-    s = torch.zeros_like(gap)
+    s, closed = torch.zeros_like(gap), torch.zeros_like(weight)
     for _ in range(20):
-        closed = torch.minimum(s[:, None] * speed, reach)
         slope = torch.where(closed < reach, speed, 0).sum(1)
         step = torch.where(slope > 0, (gap - closed.sum(1)) / slope, 0).clamp_min(0)
         s = s + step
         if (step <= 1e-6 * s).all():
             break
-    s = torch.where(slope > 0, s, float("inf"))
-    way = s[:, None] * (weight if isinstance(threat, L2) else torch.ones_like(weight))
-    return (towards * torch.minimum(way.nan_to_num(0, float("inf")), room)).view(shape)
+        torch.mul(speed, s[:, None], out=closed)
+        torch.minimum(closed, reach, out=closed)
+    s = torch.where(slope > 0, s, float("inf"))[:, None]
+    way = (weight * s).nan_to_num(0, float("inf")) if isinstance(threat, L2) else s
+    return towards.mul_(torch.minimum(way, room)).view(shape)
