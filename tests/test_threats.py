@@ -13,7 +13,7 @@ from jaxtyping import TypeCheckError
 from scipy import stats
 from torch import Tensor
 
-from regmix.threats import L2, Linf, format_eps, parse_eps
+from regmix.threats import L1, L2, Linf, format_eps, parse_eps
 from regmix.types import UserError
 
 SHAPE = (3, 2, 2, 2)
@@ -27,19 +27,19 @@ def tensors(low: float, high: float) -> st.SearchStrategy[Tensor]:
 
 pixels, changes = tensors(0.0, 1.0), tensors(-3.0, 3.0)
 radii = st.sampled_from(RADII) | st.floats(1e-3, 1.0)
-kinds = st.sampled_from([Linf, L2])
+kinds = st.sampled_from([Linf, L2, L1])
 quick = settings(deadline=None, max_examples=60)
 
 
 def lengths(delta: Tensor, kind: type) -> Tensor:
-    rows = delta.flatten(1).tolist()
-    return torch.tensor([max(map(abs, row)) if kind is Linf else math.hypot(*row) for row in rows], dtype=delta.dtype)
+    size = {Linf: lambda row: max(map(abs, row)), L2: lambda row: math.hypot(*row), L1: lambda row: sum(map(abs, row))}
+    return torch.tensor([size[kind](row) for row in delta.flatten(1).tolist()], dtype=delta.dtype)
 
 
 @quick
 @given(changes, pixels, radii, kinds)
 def test_projection_lands_in_the_ball_and_in_the_range_of_images(
-    delta: Tensor, x: Tensor, eps: float, kind: type[Linf | L2]
+    delta: Tensor, x: Tensor, eps: float, kind: type[Linf | L2 | L1]
 ) -> None:
     projected = kind(eps=eps).project(delta, x)
     assert (lengths(projected, kind) <= eps * (1 + 1e-12) + 1e-15).all()
@@ -49,7 +49,7 @@ def test_projection_lands_in_the_ball_and_in_the_range_of_images(
 
 @quick
 @given(changes, pixels, radii, kinds)
-def test_projection_is_idempotent(delta: Tensor, x: Tensor, eps: float, kind: type[Linf | L2]) -> None:
+def test_projection_is_idempotent(delta: Tensor, x: Tensor, eps: float, kind: type[Linf | L2 | L1]) -> None:
     threat = kind(eps=eps)
     once = threat.project(delta, x)
     torch.testing.assert_close(threat.project(once, x), once, rtol=0, atol=1e-15)
@@ -75,15 +75,15 @@ def test_l2_projection_shortens_to_the_radius_and_then_only_clips(delta: Tensor,
 
 
 @pytest.mark.parametrize("kind", [Linf, L2])
-def test_projection_leaves_what_is_inside_alone(kind: type[Linf | L2]) -> None:
+def test_projection_leaves_what_is_inside_alone(kind: type[Linf | L2 | L1]) -> None:
     x = torch.full((4, 3, 5, 5), 0.5, dtype=torch.float64)
     delta = 0.002 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     torch.testing.assert_close(kind(eps=0.1).project(delta, x), delta, rtol=0, atol=1e-15)
 
 
 @quick
-@given(tensors(-1e3, 1e3), kinds)
-def test_direction_is_the_steepest_of_unit_size(gradient: Tensor, kind: type[Linf | L2]) -> None:
+@given(tensors(-1e3, 1e3), st.sampled_from([Linf, L2]))
+def test_direction_is_the_steepest_of_unit_size(gradient: Tensor, kind: type[Linf | L2 | L1]) -> None:
     """Its product with the gradient is the dual norm: ||g||_1 for Linf, ||g||_2 for L2."""
     step = kind().direction(gradient)
     gain = (gradient * step).flatten(1).sum(1)
@@ -92,22 +92,64 @@ def test_direction_is_the_steepest_of_unit_size(gradient: Tensor, kind: type[Lin
     torch.testing.assert_close(gain, dual, rtol=1e-12, atol=0)
 
 
+def test_l1_direction_takes_the_twentieth_of_the_elements_with_the_largest_gradients() -> None:
+    gradient = torch.randn(3, 1, 10, 10, generator=torch.Generator().manual_seed(0))
+    step = L1().direction(gradient).flatten(1)
+    for row, one in zip(gradient.flatten(1), step, strict=True):
+        largest = row.abs().topk(5).indices
+        assert set(one.nonzero()[:, 0].tolist()) == set(largest.tolist())
+        torch.testing.assert_close(one[largest], row[largest].sign() / 5)
+
+
+@quick
+@given(changes, pixels, radii)
+def test_l1_projection_is_the_nearest_point(delta: Tensor, x: Tensor, eps: float) -> None:
+    """The optimality conditions: with one t >= 0 per example, each element is |delta_i| - t, cut to [0, room_i], with
+    the sign of delta_i; t is 0 unless the ball is full."""
+    projected = L1(eps=eps).project(delta, x)
+    for d, image, result in zip(delta.flatten(1), x.flatten(1), projected.flatten(1), strict=True):
+        room = torch.where(d > 0, 1 - image, image)
+        free = torch.minimum(d.abs(), room)
+        if free.sum() <= eps:
+            torch.testing.assert_close(result, d.sign() * free, rtol=0, atol=1e-12)
+            continue
+        assert float(result.abs().sum()) == pytest.approx(eps, rel=1e-12)
+        inside = (result.abs() > 1e-9) & (result.abs() < room - 1e-9)
+        t = (d.abs() - result.abs())[inside]
+        bound = float(t.mean()) if len(t) else None
+        if bound is not None:
+            assert (t - bound).abs().max() < 1e-9
+            expected = d.sign() * torch.minimum((d.abs() - bound).clamp_min(0), room)
+            torch.testing.assert_close(result, expected, rtol=0, atol=1e-9)
+
+
+def test_l1_starts_lie_on_the_sphere_and_in_the_ball() -> None:
+    x = torch.zeros(4000, 1, 1, 3, dtype=torch.float64)
+    corner = L1(eps=2).corner(x, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(corner.flatten(1).abs().sum(1), torch.full((4000,), 2.0).double())
+    assert ((corner > 0).double().mean((0, 1, 2)) - 0.5).abs().max() < 0.04
+    # on the simplex each share of the sum is Beta(1, 2)
+    assert stats.kstest(corner[:, 0, 0, 0].abs().numpy() / 2, stats.beta(1, 2).cdf).pvalue > 1e-3
+    inside = L1(eps=2).uniform(x, torch.Generator().manual_seed(0)).flatten(1).abs().sum(1)
+    assert stats.kstest((inside / 2) ** 3, stats.uniform(0, 1).cdf).pvalue > 1e-3
+
+
 @pytest.mark.parametrize("kind", [Linf, L2])
 @pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-20, 1.0, 1e20, 1e30])
-def test_direction_has_unit_size_at_every_scale_of_float32(scale: float, kind: type[Linf | L2]) -> None:
+def test_direction_has_unit_size_at_every_scale_of_float32(scale: float, kind: type[Linf | L2 | L1]) -> None:
     """A confident model's gradients are tiny; an attack that stalls there overstates robustness."""
     gradient = scale * (1 + torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)))
     torch.testing.assert_close(lengths(kind().direction(gradient), kind), torch.ones(2))
 
 
-@pytest.mark.parametrize("kind", [Linf, L2])
-def test_direction_of_a_zero_gradient_is_zero(kind: type[Linf | L2]) -> None:
+@pytest.mark.parametrize("kind", [Linf, L2, L1])
+def test_direction_of_a_zero_gradient_is_zero(kind: type[Linf | L2 | L1]) -> None:
     assert (kind().direction(torch.zeros(2, 3, 4, 4)) == 0).all()
 
 
 @quick
 @given(changes, kinds)
-def test_norm_is_the_length_per_example(delta: Tensor, kind: type[Linf | L2]) -> None:
+def test_norm_is_the_length_per_example(delta: Tensor, kind: type[Linf | L2 | L1]) -> None:
     torch.testing.assert_close(kind().norm(delta), lengths(delta, kind), rtol=1e-12, atol=1e-100)
 
 
@@ -150,7 +192,7 @@ def test_l2_uniform_is_uniform_in_the_ball() -> None:
 
 @pytest.mark.parametrize("start", ["uniform", "corner"])
 @pytest.mark.parametrize("kind", [Linf, L2])
-def test_the_same_generator_draws_the_same_start(kind: type[Linf | L2], start: str) -> None:
+def test_the_same_generator_draws_the_same_start(kind: type[Linf | L2 | L1], start: str) -> None:
     draw, x = getattr(kind(), start), torch.zeros(2, 3, 4, 4)
     first, second = (draw(x, torch.Generator().manual_seed(seed)) for seed in (1, 1))
     assert torch.equal(first, second)
@@ -163,7 +205,7 @@ def test_the_same_generator_draws_the_same_start(kind: type[Linf | L2], start: s
 
 @pytest.mark.parametrize("eps", [0.0, -0.1, math.nan, math.inf])
 @pytest.mark.parametrize("kind", [Linf, L2])
-def test_a_radius_without_a_set_is_refused(kind: type[Linf | L2], eps: float) -> None:
+def test_a_radius_without_a_set_is_refused(kind: type[Linf | L2 | L1], eps: float) -> None:
     with pytest.raises(UserError, match="eps is"):
         kind(eps=eps)
 

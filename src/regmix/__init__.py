@@ -23,11 +23,12 @@ from regmix.methods import (
     Trades,
     ZeroGrad,
 )
-from regmix.threats import L2, Linf
+from regmix.threats import L1, L2, Linf
 from regmix.types import Batch, Losses, UserError
 from regmix.version import __version__
 
 __all__ = [
+    "L1",
     "L2",
     "Atas",
     "Batch",

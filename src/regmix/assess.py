@@ -221,7 +221,7 @@ def _table(
     for number, (threat, name, attack) in enumerate(todo):
         later = int(clean.sum()) * sum(passes(other) for _, _, other in todo[number + 1 :])
         column = f"{_short(name)}@{format_eps(threat.eps)}"
-        stages = attack.stages if isinstance(attack, Ensemble) else ((name, attack),)
+        stages = attack.under(threat) if isinstance(attack, Ensemble) else ((name, attack),)
         alive, began, told = clean, time.perf_counter(), []
 
         def write(rows: Sequence[int], x: Tensor, bad: Tensor, column: str = column, threat: Threat = threat) -> None:

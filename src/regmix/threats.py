@@ -139,4 +139,62 @@ class L2:
         return length
 
 
-ThreatConfig = Linf | L2
+@dataclass(frozen=True)
+class L1:
+    """The absolute changes of all pixel values add up to at most eps: sum |delta_i| <= eps."""
+
+    name: Tag[Literal["l1"]] = field(default="l1", kw_only=True)
+    eps: Eps = 12.0
+    """Radius in pixel units of [0, 1]; 12 is usual for CIFAR-10."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.eps < float("inf"), f"eps is {self.eps:g}; it must be positive")
+
+    def project(self, delta: Images, x: Images) -> Images:
+        """The nearest perturbation in the ball and the image's range together (arXiv 2103.01208).
+
+        d_i = sign(delta_i) min(max(|delta_i| - t, 0), room_i), with the smallest t >= 0 for which they fit.
+        """
+        flat = delta.flatten(1)
+        size, room = flat.abs(), torch.where(delta > 0, 1 - x, x).flatten(1)
+        # From a large t down, element i begins to move at |delta_i| and is stopped by its room at |delta_i| - room_i.
+        turns, order = torch.cat([size, (size - room).clamp_min(0)], 1).sort(1, descending=True)
+        moving = torch.where(order < size.shape[1], 1.0, -1.0).to(flat.dtype).cumsum(1)
+        used = (moving[:, :-1] * (turns[:, :-1] - turns[:, 1:])).cumsum(1)
+        used = torch.cat([torch.zeros_like(used[:, :1]), used], 1)
+        last = ((used <= self.eps).sum(1, keepdim=True) - 1).clamp_max(used.shape[1] - 2)
+        left = (self.eps - used.gather(1, last)) / moving.gather(1, last).clamp_min(1)
+        fits = torch.minimum(size, room).sum(1, keepdim=True) <= self.eps
+        t = torch.where(fits, 0, turns.gather(1, last) - left)
+        d = torch.minimum((size - t).clamp_min(0), room)
+        # Sums of thousands of elements are rounded.
+        d = d * (self.eps / d.sum(1, keepdim=True).clamp_min(self.eps))
+        return (flat.sign() * d).view_as(delta)
+
+    def direction(self, gradient: Images) -> Images:
+        """A sparse step of unit length: the sign of the twentieth of the elements where |gradient| is largest.
+
+        The steepest step changes a single element, of which the image's range soon has enough (arXiv 1904.13000).
+        """
+        size = gradient.flatten(1).abs()
+        count = max(1, round(size.shape[1] / 20))
+        least = size.topk(count, 1).values[:, -1:]
+        step = torch.where(size >= least, gradient.flatten(1).sign(), 0)
+        return (step / step.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
+
+    def uniform(self, x: Images, generator: Generator | None = None) -> Images:
+        """A perturbation drawn uniformly from the ball (not clipped to the image's range)."""
+        radius = torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype)
+        return self.corner(x, generator) * _per_example(radius ** (1 / x[0].numel()), x)
+
+    def corner(self, x: Images, generator: Generator | None = None) -> Images:
+        """A perturbation drawn uniformly from the sphere of radius eps (not clipped to the image's range)."""
+        size = torch.empty_like(x).exponential_(generator=generator)
+        return size.copysign_(_draw(x, generator)) * _per_example(self.eps / self.norm(size), x)
+
+    def norm(self, delta: Images) -> PerExample:
+        """sum |delta_i| per example."""
+        return delta.flatten(1).abs().sum(1)
+
+
+ThreatConfig = Linf | L2 | L1

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 
 from regmix.attacks.plane import to_plane
-from regmix.threats import L2, Linf
+from regmix.threats import L1, L2, Linf
 
 
 def problem(seed: int, size: int = 6) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -38,6 +38,25 @@ def test_linf_is_the_solution_of_the_linear_program(seed: int) -> None:
     if solved.success:
         assert (w * d).sum().item() == pytest.approx(gap.item(), abs=1e-8)
         assert d.abs().max().item() == pytest.approx(solved.fun, abs=1e-7)
+    else:
+        check_farthest(x, w, gap, d)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 10_000))
+def test_l1_is_the_solution_of_the_linear_program(seed: int) -> None:
+    """min sum (u + v) such that w (u - v) = gap, 0 <= u <= 1 - x, 0 <= v <= x."""
+    x, w, gap = problem(seed)
+    d = to_plane(x, w, gap, L1())
+    flat_x, flat_w = x.flatten().tolist(), w.flatten().tolist()
+    solved = linprog(
+        [1.0] * (2 * x.numel()), A_eq=[[*flat_w, *(-value for value in flat_w)]], b_eq=[gap.item()],
+        bounds=[(0, 1 - value) for value in flat_x] + [(0, value) for value in flat_x],
+    )  # fmt: skip
+    check_inside(x, d)
+    if solved.success:
+        assert (w * d).sum().item() == pytest.approx(gap.item(), abs=1e-8)
+        assert d.abs().sum().item() == pytest.approx(solved.fun, abs=1e-7)
     else:
         check_farthest(x, w, gap, d)
 
@@ -79,7 +98,7 @@ def check_farthest(x: torch.Tensor, w: torch.Tensor, gap: torch.Tensor, d: torch
 def test_rows_do_not_touch_each_other() -> None:
     parts = [problem(seed) for seed in range(12)]
     x, w, gap = (torch.cat([part[i] for part in parts]) for i in range(3))
-    for threat in (Linf(), L2()):
+    for threat in (Linf(), L2(), L1()):
         together = to_plane(x, w, gap, threat)
         for row, part in enumerate(parts):
             torch.testing.assert_close(together[row : row + 1], to_plane(*part, threat), rtol=1e-9, atol=1e-12)
@@ -87,5 +106,5 @@ def test_rows_do_not_touch_each_other() -> None:
 
 def test_a_row_without_a_gradient_stays() -> None:
     x, w, gap = problem(1)
-    for threat in (Linf(), L2()):
+    for threat in (Linf(), L2(), L1()):
         assert to_plane(x, torch.zeros_like(w), gap, threat).abs().max() == 0

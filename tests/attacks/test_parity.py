@@ -11,7 +11,7 @@ from regmix.attacks import AUTOATTACK, Fgsm, ascend
 from regmix.data import Digits, batches, load
 from regmix.evaluation import evaluate, survivors
 from regmix.models import SmallCnn, build
-from regmix.threats import L2, Linf
+from regmix.threats import L1, L2, Linf
 from regmix.types import Batch
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -93,8 +93,14 @@ class Alone:
 
 @pytest.mark.parametrize(
     ("method", "threat"),
-    [(PgdAt(steps=2), Linf(0.15)), (RegMix(), Linf(0.15)), (Standard(), Linf(0.05)), (PgdAt(steps=2), L2(0.8))],
-    ids=["pgd-2-at", "regmix", "standard", "pgd-2-at in L2"],
+    [
+        (PgdAt(steps=2), Linf(0.15)),
+        (RegMix(), Linf(0.15)),
+        (Standard(), Linf(0.05)),
+        (PgdAt(steps=2), L2(0.8)),
+        (PgdAt(steps=2), L1(1.5)),
+    ],
+    ids=["pgd-2-at", "regmix", "standard", "pgd-2-at in L2", "pgd-2-at in L1"],
 )
 @pytest.mark.parametrize("screen", [True, False])
 def test_autoattack_gives_no_weaker_verdict_than_pyautoattack(method, threat, screen: bool) -> None:
@@ -107,13 +113,13 @@ def test_autoattack_gives_no_weaker_verdict_than_pyautoattack(method, threat, sc
     model = train(method)
     (batch,) = batches(load(Digits(), "test").subset(torch.arange(100)), 100, "cpu")
     x, y = batch.x.contiguous(), batch.y
-    norm = "Linf" if isinstance(threat, Linf) else "L2"
+    norm = type(threat).__name__
     theirs = pyautoattack.AutoAttack(model, norm=norm, eps=threat.eps, version="standard", device="cpu", seed=0)
     adversarial, _ = theirs.run_standard_evaluation(x, y, batch_size=100)
     with torch.no_grad():
         alive = model(x).argmax(1) == y
         their_robust = model(adversarial).argmax(1) == y
-    for name, attack in AUTOATTACK.stages:
+    for name, attack in AUTOATTACK.under(threat):
         alive = survivors(
             model, lambda index: Batch(x[index], y[index]), alive, attack, threat, name=name, batch_size=100,
             screen=screen, journal=Alone(), world=Alone(), on_work=lambda _: None,

@@ -24,7 +24,7 @@ from regmix.attacks import (
     Square,
     Transfer,
 )
-from regmix.threats import L2, Linf
+from regmix.threats import L1, L2, Linf
 
 
 class Row(NamedTuple):
@@ -35,7 +35,11 @@ class Row(NamedTuple):
     """The same for the Euclidean ball, on which a random start's sideways part only fades."""
     reach: float | None = None
     """It breaks an example of a linear model whose distance to the boundary is eps / reach."""
-    norms: tuple[str, ...] = ("linf", "l2")
+    l1: float | None = 0.04
+    """The same for the sum of the changes, where a step changes a twentieth of the elements."""
+    reach_l1: float = 1.1
+    """`reach` under L1."""
+    norms: tuple[str, ...] = ("linf", "l2", "l1")
 
 
 ATTACKS = {
@@ -49,14 +53,15 @@ ATTACKS = {
     "cw-30": Row(Cw(30), 0, 1e-3, 1.001),
     "mi-fgsm-10": Row(MiFgsm(10), 1e-6, 1e-6, 1.001),
     "adaptive": Row(Adaptive(20)),
-    "apgd-ce": Row(Apgd("ce"), reach=1.01),
-    "apgd-dlr": Row(Apgd("dlr", steps=50, restarts=2), reach=1.01),
-    "apgd-t": Row(Apgd(targets=9, steps=50), reach=1.01),
-    "fab-t": Row(Fab(steps=50), reach=1.05),
+    "apgd-ce": Row(Apgd("ce"), reach=1.01, reach_l1=1.05),
+    "apgd-dlr": Row(Apgd("dlr", steps=50, restarts=2), reach=1.01, reach_l1=1.05),
+    "apgd-t": Row(Apgd(targets=9, steps=50), reach=1.01, reach_l1=1.05),
+    "fab-t": Row(Fab(steps=50), reach=1.05, reach_l1=1.01),
     "square, linf": Row(Square(600), reach=1.15, norms=("linf",)),
     "square, l2": Row(Square(400), reach=2.5, norms=("l2",)),
+    "square, l1": Row(Square(400), norms=("l1",)),
     "cw-l2": Row(CwL2(steps=150, searches=6, lr=0.02), reach=1.05, norms=("l2",)),
-    "hop-skip-jump": Row(HopSkipJump(8000), reach=1.2),
+    "hop-skip-jump": Row(HopSkipJump(8000), reach=1.2, norms=("linf", "l2")),
     "transfer": Row(Transfer(lambda z: z.flatten(1)[:, :5] - z.flatten(1)[:, 5:10], Pgd(3))),
     "autoattack, short": Row(
         Ensemble((("apgd-ce", Apgd("ce", steps=20)), ("fab-t", Fab(steps=20)), ("square", Square(50)))), reach=1.05
@@ -66,7 +71,7 @@ ATTACKS = {
         reach=1.05,
     ),
 }
-THREATS = {"linf": Linf(eps=0.1), "l2": L2(eps=0.5)}
+THREATS = {"linf": Linf(eps=0.1), "l2": L2(eps=0.5), "l1": L1(eps=1.5)}
 
 CASES = {f"{name}-{norm}": (row, THREATS[norm]) for name, row in ATTACKS.items() for norm in row.norms}
 every_case = pytest.mark.parametrize(("row", "threat"), CASES.values(), ids=CASES)
@@ -105,19 +110,19 @@ def images(count: int = 4, dtype: torch.dtype = torch.float32) -> Tensor:
 LABELS = torch.tensor([0, 1, 4, 2])
 
 
-def assert_in_set(delta: Tensor, x: Tensor, threat: Linf | L2) -> None:
+def assert_in_set(delta: Tensor, x: Tensor, threat: Linf | L2 | L1) -> None:
     assert delta.shape == x.shape
     assert delta.dtype == x.dtype
     assert not delta.requires_grad
     flat = delta.flatten(1).double()
-    lengths = flat.abs().amax(1) if isinstance(threat, Linf) else flat.square().sum(1).sqrt()
+    lengths = {Linf: flat.abs().amax(1), L2: flat.square().sum(1).sqrt(), L1: flat.abs().sum(1)}[type(threat)]
     assert lengths.max() <= threat.eps * (1 + 1e-6)
     assert (x + delta).min() >= -1e-7
     assert (x + delta).max() <= 1 + 1e-7
 
 
 @every_case
-def test_it_stays_in_the_threat_set_and_moves(row: Row, threat: Linf | L2) -> None:
+def test_it_stays_in_the_threat_set_and_moves(row: Row, threat: Linf | L2 | L1) -> None:
     x = images()
     delta = row.attack(Net(), x, LABELS, threat)
     assert_in_set(delta, x, threat)
@@ -126,13 +131,13 @@ def test_it_stays_in_the_threat_set_and_moves(row: Row, threat: Linf | L2) -> No
 
 
 @every_case
-def test_it_works_in_float64(row: Row, threat: Linf | L2) -> None:
+def test_it_works_in_float64(row: Row, threat: Linf | L2 | L1) -> None:
     x = images(dtype=torch.float64)
     assert_in_set(row.attack(Net().double(), x, LABELS, threat), x, threat)
 
 
 @every_case
-def test_it_works_under_bf16_autocast(row: Row, threat: Linf | L2) -> None:
+def test_it_works_under_bf16_autocast(row: Row, threat: Linf | L2 | L1) -> None:
     x = images()
     with torch.autocast("cpu", torch.bfloat16):
         delta = row.attack(Net(), x, LABELS, threat)
@@ -155,19 +160,32 @@ def loss_of_margin(model: nn.Module, x: Tensor, delta: Tensor, y: Tensor) -> Ten
     return sign * ((before[:, 1] - before[:, 0]) - (after[:, 1] - after[:, 0]))
 
 
+def best_loss(w: Tensor, x: Tensor, y: Tensor, threat: Linf | L2 | L1) -> Tensor:
+    """The most that the true class's lead can lose: eps ||w||_1 under Linf and eps ||w||_2 under L2, far from the
+    range's border; under L1 the elements with the largest |w_i| go to the border, one after the other."""
+    if isinstance(threat, Linf):
+        return threat.eps * w.norm(p=1).expand(len(x))
+    if isinstance(threat, L2):
+        return threat.eps * w.norm(p=2).expand(len(x))
+    upwards = (w > 0) != (y[:, None] == 1)
+    order = w.abs().argsort(descending=True)
+    room = torch.where(upwards, 1 - x.flatten(1), x.flatten(1))[:, order]
+    used = (threat.eps - (room.cumsum(1) - room)).clamp_min(0).minimum(room)
+    return (used * w.abs()[order]).sum(1)
+
+
 @every_case
-def test_it_is_near_the_optimum_of_a_linear_model(row: Row, threat: Linf | L2) -> None:
-    """Far from the range's border the best loss of margin is eps ||w||_1 (Linf) or eps ||w||_2 (L2)."""
+def test_it_is_near_the_optimum_of_a_linear_model(row: Row, threat: Linf | L2 | L1) -> None:
     if row.linf is None:
         return
     model, w = linear_model()
     x, y = images(dtype=torch.float64) * 0.2 + 0.4, torch.tensor([0, 1, 1, 0])
-    optimum = threat.eps * float(w.norm(p=1 if isinstance(threat, Linf) else 2))
+    optimum = best_loss(w, x, y, threat)
     lost = loss_of_margin(model, x, row.attack(model, x, y, threat), y)
-    assert lost.max() <= optimum * (1 + 1e-7)
-    shortfall = row.linf if isinstance(threat, Linf) else row.l2
+    assert (lost <= optimum * (1 + 1e-7)).all()
+    shortfall = {Linf: row.linf, L2: row.l2, L1: row.l1}[type(threat)]
     if shortfall is not None:
-        assert lost.min() >= optimum * (1 - shortfall - 1e-7)
+        assert (lost >= optimum * (1 - shortfall - 1e-7)).all()
 
 
 @pytest.mark.parametrize("row", [row for row in ATTACKS.values() if row.linf is not None])
@@ -183,21 +201,32 @@ def test_it_is_near_the_optimum_of_a_linear_model_at_the_borders_of_the_range(ro
     assert (lost >= optimum * (1 - row.linf - 1e-7)).all()
 
 
+def distance_l1(w: Tensor, x: Tensor, y: Tensor, lead: Tensor) -> float:
+    """By bisection: the best loss grows with eps."""
+    low, high = 0.0, 75.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if best_loss(w, x, y, L1(middle)) < lead else (low, middle)
+    return high
+
+
 @pytest.mark.parametrize(("row", "threat"), [case for case in CASES.values() if case[0].reach is not None])
 def test_it_breaks_what_lies_near_the_boundary_of_a_linear_model_and_nothing_beyond_eps(
-    row: Row, threat: Linf | L2
+    row: Row, threat: Linf | L2 | L1
 ) -> None:
-    """Far from the range's border the distance to the boundary is |margin| / ||w||, in the dual norm."""
     model, w = linear_model()
     model[1].bias.data += torch.tensor([0.0, 0.02])
     x = images(dtype=torch.float64) * 0.2 + 0.4
     with torch.no_grad():
         z = model(x)
-    y = z.argmax(1)
-    distance = (z[:, 1] - z[:, 0]).abs() / w.norm(p=1 if isinstance(threat, Linf) else 2)
+    y, lead = z.argmax(1), (z[:, 1] - z[:, 0]).abs()
+    distance = lead / w.norm(p=1 if isinstance(threat, Linf) else 2)
+    if isinstance(threat, L1):
+        distance = torch.tensor([distance_l1(w, x[i : i + 1], y[i : i + 1], lead[i]) for i in range(len(x))])
+    reach = row.reach_l1 if isinstance(threat, L1) else row.reach
     for row_number in range(len(x)):
         one, label = x[row_number : row_number + 1], y[row_number : row_number + 1]
-        for eps, broken in ((distance[row_number] * row.reach, True), (distance[row_number] * 0.999, False)):
+        for eps, broken in ((distance[row_number] * reach, True), (distance[row_number] * 0.999, False)):
             delta = row.attack(model, one, label, replace(threat, eps=float(eps)))
             assert_in_set(delta, one, replace(threat, eps=float(eps)))
             with torch.no_grad():
@@ -207,7 +236,7 @@ def test_it_breaks_what_lies_near_the_boundary_of_a_linear_model_and_nothing_bey
 @every_case
 @pytest.mark.parametrize("fail_at", [None, 1, 2])
 def test_it_leaves_the_model_as_it_was_even_if_the_model_fails(
-    row: Row, threat: Linf | L2, fail_at: int | None
+    row: Row, threat: Linf | L2 | L1, fail_at: int | None
 ) -> None:
     model, x = Net(fail_at), images()
     for parameter in model.parameters():
@@ -230,7 +259,7 @@ def test_it_leaves_the_model_as_it_was_even_if_the_model_fails(
 
 
 @every_case
-def test_it_attacks_the_model_that_is_evaluated(row: Row, threat: Linf | L2) -> None:
+def test_it_attacks_the_model_that_is_evaluated(row: Row, threat: Linf | L2 | L1) -> None:
     """In evaluation mode, whatever mode the model is in: no dropout, no batch statistics."""
     x = images()
     from_train, from_eval = Net().train(), Net().eval()
@@ -238,7 +267,7 @@ def test_it_attacks_the_model_that_is_evaluated(row: Row, threat: Linf | L2) -> 
 
 
 @every_case
-def test_the_same_seed_gives_the_same_perturbation(row: Row, threat: Linf | L2) -> None:
+def test_the_same_seed_gives_the_same_perturbation(row: Row, threat: Linf | L2 | L1) -> None:
     model, x = Net(), images()
     torch.manual_seed(0)
     first = row.attack(model, x, LABELS, threat)
@@ -252,7 +281,7 @@ def test_the_same_seed_gives_the_same_perturbation(row: Row, threat: Linf | L2) 
 
 
 @every_case
-def test_it_works_where_gradients_are_switched_off(row: Row, threat: Linf | L2) -> None:
+def test_it_works_where_gradients_are_switched_off(row: Row, threat: Linf | L2 | L1) -> None:
     model, x = Net(), images()
     expected = row.attack(model, x, LABELS, threat)
     with torch.no_grad():
@@ -260,7 +289,7 @@ def test_it_works_where_gradients_are_switched_off(row: Row, threat: Linf | L2) 
 
 
 @every_case
-def test_it_takes_any_function_for_a_model(row: Row, threat: Linf | L2) -> None:
+def test_it_takes_any_function_for_a_model(row: Row, threat: Linf | L2 | L1) -> None:
     model, x = linear_model(torch.float32)[0], images()
     delta = row.attack(lambda z: model(z), x, LABELS % 2, threat)
     assert torch.equal(delta, row.attack(model, x, LABELS % 2, threat))

@@ -10,8 +10,9 @@ from torch import Tensor
 from regmix.attacks.auto_step import climb
 from regmix.attacks.base import Screened, borrowed, likeliest_wrong
 from regmix.attacks.rows import Rows
+from regmix.attacks.sparse_step import climb_sparsely
 from regmix.objectives import cross_entropy, dlr, margin, targeted_dlr
-from regmix.threats import Threat
+from regmix.threats import L1, Threat
 from regmix.types import Images, Labels, Model, Objective
 
 CLOSE = 0.1
@@ -27,7 +28,8 @@ class Apgd:
 
     s begins at 2 eps. At checkpoints, whose distance shrinks from 0.22 to 0.06 of the steps, a row halves s and goes
     back to its best iterate if less than 75 % of its steps since the last one increased the loss, or if neither s nor
-    its best loss has changed there. A row leaves when it is misclassified.
+    its best loss has changed there. A row leaves when it is misclassified. L1 has an ascent of its own
+    (`climb_sparsely`).
 
     Source: arXiv 2003.01690 and its public code (AutoAttack). Deviations: for L2 the first perturbation is of length
     eps before it is clipped to the image's range; the first checkpoint counts the first step's increase over the
@@ -56,14 +58,17 @@ class Apgd:
 
         def run(model: Model, pairs: Tensor, target: Tensor) -> Tensor:
             """Settles the pairs; returns which of them are left, but close."""
-            images = x[pairs]
-            draw = threat.uniform(images, generator)
-            start = draw * (threat.eps / threat.norm(draw).clamp_min(1e-12)).view(-1, 1, 1, 1)
+            images, labels, objective = x[pairs], y[pairs], self._objective()
             climbers = Rows(images)
+            if isinstance(threat, L1):
+                start = torch.empty_like(images).normal_(generator=generator)
+                left = climb_sparsely(model, images, labels, target, threat, objective, self.steps, start, climbers)
+            else:
+                draw = threat.uniform(images, generator)
+                start = draw * (threat.eps / threat.norm(draw).clamp_min(1e-12)).view(-1, 1, 1, 1)
+                left = climb(model, images, labels, target, threat, objective, self.steps, start, climbers)
             least = torch.zeros_like(clean[pairs])
-            least[climbers.left] = climb(
-                model, images, y[pairs], target, threat, self._objective(), self.steps, start, climbers
-            )
+            least[climbers.left] = left
             broken = torch.ones_like(pairs, dtype=torch.bool)
             broken[climbers.left] = False
             rows.settle(pairs, broken, climbers.delta, least)

@@ -34,6 +34,19 @@ class _State(NamedTuple):
     least: PerExample
 
 
+def look(
+    model: Model, objective: Objective, images: Images, y: Labels, target: Tensor
+) -> tuple[PerExample, Images, Tensor, PerExample]:
+    """The objective, its gradient, which images are misclassified, and the lead of the true class's logit."""
+    images = images.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = model(images)
+        value = objective(logits, target)
+        (gradient,) = torch.autograd.grad(value.sum(), images)
+    lead = margin(logits.detach(), y)
+    return value.detach(), gradient, fooled(model, images.detach(), lead, y), -lead
+
+
 def climb(
     model: Model, x: Images, y: Labels, target: Tensor, threat: Threat, objective: Objective, steps: int,
     start: Images, rows: Rows,
@@ -44,17 +57,8 @@ def climb(
     for those that are left, the least lead of the true class's logit that was seen.
     """
 
-    def look(x: Images, y: Labels, target: Tensor, delta: Images) -> tuple[PerExample, Images, Tensor, PerExample]:
-        images = (x + delta).requires_grad_()
-        with torch.enable_grad():
-            logits = model(images)
-            value = objective(logits, target)
-            (gradient,) = torch.autograd.grad(value.sum(), images)
-        lead = margin(logits.detach(), y)
-        return value.detach(), gradient, fooled(model, images.detach(), lead, y), -lead
-
     delta = threat.project(start, x)
-    value, gradient, out, lead = look(x, y, target, delta)
+    value, gradient, out, lead = look(model, objective, x + delta, y, target)
     s = _State(
         x, y, target, delta, delta, value, gradient, delta, value, gradient, torch.full_like(value, 2 * threat.eps),
         value, torch.ones_like(out), torch.zeros_like(value), lead,
@@ -67,19 +71,19 @@ def climb(
         share = MOMENTUM if step else 1.0
         ahead = threat.project(s.delta + s.size.view(-1, 1, 1, 1) * threat.direction(s.gradient), s.x)
         delta = threat.project(s.delta + share * (ahead - s.delta) + (1 - share) * (s.delta - s.before), s.x)
-        value, gradient, out, lead = look(s.x, s.y, s.target, delta)
+        value, gradient, out, lead = look(model, objective, s.x + delta, s.y, s.target)
         better = value > s.best_value
         s = s._replace(
             before=s.delta, delta=delta, value=value, gradient=gradient, rises=s.rises + (value > s.value),
-            best=_where(better, delta, s.best), best_gradient=_where(better, gradient, s.best_gradient),
+            best=where(better, delta, s.best), best_gradient=where(better, gradient, s.best_gradient),
             best_value=torch.where(better, value, s.best_value), least=torch.minimum(s.least, lead),
         )  # fmt: skip
         since += 1
         if since == window:
             halve = ~out & ((s.rises <= RHO * window) | (~s.halved & (s.checked >= s.best_value)))
             s = s._replace(
-                size=torch.where(halve, s.size / 2, s.size), delta=_where(halve, s.best, s.delta),
-                gradient=_where(halve, s.best_gradient, s.gradient), checked=s.best_value, halved=halve,
+                size=torch.where(halve, s.size / 2, s.size), delta=where(halve, s.best, s.delta),
+                gradient=where(halve, s.best_gradient, s.gradient), checked=s.best_value, halved=halve,
                 rises=torch.zeros_like(s.rises),
             )  # fmt: skip
             window, since = max(window - max(int(0.03 * steps), 1), max(int(0.06 * steps), 1)), 0
@@ -88,5 +92,6 @@ def climb(
     return s.least
 
 
-def _where(rows: Tensor, one: Images, other: Images) -> Images:
+def where(rows: Tensor, one: Images, other: Images) -> Images:
+    """Per row, one or the other."""
     return torch.where(rows.view(-1, 1, 1, 1), one, other)

@@ -7,8 +7,8 @@ import torch
 from torch import Generator, Tensor
 
 from regmix.attacks.base import borrowed
-from regmix.threats import L2, Threat
-from regmix.types import Images, Labels, Model
+from regmix.threats import L1, L2, Threat
+from regmix.types import Images, Labels, Model, UserError
 
 Decide = Callable[[Images], Tensor]
 """Images to bool: are they misclassified?"""
@@ -38,6 +38,8 @@ class HopSkipJump:
 
     @torch.no_grad()
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
+        if isinstance(threat, L1):
+            raise UserError("hop-skip-jump is made for L-inf and L2; under L1 use square")
         generator = torch.Generator(x.device).manual_seed(self.seed)
         delta = torch.zeros_like(x)
         with borrowed(model):

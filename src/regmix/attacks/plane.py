@@ -2,15 +2,16 @@
 
 import torch
 
-from regmix.threats import L2, Threat
+from regmix.threats import L1, L2, Threat
 from regmix.types import Images, PerExample
 
 
 def to_plane(x: Images, w: Images, gap: PerExample, threat: Threat) -> Images:
     """The shortest d with w d = gap and x + d in [0, 1], in the threat's norm; the farthest towards it if none is.
 
-    Every element goes min(s u_i, room_i) in the direction that closes the gap, u = 1 for L-inf and |w| for L2. The
-    way that this closes is concave and piecewise linear in s, so that Newton's steps from 0 reach the root from below.
+    L1: the elements with the largest |w_i| go as far as they can, one after the other. Otherwise every element goes
+    min(s u_i, room_i) in the direction that closes the gap, u = 1 for L-inf and |w| for L2. The way that this closes is
+    concave and piecewise linear in s, so that Newton's steps from 0 reach the root from below.
     """
     shape = x.shape
     x, w = x.flatten(1), w.flatten(1)
@@ -19,6 +20,12 @@ def to_plane(x: Images, w: Images, gap: PerExample, threat: Threat) -> Images:
     weight, gap = w.abs(), gap.abs()
     # In units of the gap that it closes: how far element i can go, and how fast it goes.
     reach = weight * room
+    if isinstance(threat, L1):
+        order = weight.argsort(1, descending=True)
+        closes = reach.gather(1, order)
+        before = closes.cumsum(1) - closes
+        part = (gap[:, None] - before).clamp_min(0).minimum(closes) / weight.gather(1, order).clamp_min(1e-30)
+        return torch.zeros_like(w).scatter_(1, order, part).mul_(towards).view(shape)
     speed = weight.square() if isinstance(threat, L2) else weight
     s, closed = torch.zeros_like(gap), torch.zeros_like(weight)
     for _ in range(20):

@@ -7,9 +7,9 @@ import torch
 
 from regmix.attacks.base import borrowed, fooled
 from regmix.attacks.rows import Rows
-from regmix.attacks.squares import grid_l2, propose_l2, propose_linf, stripes
+from regmix.attacks.squares import grid, propose_linf, propose_pointed, stripes
 from regmix.objectives import margin
-from regmix.threats import L2, Threat
+from regmix.threats import Linf, Threat
 from regmix.types import Images, Labels, Model
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -20,9 +20,9 @@ HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 class Square:
     """Changes a random square of the perturbation at a time and keeps it where the margin shrinks.
 
-    L-inf: from stripes of +-eps; every colour channel of the square becomes +-eps. L2: from a grid of 5 x 5 windows
-    of pointed shape; the mass of two windows and what the ball has left goes to the first of them. A row leaves when
-    it is misclassified.
+    L-inf: from stripes of +-eps; every colour channel of the square becomes +-eps. L2, L1: from a grid of 5 x 5
+    windows of pointed shape; the mass of two windows and what the ball has left goes to the first of them. A row
+    leaves when it is misclassified.
 
     Source: arXiv 1912.00049, with the public code's schedule over 10,000 queries (as in AutoAttack). Deviation from
     that code: every row has squares of its own.
@@ -42,7 +42,7 @@ class Square:
     @torch.no_grad()
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         generator = torch.Generator(x.device).manual_seed(self.seed)
-        begin, propose = (grid_l2, propose_l2) if isinstance(threat, L2) else (stripes, propose_linf)
+        begin, propose = (stripes, propose_linf) if isinstance(threat, Linf) else (grid, propose_pointed)
         rows = Rows(x)
         with borrowed(model):
             images = x + threat.project(begin(x, threat, generator), x)

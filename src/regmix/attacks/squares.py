@@ -1,9 +1,9 @@
-"""What Square begins with and what it tries: squares of +-eps under L-inf, pointed shapes under L2."""
+"""What Square begins with and what it tries: squares of +-eps under L-inf, pointed shapes under L2 and L1."""
 
 import torch
 from torch import Generator, Tensor
 
-from regmix.threats import Threat
+from regmix.threats import L1, Threat
 from regmix.types import Images
 
 
@@ -39,8 +39,8 @@ def propose_linf(x: Images, images: Images, threat: Threat, side: int, generator
     return trial
 
 
-def _pointed(side: int, like: Images) -> Tensor:
-    """Two mountains side by side, one up and one down, of Euclidean length 1: [side, side]."""
+def _pointed(side: int, like: Images, power: int) -> Tensor:
+    """Two mountains side by side, one up and one down, of length 1 in L1 (power 1) or L2: [side, side]."""
 
     def mountain(height: int, width: int) -> Tensor:
         shape = torch.zeros(height, width)
@@ -48,52 +48,63 @@ def _pointed(side: int, like: Images) -> Tensor:
         for ring in range(max(height // 2 + 1, width // 2 + 1)):
             reach = 2 * ring + 1
             window = shape[max(line, 0) : line + reach, max(column, 0) : column + reach]
-            window += 1 / (ring + 1) ** 2
+            window += 1 / (ring + 1) ** (4 if power == 1 else 2)
             line, column = line - 1, column - 1
-        shape /= shape.norm()
+        shape /= shape.norm(p=power)
         return shape
 
     half = side // 2
     shape = torch.cat([mountain(half, side), -mountain(side - half, side)])
-    shape /= shape.norm()
+    shape /= shape.norm(p=power)
     return shape.to(like)
 
 
-def _shapes(x: Images, side: int, generator: Generator) -> Tensor:
+def _shapes(x: Images, side: int, power: int, generator: Generator) -> Tensor:
     """A pointed shape per row and channel, up or down, lying or standing: [B, C, side, side]."""
     b, c = x.shape[:2]
-    shape = _pointed(side, x)
+    shape = _pointed(side, x, power)
     standing = torch.rand(b, 1, 1, 1, generator=generator, device=x.device) < 0.5
     return torch.where(standing, shape.T, shape) * _signs((b, c, 1, 1), x, generator)
 
 
-def grid_l2(x: Images, threat: Threat, generator: Generator) -> Images:
-    """5 x 5 pointed shapes, together of length eps."""
+def _power(threat: Threat) -> int:
+    return 1 if isinstance(threat, L1) else 2
+
+
+def _filling(delta: Images, threat: Threat) -> Images:
+    """L2: lengthened or shortened to eps. L1: as it is; the projection that follows shortens it."""
+    return delta if isinstance(threat, L1) else threat.eps * threat.direction(delta)
+
+
+def grid(x: Images, threat: Threat, generator: Generator) -> Images:
+    """5 x 5 pointed shapes."""
     h, w = x.shape[2:]
     side = max(h // 5, 2)
     delta = torch.zeros_like(x)
     for top in range((h - h // side * side) // 2, h - side + 1, side):
         for left in range((w - w // side * side) // 2, w - side + 1, side):
-            delta[:, :, top : top + side, left : left + side] = _shapes(x, side, generator)
-    return threat.eps * threat.direction(delta)
+            delta[:, :, top : top + side, left : left + side] = _shapes(x, side, _power(threat), generator)
+    return _filling(delta, threat)
 
 
-def propose_l2(x: Images, images: Images, threat: Threat, side: int, generator: Generator) -> Images:
+def propose_pointed(x: Images, images: Images, threat: Threat, side: int, generator: Generator) -> Images:
     """The images with one square of their perturbation emptied, and its mass and what is left to eps put into a
-    pointed shape in another."""
+    pointed shape in another. Mass: the sum of |delta_i| or of delta_i^2."""
     b, c, h, w = x.shape
-    delta = images - x
+    delta, power = images - x, _power(threat)
     side = min(max(side, 3) | 1, h, w)
     each = torch.arange(b, device=x.device)[:, None, None]
     first, second = ((each, slice(None), *_places(x, side, generator)) for _ in range(2))
     covered = torch.zeros_like(delta, dtype=torch.bool)
     covered[first] = covered[second] = True
-    free = (threat.eps**2 - threat.norm(delta) ** 2).clamp_min(0)
-    mass = (free.view(-1, 1) / c + (delta * covered).square().sum((2, 3))).sqrt()
+    free = (threat.eps**power - threat.norm(delta) ** power).clamp_min(0)
+    mass = free.view(-1, 1) / c + (delta * covered).abs().pow(power).sum((2, 3))
+    length = mass.sqrt() if power == 2 else c * mass
     old = delta[first].movedim(3, 1)
-    shape = old / old.flatten(2).norm(dim=2).clamp_min(1e-12)[:, :, None, None] + _shapes(x, side, generator)
-    shape = shape * (mass / shape.flatten(2).norm(dim=2).clamp_min(1e-12))[:, :, None, None]
+    shape = old / old.flatten(2).norm(p=power, dim=2).clamp_min(1e-12)[:, :, None, None]
+    shape = shape + _shapes(x, side, power, generator)
+    shape = shape * (length / shape.flatten(2).norm(p=power, dim=2).clamp_min(1e-12))[:, :, None, None]
     trial = delta.clone()
     trial[second] = 0
     trial[first] = shape.movedim(1, 3)
-    return x + threat.project(threat.eps * threat.direction(trial), x)
+    return x + threat.project(_filling(trial, threat), x)

@@ -11,7 +11,7 @@ from regmix.attacks import Apgd, Pgd, Square, ascend, borrowed
 from regmix.evaluation.battery import perturb, predict
 from regmix.evaluation.preflight import zero_gradients
 from regmix.objectives import cross_entropy
-from regmix.threats import Linf, Threat
+from regmix.threats import L2, Linf, Threat
 from regmix.types import Images, Labels, Model
 
 Verdict = Literal["masked", "no sign of masking"]
@@ -55,7 +55,8 @@ def probe(model: Model, x: Images, y: Labels, threat: Threat) -> Probe:
                 after = cross_entropy(model(x + delta), y)
         white = survives(Apgd(steps=50), threat) if zero < 1 else torch.ones_like(y, dtype=torch.bool)
         black = survives(Square(queries=QUERIES), threat)
-        radius = 0.5 if isinstance(threat, Linf) else 0.5 * x[0].numel() ** 0.5
+        size = x[0].numel()
+        radius = 0.5 if isinstance(threat, Linf) else 0.5 * (size**0.5 if isinstance(threat, L2) else size)
         far = survives(Pgd(20), replace(threat, eps=radius)) if zero < 1 else white  # type: ignore[type-var]
     shares = (after > before, white, black, white & ~black, far)
     rising, white_box, black_box, only_black, at_far = (float(share.double().mean()) for share in shares)

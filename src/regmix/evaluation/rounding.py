@@ -11,8 +11,8 @@ from regmix.types import Images
 def to_uint8(x: Images, adversarial: Images, threat: Threat) -> UInt8[Tensor, "batch channels height width"]:
     """The nearest whole grey levels that keep every image within eps of its x, whose own levels are whole.
 
-    L-inf: each level is rounded and then brought inside [x - eps, x + eps]. L2: where rounding has left the ball, every
-    element is rounded towards x instead, which only shortens the perturbation.
+    L-inf: each level is rounded and then brought inside [x - eps, x + eps]. L2, L1: where rounding has left the ball,
+    every element is rounded towards x instead, which only shortens the perturbation.
     """
     levels, wanted = 255 * x, 255 * adversarial
     # A radius such as 8/255 is a whole number of levels, but not exactly so in floating point.

@@ -19,6 +19,7 @@ METHODS = {
 IMAGES = {"digits": "digits"}
 NORMS = {
     "linf": ("L∞", "change every pixel value by at most {}"),
+    "l1": ("L1", "change the values of all pixels by at most {} in sum"),
     "l2": ("L2", "change the image by at most {} in Euclidean length over all pixel values"),
 }
 UPPER = ("fgsm", "pgd", "cw", "apgd", "fab")
