@@ -101,6 +101,13 @@ def test_l1_direction_takes_the_twentieth_of_the_elements_with_the_largest_gradi
         torch.testing.assert_close(one[largest], row[largest].sign() / 5)
 
 
+def test_l1_direction_passes_over_what_cannot_go_further() -> None:
+    gradient = torch.tensor([5.0, -4.0, 3.0, -2.0, 1.0, 0.5]).view(1, 1, 1, 6)
+    images = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.5, 0.5]).view(1, 1, 1, 6)
+    assert L1().direction(gradient, images).flatten().tolist() == [0, 0, 1, 0, 0, 0]
+    assert L1().direction(gradient).flatten().tolist() == [1, 0, 0, 0, 0, 0]
+
+
 @quick
 @given(changes, pixels, radii)
 def test_l1_projection_is_the_nearest_point(delta: Tensor, x: Tensor, eps: float) -> None:

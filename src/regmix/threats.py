@@ -48,7 +48,7 @@ class Threat(Protocol):
     @property
     def eps(self) -> float: ...
     def project(self, delta: Tensor, x: Tensor) -> Tensor: ...
-    def direction(self, gradient: Tensor) -> Tensor: ...
+    def direction(self, gradient: Tensor, images: Tensor | None = None) -> Tensor: ...
     def uniform(self, x: Tensor, generator: Generator | None = None) -> Tensor: ...
     def corner(self, x: Tensor, generator: Generator | None = None) -> Tensor: ...
     def norm(self, delta: Tensor) -> Tensor: ...
@@ -82,7 +82,7 @@ class Linf:
         """The nearest perturbation in the set: clip to +-eps, then clip x + delta to [0, 1]."""
         return _to_box(delta.clamp(-self.eps, self.eps), x)
 
-    def direction(self, gradient: Images) -> Images:
+    def direction(self, gradient: Images, images: Images | None = None) -> Images:
         """The steepest direction of unit size: sign(gradient)."""
         return gradient.sign()
 
@@ -116,7 +116,7 @@ class L2:
         length = self.norm(delta).clamp_min(self.eps)
         return _to_box(delta * _per_example(self.eps / length, delta), x)
 
-    def direction(self, gradient: Images) -> Images:
+    def direction(self, gradient: Images, images: Images | None = None) -> Images:
         """The steepest direction of unit length: gradient / ||gradient||_2 (0 where the gradient is 0)."""
         # Scaled first, because the squares of small or large gradients leave the range of float32.
         largest = gradient.flatten(1).abs().amax(1)
@@ -171,11 +171,14 @@ class L1:
         d = d * (self.eps / d.sum(1, keepdim=True).clamp_min(self.eps))
         return (flat.sign() * d).view_as(delta)
 
-    def direction(self, gradient: Images) -> Images:
+    def direction(self, gradient: Images, images: Images | None = None) -> Images:
         """A sparse step of unit length: the sign of the twentieth of the elements where |gradient| is largest.
 
         The steepest step changes a single element, of which the image's range soon has enough (arXiv 1904.13000).
+        Elements of `images`, where they are given, that are at the border of the range and would leave it do not count.
         """
+        if images is not None:
+            gradient = torch.where(torch.where(gradient > 0, images < 1, images > 0), gradient, 0)
         size = gradient.flatten(1).abs()
         count = max(1, round(size.shape[1] / 20))
         least = size.topk(count, 1).values[:, -1:]

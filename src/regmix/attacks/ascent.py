@@ -55,5 +55,6 @@ def ascend(
         (gradient,) = torch.autograd.grad(value, delta, retain_graph=keep)
         if step == 0:
             first_logits: Tensor = logits if keep else logits.detach()
-        delta = threat.project(delta.detach() + step_size * threat.direction(gradient), x)
+        delta = delta.detach()
+        delta = threat.project(delta + step_size * threat.direction(gradient, x + delta), x)
     return Ascent(delta, first_logits, gradient)
