@@ -35,7 +35,9 @@ MAY_IMPORT["assess"] = MAY_IMPORT["experiment"] | {"attacks", "evaluation", "cor
 MAY_IMPORT["adopt"] = {"types", "data", "models", "runs", "experiment"}
 MAY_IMPORT["recipes"] = MAY_IMPORT["experiment"] | {"experiment"}
 MAY_IMPORT["compare"] = {"types", "threats", "runs", "evaluation", "experiment", "reports", "flags"}
-MAY_IMPORT["commands"] = MAY_IMPORT["assess"] | {"adopt", "assess", "compare", "recipes", "reports", "flags", "console"}
+MAY_IMPORT["bench"] = MAY_IMPORT["experiment"] | {"priors", "experiment"}
+MAY_IMPORT["commands"] = MAY_IMPORT["assess"] | MAY_IMPORT["compare"]
+MAY_IMPORT["commands"] |= {"adopt", "assess", "bench", "compare", "recipes", "console"}
 MAY_IMPORT["cli"] = {"types", "version", "commands", "flags", "console"}
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["__init__"] = {*MAY_IMPORT} - {"__main__"}
@@ -112,7 +114,7 @@ def test_no_file_imports_torchvision_or_timm(file: Path) -> None:
 
 def test_few_files_know_lightning_fabric() -> None:
     knowing = {str(file.relative_to(PACKAGE)) for file in FILES if "lightning_fabric" in libraries(file)}
-    assert knowing <= {"training/engine.py", "training/loop.py", "experiment.py"}
+    assert knowing <= {"training/engine.py", "training/loop.py", "experiment.py", "bench.py"}
 
 
 def test_only_reports_draw_and_nothing_trains_with_sklearn() -> None:

@@ -16,11 +16,12 @@ commands:
   train RECIPE [flags]          train a model into a run directory
   evaluate RUN [flags]          attack a run's checkpoints, or a model from elsewhere, on the test split
   compare RECIPE --methods ...  train methods with several seeds and compare them
+  bench step RECIPE [flags]     time training steps beside the passes through the network that they need
   report RUN [RUN ...] -o FILE  write one self-contained HTML page about runs
 
 `regmix COMMAND --help` explains the flags and their units."""
 
-COMMANDS = ("recipes", "train", "evaluate", "compare", "report")
+COMMANDS = ("recipes", "train", "evaluate", "compare", "report", "bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

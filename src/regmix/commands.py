@@ -2,17 +2,21 @@
 
 import json
 import shlex
+import subprocess
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import tyro
 from rich.console import Console
 
 from regmix.adopt import KNOWN, adopt, is_foreign
 from regmix.assess import TRANSFER, Questions, assess, test_images
 from regmix.attacks import parse_attack
+from regmix.bench import bench_line, bench_step
 from regmix.compare import Planned, method_words, write_comparison
 from regmix.console import ConsoleDisplay
 from regmix.data import DataConfig
@@ -120,6 +124,18 @@ class CompareFlags:
     """Where to train and evaluate."""
     json: bool = False
     """Print the comparison as JSON on standard output, and progress on standard error."""
+
+
+@dataclass(frozen=True)
+class BenchFlags:
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+    """The recipe whose steps are timed."""
+    methods: str = ""
+    """Methods, separated by commas, as in regmix compare; none means the recipe's own."""
+    rounds: int = 20
+    """Steps to time per method, after three to warm up."""
+    json: bool = False
+    """Print the times as JSON."""
 
 
 @dataclass(frozen=True)
@@ -286,6 +302,38 @@ def compare(words: list[str]) -> None:
     result = write_comparison([one.path for one in planned], out, console)
     if flags.json:
         print(json.dumps(result, indent=2))
+
+
+def bench(words: list[str]) -> None:
+    """Times training steps."""
+    kind = words.pop(0) if words and not words[0].startswith("-") else None
+    about = (
+        "`regmix bench step RECIPE` times training steps beside the bare passes through the network that they consist "
+        "of, in turn, in one process per method. The flags of `regmix train RECIPE` can be given as well."
+    )
+    if (kind is None and not {"-h", "--help"} & set(words)) or kind not in (None, "step"):
+        raise UserError("write: regmix bench step RECIPE")
+    flags, rest = parse_some(BenchFlags, words, "bench step RECIPE", about)
+    recipe(flags.recipe)
+    rows = {}
+    names = [text.strip() for text in flags.methods.split(",")] if flags.methods else [""]
+    for text in names:
+        line = [flags.recipe, *(method_words(text) if text else []), *rest]
+        _, chosen = _chosen(list(line))
+        label = text or chosen.experiment.method.name
+        if len(names) == 1:
+            rows[label] = asdict(bench_step(chosen.experiment, flags.rounds))
+        else:
+            # A process of its own, so that its peak memory is its own.
+            command = [sys.executable, "-m", "regmix", "bench", "step", *line, "--rounds", str(flags.rounds), "--json"]
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+            if done.returncode:
+                raise UserError(f"{label}: the benchmark ended with exit code {done.returncode}; see the line above")
+            (rows[label],) = json.loads(done.stdout)["methods"].values()
+        if not flags.json:
+            print(bench_line(label, rows[label], first=len(rows) == 1), flush=True)
+    if flags.json:
+        print(json.dumps({"recipe": flags.recipe, "threads": torch.get_num_threads(), "methods": rows}, indent=2))
 
 
 def report(words: Sequence[str]) -> None:

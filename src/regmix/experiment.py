@@ -142,8 +142,8 @@ def run(experiment: Experiment, out: Path, display: Display, command: str = "") 
     Raises:
         UserError: anything that the user can mend, before the directory is made where possible.
     """
-    train_set, validation_set = _training_data(experiment)
-    model = _initial_model(experiment, train_set)
+    train_set, validation_set = training_data(experiment)
+    model = initial_model(experiment, train_set)
     fabric = engine.start(experiment.device, experiment.precision)
     directory = Run.create(out, to_json(experiment), _environment(fabric, command))
     return _train(experiment, directory, fabric, model, train_set, validation_set, display)
@@ -153,19 +153,21 @@ def resume(path: Path, display: Display) -> Run:
     """Continues a run from its last saved epoch; ends as it would have ended without the interruption."""
     directory = Run.open(path)
     experiment = from_json(directory.config(), str(path / CONFIG))
-    train_set, validation_set = _training_data(experiment)
-    model = _initial_model(experiment, train_set)
+    train_set, validation_set = training_data(experiment)
+    model = initial_model(experiment, train_set)
     fabric = engine.start(experiment.device, experiment.precision)
     return _train(experiment, directory, fabric, model, train_set, validation_set, display)
 
 
-def _training_data(experiment: Experiment) -> tuple[ImageSet, ImageSet]:
+def training_data(experiment: Experiment) -> tuple[ImageSet, ImageSet]:
+    """The images to train on, and those held out for validation."""
     return split_train(
         load(experiment.data, "train"), experiment.train_examples, experiment.validation, experiment.split_seed
     )
 
 
-def _initial_model(experiment: Experiment, images: ImageSet) -> nn.Module:
+def initial_model(experiment: Experiment, images: ImageSet) -> nn.Module:
+    """The model with which the training of these images begins."""
     torch.manual_seed(experiment.seed)
     model = build_model(experiment, images)
     return model.double() if experiment.precision == "64" else model
