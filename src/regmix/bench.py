@@ -165,6 +165,9 @@ class _Probe:
     def alarm(self, text: str) -> None:
         """Nothing is shown."""
 
+    def warn(self, text: str) -> None:
+        """Nothing is shown."""
+
 
 def _now(device: torch.device) -> float:
     if device.type == "cuda":

@@ -98,6 +98,10 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
         """The guard has something to say."""
         self._print(f"ALARM {text}")
 
+    def warn(self, text: str) -> None:
+        """Something was wrong and has been got over."""
+        self._print(f"WARNING {text}")
+
     def note(self, text: str) -> None:
         """Something to know about what is evaluated."""
         self._print(text)

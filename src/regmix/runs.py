@@ -1,7 +1,9 @@
 """One run directory: what is in it, how it is written, how it is read. No other file knows its layout."""
 
+import hashlib
 import json
 import os
+import pickle
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,16 +24,17 @@ CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
-STATE = "state.pt"
-HEALTHY = "healthy.pt"
+STATE = "state-{:06d}-{}.pt"
+HEALTHY = "healthy-{:06d}-{}.pt"
+DIGEST = 16
 OUTCOMES = "outcomes-{}.csv"
 EXAMPLES = "examples-{}.npz"
 BATTERY = "battery-{}-{}.jsonl"
 ADVERSARIAL = "adversarial-{}"
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Lets `write` fill a temporary file beside `path`, flushes it to the disk and renames it.
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> str:
+    """Lets `write` fill a temporary file beside `path`, flushes it to the disk and renames it; returns its checksum.
 
     Whatever goes wrong, `path` holds its old content or the whole new one, and no temporary file is left. An OSError
     names `path`.
@@ -43,6 +46,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
+                with temporary.open("rb") as written:
+                    digest = hashlib.file_digest(written, "sha256").hexdigest()[:DIGEST]
                 temporary.chmod(0o644)
                 temporary.replace(path)
             except BaseException:
@@ -56,6 +61,23 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         if isinstance(error.__context__, OSError):
             raise _named(error.__context__, path) from error
         raise
+    return digest
+
+
+def _number(state: Path) -> int:
+    return int(state.name.split("-")[1])
+
+
+def _load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
+    """The content of a state whose name ends with its checksum; None if it is damaged."""
+    try:
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST] != path.stem.split("-")[2]:
+                return None
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError):
+        return None
+    return state
 
 
 def _named(error: OSError, path: Path) -> OSError:
@@ -103,7 +125,8 @@ class Run:
     environment.json     versions, device, git commit, command
     metrics.jsonl        one line per epoch
     last, best, averaged.safetensors     weights; best is chosen on the validation split
-    state.pt             everything that resuming needs; healthy.pt: the same of the epoch that a guard goes back to
+    state-N-SUM.pt       everything that resuming needs, twice: the last one and the one before; SUM is a checksum
+    healthy-N-SUM.pt     the same of the epoch that a guard goes back to
     outcomes-*.csv, examples-*.npz       one evaluation per checkpoint: a row per test example; a few images
     battery-*.jsonl      what an evaluation that is not finished has found so far
     adversarial-*/       if asked for: per attack the images that broke, as PNG, and all of them as adversarial.npz
@@ -179,29 +202,48 @@ class Run:
         return [checkpoint for checkpoint in CHECKPOINTS if self.weights(checkpoint).is_file()]
 
     def save_state(self, state: Mapping[str, object], *, healthy: bool) -> None:
-        """Writes what resuming needs; a healthy state is also the one to roll back to."""
-        write_atomically(self.path / STATE, lambda file: torch.save(dict(state), file))
+        """Writes what resuming needs, and keeps the one before; a healthy state is also the one to roll back to."""
+        older = self._states(STATE)
+        new = self.path / ".state"
+        digest = write_atomically(new, lambda file: torch.save(dict(state), file))
+        place = self.path / STATE.format(_number(older[0]) + 1 if older else 1, digest)
+        new.replace(place)
+        for path in older[1:]:
+            path.unlink()
         if healthy:
             # A link and not a copy, because a state with a method's memory can be gigabytes.
-            link = self.path / f".{HEALTHY}"
-            link.unlink(missing_ok=True)
-            link.hardlink_to(self.path / STATE)
-            link.replace(self.path / HEALTHY)
+            before = self._states(HEALTHY)
+            (self.path / HEALTHY.format(_number(place), digest)).hardlink_to(place)
+            for path in before:
+                path.unlink()
 
-    def load_state(self, device: torch.device) -> dict[str, Any] | None:
-        """Reads what resuming needs (tensors and plain values only); None if the run has not got that far."""
-        return self._load_state(self.path / STATE, device) if (self.path / STATE).is_file() else None
+    def load_state(self, device: torch.device, warn: Callable[[str], None]) -> dict[str, Any] | None:
+        """Reads what resuming needs (tensors and plain values only); None if the run has not got that far.
+
+        Falls back to the state before where the last one is damaged; `warn` is told.
+
+        Raises:
+            UserError: both are damaged.
+        """
+        found = self._states(STATE)
+        for path in found:
+            if (state := _load_state(path, device)) is not None:
+                return state
+            warn(f"{path} is damaged")
+        if found:
+            raise UserError(f"{found[0]} is damaged and the run cannot be resumed from it; nor from the one before")
+        return None
 
     def load_healthy_state(self, device: torch.device) -> dict[str, Any]:
         """Reads the state that was last saved as healthy."""
-        return self._load_state(self.path / HEALTHY, device)
-
-    def _load_state(self, path: Path, device: torch.device) -> dict[str, Any]:
-        try:
-            state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        except Exception as error:
-            raise UserError(f"{path} is damaged and the run cannot be resumed from it") from error
+        path = self._states(HEALTHY)[0]
+        if (state := _load_state(path, device)) is None:
+            raise UserError(f"{path} is damaged and the run cannot go back to it")
         return state
+
+    def _states(self, pattern: str) -> list[Path]:
+        """The files of this kind, the newest first."""
+        return sorted(self.path.glob(pattern.replace("{:06d}", "*").format("*")), key=_number, reverse=True)
 
     def result(self) -> dict[str, Any]:
         """The content of result.json, empty if there is none yet."""

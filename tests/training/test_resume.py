@@ -1,6 +1,7 @@
 """A run that was interrupted ends as if it had not been."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def assert_same(one: Path, other: Path) -> None:
     assert left.keys() == right.keys()
     for name, state in left.items():
         assert all(torch.equal(value, right[name][key]) for key, value in state.items()), name
-    memories = [torch.load(run / "state.pt", weights_only=True)["memory"] for run in (one, other)]
+    memories = [torch.load(max(run.glob("state-*.pt")), weights_only=True)["memory"] for run in (one, other)]
     if memories[0] is not None:
         assert all(torch.equal(value, memories[1][key]) for key, value in memories[0].items())
 
@@ -63,6 +64,32 @@ def test_resuming_is_exact(method: str, epochs_before: int, tmp_path: Path, monk
     monkeypatch.setattr(loop, "_validate", real)
     assert main(["train", "--resume", str(broken)]) == 0
     assert_same(whole, broken)
+
+
+@pytest.mark.parametrize("harm", ["cut off", "a changed byte", "emptied"])
+def test_a_run_whose_last_state_is_damaged_goes_on_from_the_one_before(harm: str, tmp_path: Path, capsys) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert main(f"train digits-regmix {TINY} --out {whole}".split()) == 0
+    shutil.copytree(whole, broken)
+    before, last = sorted(broken.glob("state-*.pt"))
+    content = last.read_bytes()
+    middle = len(content) // 2
+    bad = {"cut off": content[:middle], "emptied": b""}
+    last.write_bytes(bad.get(harm, content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]))
+    capsys.readouterr()
+    assert main(["train", "--resume", str(broken)]) == 0
+    told = capsys.readouterr().out
+    assert told.count("WARNING") == 1
+    assert f"WARNING {last} is damaged" in told
+    assert "epoch   4/4" in told
+    assert "epoch   3/4" not in told
+    assert_same(whole, broken)
+
+    for path in broken.glob("state-*.pt"):
+        path.write_bytes(b"nothing")
+    assert main(["train", "--resume", str(broken)]) == 2
+    assert "is damaged and the run cannot be resumed from it; nor from the one before" in capsys.readouterr().err
+    assert before.name not in {path.name for path in broken.glob("state-*.pt")}
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:

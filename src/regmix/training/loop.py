@@ -54,6 +54,7 @@ class Display(Protocol):
     def batch(self, examples: int) -> None: ...
     def epoch(self, row: dict[str, object]) -> None: ...
     def alarm(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
 
 
 def train(
@@ -120,7 +121,7 @@ def train(
         fabric.backward(losses.total)
         return losses
 
-    if (state := run.load_state(device)) is not None:
+    if (state := run.load_state(device, display.warn)) is not None:
         restore(state)
     run.keep_metrics(epoch)
     display.start("training", plan.epochs * len(train_set), epoch * len(train_set))
