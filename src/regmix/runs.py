@@ -27,6 +27,7 @@ RESULT = "result.json"
 STATE = "state-{:06d}-{}.pt"
 HEALTHY = "healthy-{:06d}-{}.pt"
 DIGEST = 16
+PART = ".part"
 OUTCOMES = "outcomes-{}.csv"
 EXAMPLES = "examples-{}.npz"
 BATTERY = "battery-{}-{}.jsonl"
@@ -40,7 +41,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> str:
     names `path`.
     """
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=PART, delete=False) as file:
             temporary = Path(file.name)
             try:
                 write(file)
@@ -204,7 +205,7 @@ class Run:
     def save_state(self, state: Mapping[str, object], *, healthy: bool) -> None:
         """Writes what resuming needs, and keeps the one before; a healthy state is also the one to roll back to."""
         older = self._states(STATE)
-        new = self.path / ".state"
+        new = self.path / f".state{PART}"
         digest = write_atomically(new, lambda file: torch.save(dict(state), file))
         place = self.path / STATE.format(_number(older[0]) + 1 if older else 1, digest)
         new.replace(place)
@@ -225,6 +226,8 @@ class Run:
         Raises:
             UserError: both are damaged.
         """
+        for path in self.path.glob(f".*{PART}"):  # what a killed write left behind
+            path.unlink()
         found = self._states(STATE)
         for path in found:
             if (state := _load_state(path, device)) is not None:
