@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluate(path: Path, *more: str, attacks: str = ATTACKS) -> int:
-    words = f"evaluate {path} --attacks {attacks} --examples 50 --batch-size 8 --eps 0.1,0.2 --checkpoint last"
+    words = f"evaluate {path} --attacks {attacks} --examples 24 --batch-size 8 --eps 0.1,0.2 --checkpoint last"
     return main([*words.split(), *more])
 
 
@@ -120,7 +120,7 @@ def test_transfer_takes_the_examples_of_another_run(run, tmp_path) -> None:
 def test_two_processes_find_what_one_finds(run, tmp_path) -> None:
     one, two = (shutil.copytree(run, tmp_path / name) for name in ("one", "two"))
     assert evaluate(one) == 0
-    words = f"evaluate {two} --attacks {ATTACKS} --examples 50 --batch-size 8 --eps 0.1,0.2 --checkpoint last"
+    words = f"evaluate {two} --attacks {ATTACKS} --examples 24 --batch-size 8 --eps 0.1,0.2 --checkpoint last"
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611",
          "-m", "regmix", *words.split()],
@@ -137,7 +137,7 @@ def test_weights_from_elsewhere_are_evaluated_like_a_run(run, tmp_path) -> None:
     torch.save({"state_dict": state}, tmp_path / "theirs.pth")
     words = f"evaluate {tmp_path / 'theirs.pth'} --data digits --model small_cnn --model.width 8 --threat.eps 0.15"
     out = tmp_path / "out"
-    more = ["--attacks", "pgd-5x2", "--examples", "50", "--batch-size", "8", "--eps", "0.1,0.2"]
+    more = ["--attacks", "pgd-5x2", "--examples", "24", "--batch-size", "8", "--eps", "0.1,0.2"]
     assert main([*words.split(), *more, "--out", str(out)]) == 0
     own = shutil.copytree(run, tmp_path / "own")
     assert evaluate(own, attacks="pgd-5x2") == 0
