@@ -40,5 +40,6 @@ if __name__ == "__main__":
     if int(seed) % 2:
         threading.Timer(draw.uniform(0, float(seconds)), die).start()
     else:
-        die_at_call(*draw.choice([(os, "fsync"), (Path, "replace"), (Path, "unlink")]), draw.randint(1, 12))
+        owner, name, calls = draw.choice([(os, "fsync", 12), (Path, "replace", 12), (Path, "unlink", 4)])
+        die_at_call(owner, name, draw.randint(1, calls))
     sys.exit(main(words))
