@@ -205,13 +205,12 @@ def bench_line(label: str, row: dict[str, Any], *, first: bool) -> str:
     passes, memory = row["passes"], row["peak_memory"]
     needed = f"{passes['forward']} F {passes['to_input']} I {passes['to_parameters']} P"
     spread = f"{row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"
+    peak = "unknown" if memory is None else f"{memory / 2**20:.0f} MiB"
     text = (
         f"{label:<20} {needed:<12} {row['bare']:>9.4f} s {row['step']:>9.4f} s  {spread:<20} "
-        f"{row['images_per_second']:>7.0f} {memory / 2**20:>9.0f} MiB"
-        if memory is not None
-        else ""
+        f"{row['images_per_second']:>8.0f} {peak:>12}"
     )
     heading = "F forward, I backward to the images, P backward to the parameters; [quartiles] over the rounds\n" + (
-        f"{'method':<20} {'passes':<12} {'bare':>11} {'step':>11}  {'step / bare':<20} {'images/s':>7} {'peak':>12}\n"
+        f"{'method':<20} {'passes':<12} {'bare':>11} {'step':>11}  {'step / bare':<20} {'images/s':>8} {'peak':>12}\n"
     )
     return (heading if first else "") + text

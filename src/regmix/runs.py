@@ -34,8 +34,8 @@ BATTERY = "battery-{}-{}.jsonl"
 ADVERSARIAL = "adversarial-{}"
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> str:
-    """Lets `write` fill a temporary file beside `path`, flushes it to the disk and renames it; returns its checksum.
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Lets `write` fill a temporary file beside `path`, flushes it to the disk and renames it.
 
     Whatever goes wrong, `path` holds its old content or the whole new one, and no temporary file is left. An OSError
     names `path`.
@@ -47,8 +47,6 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> str:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-                with temporary.open("rb") as written:
-                    digest = hashlib.file_digest(written, "sha256").hexdigest()[:DIGEST]
                 temporary.chmod(0o644)
                 temporary.replace(path)
             except BaseException:
@@ -62,7 +60,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> str:
         if isinstance(error.__context__, OSError):
             raise _named(error.__context__, path) from error
         raise
-    return digest
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST]
 
 
 def _number(state: Path) -> int:
@@ -72,9 +74,8 @@ def _number(state: Path) -> int:
 def _load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
     """The content of a state whose name ends with its checksum; None if it is damaged."""
     try:
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST] != path.stem.split("-")[2]:
-                return None
+        if _digest(path) != path.stem.split("-")[2]:
+            return None
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, ValueError, pickle.UnpicklingError):
         return None
@@ -206,7 +207,8 @@ class Run:
         """Writes what resuming needs, and keeps the one before; a healthy state is also the one to roll back to."""
         older = self._states(STATE)
         new = self.path / f".state{PART}"
-        digest = write_atomically(new, lambda file: torch.save(dict(state), file))
+        write_atomically(new, lambda file: torch.save(dict(state), file))
+        digest = _digest(new)
         place = self.path / STATE.format(_number(older[0]) + 1 if older else 1, digest)
         new.replace(place)
         for path in older[1:]:

@@ -58,6 +58,13 @@ def _to_box(delta: Tensor, x: Tensor) -> Tensor:
     return (x + delta).clamp(0, 1) - x
 
 
+def sparse_sign(gradient: Tensor, least: Tensor) -> Tensor:
+    """The sign of the elements where |gradient| >= least [B, 1], as a step of unit L1 length."""
+    flat = gradient.flatten(1)
+    step = torch.where(flat.abs() >= least, flat.sign(), 0)
+    return (step / step.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
+
+
 def _draw(x: Tensor, generator: Generator | None) -> Tensor:
     """Uniform numbers in [-1, 1) in the shape, type and memory layout of x."""
     return torch.empty_like(x).uniform_(-1, 1, generator=generator)
@@ -182,8 +189,7 @@ class L1:
         size = gradient.flatten(1).abs()
         count = max(1, round(size.shape[1] / 20))
         least = size.topk(count, 1).values[:, -1:]
-        step = torch.where(size >= least, gradient.flatten(1).sign(), 0)
-        return (step / step.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
+        return sparse_sign(gradient, least)
 
     def uniform(self, x: Images, generator: Generator | None = None) -> Images:
         """A perturbation drawn uniformly from the ball (not clipped to the image's range)."""

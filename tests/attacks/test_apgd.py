@@ -62,14 +62,14 @@ def test_any_number_of_classes_will_do(classes: int) -> None:
     delta = short(net, x, y, Linf(0.2))
     assert delta.isfinite().all()
     assert (net(x + delta).argmax(1) != y).any()
-    assert likeliest_wrong(net, x, y, 9).shape == (16, min(9, classes - 1))
+    assert likeliest_wrong(net(x), y, 9).shape == (16, min(9, classes - 1))
 
 
 def test_the_targets_are_the_wrong_classes_from_the_likeliest_on() -> None:
     logits = torch.tensor([[3.0, 1.0, 2.0, 0.0], [0.0, 5.0, 6.0, 7.0]])
-    x, y = torch.zeros(2, 1, 1, 1), torch.tensor([0, 2])
-    assert likeliest_wrong(lambda _: logits, x, y, 9).tolist() == [[2, 1, 3], [3, 1, 0]]
-    assert likeliest_wrong(lambda _: logits, x, y, 2).tolist() == [[2, 1], [3, 1]]
+    y = torch.tensor([0, 2])
+    assert likeliest_wrong(logits, y, 9).tolist() == [[2, 1, 3], [3, 1, 0]]
+    assert likeliest_wrong(logits, y, 2).tolist() == [[2, 1], [3, 1]]
 
 
 def test_an_ensemble_breaks_what_any_of_its_stages_breaks_and_asks_later_ones_only_about_the_rest() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from regmix.attacks.adaptive import Adaptive
 from regmix.attacks.apgd import Apgd
 from regmix.attacks.ascent import Ascent, ascend
-from regmix.attacks.base import Attack, Screened, borrowed, passes
+from regmix.attacks.base import Attack, Screened, borrowed, packed, passes
 from regmix.attacks.cw import Cw, CwL2
 from regmix.attacks.ensemble import AUTOATTACK, AUTOATTACK_SCREENED, Ensemble
 from regmix.attacks.eot import Eot
@@ -43,6 +43,7 @@ __all__ = [
     "Transfer",
     "ascend",
     "borrowed",
+    "packed",
     "parse_attack",
     "passes",
 ]

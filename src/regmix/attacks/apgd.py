@@ -13,7 +13,7 @@ from regmix.attacks.rows import Rows
 from regmix.attacks.sparse_step import climb_sparsely
 from regmix.objectives import cross_entropy, dlr, margin, targeted_dlr
 from regmix.threats import L1, Threat
-from regmix.types import Images, Labels, Model, Objective
+from regmix.types import Images, Labels, Logits, Model, Objective
 
 CLOSE = 0.1
 """Where a rough run kept less than this share of a row's lead over the boundary, an exact one follows."""
@@ -76,8 +76,9 @@ class Apgd:
 
         with borrowed(model):
             with torch.no_grad():
-                clean = -margin(model(x), y)
-            for pairs, target in self._aims(model, x, y, rows):
+                logits = model(x)
+            clean = -margin(logits, y)
+            for pairs, target in self._aims(logits, y, rows):
                 near = run(model, pairs, target)
                 close.append((pairs[near], target[near]))
             if isinstance(model, Screened):
@@ -88,12 +89,12 @@ class Apgd:
     def _objective(self) -> Objective:
         return targeted_dlr if self.targets else cross_entropy if self.loss == "ce" else dlr
 
-    def _aims(self, model: Model, x: Images, y: Labels, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
+    def _aims(self, logits: Logits, y: Labels, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows that are left and what the objective is told about them, as often as they are to be attacked."""
+        wrong = likeliest_wrong(logits, y, self.targets)
         for _ in range(self.restarts):
             if self.targets:
-                wrong = likeliest_wrong(model, x, y, self.targets)
-                for pairs, aim in rows.pairs(wrong, self.together or len(x)):
+                for pairs, aim in rows.pairs(wrong, self.together or len(y)):
                     yield pairs, torch.stack([y[pairs], aim], 1)
             elif len(rows.left):
                 yield rows.left, y[rows.left]

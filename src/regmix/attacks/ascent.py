@@ -50,11 +50,11 @@ def ascend(
         keep = keep_graph and step == 0
         delta = delta.requires_grad_()
         with torch.enable_grad():
-            logits = model(x + delta)
+            images = x + delta
+            logits = model(images)
             value = objective(logits, target).sum()
         (gradient,) = torch.autograd.grad(value, delta, retain_graph=keep)
         if step == 0:
             first_logits: Tensor = logits if keep else logits.detach()
-        delta = delta.detach()
-        delta = threat.project(delta + step_size * threat.direction(gradient, x + delta), x)
+        delta = threat.project(delta.detach() + step_size * threat.direction(gradient, images.detach()), x)
     return Ascent(delta, first_logits, gradient)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -25,6 +26,11 @@ def passes(attack: Attack) -> int:
     For estimates of the time that is left; 1 for an attack that does not say.
     """
     return getattr(attack, "passes", 1)
+
+
+def packed(attack: Attack, together: int) -> Attack:
+    """The attack with so many pairs of an image and a target at once, if it is one that attacks pairs."""
+    return replace(attack, together=together) if hasattr(attack, "together") else attack  # type: ignore[type-var]
 
 
 @contextmanager
@@ -75,8 +81,7 @@ def fooled(model: Model, images: Images, lead: PerExample, y: Labels) -> Bool[Te
     return wrong
 
 
-@torch.no_grad()
-def likeliest_wrong(model: Model, x: Images, y: Labels, most: int) -> Tensor:
+def likeliest_wrong(logits: Logits, y: Labels, most: int) -> Tensor:
     """The wrong classes of every image, int [B, min(most, C - 1)], from the largest logit on."""
-    logits = model(x).scatter(1, y[:, None], float("-inf"))
+    logits = logits.scatter(1, y[:, None], float("-inf"))
     return logits.topk(min(most, logits.shape[1] - 1), 1).indices

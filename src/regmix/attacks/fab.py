@@ -51,7 +51,9 @@ class Fab:
             return nearest / threat.eps
 
         with borrowed(model):
-            for pairs, wrong in rows.pairs(likeliest_wrong(model, x, y, self.targets), together):
+            with torch.no_grad():
+                targets = likeliest_wrong(model(x), y, self.targets)
+            for pairs, wrong in rows.pairs(targets, together):
                 near = run(model, pairs, wrong) <= CLOSE
                 close.append((pairs[near], wrong[near]))
             if isinstance(model, Screened):

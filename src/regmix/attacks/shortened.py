@@ -1,13 +1,11 @@
 """AutoAttack's later attacks with small budgets where no boundary is near."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from regmix.attacks.apgd import Apgd
-from regmix.attacks.base import Attack, borrowed, fooled, passes
-from regmix.attacks.fab import Fab
+from regmix.attacks.base import Attack, borrowed, fooled, packed, passes
 from regmix.attacks.rows import Rows
 from regmix.objectives import margin
 from regmix.threats import Threat
@@ -43,10 +41,8 @@ class Shortened:
             chosen = chosen[torch.isin(chosen, rows.left)]
             if not len(chosen):
                 return
-            if isinstance(attack, Apgd | Fab):
-                attack = replace(attack, together=self.together or len(x))
             images, labels = x[chosen], y[chosen]
-            delta = attack(model, images, labels, threat)
+            delta = packed(attack, self.together or len(x))(model, images, labels, threat)
             lead = -margin(model(images + delta), labels)
             rows.settle(chosen, fooled(model, images + delta, -lead, labels), delta, lead)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from regmix.attacks.auto_step import look, where
 from regmix.attacks.rows import Rows
-from regmix.threats import L1
+from regmix.threats import L1, sparse_sign
 from regmix.types import Images, Labels, Model, Objective, PerExample
 
 WIDER = ((3, 0.3), (2, 0.3), (1, 0.4))
@@ -28,7 +28,6 @@ class _State(NamedTuple):
     best_value: PerExample
     best_gradient: Images
     size: PerExample
-    share: PerExample
     changed: PerExample
     least: PerExample
 
@@ -67,14 +66,16 @@ def _phase(
     every = max(int(0.04 * steps), 1)
     s = _State(
         x, y, target, delta, gradient, delta, value, gradient, torch.full_like(value, threat.eps),
-        changed / elements / 1.5, changed, lead,
+        changed, lead,
     )  # fmt: skip
     for step in range(1, steps + 1):
         if rows is not None:
             s = _State(*rows.leave(out, s.delta, *s))
             if not len(s.x):
                 return s
-        delta = threat.project(s.delta + s.size.view(-1, 1, 1, 1) * _sparse(s.gradient, s.share), s.x)
+        delta = threat.project(
+            s.delta + s.size.view(-1, 1, 1, 1) * _sparse(s.gradient, s.changed / elements / 1.5), s.x
+        )
         value, gradient, out, lead = look(model, objective, s.x + delta, s.y, s.target)
         better = value > s.best_value
         s = s._replace(
@@ -89,7 +90,6 @@ def _phase(
             s = s._replace(
                 delta=where(back, s.best, delta), gradient=where(back, s.best_gradient, gradient), changed=changed,
                 size=torch.where(sparser, threat.eps, (s.size / 1.5).clamp_min(threat.eps / 10)),
-                share=changed / elements / 1.5,
             )  # fmt: skip
     return s if rows is None else _State(*rows.leave(out, s.delta, *s))
 
@@ -100,9 +100,7 @@ def _changed(delta: Images) -> PerExample:
 
 def _sparse(gradient: Images, share: PerExample) -> Images:
     """The sign of a share of the elements of every row, those where |gradient| is largest, as a step of length 1."""
-    flat = gradient.flatten(1)
-    size, elements = flat.abs(), flat.shape[1]
+    size = gradient.flatten(1).abs()
+    elements = size.shape[1]
     first = ((1 - share) * elements).clamp(0, elements - 1).long()
-    least = size.sort(1).values.gather(1, first[:, None])
-    step = torch.where(size >= least, flat.sign(), 0)
-    return (step / step.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
+    return sparse_sign(gradient, size.sort(1).values.gather(1, first[:, None]))

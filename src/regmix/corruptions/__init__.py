@@ -11,7 +11,7 @@ from regmix.corruptions.blur import defocus_blur, gaussian_blur, glass_blur, zoo
 from regmix.corruptions.digital import elastic_transform, jpeg_compression, pixelate
 from regmix.corruptions.light import brightness, contrast, fog, saturate
 from regmix.corruptions.noise import gaussian_noise, impulse_noise, shot_noise, speckle_noise
-from regmix.corruptions.official import NAMES, SEVERITIES, Labels, OfficialFiles, Pictures
+from regmix.corruptions.official import NAMES, SEVERITIES, Labels, OfficialFiles, Pictures, check_severity
 from regmix.types import UserError
 
 __all__ = ["COMMON", "EXTRA", "NAMES", "SEVERITIES", "Computed", "OfficialFiles"]
@@ -68,8 +68,7 @@ class Computed:
             raise UserError(f"{name} cannot be computed; --corruption-files reads the official files")
         if name not in known:
             raise UserError(f"the corruption {name!r} is unknown; known are {', '.join((*known, *OFFICIAL_ONLY))}")
-        if severity not in SEVERITIES:
-            raise UserError(f"severity {severity}: it must be 1, 2, 3, 4 or 5")
+        check_severity(severity)
         if images.shape[1] != 3:
             raise UserError(f"corruptions are made for colour images; these have {images.shape[1]} channel(s)")
         parts = []

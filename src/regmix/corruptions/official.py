@@ -21,6 +21,12 @@ NAMES = (
 """The benchmark's fifteen, over which its mean is taken."""
 
 
+def check_severity(severity: int) -> None:
+    """Raises UserError unless it is 1 to 5."""
+    if severity not in SEVERITIES:
+        raise UserError(f"severity {severity}: it must be 1, 2, 3, 4 or 5")
+
+
 @dataclass(frozen=True)
 class OfficialFiles:
     """A folder with CIFAR-10-C's or CIFAR-100-C's files: NAME.npy with the test set at five severities, labels.npy."""
@@ -44,8 +50,7 @@ class OfficialFiles:
         Raises:
             UserError: an unknown severity, or a file is missing, of another form, or of another test set.
         """
-        if severity not in SEVERITIES:
-            raise UserError(f"severity {severity}: it must be 1, 2, 3, 4 or 5")
+        check_severity(severity)
         every = self._open(name)
         path = self.folder / f"{name}.npy"
         if every.dtype != np.uint8 or every.ndim != 4 or every.shape[3] != 3 or len(every) % len(SEVERITIES):

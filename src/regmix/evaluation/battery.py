@@ -1,14 +1,14 @@
 """Runs attacks over a test set and keeps, per example, what survived."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from regmix.attacks import Apgd, Attack, Fab, Shortened, borrowed, passes
+from regmix.attacks import Attack, borrowed, packed, passes
 from regmix.evaluation.outcomes import Outcomes
 from regmix.evaluation.precision import screened
 from regmix.objectives import hard
@@ -106,8 +106,7 @@ def survivors(
         on_work: called after every chunk with the passes through the network that it may have taken.
         keep: called with the positions of broken examples, their images, and their adversarial images.
     """
-    if isinstance(attack, Apgd | Fab | Shortened):
-        attack = replace(attack, together=batch_size)
+    attack = packed(attack, batch_size)
     broken = torch.zeros_like(alive)
     asked = None if screen and isinstance(model, nn.Module) else model
     with borrowed(model):
