@@ -42,7 +42,7 @@ def test_without_views_it_returns_what_was_written_and_touches_no_other_example(
     prior, first, second = a_prior(), noise(0), noise(1)
     prior.write(a_batch(), first)
     assert torch.equal(prior.read(a_batch()), first)
-    assert (prior.values[[1, 2, 3]] == 0).all()
+    assert (prior.gather()[[1, 2, 3]] == 0).all()
     prior.write(a_batch(), second)
     assert torch.equal(prior.read(a_batch()), second)
 
@@ -51,8 +51,8 @@ def test_without_views_it_returns_what_was_written_and_touches_no_other_example(
 @given(views)
 def test_reading_shows_what_the_view_shows(view: View) -> None:
     prior = a_prior()
-    prior.values.copy_(noise(0, COUNT))
-    expected = reference.show(prior.values[INDEX], view, PAD)
+    prior.gather().copy_(noise(0, COUNT))
+    expected = reference.show(prior.gather()[INDEX], view, PAD)
     assert torch.equal(prior.read(a_batch(view)), expected)
 
 
@@ -60,11 +60,11 @@ def test_reading_shows_what_the_view_shows(view: View) -> None:
 @given(views)
 def test_writing_goes_where_the_view_looked_and_nowhere_else(view: View) -> None:
     prior, seen = a_prior(), noise(1)
-    prior.values.copy_(noise(0, COUNT))
-    expected = prior.values.clone()
+    prior.gather().copy_(noise(0, COUNT))
+    expected = prior.gather().clone()
     expected[INDEX] = reference.put_back(seen, expected[INDEX], view, PAD)
     prior.write(a_batch(view), seen)
-    assert torch.equal(prior.values, expected)
+    assert torch.equal(prior.gather(), expected)
 
 
 @quick
@@ -84,7 +84,7 @@ def test_int8_rounds_to_the_nearest_of_254_steps(dtype: torch.dtype, limit: floa
     values[0, 0, 0, :3] = torch.tensor([limit, -limit, 0.0])
     prior.write(batch, values)
     read = prior.read(batch)
-    assert prior.values.dtype == torch.int8
+    assert prior.gather().dtype == torch.int8
     assert read.dtype == dtype
     assert (read - values).abs().max() <= limit / 254 * 1.0001
     # The corners of the ball, where most perturbations lie, are kept.
@@ -107,11 +107,11 @@ def test_int8_stops_at_its_limit() -> None:
 def test_int8_does_not_change_what_the_view_did_not_show(view: View) -> None:
     prior = a_prior(torch.int8, 0.1)
     prior.write(a_batch(), noise(0, limit=0.1))
-    before = prior.values.clone()
+    before = prior.gather().clone()
     shown = reference.put_back(torch.ones(3, *SHAPE), torch.zeros(3, *SHAPE), view, PAD).bool()
     prior.write(a_batch(view), noise(1, limit=0.1))
-    assert torch.equal(prior.values[INDEX][~shown], before[INDEX][~shown])
-    assert torch.equal(prior.values[[1, 2, 3]], before[[1, 2, 3]])
+    assert torch.equal(prior.gather()[INDEX][~shown], before[INDEX][~shown])
+    assert torch.equal(prior.gather()[[1, 2, 3]], before[[1, 2, 3]])
 
 
 def test_bfloat16_keeps_tiny_numbers() -> None:
@@ -127,7 +127,7 @@ def test_float8_keeps_an_eighth_over_nine_decades_and_never_overflows() -> None:
         torch.testing.assert_close(prior.read(a_batch()), size * values, rtol=0.125, atol=1e-5)
     prior.write(a_batch(), 1e9 * values)
     assert (prior.read(a_batch()) == 57344 * values.sign()).all()
-    assert prior.values.element_size() == 1
+    assert prior.gather().element_size() == 1
 
 
 def test_rows_of_the_batch_before() -> None:
@@ -145,7 +145,7 @@ def test_one_number_for_every_image() -> None:
     prior = ScalarPrior(COUNT, CPU)
     prior.write(a_batch(), torch.tensor([1.0, 2.0, 3.0]))
     assert prior.read(a_batch()).tolist() == [1, 2, 3]
-    assert prior.values.tolist() == [2, 0, 0, 0, 1, 3]
+    assert prior.gather().tolist() == [2, 0, 0, 0, 1, 3]
 
 
 def test_a_read_only_memory_shows_the_same_and_keeps_nothing() -> None:
@@ -158,7 +158,7 @@ def test_a_read_only_memory_shows_the_same_and_keeps_nothing() -> None:
     twin.priors["delta"].write(a_batch(), noise(2))
     twin.priors["v"].write(a_batch(), torch.ones(3))
     assert torch.equal(memory.priors["delta"].read(a_batch()), noise(1))
-    assert (memory.priors["v"].values == 0).all()
+    assert (memory.priors["v"].gather() == 0).all()
 
 
 def test_a_memorys_state_restores_it() -> None:
@@ -168,8 +168,8 @@ def test_a_memorys_state_restores_it() -> None:
     other = Memory(delta=a_prior(torch.int8, 0.1), momentum=a_prior(torch.float8_e5m2))
     other.load_state_dict({name: value.clone() for name, value in memory.state_dict().items()})
     for name, prior in memory.priors.items():
-        assert torch.equal(prior.values, other.priors[name].values)
-        assert other.priors[name].values.dtype == prior.values.dtype
+        assert torch.equal(prior.gather(), other.priors[name].gather())
+        assert other.priors[name].gather().dtype == prior.gather().dtype
     # The state is a copy's source, not a shared tensor: writing to one leaves the other.
     other.priors["delta"].write(a_batch(), noise(6, limit=0.1))
-    assert not torch.equal(memory.priors["delta"].values, other.priors["delta"].values)
+    assert not torch.equal(memory.priors["delta"].gather(), other.priors["delta"].gather())

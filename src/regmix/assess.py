@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from regmix import __version__
+from regmix import __version__, processes
 from regmix.attacks import (
     Apgd,
     Attack,
@@ -122,19 +122,19 @@ def assess(
     kinds = _kinds(questions, source, test)
     place = engine.start(device, "32").device
     suite = {name: _attack(name, test, place) for name in questions.attacks if name != CLEAN}
-    processes = engine.Processes()
+    world = processes.Processes()
     for checkpoint in checkpoints or there:
         model = _model(experiment, directory, checkpoint, test).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if questions.draws > 1:
             model = Eot(model, questions.draws)
-        journal = BatteryJournal(directory.path, checkpoint, _key(directory, checkpoint, questions), processes.rank)
+        journal = BatteryJournal(directory.path, checkpoint, _key(directory, checkpoint, questions), world.rank)
         first = pick(test, torch.arange(min(len(test), 100)), place)
         findings = preflight(model, first.x, hard(first.y))
         for finding in findings:
             progress.note(f"{checkpoint:<9} {finding}")
         began = time.perf_counter()
         table, columns = _table(
-            directory, model, test, threats, suite, questions, place, checkpoint, journal, processes, progress
+            directory, model, test, threats, suite, questions, place, checkpoint, journal, world, progress
         )
         shown = _examples(model, test, experiment.threat, suite, place)
         summary: dict[str, Any] = {
@@ -153,12 +153,11 @@ def assess(
             progress.stage(f"{checkpoint}, corruptions", len(kinds) * len(test))
             right = withstood(
                 model, test.labels, kinds, partial(source.images, images=test.images, labels=test.labels),
-                batch_size=questions.batch_size, device=place, journal=journal, world=processes, on_work=progress.work,
+                batch_size=questions.batch_size, device=place, journal=journal, world=world, on_work=progress.work,
             )  # fmt: skip
             summary["corruptions"] = _corruptions(questions, kinds, right, checkpoint, progress)
-        if processes.rank == 0:
+        if world.rank == 0:
             directory.save_evaluation(checkpoint, summary, table.to_csv(), shown)
-    processes.close()
 
 
 def _attack(name: str, test: ImageSet, place: torch.device) -> Attack:
@@ -209,7 +208,7 @@ def _table(
     place: torch.device,
     checkpoint: Checkpoint,
     journal: BatteryJournal,
-    processes: engine.Processes,
+    world: processes.Processes,
     progress: Progress,
 ) -> tuple[Outcomes, dict[str, dict[str, object]]]:
     model.eval()
@@ -234,7 +233,7 @@ def _table(
             alive = survivors(
                 model, lambda index: pick(test, index, place), alive, one, threat, name=f"{column}/{stage}",
                 batch_size=questions.batch_size, screen=not questions.exact and isinstance(one, SCREENED),
-                journal=journal, world=processes, on_work=progress.work, keep=keep,
+                journal=journal, world=world, on_work=progress.work, keep=keep,
             )  # fmt: skip
             accuracy = float(alive.double().mean())
             told.append({"attack": stage, "accuracy": accuracy, "seconds": time.perf_counter() - began})
@@ -242,7 +241,7 @@ def _table(
         columns[column] = _column(_short(name), threat.eps, alive)
         if isinstance(attack, Ensemble):
             columns[column] |= {"stages": told} | ({"note": attack.note} if attack.note else {})
-        if questions.save and processes.rank == 0:
+        if questions.save and world.rank == 0:
             columns[column]["rounded"] = _recheck(model, directory, checkpoint, column, test, place)
         progress.column(checkpoint, column, *_share(alive))
         if "note" in columns[column]:

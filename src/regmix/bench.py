@@ -168,6 +168,9 @@ class _Probe:
     def warn(self, text: str) -> None:
         """Nothing is shown."""
 
+    def note(self, text: str) -> None:
+        """Nothing is shown."""
+
 
 def _now(device: torch.device) -> float:
     if device.type == "cuda":

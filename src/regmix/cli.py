@@ -2,10 +2,14 @@
 
 import difflib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
-from regmix.types import UserError
+from regmix.types import Interrupted, UserError
 
 OVERVIEW = """usage: regmix COMMAND ...
 
@@ -16,19 +20,24 @@ commands:
   train RECIPE [flags]          train a model into a run directory
   evaluate RUN [flags]          attack a run's checkpoints, or a model from elsewhere, on the test split
   compare RECIPE --methods ...  train methods with several seeds and compare them
+  sweep RECIPE --space ...      search settings by the validation images, and compare the best
   bench step RECIPE [flags]     time training steps beside the passes through the network that they need
   report RUN [RUN ...] -o FILE  write one self-contained HTML page about runs
 
 `regmix COMMAND --help` explains the flags and their units."""
 
-COMMANDS = ("recipes", "train", "evaluate", "compare", "report", "bench")
+INTERRUPTED = "`regmix train --resume RUN` continues a training, the same command an evaluation or a comparison"
+
+COMMANDS = ("recipes", "train", "evaluate", "compare", "sweep", "report", "bench")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit code: 0, 1 (the machine would not), 2 (the user can mend it), 130 (Ctrl-C)."""
+    """Runs a command; returns its exit code: 0, 1 (the machine would not), 2 (the user can mend it), 130 (Ctrl-C), 143
+    (SIGTERM)."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        _dispatch(words)
+        with _sigterm_raises():
+            _dispatch(words)
     except UserError as error:
         print(f"regmix: error: {error}", file=sys.stderr)
         return 2
@@ -39,13 +48,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = f"{error.filename}: " if error.filename else ""
         print(f"regmix: error: {place}{error.strerror or error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(
-            "regmix: interrupted; `regmix train --resume RUN` continues a training, the same command an evaluation",
-            file=sys.stderr,
-        )
-        return 130
+    except KeyboardInterrupt as interrupted:
+        number = interrupted.signal if isinstance(interrupted, Interrupted) else signal.SIGINT
+        saved = interrupted.saved if isinstance(interrupted, Interrupted) else ""
+        print(f"regmix: {signal.Signals(number).name}: {saved or INTERRUPTED}", file=sys.stderr)
+        return 128 + number
+    except RuntimeError as error:
+        if not _is_of_lost_process(error):
+            raise
+        print(f"regmix: error: another process of this work has ended; {INTERRUPTED}", file=sys.stderr)
+        return 1
     return 0
+
+
+def _is_of_lost_process(error: RuntimeError) -> bool:
+    """Whether this is what torch.distributed says when one of several processes no longer answers."""
+    words = ("gloo", "nccl", "connection closed", "connection reset")
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(word in str(error).lower() for word in words)
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Inside, SIGTERM unwinds the work as Ctrl-C does, where Python allows it: in the main thread."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _dispatch(words: list[str]) -> None:
@@ -62,6 +98,7 @@ def _dispatch(words: list[str]) -> None:
         close = difflib.get_close_matches(name, COMMANDS, 1)
         raise UserError(f"unknown command {name!r}; {f'did you mean {close[0]}?' if close else 'see: regmix --help'}")
     # Only now, because it takes torch with it, and the lines above should not wait for that.
-    from regmix import commands
+    from regmix import commands, processes
 
     getattr(commands, name)(rest)
+    processes.close()

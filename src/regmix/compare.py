@@ -1,9 +1,11 @@
 """The pieces of `regmix compare`: what a method's text means, which work is left, and the result in all its forms."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,10 @@ from regmix.reports import comparison, page, write_report
 from regmix.reports.load import load
 from regmix.runs import CONFIG, Run, write_atomically
 from regmix.threats import format_eps
-from regmix.types import UserError
+from regmix.types import Interrupted, UserError
+
+TRAININGS: set[subprocess.Popen[bytes]] = set()
+"""The trainings that run, in whichever thread."""
 
 
 def method_words(text: str) -> list[str]:
@@ -58,8 +63,12 @@ class Planned:
                     "give another --out, or the settings that it was trained with"
                 )
 
-    def train(self, *, quiet: bool) -> None:
+    def train(self, *, quiet: bool, log: Path | None = None, threads: int | None = None) -> None:
         """Trains the run, or what is left of it, in a process of its own, so that its peak memory is its own.
+
+        Args:
+            quiet: what it says goes to standard error; with a `log` it goes there.
+            threads: as many as it may use; None leaves that to torch.
 
         Raises:
             UserError: the training failed; it has said why.
@@ -70,13 +79,29 @@ class Planned:
             words = ["--resume", str(self.path)]
         else:
             words = [*self.words, "--out", str(self.path)]
-        done = subprocess.run(
-            [sys.executable, "-m", "regmix", "train", *words], stdout=sys.stderr if quiet else None, check=False
-        )
-        if done.returncode == 130:
-            raise KeyboardInterrupt
-        if done.returncode:
-            raise UserError(f"{self.path}: the training ended with exit code {done.returncode}; see the line above")
+        environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads is not None else {})
+        with (
+            log.open("a") if log is not None else nullcontext(sys.stderr if quiet else None) as said,
+            subprocess.Popen(
+                [sys.executable, "-m", "regmix", "train", *words], env=environment, stdout=said,
+                stderr=said if log is not None else None,
+            ) as training,
+        ):  # fmt: skip
+            TRAININGS.add(training)
+            try:
+                code = training.wait()
+            except KeyboardInterrupt as interrupted:
+                # A Ctrl-C has reached the training, too; it is given the time to save what it has.
+                if isinstance(interrupted, Interrupted):
+                    training.send_signal(interrupted.signal)
+                training.wait()
+                raise
+            finally:
+                TRAININGS.discard(training)
+        if code in (130, 143):
+            raise Interrupted(code - 128)
+        if code:
+            raise UserError(f"{self.path}: the training ended with exit code {code}; see {log or 'the line above'}")
 
     def evaluated(self, directory: Run, attacks: Sequence[str], eps: Sequence[float], examples: int | None) -> bool:
         """Whether every checkpoint has met all of these attacks on so many images (None: on some number of images)."""

@@ -14,6 +14,7 @@ from lightning_fabric import Fabric
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import nn
 
+from regmix import processes
 from regmix.data import DataConfig, Digits, ImageSet, load, split_train
 from regmix.methods import FgsmPgk, MethodConfig, RegMix
 from regmix.models import ModelConfig, SmallCnn, build
@@ -21,7 +22,8 @@ from regmix.runs import CONFIG, Run
 from regmix.threats import Linf, ThreatConfig
 from regmix.training import AveragingConfig, Constant, GatedEma, NoAveraging, ScheduleConfig, engine
 from regmix.training.guard import Guard
-from regmix.training.loop import Display, Plan, train
+from regmix.training.loop import train
+from regmix.training.plan import Display, OnNonfinite, Plan
 from regmix.types import UserError, require
 from regmix.version import __version__
 
@@ -45,7 +47,7 @@ class Experiment:
     epochs: int = 30
     """Passes over the training images."""
     batch_size: int = 128
-    """Images per step."""
+    """Images per step, of all processes together."""
     lr: float = 0.1
     """Peak learning rate of SGD."""
     momentum: float = 0.9
@@ -79,6 +81,12 @@ class Experiment:
     """What may become `best`: the weights of an epoch, or those and their average, whichever validates better."""
     guard: Guard = Guard()
     """What watches for catastrophic overfitting at every validation."""
+    nonfinite: OnNonfinite = "skip"
+    """What follows a step whose gradient is infinite or NaN: it changes nothing; the run goes back to its last saved
+    epoch and leaves the step out; or it ends. Whatever is chosen, it ends where a tenth of an epoch's steps are so."""
+    sync_batchnorm: bool = False
+    """Of several processes under torchrun: BatchNorm's statistics are those of the whole batch, not of each process's
+    share of it."""
     seed: int = 0
     """Seed of the weights, the order, the augmentation and the attacks' starts."""
     device: engine.Device = "auto"
@@ -144,18 +152,21 @@ def run(experiment: Experiment, out: Path, display: Display, command: str = "") 
     """
     train_set, validation_set = training_data(experiment)
     model = initial_model(experiment, train_set)
-    fabric = engine.start(experiment.device, experiment.precision)
-    directory = Run.create(out, to_json(experiment), _environment(fabric, command))
+    fabric = engine.start(experiment.device, experiment.precision, together=True)
+    if processes.rank() == 0:
+        Run.create(out, to_json(experiment), _environment(fabric, command))
+    processes.from_first("it is there")
+    directory = Run.open(out, writes=processes.rank() == 0)
     return _train(experiment, directory, fabric, model, train_set, validation_set, display)
 
 
 def resume(path: Path, display: Display) -> Run:
-    """Continues a run from its last saved epoch; ends as it would have ended without the interruption."""
-    directory = Run.open(path)
+    """Continues a run from its last saved state; ends as it would have ended without the interruption."""
+    directory = Run.open(path, writes=processes.started()[0] == 0)
     experiment = from_json(directory.config(), str(path / CONFIG))
     train_set, validation_set = training_data(experiment)
     model = initial_model(experiment, train_set)
-    fabric = engine.start(experiment.device, experiment.precision)
+    fabric = engine.start(experiment.device, experiment.precision, together=True)
     return _train(experiment, directory, fabric, model, train_set, validation_set, display)
 
 
@@ -182,12 +193,18 @@ def _train(
     validation_set: ImageSet,
     display: Display,
 ) -> Run:
+    if (count := processes.size()) > 1:
+        display.note(
+            f"{count} processes share every batch of {experiment.batch_size} images; the peak learning rate is "
+            f"{experiment.lr:g}, whatever their number"
+        )
     averaging = None if isinstance(experiment.averaging, NoAveraging) else experiment.averaging
     plan = Plan(**{name: getattr(experiment, name) for name in Plan.__dataclass_fields__})
-    summary = train(
-        fabric, model, experiment.method, experiment.threat, experiment.schedule, averaging, plan,
-        train_set, validation_set, directory, display,
-    )  # fmt: skip
+    with directory.claim():
+        summary = train(
+            fabric, model, experiment.method, experiment.threat, experiment.schedule, averaging, plan,
+            train_set, validation_set, directory, display,
+        )  # fmt: skip
     # A resumed run has the peaks of several processes.
     peaks = [directory.result().get("peak_memory"), engine.peak_memory(fabric.device)]
     peak = max((peak for peak in peaks if peak is not None), default=None)
@@ -224,6 +241,7 @@ def _environment(fabric: Fabric, command: str) -> dict[str, object]:
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(fabric.device) if cuda else "cpu",
         "threads": torch.get_num_threads(),
+        "processes": processes.size(),
         "git_commit": commit,
         "command": command or " ".join(sys.argv),
     }

@@ -1,11 +1,63 @@
 """What methods remember: a tensor for every training image, which moves with its crop and flip, or for a batch."""
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
+from regmix import processes
 from regmix.data.augment import from_view, to_view
 from regmix.threats import Linf, Threat
 from regmix.types import Batch, Images, PerExample
+
+
+class Shelf:
+    """A row for every training image: of several processes each keeps the rows of every size-th image.
+
+    All of them read and write at once, each for the examples that it sees.
+    """
+
+    def __init__(self, count: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+        self._count, self._rank, self._size = count, processes.rank(), processes.size()
+        self._rows = torch.zeros((len(range(self._rank, count, self._size)), *shape), dtype=dtype, device=device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._rows.dtype
+
+    def read(self, index: Int[Tensor, "batch"]) -> Tensor:
+        """The rows of these images."""
+        if self._size == 1:
+            return self._rows[index]
+        wanted = processes.together(index)
+        mine = wanted % self._size == self._rank
+        found = self._rows.new_zeros((len(wanted), *self._rows.shape[1:]))
+        found[mine] = self._rows[wanted[mine] // self._size]
+        # One process has a row and the others have zeros, so that the sum of the bytes is the row.
+        rows = processes.total(found.view(-1).view(torch.uint8)).view(found.dtype).view_as(found)
+        return processes.share(rows)
+
+    def write(self, index: Int[Tensor, "batch"], rows: Tensor) -> None:
+        """Replaces the rows of these images."""
+        if self._size > 1:
+            index, rows = processes.together(index), processes.together(rows.to(self._rows.dtype))
+            mine = index % self._size == self._rank
+            index, rows = index[mine] // self._size, rows[mine]
+        self._rows[index] = rows.to(self._rows.dtype)
+
+    def gather(self) -> Tensor:
+        """All rows."""
+        if self._size == 1:
+            return self._rows
+        whole = self._rows.new_zeros((self._count, *self._rows.shape[1:]))
+        rows = processes.together(self._rows)
+        for rank in range(self._size):
+            length = len(range(rank, self._count, self._size))
+            whole[rank :: self._size], rows = rows[:length], rows[length:]
+        return whole
+
+    def load(self, rows: Tensor) -> None:
+        """Takes its own of all rows."""
+        self._rows.copy_(rows[self._rank :: self._size])
 
 
 class Prior:
@@ -26,30 +78,30 @@ class Prior:
         dtype: torch.dtype = torch.int8,
         limit: float = 1.0,
     ) -> None:
-        self.values = torch.zeros((count, *shape), dtype=dtype, device=device)
+        self._shelf = Shelf(count, shape, dtype, device)
+        self.gather, self.load = self._shelf.gather, self._shelf.load
         self.pad = pad
         self.scale = limit / 127 if dtype == torch.int8 else None
 
     def read(self, batch: Batch) -> Images:
         """The remembered tensors [B, C, H, W] of the batch's examples, as its view shows them."""
         assert batch.index is not None, "a method with a memory needs to know which examples it sees"
-        values = self._decode(self.values[batch.index], batch.x.dtype)
+        values = self._decode(self._shelf.read(batch.index), batch.x.dtype)
         return values if batch.view is None else to_view(values, batch.view, self.pad)
 
     def write(self, batch: Batch, seen: Images) -> None:
         """Remembers [B, C, H, W] for the batch's examples; what its view did not show stays as it was."""
         assert batch.index is not None, "a method with a memory needs to know which examples it sees"
         if batch.view is not None:
-            onto = self._decode(self.values[batch.index], seen.dtype)
+            onto = self._decode(self._shelf.read(batch.index), seen.dtype)
             seen = from_view(seen, batch.view, self.pad, onto)
+        # What a step whose gradient is not finite leaves; a NaN would stay for good, and as int8 be anything.
+        seen = seen.nan_to_num(0.0)
         if self.scale is not None:
             seen = (seen / self.scale).round_().clamp_(-127, 127)
-        elif self.values.dtype == torch.float8_e5m2:
+        elif self._shelf.dtype == torch.float8_e5m2:
             seen = seen.clamp(-57344, 57344)
-        self.values[batch.index] = seen.to(self.values.dtype)
-
-    def load(self, values: Tensor) -> None:
-        self.values.copy_(values)
+        self._shelf.write(batch.index, seen)
 
     def _decode(self, stored: Tensor, dtype: torch.dtype) -> Tensor:
         return stored.to(dtype) if self.scale is None else stored.to(dtype) * self.scale
@@ -68,30 +120,31 @@ class BatchPrior:
 
     def write(self, batch: Batch, seen: Images) -> None:
         """Remembers [B, C, H, W] for the next batch."""
-        self.values = seen
+        self.values = seen.nan_to_num(0.0)
+
+    def gather(self) -> Tensor:
+        return processes.together(self.values)
 
     def load(self, values: Tensor) -> None:
-        self.values = values.to(self.values.device)
+        self.values = processes.share(values.to(self.values.device))
 
 
 class ScalarPrior:
     """Remembers one number for every training image."""
 
     def __init__(self, count: int, device: torch.device) -> None:
-        self.values = torch.zeros(count, device=device)
+        self._shelf = Shelf(count, (), torch.float32, device)
+        self.gather, self.load = self._shelf.gather, self._shelf.load
 
     def read(self, batch: Batch) -> PerExample:
         """The remembered numbers [B] of the batch's examples."""
         assert batch.index is not None, "a method with a memory needs to know which examples it sees"
-        return self.values[batch.index].to(batch.x.dtype)
+        return self._shelf.read(batch.index).to(batch.x.dtype)
 
     def write(self, batch: Batch, seen: PerExample) -> None:
         """Remembers numbers [B] for the batch's examples."""
         assert batch.index is not None, "a method with a memory needs to know which examples it sees"
-        self.values[batch.index] = seen.to(self.values.dtype)
-
-    def load(self, values: Tensor) -> None:
-        self.values.copy_(values)
+        self._shelf.write(batch.index, seen.nan_to_num(0.0))
 
 
 AnyPrior = Prior | BatchPrior | ScalarPrior
@@ -138,7 +191,8 @@ class Memory:
         return other
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {name: prior.values for name, prior in self.priors.items()}
+        """What all processes remember."""
+        return {name: prior.gather() for name, prior in self.priors.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, prior in self.priors.items():

@@ -5,8 +5,8 @@ import json
 import os
 import pickle
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
@@ -16,6 +16,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from regmix.types import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows has none
+    fcntl = None  # type: ignore[assignment]
 
 Checkpoint = Literal["best", "last", "averaged"]
 CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)
@@ -135,8 +140,9 @@ class Run:
     result.json          the summary of training and of every evaluation
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        """With writes=False nothing is written: of several processes only the first may."""
+        self.path, self._writes = path, writes
 
     @classmethod
     def create(cls, path: Path, config: str, environment: Mapping[str, object]) -> "Run":
@@ -153,11 +159,28 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: Path) -> "Run":
+    def open(cls, path: Path, *, writes: bool = True) -> "Run":
         """Opens an existing run directory."""
         if not (path / CONFIG).is_file():
             raise UserError(f"{path} is not a run directory: it has no {CONFIG}")
-        return cls(path)
+        return cls(path, writes=writes)
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Keeps other processes of this machine from training into the directory, as long as this one lives.
+
+        Raises:
+            UserError: another one does.
+        """
+        with (self.path / CONFIG).open("rb") as file:
+            if self._writes and fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UserError(
+                        f"{self.path} is being trained by another process; wait for it, or end it"
+                    ) from None
+            yield
 
     def config(self) -> str:
         """The text of config.json."""
@@ -165,6 +188,8 @@ class Run:
 
     def append_metrics(self, row: Mapping[str, object]) -> None:
         """Adds one line to metrics.jsonl."""
+        if not self._writes:
+            return
         path = self.path / METRICS
         try:
             with path.open("a") as file:
@@ -185,13 +210,14 @@ class Run:
                     raise UserError(f"{path} is damaged in line {number}: {error}") from None
         return rows
 
-    def keep_metrics(self, epochs: int) -> None:
-        """Drops the rows after the given number of epochs, which a resumed run is going to write again."""
-        rows = [json.dumps(row) + "\n" for row in self.metrics() if row["epoch"] <= epochs]
-        self._write_text(METRICS, "".join(rows))
+    def write_metrics(self, rows: Sequence[Mapping[str, object]]) -> None:
+        """Replaces metrics.jsonl: a resumed run goes on from the rows that its state knows."""
+        self._write_text(METRICS, "".join(json.dumps(row) + "\n" for row in rows))
 
     def save_weights(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> None:
         """Writes weights as safetensors."""
+        if not self._writes:
+            return
         data = save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
         write_atomically(self.weights(checkpoint), lambda file: file.write(data))
 
@@ -205,6 +231,8 @@ class Run:
 
     def save_state(self, state: Mapping[str, object], *, healthy: bool) -> None:
         """Writes what resuming needs, and keeps the one before; a healthy state is also the one to roll back to."""
+        if not self._writes:
+            return
         older = self._states(STATE)
         new = self.path / f".state{PART}"
         write_atomically(new, lambda file: torch.save(dict(state), file))
@@ -228,8 +256,9 @@ class Run:
         Raises:
             UserError: both are damaged.
         """
-        for path in self.path.glob(f".*{PART}"):  # what a killed write left behind
-            path.unlink()
+        if self._writes:
+            for path in self.path.glob(f".*{PART}"):  # what a killed write left behind
+                path.unlink()
         found = self._states(STATE)
         for path in found:
             if (state := _load_state(path, device)) is not None:
@@ -318,4 +347,6 @@ class Run:
         self._write_text(name, json.dumps(value, indent=2) + "\n")
 
     def _write_text(self, name: str, text: str) -> None:
+        if not self._writes:
+            return
         write_atomically(self.path / name, lambda file: file.write(text.encode()))

@@ -38,12 +38,14 @@ class View(NamedTuple):
 class Batch(NamedTuple):
     """Images in [0, 1], labels (class indices, or probabilities [B, classes] where labels are smoothed), and what
     methods with a memory need: every example's position in the training set, and its view of the image (None where
-    nothing is augmented)."""
+    nothing is augmented). `weight` is the factor of the batch's mean loss with which the mean over several processes,
+    whose shares of a batch may differ by one example, is the mean over the whole batch."""
 
     x: Images
     y: Target
     index: Int[Tensor, "batch"] | None = None  # type: ignore[assignment]  # hides tuple.index, of no use here
     view: View | None = None
+    weight: float = 1.0
 
 
 class Losses(NamedTuple):
@@ -65,6 +67,15 @@ class Losses(NamedTuple):
 
 class UserError(ValueError):
     """A mistake of the user's, told in one line that says what to do; the command line prints it."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has ended the work, after what was done was saved."""
+
+    def __init__(self, signal: int, saved: str = "") -> None:
+        self.signal = signal
+        self.saved = saved
+        """How far it came and how it goes on, in one line."""
 
 
 def require(condition: bool, complaint: str) -> None:

@@ -209,14 +209,14 @@ def test_its_memory_has_one_slot_for_every_example_or_row(method: Method, threat
     method(a_model(), batch, threat, memory)
     seen = set(batch.index.tolist())
     for prior in memory.priors.values():
-        assert not prior.values.requires_grad
+        assert not prior.gather().requires_grad
         if isinstance(prior, Prior):
-            assert prior.values.shape == (COUNT, *SHAPE)
+            assert prior.gather().shape == (COUNT, *SHAPE)
             assert prior.read(batch).shape == batch.x.shape
-            touched = {i for i in range(COUNT) if (prior.values[i] != 0).any()}
+            touched = {i for i in range(COUNT) if (prior.gather()[i] != 0).any()}
             assert touched == seen
         else:
-            assert len(prior.values) == (COUNT if isinstance(prior, ScalarPrior) else len(batch.x))
+            assert len(prior.gather()) == (COUNT if isinstance(prior, ScalarPrior) else len(batch.x))
 
 
 @every_method

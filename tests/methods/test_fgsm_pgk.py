@@ -84,8 +84,8 @@ def test_it_follows_the_formula_step_after_step(storage: str, norm: str) -> None
         assert reference.relative_error(losses.logits, after) < 1e-10
         assert losses.stats["ratio"].item() == pytest.approx(ratio, rel=1e-6)
         for name, prior in memory.priors.items():
-            scale = eps / 127 if prior.values.dtype == torch.int8 else 1
-            actual = prior.values.double() * scale
+            scale = eps / 127 if prior.gather().dtype == torch.int8 else 1
+            actual = prior.gather().double() * scale
             # A value on the edge between two codes may fall to either side of it.
             slack = (
                 0 if storage == "exact" else (eps / 127 if name == "delta" else 2**-2 * float(kept[name].abs().max()))
@@ -111,20 +111,20 @@ def test_the_ratio_survives_a_batch_without_a_correct_example() -> None:
     wrong = reference.tiny_net().train()(x).argmin(1)
     losses = FgsmPgk()(net, Batch(x, wrong, INDEX), Given(Linf(eps=1e-6), corner=torch.zeros_like(x)), memory)
     assert losses.stats["ratio"].item() == 0
-    assert all(prior.values.isfinite().all() for prior in memory.priors.values())
+    assert all(prior.gather().isfinite().all() for prior in memory.priors.values())
     # 2 - r = 2, and the gradient's mean absolute element over the batch is 1.
-    assert memory.priors["momentum"].values.abs().sum().item() == pytest.approx(2 * x.numel())
+    assert memory.priors["momentum"].gather().abs().sum().item() == pytest.approx(2 * x.numel())
 
 
 def test_it_memorises_nothing_of_examples_that_it_did_not_see() -> None:
     memory = exact_memory()
     for prior in memory.priors.values():
-        prior.values.fill_(0.01)
+        prior.gather().fill_(0.01)
     memory.epoch = 1
     FgsmPgk()(reference.tiny_net(), Batch(reference.images(5), LABELS, INDEX), Linf(eps=0.1), memory)
     for prior in memory.priors.values():
-        assert (prior.values[[2, 5]] == 0.01).all()
-        assert (prior.values[INDEX] != 0.01).any()
+        assert (prior.gather()[[2, 5]] == 0.01).all()
+        assert (prior.gather()[INDEX] != 0.01).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -157,4 +157,4 @@ def test_a_gradient_of_exactly_zero_leaves_a_finite_memory() -> None:
     memory = method.memory(COUNT, SHAPE, PAD, Linf(eps=0.1), torch.device("cpu"))
     memory.epoch = 1
     method(net, Batch(x, labels, INDEX), Linf(eps=0.1), memory)
-    assert memory.priors["momentum"].values.isfinite().all()
+    assert memory.priors["momentum"].gather().isfinite().all()

@@ -43,7 +43,7 @@ def carried_memory() -> Memory:
     """A memory of seven images in exact arithmetic, in its second epoch."""
     memory = Memory(delta=Prior(7, SHAPE, PAD, torch.device("cpu"), dtype=torch.float64))
     generator = torch.Generator().manual_seed(4)
-    memory.priors["delta"].values.uniform_(-EPS, EPS, generator=generator)
+    memory.priors["delta"].gather().uniform_(-EPS, EPS, generator=generator)
     memory.epoch = 1
     return memory
 
@@ -97,7 +97,7 @@ def test_every_setting_agrees_with_the_formula(start: str, bn: str, inner: str) 
     batch, corner = a_batch(target), random_corner()
     threat = Given(Linf(eps=EPS), corner=corner)
     memory = carried_memory() if start == "carried" else None
-    remembered = memory.priors["delta"].values.clone() if memory else torch.zeros(7, *SHAPE)
+    remembered = memory.priors["delta"].gather().clone() if memory else torch.zeros(7, *SHAPE)
 
     plain = Plain(net)
     first = reference.show(remembered[INDEX], VIEW, PAD) if memory else corner
@@ -129,7 +129,7 @@ def test_every_setting_agrees_with_the_formula(start: str, bn: str, inner: str) 
             buffer.copy_(buffers[name])
         net.zero_grad()
         if memory:
-            memory.priors["delta"].values.copy_(remembered)
+            memory.priors["delta"].gather().copy_(remembered)
         losses = method(net, batch, threat, memory)
         losses.total.backward()
 
@@ -142,7 +142,7 @@ def test_every_setting_agrees_with_the_formula(start: str, bn: str, inner: str) 
         assert reference.relative_error(losses.logits, z["final"]) < 1e-10
         assert_same_statistics(net, plain)
         if memory:
-            assert (memory.priors["delta"].values - remembered_next).abs().max() < 1e-14
+            assert (memory.priors["delta"].gather() - remembered_next).abs().max() < 1e-14
         seen += 1
     assert seen == 2 * 6**3
 
@@ -256,6 +256,6 @@ def test_the_carried_start_begins_with_a_corner_and_is_kept_within_a_grey_level(
 
     expected = torch.zeros(7, *SHAPE, dtype=torch.float64)
     expected[INDEX] = reference.put_back(delta, expected[INDEX], VIEW, PAD)
-    kept = memory.priors["delta"].values * (EPS / 127)
+    kept = memory.priors["delta"].gather() * (EPS / 127)
     torch.testing.assert_close(kept.double(), expected, rtol=0, atol=EPS / 127 / 2 * 1.001)
     assert RegMix(start="fresh").memory(7, SHAPE, PAD, Linf(eps=EPS), torch.device("cpu")) is None

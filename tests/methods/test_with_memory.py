@@ -87,7 +87,7 @@ def test_fgsm_bp_hands_its_perturbation_from_batch_to_batch(norm: str) -> None:
         memory.epoch, memory.step = divmod(number, 2)
         batch = Batch(x, target, INDEX, a_view(number))
         twins.step(method, batch, Given(threat, corner=corner), memory, terms)
-        assert reference.relative_error(memory.priors["delta"].values, delta) < 1e-10
+        assert reference.relative_error(memory.priors["delta"].gather(), delta) < 1e-10
 
 
 @both_norms
@@ -130,7 +130,7 @@ def test_fgsm_ep_and_mep_remember_every_image(mutual: bool, momentum: str | None
         memory.epoch = epoch
         twins.step(method, Batch(x, target, INDEX, view), Given(threat, corner=corner), memory, terms)
         for name, prior in memory.priors.items():
-            torch.testing.assert_close(prior.values, kept[name], rtol=1e-10, atol=1e-12)
+            torch.testing.assert_close(prior.gather(), kept[name], rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(("mu", "same"), [(0.3, True), (0.9, False)])
@@ -148,7 +148,7 @@ def test_a_momentum_of_signs_below_one_half_is_no_momentum(mu: float, same: bool
             total = method(net, batch, Given(threat, corner=corner), memory).total
             for parameter, g in zip(net.parameters(), torch.autograd.grad(total, [*net.parameters()]), strict=True):
                 parameter.data -= 0.5 * g
-    one, other = (memory.priors["delta"].values for memory in memories)
+    one, other = (memory.priors["delta"].gather() for memory in memories)
     assert torch.equal(one, other) == same
 
 
@@ -156,7 +156,7 @@ def test_fgsm_mep_in_eight_bits_stays_close_to_exact_memory() -> None:
     """Only a sum of momentum and gradient that nearly cancels can change its sign."""
     threat, method = Linf(eps=0.1), FgsmMep(lam=LAM, mu=MU, reset=20)
     rounded = method.memory(COUNT, SHAPE, PAD, threat, torch.device("cpu"))
-    assert {prior.values.element_size() for prior in rounded.priors.values()} == {1}
+    assert {prior.gather().element_size() for prior in rounded.priors.values()} == {1}
     memories, nets = (exact("delta", "momentum"), rounded), (reference.tiny_net(1), reference.tiny_net(1))
     for epoch in range(12):
         x, view = reference.images(5, seed=0), a_view(epoch)
@@ -167,7 +167,7 @@ def test_fgsm_mep_in_eight_bits_stays_close_to_exact_memory() -> None:
             total = method(net, batch, Given(threat, corner=corner), memory).total
             for parameter, g in zip(net.parameters(), torch.autograd.grad(total, [*net.parameters()]), strict=True):
                 parameter.data -= 0.05 * g
-    true, near = (memory.priors["momentum"].values.double() for memory in memories)
+    true, near = (memory.priors["momentum"].gather().double() for memory in memories)
     assert (near.sign() == true.sign()).double().mean() > 0.98
     one, other = (torch.cat([p.flatten() for p in net.parameters()]) for net in nets)
     assert reference.relative_error(other, one) < 0.01
@@ -185,7 +185,7 @@ def test_atas_takes_shorter_steps_where_gradients_are_large(norm: str) -> None:
     threat, twins, method = THREAT[norm](eps=eps), Twins(), Atas(c=0.2, warm_up=2, reset=4)
     memory = exact("delta")
     memory.priors["v"] = ScalarPrior(COUNT, torch.device("cpu"))
-    memory.priors["v"].values = memory.priors["v"].values.double()
+    memory.priors["v"]._shelf._rows = memory.priors["v"].gather().double()
     memory.epochs = 8
     kept, v = torch.zeros(COUNT, *SHAPE, dtype=torch.float64), torch.zeros(COUNT, dtype=torch.float64)
     steps = set()
@@ -206,8 +206,8 @@ def test_atas_takes_shorter_steps_where_gradients_are_large(norm: str) -> None:
         terms = {"classify": reference.cross_entropy(twins.plain(x + delta), target).sum() / 5}
         memory.epoch = epoch
         twins.step(method, Batch(x, LABELS, INDEX, view), Given(threat, uniform=uniform), memory, terms)
-        torch.testing.assert_close(memory.priors["delta"].values, kept, rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(memory.priors["v"].values, v, rtol=1e-10, atol=0)
+        torch.testing.assert_close(memory.priors["delta"].gather(), kept, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(memory.priors["v"].gather(), v, rtol=1e-10, atol=0)
     assert len(steps) > 3
 
 

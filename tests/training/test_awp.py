@@ -56,14 +56,14 @@ def test_the_weights_come_back_exactly_and_the_memory_is_written_once() -> None:
     before = [parameter.detach().clone() for parameter in net.parameters()]
     memory = method.memory(5, SHAPE, 0, Linf(eps=0.1), torch.device("cpu"))
     memory.epoch = 1
-    memory.priors["delta"].values.random_(-100, 100)
-    first = memory.priors["delta"].values.clone()
+    memory.priors["delta"].gather().random_(-100, 100)
+    first = memory.priors["delta"].gather().clone()
     seen = []
     step = a_step(net, method)
 
     def watched(given: Memory | None) -> Losses:
         losses = step(given)
-        seen.append(torch.equal(memory.priors["delta"].values, first))
+        seen.append(torch.equal(memory.priors["delta"].gather(), first))
         return losses
 
     at_perturbed_weights(watched, net, memory, SIZE)

@@ -1,7 +1,11 @@
 """A run that was interrupted ends as if it had not been."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from regmix.cli import main
-from regmix.training import loop
+from regmix.training import validation
+from regmix.training.trainee import Trainee
 
 TINY = "--train-examples 60 --validation 50 --epochs 4 --model.width 4 --pad 1 --flip --seed 3"
 TIMES = ("images_per_second", "seconds")
@@ -49,7 +54,7 @@ def test_resuming_is_exact(method: str, epochs_before: int, tmp_path: Path, monk
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert main(f"train digits-regmix {method} {TINY} --out {whole}".split()) == 0
 
-    real, calls = loop._validate, []
+    real, calls = validation.validate, []
 
     def interrupted(*arguments: Any, **more: Any) -> dict[str, float]:
         calls.append(0)
@@ -58,10 +63,10 @@ def test_resuming_is_exact(method: str, epochs_before: int, tmp_path: Path, monk
             raise KeyboardInterrupt
         return real(*arguments, **more)
 
-    monkeypatch.setattr(loop, "_validate", interrupted)
+    monkeypatch.setattr(validation, "validate", interrupted)
     assert main(f"train digits-regmix {method} {TINY} --out {broken}".split()) == 130
     assert len(rows(broken)) == epochs_before
-    monkeypatch.setattr(loop, "_validate", real)
+    monkeypatch.setattr(validation, "validate", real)
     assert main(["train", "--resume", str(broken)]) == 0
     assert_same(whole, broken)
 
@@ -92,6 +97,32 @@ def test_a_run_whose_last_state_is_damaged_goes_on_from_the_one_before(harm: str
     assert before.name not in {path.name for path in broken.glob("state-*.pt")}
 
 
+def test_a_state_that_does_not_fit_the_config_is_named(tmp_path: Path, capsys) -> None:
+    run = tmp_path / "run"
+    assert main(f"train digits-regmix {TINY} --out {run}".split()) == 0
+    (run / "config.json").write_text((run / "config.json").read_text().replace('"width": 4', '"width": 5'))
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run)]) == 2
+    error = capsys.readouterr().err
+    assert f"{run} was saved with another config.json or regmix, and cannot be continued" in error
+    assert error.count("\n") == 1
+
+
+def test_a_run_that_is_being_trained_is_left_alone(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "run"
+    assert main(f"train digits-regmix {TINY} --out {path}".split()) == 0
+    other = "import sys, time; from pathlib import Path; from regmix.runs import Run\n"
+    other += "with Run.open(Path(sys.argv[1])).claim(): print('claimed', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", other, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "claimed\n"
+        capsys.readouterr()
+        assert main(["train", "--resume", str(path)]) == 2
+        assert f"{path} is being trained by another process" in capsys.readouterr().err
+        process.kill()
+    assert main(["train", "--resume", str(path)]) == 0
+
+
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert main(f"train digits-regmix {TINY} --out {run}".split()) == 0
@@ -105,3 +136,84 @@ def test_a_run_is_repeated_from_its_config(tmp_path: Path) -> None:
     assert main(f"train digits-regmix {TINY} --out {first}".split()) == 0
     assert main(f"train --from {first} --out {second}".split()) == 0
     assert_same(first, second)
+
+
+INTERRUPTED = (
+    "train digits-regmix --train-examples 200 --validation 50 --epochs 3 --batch-size 20 --model.width 4 --pad 1 "
+)
+INTERRUPTED += "--flip --seed 3"
+
+
+@pytest.fixture
+def signalled(monkeypatch: pytest.MonkeyPatch):
+    """Lets the process send itself a signal in a step, or in a validation, counted from 1 over the whole training."""
+
+    def at(number: int, owner: Any, name: str, which: int) -> None:
+        real, calls = getattr(owner, name), []
+
+        def function(*words: Any, **more: Any) -> Any:
+            calls.append(0)
+            if len(calls) == which:
+                os.kill(os.getpid(), number)
+            return real(*words, **more)
+
+        monkeypatch.setattr(owner, name, function)
+
+    return at
+
+
+@pytest.mark.parametrize("method", ["regmix", "fgsm_pgk --averaging gated_ema", "free_at", "regmix --awp 0.01"])
+@pytest.mark.parametrize(
+    ("number", "where", "told"),
+    [
+        (signal.SIGTERM, ("step", 1), "saved in epoch 1 after 1 of 10 steps"),
+        (signal.SIGINT, ("step", 14), "saved in epoch 2 after 4 of 10 steps"),
+        (signal.SIGTERM, ("validation", 2), "saved in epoch {} after {} of 10 steps"),
+    ],
+)
+def test_an_interrupted_run_goes_on_where_it_was(
+    method: str, number: int, where: tuple[str, int], told: str, tmp_path: Path, signalled, monkeypatch, capsys
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    words = [*INTERRUPTED.split(), "--method", *method.split()]
+    assert main([*words, "--out", str(whole)]) == 0
+    with monkeypatch.context() as patch:
+        signalled(number, *{"step": (Trainee, "learn"), "validation": (validation, "validate")}[where[0]], where[1])
+        assert main([*words, "--out", str(broken)]) == 128 + number
+        patch.undo()
+    error = capsys.readouterr().err
+    if where[0] == "step":
+        assert told in error
+    assert error.startswith(f"regmix: {number.name}: saved in epoch ")
+    assert f"continue with: regmix train --resume {broken}" in error
+    monkeypatch.undo()
+    assert main(["train", "--resume", str(broken)]) == 0
+    assert_same(whole, broken)
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
+    program = """
+import os, signal, sys, time
+from regmix.cli import main
+from regmix.training.trainee import Trainee
+
+def learn(self, batch):
+    os.kill(os.getpid(), signal.SIGINT)
+    print("noted", flush=True)
+    os.kill(os.getpid(), signal.SIGINT)
+    print("still here", flush=True)
+
+Trainee.learn = learn
+main(sys.argv[1:])
+"""
+    words = [sys.executable, "-c", program, *INTERRUPTED.split(), "--out", str(tmp_path / "run")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGINT
+    assert "noted" in done.stdout
+    assert "still here" not in done.stdout
+
+
+def test_signals_do_afterwards_what_they_did_before(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    assert main([*INTERRUPTED.split(), "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
+    assert signal.getsignal(signal.SIGINT) is before

@@ -27,7 +27,9 @@ class Loader:
 
     Order and views of a pass over the images depend on `seed` (>= 0) and its number alone, whatever the device. `pad`
     is in pixels on every side. With `replays` = m every batch comes m times in a row, and a pass takes m epochs of the
-    usual length. Raises UserError for an empty set, a batch size below one or a negative pad.
+    usual length. Of `size` processes each gets its share of every batch, in the order of their ranks.
+
+    Raises UserError for an empty set, a batch size below one or `size`, or a negative pad.
     """
 
     def __init__(
@@ -40,22 +42,27 @@ class Loader:
         flip: bool,
         seed: int,
         replays: int = 1,
+        rank: int = 0,
+        size: int = 1,
     ) -> None:
         if not len(images):
             raise UserError("there are no images to train on")
         if batch_size < 1:
             raise UserError(f"the batch size must be at least 1, not {batch_size}")
+        if min(batch_size, len(images)) < size:
+            raise UserError(f"batches of {min(batch_size, len(images))} images cannot be shared by {size} processes")
         if pad < 0:
             raise UserError(f"the padding must not be negative: {pad}")
         padded = F.pad(images.images.to(device), (pad,) * 4)
         self._padded = padded.contiguous(memory_format=_memory_format(padded))
         self._labels = images.labels.to(device)
         self._batch_size, self._pad, self._flip, self._seed = batch_size, pad, flip, seed
-        self._replays = replays
+        self._replays, self._rank, self._size = replays, rank, size
 
     def __len__(self) -> int:
-        """The number of batches of an epoch: ceil(N / batch_size)."""
-        return -(-len(self._labels) // self._batch_size)
+        """The number of batches of an epoch: ceil(N / batch_size), but no more than give every process an example."""
+        count = len(self._labels)
+        return max(1, min(-(-count // self._batch_size), count // self._size))
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """The batches of an epoch (number >= 0), each example once.
@@ -70,14 +77,16 @@ class Loader:
             if current != last:
                 order, views = self._deal(current)
                 last = current
-            place = places[number_in_pass]
+            whole = places[number_in_pass]
+            place = whole.tensor_split(self._size)[self._rank]
             index, view = order[place], None
             if self._pad or self._flip:
                 view = View(*(part[place] for part in views))
                 shown = take(self._padded, index, view, self._pad)
             else:
                 shown = self._padded[index]
-            yield Batch(_to_float(shown), self._labels[index], index, view)
+            weight = len(place) * self._size / len(whole)
+            yield Batch(_to_float(shown), self._labels[index], index, view, weight)
 
     def _deal(self, number: int) -> tuple[Tensor, View]:
         """The order of the images in a pass, and the view of each, in that order."""

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from regmix import processes
 from regmix.attacks import Ascent
 from regmix.objectives import cross_entropy, precise
 from regmix.priors import Memory
@@ -63,7 +64,7 @@ def remembered_or_corner(batch: Batch, threat: Threat, memory: Memory, reset: in
 
 def mean_one(gradient: Images) -> Images:
     """The gradients of a batch in units of their mean absolute element; zeros stay zeros."""
-    return gradient / gradient.abs().mean().clamp_min(torch.finfo(gradient.dtype).tiny)
+    return gradient / processes.mean(gradient.abs()).clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
 @contextmanager

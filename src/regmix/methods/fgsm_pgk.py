@@ -6,9 +6,10 @@ from typing import Literal
 import torch
 from torch import nn
 
+from regmix import processes
 from regmix.attacks import ascend
 from regmix.methods.base import Method, check_weights, mean_one, proximal_losses, remembered_or_corner
-from regmix.objectives import accuracy
+from regmix.objectives import hard
 from regmix.priors import Memory, momenta, perturbations
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag, require
@@ -59,8 +60,9 @@ class FgsmPgk(Method):
         ascent = ascend(model, x, batch.y, threat, start=delta, steps=1, step_size=threat.eps, keep_graph=True)
         losses = proximal_losses(model, batch, ascent, self.lam)
 
-        at_least_one = 1 / len(x)
-        ratio = accuracy(losses.logits, batch.y) / accuracy(ascent.first_logits, batch.y).clamp_min(at_least_one)
+        hits = [(logits.argmax(1) == hard(batch.y)).sum() for logits in (losses.logits, ascent.first_logits)]
+        after, before = processes.total(torch.stack(hits)).to(x.dtype)
+        ratio = after / before.clamp_min(1)
         momentum = self.mu * momentum + (2 - ratio) * mean_one(ascent.gradient)
         memory.priors["delta"].write(batch, threat.project(delta + threat.eps * threat.direction(momentum), x))
         memory.priors["momentum"].write(batch, momentum)

@@ -201,7 +201,7 @@ def load(path: Path) -> LoadedRun:
         environment=_typed(path / ENVIRONMENT, dict[str, Any], _json(path / ENVIRONMENT))
         if (path / ENVIRONMENT).is_file()
         else {},
-        epochs=_epochs(path / METRICS),
+        epochs=_epochs(path / METRICS, result.epochs or 0),
         result=result,
         outcomes=outcomes,
         examples=examples,
@@ -242,11 +242,10 @@ def _typed(path: Path, kind: type[T], value: Any) -> T:
         raise UserError(f"{path} is damaged: {where + ': ' if where else ''}{first['msg']}") from None
 
 
-def _epochs(path: Path) -> list[Epoch]:
-    if not path.is_file():
-        return []
-    rows = []
-    lines = _read(path).splitlines()
+def _epochs(path: Path, done: int) -> list[Epoch]:
+    """The rows, which must be there for all the epochs that are done."""
+    rows: list[Epoch] = []
+    lines = _read(path).splitlines() if path.is_file() else []
     for number, line in enumerate(lines, 1):
         try:
             rows.append(_typed(path, Epoch, json.loads(line)))
@@ -254,6 +253,8 @@ def _epochs(path: Path) -> list[Epoch]:
             # A run that was killed while it wrote leaves half a line behind; that is no damage.
             if number < len(lines):
                 raise UserError(f"{path} is damaged in line {number}: {error}") from None
+    if [row.epoch for row in rows][:done] != [*range(1, done + 1)]:
+        raise UserError(f"{path} lacks epochs; regmix train --resume {path.parent} writes it anew")
     return rows
 
 
@@ -270,6 +271,9 @@ def _outcomes(path: Path, evaluation: Evaluation) -> Outcomes:
             f"{path} has {len(table)} examples but {RESULT} speaks of {evaluation.examples}; evaluate the run again"
         )
     survives = {name: table[:, column] == 1 for column, name in enumerate(header) if column >= 2}
+    for name, column in evaluation.columns.items():
+        if name not in survives or survives[name].sum() != column.correct:
+            raise UserError(f"{path} and {RESULT} do not agree about {name}; evaluate the run again")
     return Outcomes(table[:, 0], table[:, 1], survives)
 
 

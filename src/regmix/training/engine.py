@@ -6,10 +6,9 @@ import sys
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 from lightning_fabric import Fabric
-from torch import Tensor
 
+from regmix import processes
 from regmix.types import UserError
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -22,47 +21,33 @@ _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "64-true"]] = {
 }
 
 
-def start(device: Device, precision: Precision) -> Fabric:
-    """Launches Fabric on one device.
+def start(device: Device, precision: Precision, *, together: bool = False) -> Fabric:
+    """Lets the processes that torchrun started, if any, meet, and launches Fabric on this one's device.
 
-    device auto takes a CUDA GPU where there is one. precision auto means bf16 autocast with float32 weights, which is
-    the fastest for convolutional networks of the usual widths on both; float64 is for checks.
+    device auto takes a CUDA GPU where there is one; several processes on a machine take one each. precision auto means
+    bf16 autocast with float32 weights, which is the fastest for convolutional networks of the usual widths on both;
+    float64 is for checks. With `together` a module that Fabric sets up has its gradients averaged over the processes.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device on this machine; use --device cpu")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    fabric = Fabric(
-        accelerator=device,
-        devices=1,
-        precision=_FABRIC_PRECISION["bf16" if precision == "auto" else precision],
-    )
+    local, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device == "cuda" and torch.cuda.device_count() < here:
+        raise UserError(
+            f"{here} processes on a machine with {torch.cuda.device_count()} CUDA devices; one each, please"
+        )
+    processes.meet(device)
+    number = _FABRIC_PRECISION["bf16" if precision == "auto" else precision]
+    if together and processes.size() > 1:
+        fabric = Fabric(
+            accelerator=device, devices=here, num_nodes=processes.size() // here, strategy="ddp", precision=number
+        )
+    else:
+        fabric = Fabric(accelerator=device, devices=[local] if device == "cuda" else 1, precision=number)
     fabric.launch()
     return fabric
-
-
-class Processes:
-    """The processes that torchrun started for one evaluation, or the single one there is; they meet over gloo."""
-
-    def __init__(self) -> None:
-        self.size = int(os.environ.get("WORLD_SIZE", "1"))
-        self.rank = int(os.environ.get("RANK", "0"))
-        if self.size > 1 and not dist.is_initialized():
-            dist.init_process_group("gloo")
-
-    def any(self, values: Tensor) -> Tensor:
-        """Element by element, whether it is true in any process; every process must call it."""
-        if self.size > 1:
-            found = values.to(torch.uint8)
-            dist.all_reduce(found, dist.ReduceOp.MAX)
-            values = found.bool()
-        return values
-
-    def close(self) -> None:
-        """Ends the group; without it gloo may abort when the interpreter ends."""
-        if self.size > 1 and dist.is_initialized():
-            dist.destroy_process_group()
 
 
 def peak_memory(device: torch.device) -> int | None:

@@ -14,6 +14,8 @@ from regmix.methods.mutual import Mutual
 from regmix.threats import Threat
 from regmix.types import Batch, Model, require
 
+Action = Literal["continue", "stop", "rollback"]
+
 REMEDIES = 2
 """How often a run may be rolled back."""
 
@@ -32,7 +34,7 @@ class Guard:
     ordinary overfitting; together they are what arXiv 2001.03994 and 2007.02617 describe.
     """
 
-    action: Literal["continue", "stop", "rollback"] = "continue"
+    action: Action = "continue"
     """What follows an alarm: a line in the log and the report; besides, the end of the run; or the run goes back to
     its last healthy validation and continues with a remedy: N-FGSM, and after a second collapse PGD-AT."""
     drop: float = 0.5

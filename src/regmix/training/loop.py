@@ -1,60 +1,26 @@
 """The training loop, to be read from top to bottom."""
 
-import math
 import time
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, Protocol
+from itertools import islice
+from typing import Any
 
-import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from regmix.attacks import Attack, Fgsm, Pgd
-from regmix.data import ImageSet, Loader, batches
-from regmix.evaluation import evaluate
+from regmix import processes
+from regmix.data import ImageSet, Loader
 from regmix.methods.base import Method
-from regmix.priors import Memory
 from regmix.runs import Run
 from regmix.threats import Threat
-from regmix.training.averaging import AveragedWeights, Averaging
-from regmix.training.awp import at_perturbed_weights
-from regmix.training.guard import REMEDIES, Guard, alignment, remedy
+from regmix.training.averaging import Averaging
+from regmix.training.finite import LOOK, check_steps, check_weights, told
+from regmix.training.guard import REMEDIES, Action
+from regmix.training.interruption import Interruption
+from regmix.training.plan import Display, Plan
 from regmix.training.schedule import Schedule
-from regmix.training.step import TrainStep
-from regmix.training.tally import Tally
-from regmix.types import Batch, Losses, UserError
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The numbers of a training: see Experiment, whose fields these are."""
-
-    epochs: int
-    batch_size: int
-    lr: float
-    momentum: float
-    weight_decay: float
-    label_mass: float
-    pad: int
-    flip: bool
-    clip_norm: float | None
-    awp: float
-    awp_warm_up: int
-    validate_every: int
-    best_of: Literal["weights", "either"]
-    guard: Guard
-    seed: int
-
-
-class Display(Protocol):
-    """Shows the training to whoever waits for it."""
-
-    def start(self, description: str, total: int, done: int = 0) -> None: ...
-    def batch(self, examples: int) -> None: ...
-    def epoch(self, row: dict[str, object]) -> None: ...
-    def alarm(self, text: str) -> None: ...
-    def warn(self, text: str) -> None: ...
+from regmix.training.trainee import Trainee
+from regmix.training.validation import Verdict, compete
+from regmix.types import Interrupted, UserError
 
 
 def train(
@@ -70,180 +36,139 @@ def train(
     run: Run,
     display: Display,
 ) -> dict[str, object]:
-    """Trains a model into a run directory, from its last saved epoch if it has one; returns a summary.
+    """Trains a model into a run directory, from its last saved state if it has one; returns a summary.
 
     Everything random in an epoch is drawn from (seed, epoch), so that a resumed run repeats an uninterrupted one.
+
+    Raises:
+        Interrupted: SIGTERM or Ctrl-C has come; what was done until then is saved.
+        UserError: too many steps had a gradient that is not finite, or the weights are not.
     """
-    device = fabric.device
     loader = Loader(
-        train_set, plan.batch_size, device, pad=plan.pad, flip=plan.flip, seed=plan.seed, replays=method.replays
-    )
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(
-        model.parameters(), plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, foreach=True
-    )
-    module = TrainStep(model, method, threat, len(train_set.classes), plan.label_mass)
-    step_module = fabric.setup_module(module)
-    fabric.setup_optimizers(optimizer)
-    averaged = AveragedWeights(model, averaging, len(loader)) if averaging is not None else None
-    shape = (train_set.images.shape[1], train_set.images.shape[2], train_set.images.shape[3])
-    memory = method.memory(len(train_set), shape, plan.pad, threat, device)
-    epoch, best, seconds, alarms = 0, {"epoch": 0, "pgd": -1.0}, 0.0, list[dict[str, object]]()
-    rollbacks, told = 0, False
+        train_set, plan.batch_size, fabric.device, pad=plan.pad, flip=plan.flip, seed=plan.seed, replays=method.replays,
+        rank=processes.rank(), size=processes.size(),
+    )  # fmt: skip
+    trainee = Trainee(fabric, model, method, threat, schedule, averaging, plan, train_set, len(loader))
+    interruption = Interruption()
+
+    def rest_of_epoch() -> list[int]:
+        """Makes the steps that are left; returns those that the run has to go back for."""
+        trainee.model.train()
+        left_out = [step for epoch, step in trainee.left_out if epoch == trainee.epoch]
+        began = time.perf_counter()
+        for batch in islice(loader.epoch(trainee.epoch), trainee.step, None):
+            interruption.check()
+            trainee.learn(batch)
+            display.batch(len(batch.x))
+            began, spent = time.perf_counter(), time.perf_counter() - began
+            trainee.trained, trainee.seconds = trainee.trained + spent, trainee.seconds + spent
+            if trainee.step % LOOK == 0 or trainee.step == len(loader):
+                bad = check_steps(trainee.tally, left_out, plan.nonfinite, trainee.epoch, len(loader))
+                if bad:
+                    return bad
+        check_weights(trainee.model, trainee.epoch)
+        return []
+
+    def judge() -> Verdict:
+        """Validates and lets the weights compete for `best`, in the first process; the others wait to hear of it."""
+        began = time.perf_counter()
+        verdict: Verdict | int = 0
+        if processes.rank() == 0:
+            try:
+                verdict = compete(fabric, trainee, plan, validation_set, threat, run, interruption.check_alone)
+            except Interrupted as interrupted:
+                verdict = interrupted.signal
+        verdict = processes.from_first(verdict)
+        if isinstance(verdict, int):
+            raise Interrupted(verdict)
+        trainee.best = verdict.best
+        trainee.seconds += time.perf_counter() - began
+        return verdict
+
+    def heed(reason: str, known: bool) -> Action:
+        """Tells of an alarm where it begins, and does what the plan says."""
+        if not known:
+            display.alarm(f"epoch {trainee.epoch + 1}: {reason}")
+        exhausted = plan.guard.action == "rollback" and trainee.rollbacks == REMEDIES
+        action: Action = "continue" if exhausted else plan.guard.action
+        trainee.alarms.append({"epoch": trainee.epoch + 1, "reason": reason, "action": action})
+        run.update_result({"alarms": trainee.alarms})
+        if action == "rollback":
+            alarms, seconds, level = trainee.alarms, trainee.seconds, trainee.rollbacks + 1
+            restore(run.load_healthy_state(fabric.device))
+            trainee.alarms, trainee.seconds = alarms, seconds
+            remedy = trainee.switch(level)
+            display.alarm(f"back to epoch {trainee.epoch}, and on with {remedy}")
+        return action
+
+    def go_back_for(bad: list[int]) -> None:
+        """Returns to the last saved state, from which the run goes on without these steps."""
+        found, steps = told(bad, trainee.tally, trainee.epoch), [(trainee.epoch, step) for step in bad]
+        seconds = trainee.seconds
+        state = run.load_state(fabric.device, display.warn)
+        assert state is not None, "a run that may go back begins with a saved state"
+        restore(state)
+        trainee.left_out, trainee.seconds = trainee.left_out + steps, seconds
+        display.warn(f"{found}; back to epoch {trainee.epoch}, and on without")
+
+    def save(*, healthy: bool) -> None:
+        run.save_state({"rows": run.metrics(), **trainee.state_dict()}, healthy=healthy)
 
     def restore(state: dict[str, Any]) -> None:
-        nonlocal epoch, best, seconds, alarms
-        epoch, best, seconds, alarms = state["epoch"], state["best"], state["seconds"], state["alarms"]
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        if averaged is not None:
-            averaged.load_state_dict(state["averaged"])
-        switch(state["rollbacks"])
-        if memory is not None:
-            memory.load_state_dict(state["memory"])
-
-    def switch(level: int) -> None:
-        """The guard's remedy takes the place of the method; at level 0 there was no alarm."""
-        nonlocal rollbacks, memory
-        if level != rollbacks:
-            rollbacks = level
-            module.method = remedy(method, level) if level else method
-            memory = module.method.memory(len(train_set), shape, plan.pad, threat, device)
-
-    def summary(status: str, epochs: int) -> dict[str, object]:
-        best_epoch = best["epoch"]
-        return {
-            "status": status, "epochs": epochs, "train_seconds": seconds, "best_epoch": best_epoch, "alarms": alarms,
-        }  # fmt: skip
-
-    def one_pass(batch: Batch, memory: Memory | None) -> Losses:
-        losses: Losses = step_module(batch, memory)
-        fabric.backward(losses.total)
-        return losses
-
-    if (state := run.load_state(device, display.warn)) is not None:
-        restore(state)
-    run.keep_metrics(epoch)
-    display.start("training", plan.epochs * len(train_set), epoch * len(train_set))
-
-    while epoch < plan.epochs:
-        began = time.perf_counter()
-        torch.manual_seed(plan.seed * 1_000_003 + epoch)
-        model.train()
-        if memory is not None:
-            memory.epoch, memory.epochs = epoch, plan.epochs
-        tally = Tally(device)
-        for number, batch in enumerate(loader.epoch(epoch)):
-            step = epoch * len(loader) + number
-            if memory is not None:
-                memory.step = number
-            lr = plan.lr * schedule.factor(step, len(loader), plan.epochs)
-            momentum = schedule.momentum(step, len(loader), plan.epochs)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-                group["momentum"] = plan.momentum if momentum is None else momentum
-            if plan.awp and epoch >= plan.awp_warm_up:
-                losses = at_perturbed_weights(partial(one_pass, batch), model, memory, plan.awp)
-            else:
-                losses = one_pass(batch, memory)
-            if plan.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if averaged is not None:
-                averaged.update(model, losses.stats)
-            tally.add(batch, losses)
-            display.batch(len(batch.x))
-        means = tally.means()
-        trained = time.perf_counter() - began
-        terms = {name.removeprefix("terms/"): v for name, v in means.items() if name.startswith("terms/")}
-        stats = {name.removeprefix("stats/"): v for name, v in means.items() if name.startswith("stats/")}
-        if not all(math.isfinite(value) for value in terms.values()):
-            bad = ", ".join(name for name, value in terms.items() if not math.isfinite(value))
+        try:
+            trainee.load_state_dict(state)
+            run.write_metrics(state["rows"])
+        except (KeyError, RuntimeError) as error:
+            why = str(error).splitlines()[0]
             raise UserError(
-                f"the loss is not finite in epoch {epoch + 1} ({bad}); the run stops before it saves such weights: "
-                "try a lower --lr, or --precision 32"
+                f"{run.path} was saved with another config.json or regmix, and cannot be continued ({why})"
+            ) from None
+
+    def save_weights() -> None:
+        run.save_weights("last", trainee.model.state_dict())
+        if trainee.averaged is not None:
+            run.save_weights("averaged", trainee.averaged.module.state_dict())
+
+    if (state := run.load_state(fabric.device, display.warn)) is not None:
+        restore(state)
+        if not trainee.step:
+            save_weights()  # in case they are what was damaged
+    else:
+        run.write_metrics([])
+        if plan.nonfinite == "rollback":
+            save(healthy=False)
+    done = trainee.epoch * len(train_set) + trainee.step * plan.batch_size
+    display.start("training", plan.epochs * len(train_set), done)
+    with interruption:
+        try:
+            while trainee.epoch < plan.epochs:
+                if bad := rest_of_epoch():
+                    go_back_for(bad)
+                    continue
+                verdict = None
+                if (trainee.epoch + 1) % plan.validate_every == 0 or trainee.epoch + 1 == plan.epochs:
+                    verdict = judge()
+                if verdict is not None and verdict.alarm is not None:
+                    action = heed(verdict.alarm, verdict.known)
+                    if action == "stop":
+                        return trainee.summary("stopped")
+                    if action == "rollback":
+                        continue
+                if bad := trainee.tally.bad_steps():
+                    display.warn(f"{told(bad, trainee.tally, trainee.epoch)}; nothing was learned from it")
+                row = trainee.end_epoch(verdict.validation if verdict is not None else None)
+                run.append_metrics(row)
+                save_weights()
+                well = verdict is not None and verdict.alarm is None
+                save(healthy=plan.guard.action == "rollback" and well)
+                display.epoch(row)
+        except Interrupted as interrupted:
+            if plan.nonfinite == "rollback" and (bad := trainee.tally.bad_steps()):
+                go_back_for(bad)  # rather than save what they have left
+            save(healthy=False)
+            interrupted.saved = (
+                f"saved in epoch {trainee.epoch + 1} after {trainee.step} of {len(loader)} steps; "
+                f"continue with: regmix train --resume {run.path}"
             )
-        epoch += 1
-
-        validation, reason = None, None
-        if epoch % plan.validate_every == 0 or epoch == plan.epochs:
-            validation = _validate(fabric, model, validation_set, threat, plan.batch_size)
-            history = [row["validation"] for row in run.metrics() if row["validation"]]
-            reason = plan.guard.alarm(history, validation, len(validation_set))
-            contender, pgd = model, validation["pgd"]
-            if averaged is not None:
-                more = _validate(fabric, averaged.module, validation_set, threat, plan.batch_size, signs=False)
-                validation |= {f"averaged_{name}": value for name, value in more.items()}
-                if plan.best_of == "either" and more["pgd"] > pgd:
-                    contender, pgd = averaged.module, more["pgd"]
-            if pgd > best["pgd"]:
-                best = {"epoch": epoch, "pgd": pgd}
-                run.save_weights("best", contender.state_dict())
-        seconds += time.perf_counter() - began
-        if reason is not None and not told:
-            display.alarm(f"epoch {epoch}: {reason}")
-        if validation is not None:
-            told = reason is not None
-        if reason is not None:
-            exhausted = plan.guard.action == "rollback" and rollbacks == REMEDIES
-            action = "continue" if exhausted else plan.guard.action
-            alarms.append({"epoch": epoch, "reason": reason, "action": action})
-            run.update_result({"alarms": alarms})
-            if action == "stop":
-                return summary("stopped", epoch - 1)
-            if action == "rollback":
-                seen, spent, level = alarms, seconds, rollbacks + 1
-                restore(run.load_healthy_state(device))
-                switch(level)
-                alarms, seconds, told = seen, spent, False
-                run.keep_metrics(epoch)
-                display.alarm(f"back to epoch {epoch}, and on with {type(module.method).__name__}")
-                continue
-        row: dict[str, object] = {
-            "epoch": epoch,
-            "epochs": plan.epochs,
-            "step": step + 1,
-            "lr": lr,
-            "loss": sum(terms.values()),
-            "terms": terms,
-            "per_example": {name: value for name, value in stats.items() if name in terms},
-            "stats": {name: value for name, value in stats.items() if name not in terms},
-            "train_robust": means["train_robust"],
-            "validation": validation,
-            "images_per_second": len(train_set) / trained,
-            "seconds": seconds,
-        }
-        run.append_metrics(row)
-        run.save_weights("last", model.state_dict())
-        if averaged is not None:
-            run.save_weights("averaged", averaged.module.state_dict())
-        run.save_state(
-            {
-                "epoch": epoch,
-                "best": best,
-                "seconds": seconds,
-                "alarms": alarms,
-                "rollbacks": rollbacks,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "averaged": averaged.state_dict() if averaged is not None else None,
-                "memory": memory.state_dict() if memory is not None else None,
-            },
-            healthy=plan.guard.action == "rollback" and validation is not None and reason is None,
-        )
-        display.epoch(row)
-    return summary("finished", epoch)
-
-
-def _validate(
-    fabric: Fabric, model: nn.Module, images: ImageSet, threat: Threat, batch_size: int, signs: bool = True
-) -> dict[str, float]:
-    """Clean and PGD-10 accuracy on the validation split, at the precision of the training, and the guard's signs."""
-    attacks: dict[str, Attack] = {"pgd": Pgd(10), "fgsm": Fgsm()} if signs else {"pgd": Pgd(10)}
-    with fabric.autocast():
-        outcomes = evaluate(model, batches(images, batch_size, fabric.device), threat, attacks)
-        results = {name: outcomes.accuracy(name) for name in outcomes.names}
-        if signs:
-            results["alignment"] = alignment(model, next(batches(images, batch_size, fabric.device)), threat)
-    return results
+            raise
+    return trainee.summary("finished")

@@ -1,36 +1,72 @@
-"""Sums of an epoch's losses, kept on the device so that reading them costs one synchronisation an epoch."""
+"""Sums of an epoch's losses, kept on the device so that reading them is one synchronisation."""
+
+from typing import Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
+from regmix import processes
 from regmix.objectives import accuracy
 from regmix.types import Batch, Losses
 
 
 class Tally:
-    """Averages of the loss terms, the statistics and the accuracy on the method's own examples."""
+    """Averages of the loss terms, the statistics and the accuracy on the method's own examples over an epoch's steps,
+    whichever process made them.
 
-    def __init__(self, device: torch.device) -> None:
+    A step whose gradient was not finite does not count, and is remembered.
+    """
+
+    def __init__(self, device: torch.device, steps: int) -> None:
         self._device = device
-        self._sums: dict[str, Tensor] = {}
-        self._examples = 0
+        self._names: list[str] = []
+        self._sums = torch.zeros(0, device=device)
+        self._unknown = torch.zeros(0, device=device, dtype=torch.int64)
+        self._examples = torch.zeros((), device=device)
+        self._bad = torch.zeros(steps, dtype=torch.bool, device=device)
 
     @torch.no_grad()
-    def add(self, batch: Batch, losses: Losses) -> None:
-        """Adds one batch, weighted by its size."""
-        size = len(batch.x)
+    def add(self, step: int, batch: Batch, losses: Losses, fine: Bool[Tensor, ""]) -> None:
+        """Adds a step of the epoch, weighted by the size of its batch; `fine`: its gradient was finite."""
         values = {f"terms/{name}": term for name, term in losses.terms.items()}
         values |= {f"stats/{name}": value for name, value in losses.stats.items()}
         values["train_robust"] = accuracy(losses.logits, batch.y)
-        for name, value in values.items():
-            if name not in self._sums:
-                self._sums[name] = torch.zeros((), device=self._device)
-            self._sums[name] += value.detach().to(self._device, torch.float32) * size
-        self._examples += size
+        if not self._names:
+            self._names = [*values]
+            self._sums = torch.zeros(len(values), device=self._device)
+            self._unknown = torch.zeros(len(values), device=self._device, dtype=torch.int64)
+        assert [*values] == self._names, "a method reports the same terms in every step of an epoch"
+        row = torch.stack([value.detach().to(self._device, torch.float32) for value in values.values()])
+        self._sums += torch.where(fine & row.isfinite(), row * len(batch.x), 0)
+        self._unknown += ~row.isfinite()
+        self._examples += len(batch.x) * fine
+        self._bad[step] = ~fine
 
     def means(self) -> dict[str, float]:
-        """The averages over the examples so far: `terms/NAME`, `stats/NAME` and `train_robust`."""
-        if not self._sums:
-            return {}
-        values = (torch.stack(list(self._sums.values())) / self._examples).tolist()
-        return dict(zip(self._sums, values, strict=True))
+        """The averages over the examples so far: `terms/NAME`, `stats/NAME` and `train_robust`; NaN without any."""
+        means = processes.total(self._sums) / processes.total(self._examples)
+        return dict(zip(self._names, means.tolist(), strict=True))
+
+    def bad_steps(self) -> list[int]:
+        """The steps whose gradient was not finite."""
+        found: list[int] = self._bad.nonzero()[:, 0].tolist()
+        return found
+
+    def causes(self) -> list[str]:
+        """The loss terms that were not finite in some step; `gradient` where only their gradient was not."""
+        counts = dict(zip(self._names, processes.total(self._unknown).tolist(), strict=True))
+        terms = [name.removeprefix("terms/") for name, count in counts.items() if count and name.startswith("terms/")]
+        return terms or ["gradient"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What all processes have added."""
+        sums = (processes.total(part) for part in (self._sums, self._unknown, self._examples))
+        return {"names": self._names, "sums": [*sums], "bad": self._bad}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Only the first process takes the sums, so that they are there once."""
+        self._names, self._bad = state["names"], state["bad"]
+        self._sums, self._unknown, self._examples = (
+            part if processes.rank() == 0 else torch.zeros_like(part) for part in state["sums"]
+        )

@@ -1,0 +1,89 @@
+"""Steps whose gradient is not finite: noticed on the device, and made to change nothing."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from regmix.training.plan import OnNonfinite
+from regmix.training.tally import Tally
+from regmix.types import UserError
+
+LOOK = 50
+"""Steps between two looks at whether the gradients were finite, for a look waits for the device."""
+
+
+class Finite:
+    """Watches the gradients of a model's parameters; no call waits for the device.
+
+    `begin` comes before the forward passes of a step and `end` after its backward passes. Where an element of a
+    gradient is infinite or NaN, all gradients become zero and BatchNorm's statistics what they were at `begin`:
+    momentum and weight decay act as in any other step.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parameters = [*model.parameters()]
+        self._statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        self._before: Tensor | None = None
+
+    def begin(self) -> None:
+        """Remembers BatchNorm's statistics."""
+        if self._statistics:
+            self._before = torch.cat([buffer.flatten() for buffer in self._statistics])
+
+    @torch.no_grad()
+    def end(self) -> Bool[Tensor, ""]:
+        """Whether the gradients were finite."""
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        fine = _largest(gradients).isfinite()
+        if fine.device.type == "cpu" and bool(fine):  # there is nothing to wait for
+            return fine
+        for gradient in gradients:
+            gradient.masked_fill_(~fine, 0)
+        if self._before is not None:
+            # As one vector, because there are many statistics and all are short.
+            now = torch.cat([buffer.flatten() for buffer in self._statistics])
+            kept = torch.where(fine, now, self._before)
+            parts = torch.split(kept, [buffer.numel() for buffer in self._statistics])
+            torch._foreach_copy_(
+                self._statistics, [part.view_as(buffer) for part, buffer in zip(parts, self._statistics, strict=True)]
+            )
+        return fine
+
+
+def check_steps(tally: Tally, left_out: Sequence[int], action: OnNonfinite, epoch: int, steps: int) -> list[int]:
+    """The steps of an epoch, whose tally this is, that the run has to go back for: none unless action is rollback.
+
+    Args:
+        left_out: the steps of the epoch that it went back for before.
+        epoch, steps: the number of the epoch, counted from 0, and of its steps.
+
+    Raises:
+        UserError: there is such a step and action is stop, or there are more than a tenth of the epoch's steps.
+    """
+    bad = tally.bad_steps()
+    if bad and (action == "stop" or len(bad) + len(left_out) > max(1, steps // 10)):
+        raise UserError(
+            f"{told(bad, tally, epoch)}; the run stops: try a lower --lr, or --precision 32 (last saved: epoch {epoch})"
+        )
+    return bad if action == "rollback" else []
+
+
+def told(bad: Sequence[int], tally: Tally, epoch: int) -> str:
+    """What happened in these steps, as a clause."""
+    which = f"step {bad[0] + 1}" if len(bad) == 1 else f"{len(bad)} steps, the first of which is {bad[0] + 1},"
+    return f"epoch {epoch + 1}: the gradient of {which} was not finite ({', '.join(tally.causes())})"
+
+
+def check_weights(model: nn.Module, epoch: int) -> None:
+    """Raises UserError if a parameter is infinite or NaN."""
+    if not _largest([*model.parameters()]).isfinite():
+        raise UserError(
+            f"epoch {epoch + 1}: the weights are not finite; the run stops before it saves such weights: try a lower "
+            f"--lr, or --precision 32 (last saved: epoch {epoch})"
+        )
+
+
+def _largest(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.nn.utils.get_total_norm(tensors, float("inf"), foreach=True)

@@ -1,0 +1,200 @@
+"""Everything that training changes, as one thing that makes a step, and can be saved and put back."""
+
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from regmix import processes
+from regmix.data import ImageSet
+from regmix.methods.base import Method
+from regmix.priors import Memory
+from regmix.threats import Threat
+from regmix.training.averaging import AveragedWeights, Averaging
+from regmix.training.awp import at_perturbed_weights
+from regmix.training.finite import Finite
+from regmix.training.guard import remedy
+from regmix.training.plan import Plan
+from regmix.training.schedule import Schedule
+from regmix.training.step import TrainStep
+from regmix.training.synced import synced
+from regmix.training.tally import Tally
+from regmix.types import Batch, Losses
+
+
+class Trainee:
+    """The model, what moves it, what is remembered of it and of the images, and how far it is.
+
+    epoch: epochs that are done. step: steps of the present one that are done. seconds: those spent so far. trained:
+    those spent on the present epoch's steps.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: nn.Module,
+        method: Method,
+        threat: Threat,
+        schedule: Schedule,
+        averaging: Averaging | None,
+        plan: Plan,
+        images: ImageSet,
+        steps_per_epoch: int,
+    ) -> None:
+        self._fabric, self._method, self._threat, self._schedule, self._plan = fabric, method, threat, schedule, plan
+        self._images, self._steps_per_epoch = images, steps_per_epoch
+        if plan.sync_batchnorm and processes.size() > 1:
+            model = synced(model, fabric.device)
+        self.model: nn.Module = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, foreach=True
+        )
+        self._module = TrainStep(self.model, method, threat, len(images.classes), plan.label_mass)
+        self._step_module = fabric.setup_module(self._module)
+        fabric.setup_optimizers(self.optimizer)
+        self._finite = Finite(self.model)
+        self.averaged = AveragedWeights(self.model, averaging, steps_per_epoch) if averaging is not None else None
+        self.memory = self._new_memory(method)
+        self.epoch, self.step, self.trained, self.seconds = 0, 0, 0.0, 0.0
+        self.best: dict[str, Any] = {"epoch": 0, "pgd": -1.0}
+        self.alarms: list[dict[str, object]] = []
+        self.rollbacks = 0
+        self.left_out: list[tuple[int, int]] = []
+        """(epoch, step) of the steps that are passed over, because the run went back for them."""
+        self.tally = Tally(fabric.device, steps_per_epoch)
+
+    def _new_memory(self, method: Method) -> Memory | None:
+        images = self._images.images
+        shape = (images.shape[1], images.shape[2], images.shape[3])
+        return method.memory(len(images), shape, self._plan.pad, self._threat, self._fabric.device)
+
+    def learn(self, batch: Batch) -> None:
+        """Makes the present epoch's next step with this batch, or passes over it."""
+        plan = self._plan
+        if not self.step:
+            self._seed()
+        if (self.epoch, self.step) not in self.left_out:
+            self._finite.begin()
+            if plan.awp and self.epoch >= plan.awp_warm_up:
+                losses = at_perturbed_weights(partial(self._one_pass, batch), self.model, self._clocked(), plan.awp)
+            else:
+                losses = self._one_pass(batch, self._clocked())
+            fine = self._finite.end()
+            if plan.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.clip_norm)
+            self._set_rate()
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            if self.averaged is not None:
+                self.averaged.update(self.model, losses.stats)
+            self.tally.add(self.step, batch, losses, fine)
+        self.step += 1
+
+    def _one_pass(self, batch: Batch, memory: Memory | None) -> Losses:
+        losses: Losses = self._step_module(batch, memory)
+        self._fabric.backward(losses.total if batch.weight == 1 else losses.total * batch.weight)
+        return losses
+
+    def _seed(self) -> None:
+        # The processes draw different numbers, and so does the rest of an epoch that others began.
+        torch.manual_seed(self._plan.seed * 1_000_003 + self.epoch + (self.step << 32) + (processes.rank() << 52))
+
+    def _clocked(self) -> Memory | None:
+        """The memory, told what time it is."""
+        if self.memory is not None:
+            self.memory.epoch, self.memory.epochs, self.memory.step = self.epoch, self._plan.epochs, self.step
+        return self.memory
+
+    def _set_rate(self) -> None:
+        done = self.epoch * self._steps_per_epoch + self.step
+        momentum = self._schedule.momentum(done, self._steps_per_epoch, self._plan.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._plan.lr * self._schedule.factor(done, self._steps_per_epoch, self._plan.epochs)
+            group["momentum"] = self._plan.momentum if momentum is None else momentum
+
+    def end_epoch(self, validation: dict[str, float] | None) -> dict[str, object]:
+        """Goes on to the next epoch; returns the row of metrics of the one that is done."""
+        means, bad = self.tally.means(), self.tally.bad_steps()
+        terms = {name.removeprefix("terms/"): v for name, v in means.items() if name.startswith("terms/")}
+        stats = {name.removeprefix("stats/"): v for name, v in means.items() if name.startswith("stats/")}
+        row: dict[str, object] = {
+            "epoch": self.epoch + 1,
+            "epochs": self._plan.epochs,
+            "step": (self.epoch + 1) * self._steps_per_epoch,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "loss": sum(terms.values()),
+            "terms": terms,
+            "per_example": {name: value for name, value in stats.items() if name in terms},
+            "stats": {name: value for name, value in stats.items() if name not in terms},
+            "train_robust": means["train_robust"],
+            "validation": validation,
+            "lost_steps": sorted(bad + [step for epoch, step in self.left_out if epoch == self.epoch]),
+            "images_per_second": len(self._images) / self.trained,
+            "seconds": self.seconds,
+        }
+        self.epoch, self.step, self.trained = self.epoch + 1, 0, 0.0
+        self.tally = Tally(self._fabric.device, self._steps_per_epoch)
+        return row
+
+    def switch(self, level: int) -> str:
+        """The guard's remedy takes the place of the method, whose name is returned; at level 0 there was no alarm."""
+        if level != self.rollbacks:
+            self.rollbacks = level
+            self._module.method = remedy(self._method, level) if level else self._method
+            self.memory = self._new_memory(self._module.method)
+        return type(self._module.method).__name__
+
+    def summary(self, status: Literal["finished", "stopped"]) -> dict[str, object]:
+        """What result.json says of the training."""
+        return {
+            "status": status, "epochs": self.epoch, "train_seconds": self.seconds, "best_epoch": self.best["epoch"],
+            "best_pgd": self.best["pgd"], "alarms": self.alarms,
+        }  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs, within an epoch or between two: tensors and plain values only."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "trained": self.trained,
+            "seconds": self.seconds,
+            "best": self.best,
+            "alarms": self.alarms,
+            "rollbacks": self.rollbacks,
+            "left_out": self.left_out,
+            "tally": self.tally.state_dict(),
+            "random": processes.every(_random_state(self._fabric.device)),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "averaged": self.averaged.state_dict() if self.averaged is not None else None,
+            "memory": self.memory.state_dict() if self.memory is not None else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in ("epoch", "step", "trained", "seconds", "best", "alarms", "left_out"):
+            setattr(self, name, state[name])
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.switch(state["rollbacks"])
+        if self.memory is not None:
+            self.memory.load_state_dict(state["memory"])
+        self.tally = Tally(self._fabric.device, self._steps_per_epoch)
+        self.tally.load_state_dict(state["tally"])
+        if len(state["random"]) == processes.size():
+            random = state["random"][processes.rank()]
+            torch.set_rng_state(random["cpu"].cpu())
+            if self._fabric.device.type == "cuda" and "cuda" in random:
+                torch.cuda.set_rng_state(random["cuda"].cpu(), self._fabric.device)
+        else:
+            self._seed()
+
+
+def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state

@@ -1,0 +1,86 @@
+"""How good the weights are on the images held out of training, and which are the best."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from regmix.attacks import Attack, Fgsm, Pgd
+from regmix.data import ImageSet, batches
+from regmix.evaluation import evaluate
+from regmix.runs import Run
+from regmix.threats import Threat
+from regmix.training.guard import alignment
+from regmix.training.plan import Plan
+from regmix.training.trainee import Trainee
+from regmix.types import Batch
+
+
+class Verdict(NamedTuple):
+    """What a validation has found."""
+
+    validation: dict[str, float]
+    best: dict[str, Any]
+    """The epoch of the best weights so far, and their PGD accuracy."""
+    alarm: str | None
+    """The guard's reason."""
+    known: bool
+    """The validation before raised it, too."""
+
+
+def compete(
+    fabric: Fabric,
+    trainee: Trainee,
+    plan: Plan,
+    images: ImageSet,
+    threat: Threat,
+    run: Run,
+    check: Callable[[], None],
+) -> Verdict:
+    """Validates at the end of an epoch, lets the weights compete for `best`, and asks the guard; see `validate`."""
+    look = partial(validate, fabric, images=images, threat=threat, batch_size=plan.batch_size, check=check)
+    validation, before = look(trainee.model), [row for row in run.metrics() if row["validation"]]
+    reason = plan.guard.alarm([row["validation"] for row in before], validation, len(images))
+    known = bool(trainee.alarms and before and trainee.alarms[-1]["epoch"] == before[-1]["epoch"])
+    contender, pgd, best = trainee.model, validation["pgd"], trainee.best
+    if trainee.averaged is not None:
+        more = look(trainee.averaged.module, signs=False)
+        validation |= {f"averaged_{name}": value for name, value in more.items()}
+        if plan.best_of == "either" and more["pgd"] > pgd:
+            contender, pgd = trainee.averaged.module, more["pgd"]
+    if pgd > best["pgd"]:
+        best = {"epoch": trainee.epoch + 1, "pgd": pgd}
+        run.save_weights("best", contender.state_dict())
+    return Verdict(validation, best, reason, known)
+
+
+def validate(
+    fabric: Fabric,
+    model: nn.Module,
+    images: ImageSet,
+    threat: Threat,
+    batch_size: int,
+    check: Callable[[], None],
+    signs: bool = True,
+) -> dict[str, float]:
+    """Clean and PGD-10 accuracy, at the precision of the training; with `signs` FGSM accuracy and gradient alignment.
+
+    `check` is called before every batch. The global random state stays as it was.
+    """
+
+    def stream() -> Iterator[Batch]:
+        for batch in batches(images, batch_size, fabric.device):
+            check()
+            yield batch
+
+    attacks: dict[str, Attack] = {"pgd": Pgd(10), "fgsm": Fgsm()} if signs else {"pgd": Pgd(10)}
+    cuda = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(cuda), fabric.autocast():
+        outcomes = evaluate(model, stream(), threat, attacks)
+        results = {name: outcomes.accuracy(name) for name in outcomes.names}
+        if signs:
+            results["alignment"] = alignment(model, next(stream()), threat)
+    return results

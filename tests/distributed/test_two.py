@@ -1,0 +1,140 @@
+"""Two processes under torchrun do what one does."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = str(Path(__file__).with_name("train.py"))
+WORDS = "train digits-regmix --train-examples 90 --validation 50 --epochs 3 --batch-size 19 --model.width 4 --pad 1 "
+WORDS += "--flip --seed 3"
+EXACT = "--precision 64 --sync-batchnorm"
+TIMES = ("images_per_second", "seconds")
+
+
+def regmix(processes: int, words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    launch = [sys.executable]
+    if processes > 1:
+        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    # One thread each, which is what torchrun gives them, so that sums are added in the same order.
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | settings
+    return subprocess.run(
+        [*launch, PROGRAM, *words.split()], env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def train(processes: int, path: Path, words: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
+    if (path / "config.json").exists():
+        return regmix(processes, f"train --resume {path}", **settings)
+    return regmix(processes, f"{WORDS} {words} --out {path}", **settings)
+
+
+def finished(*words: object, **settings: str) -> None:
+    done = train(*words, **settings)
+    assert done.returncode == 0, done.stderr
+
+
+def rows(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
+
+
+def tensors(run: Path) -> dict[str, torch.Tensor]:
+    found = {
+        f"{path.stem}/{key}": value for path in run.glob("*.safetensors") for key, value in load_file(path).items()
+    }
+    memory = torch.load(max(run.glob("state-*.pt")), weights_only=True)["memory"] or {}
+    return found | {f"memory/{key}": value for key, value in memory.items()}
+
+
+def assert_close(one: Path, other: Path) -> None:
+    """The same but for the order in which sums are added."""
+    left, right = tensors(one), tensors(other)
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        if value.dtype == torch.int8:  # a step's rounding may fall to either side
+            assert ((value.int() - right[name].int()).abs() > 1).float().mean() < 1e-3, name
+        elif value.dtype.itemsize > 2:
+            torch.testing.assert_close(value, right[name], rtol=1e-6, atol=1e-8, msg=name)
+    for ours, theirs in zip(rows(one), rows(other), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
+        assert ours["validation"] == pytest.approx(theirs["validation"], rel=1e-6)
+        assert ours["train_robust"] == pytest.approx(theirs["train_robust"], abs=1e-6)
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Bit for bit."""
+    left, right = tensors(one), tensors(other)
+    assert left.keys() == right.keys()
+    assert all(torch.equal(value, right[name]) for name, value in left.items())
+    assert rows(one) == rows(other)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "regmix",
+        "regmix --awp 0.01 --averaging ema",
+        "trades",
+        "fgsm_pgk --averaging gated_ema",
+        "atas",
+        "free_at",
+        "fgsm_mep",
+    ],
+)
+def test_two_processes_with_the_same_batches_do_what_one_does(method: str, tmp_path: Path) -> None:
+    words = f"--method {method} {EXACT}"
+    for processes in (1, 2):
+        finished(processes, tmp_path / str(processes), words, SAME_STARTS="yes")
+    assert_close(tmp_path / "1", tmp_path / "2")
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_a_run_moves_between_one_process_and_two(before: int, after: int, tmp_path: Path) -> None:
+    words = f"--method fgsm_pgk --averaging gated_ema {EXACT}"
+    whole, moved = tmp_path / "whole", tmp_path / "moved"
+    finished(1, whole, words, SAME_STARTS="yes")
+    assert train(before, moved, words, SAME_STARTS="yes", STOP="1").returncode != 0
+    assert len(rows(moved)) == 1
+    finished(after, moved, SAME_STARTS="yes")
+    assert_close(whole, moved)
+
+
+def test_the_processes_draw_different_numbers_and_batchnorm_is_their_own(tmp_path: Path) -> None:
+    words = "--method fgsm_rs --precision 64"
+    for processes in (1, 2):
+        finished(processes, tmp_path / str(processes), words)
+    one, two = (rows(tmp_path / str(processes))[-1] for processes in (1, 2))
+    assert one["loss"] != pytest.approx(two["loss"], rel=1e-6)
+
+
+def test_sigterm_to_one_process_saves_the_work_of_both(tmp_path: Path) -> None:
+    words = "--method fgsm_pgk --averaging gated_ema"
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finished(2, whole, words)
+    done = train(2, broken, words, TERM="1")
+    assert done.returncode != 0
+    assert f"saved in epoch 2 after 2 of 5 steps; continue with: regmix train --resume {broken}" in done.stderr
+    finished(2, broken)
+    assert_same(whole, broken)
+
+
+def test_a_dead_process_ends_the_job_with_a_line_and_the_run_goes_on(tmp_path: Path) -> None:
+    words = "--method fgsm_pgk --averaging gated_ema"
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    finished(2, whole, words)
+    began = time.monotonic()
+    done = train(2, broken, words, DIE="1")
+    assert time.monotonic() - began < 60
+    assert done.returncode != 0
+    assert "another process of this work has ended; `regmix train --resume RUN` continues a training" in done.stderr
+    finished(2, broken)
+    assert_same(whole, broken)
