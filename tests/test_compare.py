@@ -8,7 +8,7 @@ import pytest
 from regmix.cli import main
 from regmix.compare import method_words
 from regmix.runs import Run
-from regmix.training import loop
+from regmix.training import validation
 
 TINY = "--train-examples 60 --validation 50 --epochs 2 --model.width 4"
 EVALUATION = "--examples 40 --attacks clean,pgd-2 --seeds 2"
@@ -69,7 +69,7 @@ def test_an_interrupted_training_is_continued(tmp_path, monkeypatch):
     whole = (run / "last.safetensors").read_bytes()
 
     again = tmp_path / "again"
-    real, calls = loop._validate, []
+    real, calls = validation.validate, []
 
     def stops(*args, **kwargs):
         calls.append(1)
@@ -77,7 +77,7 @@ def test_an_interrupted_training_is_continued(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(loop, "_validate", stops)
+    monkeypatch.setattr(validation, "validate", stops)
     words = f"train digits-regmix --method fgsm_rs {TINY} --out {again / 'fgsm_rs-seed0'}"
     assert main(words.split()) == 130
     assert Run.open(again / "fgsm_rs-seed0").result().get("status") != "finished"

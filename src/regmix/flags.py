@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import threading
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -11,6 +12,9 @@ import tyro
 from regmix.types import UserError
 
 T = TypeVar("T")
+
+_one_at_a_time = threading.Lock()
+"""A sweep's workers are threads; neither tyro nor a redirected stream is made for that."""
 
 
 def parse(kind: type[T], words: Sequence[str], prog: str, about: str, default: T | None = None) -> T:
@@ -36,7 +40,7 @@ def parse_some(
     """
     complaint = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaint):
+        with _one_at_a_time, contextlib.redirect_stderr(complaint):
             settings: dict[str, Any] = {
                 "args": words,
                 "prog": f"regmix {prog}",

@@ -1,0 +1,55 @@
+"""What several commands do with their flags and results."""
+
+import json
+
+from rich.console import Console
+
+from regmix import processes
+from regmix.assess import TRANSFER
+from regmix.attacks import parse_attack
+from regmix.evaluation import CLEAN
+from regmix.runs import Run
+from regmix.threats import parse_eps
+from regmix.types import UserError
+
+
+def attack_names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name != CLEAN and not name.startswith(TRANSFER):
+            parse_attack(name)
+    return names
+
+
+def radii_in(text: str | None) -> list[float]:
+    return [parse_eps(one) for one in text.split(",")] if text else []
+
+
+def names_in(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",")] if text else []
+
+
+def severities_in(text: str) -> list[int]:
+    try:
+        return [int(one) for one in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--severities {text}: write whole numbers from 1 to 5, such as 1,3,5") from error
+
+
+def console_for(as_json: bool) -> Console:
+    """Where progress is shown: of several processes the first has the word."""
+    return Console(stderr=as_json, quiet=processes.started()[0] > 0)
+
+
+def alone(command: str) -> None:
+    if processes.started()[1] > 1:
+        raise UserError(f"regmix {command} runs in one process; start it without torchrun")
+
+
+def tell(directory: Run, as_json: bool, next_command: str) -> None:
+    if processes.started()[0] > 0:
+        return
+    if as_json:
+        print(json.dumps({"run": str(directory.path), **directory.result()}, indent=2))
+    else:
+        print(f"{directory.path}  (next: {next_command})")

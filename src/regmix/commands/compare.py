@@ -1,0 +1,176 @@
+"""`regmix compare` and `regmix sweep`."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from regmix.assess import Questions, assess, test_images
+from regmix.commands.common import alone, attack_names, radii_in
+from regmix.commands.train import meant
+from regmix.compare import Planned, method_words, write_comparison
+from regmix.console import ConsoleDisplay
+from regmix.flags import parse_some
+from regmix.recipes import recipe
+from regmix.runs import Run
+from regmix.sweeps import Engine, Point, grid, parse_space, search
+from regmix.training import engine
+from regmix.types import UserError
+
+
+@dataclass(frozen=True)
+class CompareFlags:
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+    """The recipe under which all methods are trained."""
+    methods: str = "regmix,pgd_at:steps=2"
+    """Methods, separated by commas, each with settings of its own if it needs them: pgd_at:steps=2 sets
+    --method.steps 2; what is no field of the method sets a flag of the experiment: fgsm_pgk:averaging=gated_ema."""
+    seeds: int = 3
+    """How many seeds per method: 0, 1, ..."""
+    out: Path | None = None
+    """Folder of the runs, comparison.json and report.html; None means runs/compare-RECIPE."""
+    attacks: str = "clean,pgd-50"
+    """Attacks of the evaluation, separated by commas; see regmix evaluate --help."""
+    eps: str | None = None
+    """Radii in pixel units of [0, 1], separated by commas, such as 8/255,16/255; None means the training's eps."""
+    examples: int | None = None
+    """Use the first so many test images; None means all of them."""
+    device: engine.Device = "auto"
+    """Where to train and evaluate."""
+    json: bool = False
+    """Print the comparison as JSON on standard output, and progress on standard error."""
+
+
+@dataclass(frozen=True)
+class SweepFlags:
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+    """The recipe whose settings are searched."""
+    space: str
+    """What to try, separated by spaces: FLAG=VALUE,VALUE,... (flags of regmix train, such as
+    method.alpha=25,50,100), or FLAG=LOW..HIGH and FLAG=log:LOW..HIGH for numbers in a range."""
+    device: engine.Device = "auto"
+    """Where to train and evaluate."""
+    engine: Engine = "local"
+    """local: the whole grid. optuna: its TPE chooses. ray: the grid, or random points of ranges, on a Ray cluster."""
+    workers: int = 1
+    """Trainings at a time."""
+    trials: int = 20
+    """Points to try, where ranges make them endless or optuna chooses."""
+    seeds: int = 1
+    """How many seeds per point: 0, 1, ..."""
+    top: int = 3
+    """How many points, the best on the validation images, are evaluated on the test images and compared."""
+    out: Path | None = None
+    """Folder of the runs, comparison.json and report.html; None means runs/sweep-RECIPE."""
+    attacks: str = "clean,pgd-50"
+    """Attacks of the evaluation, separated by commas; see regmix evaluate --help."""
+    eps: str | None = None
+    """Radii in pixel units of [0, 1], separated by commas, such as 8/255,16/255; None means the training's eps."""
+    examples: int | None = None
+    """Use the first so many test images; None means all of them."""
+    json: bool = False
+    """Print the comparison as JSON on standard output, and progress on standard error."""
+
+
+def compare(words: list[str]) -> None:
+    """Trains methods under one recipe with several seeds, evaluates them on the same images, and compares them."""
+    alone("compare")
+    flags, rest = parse_some(
+        CompareFlags,
+        words,
+        "compare RECIPE",
+        "Trains every method with every seed, evaluates all on the same test images, and prints and reports means, "
+        "spreads and paired differences. Finished runs are not repeated, interrupted ones are continued. The flags of "
+        "`regmix train RECIPE` can be given as well; they hold for every method.",
+    )
+    recipe(flags.recipe)
+    if flags.seeds < 1:
+        raise UserError(f"--seeds {flags.seeds}: at least 1")
+    if any(word.split("=")[0] == "--seed" for word in rest):
+        raise UserError("compare gives every method the same seeds; say how many with --seeds")
+    texts = [text.strip() for text in flags.methods.split(",")]
+    if len(set(texts)) < len(texts):
+        raise UserError(f"--methods {flags.methods}: the same method twice")
+    out = flags.out or Path("runs") / f"compare-{flags.recipe}"
+    planned = []
+    for text in texts:
+        method = method_words(text)
+        for seed in range(flags.seeds):
+            line = [flags.recipe, *method, *rest, "--device", flags.device, "--seed", str(seed)]
+            path = out / f"{text.replace(':', '-').replace('/', '_')}-seed{seed}"
+            _, chosen = meant(list(line))
+            planned.append(Planned(path, line, chosen.experiment))
+    attacks, eps = attack_names(flags.attacks), radii_in(flags.eps)
+    for one in planned:
+        one.check()
+        for radius in eps:
+            replace(one.experiment.threat, eps=radius)
+    test_images(planned[0].experiment.data, flags.examples)
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=flags.json)
+    for number, one in enumerate(planned, 1):
+        console.print(f"{one.path} ({number} of {len(planned)})", highlight=False, markup=False, soft_wrap=True)
+        one.train(quiet=flags.json)
+        _evaluate_planned(one, flags, attacks, eps, console)
+    result = write_comparison([one.path for one in planned], out, console)
+    if flags.json:
+        print(json.dumps(result, indent=2))
+
+
+def _evaluate_planned(
+    one: Planned, flags: CompareFlags | SweepFlags, attacks: list[str], eps: list[float], console: Console
+) -> None:
+    """Evaluates a trained run on the test images, unless that has been done."""
+    directory = Run.open(one.path)
+    if not one.evaluated(directory, attacks, eps, flags.examples):
+        with ConsoleDisplay(console) as display:
+            assess(directory, Questions(attacks, eps, flags.examples, verdict=False), [], flags.device, display)
+
+
+def sweep(words: list[str]) -> None:
+    """Searches settings of a recipe by the accuracy on the validation images, and compares the best on the test."""
+    alone("sweep")
+    flags, rest = parse_some(
+        SweepFlags,
+        words,
+        "sweep RECIPE",
+        "Trains a recipe with many settings, ranks them by the PGD-10 accuracy of their best weights on the "
+        "validation images, evaluates the first few on the test images, and compares these. Started again it goes on "
+        "where it was. The flags of `regmix train RECIPE` can be given as well; they hold for every point.",
+    )
+    recipe(flags.recipe)
+    axes = parse_space(flags.space)
+    for name in ("workers", "trials", "seeds", "top"):
+        if getattr(flags, name) < 1:
+            raise UserError(f"--{name} {getattr(flags, name)}: at least 1")
+    out = flags.out or Path("runs") / f"sweep-{flags.recipe}"
+    attacks, eps = attack_names(flags.attacks), radii_in(flags.eps)
+
+    def plan(point: Point) -> list[Planned]:
+        found = []
+        for seed in range(flags.seeds):
+            settings = [word for flag, value in point.items() for word in (f"--{flag}", value)]
+            line = [flags.recipe, *rest, *settings, "--device", flags.device, "--seed", str(seed)]
+            name = "_".join(f"{flag}={value}" for flag, value in point.items()).replace("/", "-")
+            _, chosen = meant(list(line))
+            found.append(Planned(out / f"{name}-seed{seed}", line, chosen.experiment))
+        return found
+
+    corners = [replace(axis, values=axis.values or (f"{axis.low:.4g}", f"{axis.high:.4g}")) for axis in axes]
+    for one in (one for point in grid(corners) for one in plan(point)):
+        one.check()
+    if flags.engine == "local":
+        grid(axes)  # a range has no grid
+    test_images(plan(grid(corners)[0])[0].experiment.data, flags.examples)
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=flags.json)
+    result = search(flags.engine, axes, plan, flags.workers, flags.trials, out, console)
+    best = [one for point in result[: flags.top] for one in plan(point)]
+    for one in best:
+        _evaluate_planned(one, flags, attacks, eps, console)
+    summary = write_comparison([one.path for one in best], out, console)
+    if flags.json:
+        print(json.dumps(summary, indent=2))

@@ -1,0 +1,121 @@
+"""`regmix evaluate`."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from regmix.adopt import KNOWN, adopt, is_foreign
+from regmix.assess import Questions, assess, test_images
+from regmix.commands.common import attack_names, console_for, names_in, radii_in, severities_in, tell
+from regmix.console import ConsoleDisplay
+from regmix.data import DataConfig
+from regmix.experiment import UNIONS, Experiment
+from regmix.flags import known, parse, take
+from regmix.models import Function, ModelConfig, ResNet
+from regmix.runs import Checkpoint, Run
+from regmix.threats import ThreatConfig
+from regmix.training import engine
+
+
+@dataclass(frozen=True)
+class EvaluateFlags:
+    run: Annotated[Path, tyro.conf.Positional]
+    """A run directory."""
+    attacks: str = "clean,fgsm,pgd-10,pgd-50"
+    """Attacks, separated by commas: clean, fgsm, pgd-N (N steps of a quarter of eps), pgd-NxR (R restarts), cw-N,
+    cw-l2, mi-fgsm-N, apgd-ce, apgd-dlr, apgd-t, fab-t, square, autoattack, hop-skip-jump, adaptive, transfer:RUN
+    (examples of another run). Adaptive attacks RegMix's own objective."""
+    eps: str | None = None
+    """Radii in pixel units of [0, 1], separated by commas, such as 8/255,16/255; None means the training's eps."""
+    examples: int | None = None
+    """Use the first so many test images; None means all of them."""
+    checkpoint: Literal["best", "last", "averaged", "all"] = "all"
+    """Which weights to evaluate."""
+    batch_size: int = 250
+    """Images per batch."""
+    exact: bool = False
+    """AutoAttack's attacks ask the model in float32 only. Otherwise a bfloat16 copy screens, and the model itself
+    decides in float32 what counts as broken."""
+    verdict: bool = True
+    """Probe 64 images for gradient masking, and say whether the numbers can be believed."""
+    save: bool = False
+    """Keep the adversarial images: rounded to whole grey levels inside the threat set, as PNG and npz, and checked
+    again as they lie on the disk."""
+    draws: int = 1
+    """For a model that is random: the number of passes whose logits are averaged (expectation over transformation)."""
+    corruptions: str | None = None
+    """Ask about corrupted images, too: all, or names separated by commas, such as gaussian_noise,fog (CIFAR-10-C)."""
+    severities: str = "1,2,3,4,5"
+    """Severities of the corruptions."""
+    corruption_files: Path | None = None
+    """A folder with the official .npy files of CIFAR-10-C or CIFAR-100-C; None means that corruptions are computed (the
+    twelve of fifteen that need no outside program; motion_blur, snow and frost come only with the files)."""
+    device: engine.Device = "auto"
+    """Where to run."""
+    json: bool = False
+    """Print the result as JSON on standard output, and progress on standard error."""
+
+
+@dataclass(frozen=True)
+class ForeignFlags:
+    questions: Annotated[EvaluateFlags, tyro.conf.arg(name="")]
+    data: DataConfig
+    """Whose test split is attacked."""
+    model: ModelConfig
+    """The architecture of the weights."""
+    threat: ThreatConfig
+    """The perturbations that the attacks may use."""
+    mean: tuple[float, ...] = ()
+    """What the model subtracts from every channel, unless the file says so; none: 0."""
+    std: tuple[float, ...] = ()
+    """What it divides every channel by, unless the file says so; none: 1."""
+    out: Path | None = None
+    """The folder for the outcomes; None means evaluations/NAME."""
+
+
+def evaluate(words: list[str]) -> None:
+    """Attacks a run's checkpoints, or a model from elsewhere, on the test split."""
+    about = "Attacks the test split: a run's checkpoints, the weights in a file (.safetensors, .pt, .pth; see "
+    about += "`regmix evaluate weights.pth --help`), or the model that module:function returns."
+    if words and is_foreign(words[0]):
+        flags, directory = _adopted(words, about)
+    else:
+        flags = parse(EvaluateFlags, words, "evaluate", about)
+        directory = Run.open(flags.run)
+    attacks, eps = attack_names(flags.attacks), radii_in(flags.eps)
+    checkpoints: list[Checkpoint] = [] if flags.checkpoint == "all" else [flags.checkpoint]
+    with ConsoleDisplay(console_for(flags.json)) as display:
+        questions = Questions(
+            attacks,
+            eps,
+            flags.examples,
+            flags.batch_size,
+            flags.exact,
+            flags.verdict,
+            flags.save,
+            flags.draws,
+            names_in(flags.corruptions),
+            severities_in(flags.severities),
+            flags.corruption_files,
+        )
+        assess(directory, questions, checkpoints, flags.device, display)
+    tell(directory, flags.json, f"regmix report {directory.path} -o report.html")
+
+
+def _adopted(words: list[str], about: str) -> tuple[EvaluateFlags, Run]:
+    """The flags of an evaluation of somebody else's model, and the run directory made for it."""
+    source = words[0]
+    base = Experiment(model=Function(source) if ":" in source else ResNet())
+    for part in KNOWN:
+        kind = take(words, f"--{part}")
+        if kind is not None and kind != getattr(base, part).name:
+            base = replace(base, **{part: UNIONS[part][known(kind, UNIONS[part], part)]()})
+    start = ForeignFlags(EvaluateFlags(Path(source)), base.data, base.model, base.threat)
+    flags = parse(ForeignFlags, words, f"evaluate {source}", about, start)
+    experiment = replace(base, data=flags.data, model=flags.model, threat=flags.threat)
+    attack_names(flags.questions.attacks), radii_in(flags.questions.eps)  # before a model is built
+    out = flags.out or Path("evaluations") / Path(source.replace(":", "-")).stem
+    images = test_images(experiment.data, flags.questions.examples)
+    return flags.questions, adopt(source, experiment, flags.mean, flags.std, images, out)

@@ -1,0 +1,77 @@
+"""`regmix train`."""
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from regmix.commands.common import console_for, tell
+from regmix.console import ConsoleDisplay
+from regmix.experiment import UNIONS, Experiment, from_json, resume, run
+from regmix.flags import known, parse, take
+from regmix.recipes import recipe
+from regmix.runs import CONFIG, Run
+from regmix.types import UserError
+
+
+@dataclass(frozen=True)
+class TrainFlags:
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    out: Path | None = None
+    """The run directory to make; None means runs/RECIPE-METHOD-seedN."""
+    json: bool = False
+    """Print the result as JSON on standard output, and progress on standard error."""
+
+
+@dataclass(frozen=True)
+class ResumeFlags:
+    json: bool = False
+    """Print the result as JSON on standard output, and progress on standard error."""
+
+
+def train(words: list[str]) -> None:
+    """Trains a recipe, repeats a run, or continues one."""
+    command = shlex.join(["regmix", "train", *words])
+    if (path := take(words, "--resume")) is not None:
+        flags = parse(ResumeFlags, words, "train --resume RUN", "Continues a run with its own settings.")
+        _resume(Path(path), flags.json)
+        return
+    name, chosen = meant(words)
+    experiment = chosen.experiment
+    out = chosen.out or Path("runs") / f"{name}-{experiment.method.name}-seed{experiment.seed}"
+    with ConsoleDisplay(console_for(chosen.json)) as display:
+        finished = run(experiment, out, display, command)
+    tell(finished, chosen.json, f"regmix evaluate {finished.path}")
+
+
+def meant(words: list[str]) -> tuple[str, TrainFlags]:
+    """The name of the recipe or run that the words of `train` begin with, and the experiment that they mean."""
+    source = take(words, "--from")
+    kinds = {part: take(words, f"--{part}") for part in UNIONS}
+    name = words.pop(0) if words and not words[0].startswith("-") else None
+    if source is not None and name is None:
+        base, name = from_json(Run.open(Path(source)).config(), f"{source}/{CONFIG}"), Path(source).name
+    elif name is not None and source is None:
+        base = recipe(name)
+    elif {"-h", "--help"} & set(words):
+        base, name = recipe("digits-regmix"), "RECIPE"
+    else:
+        raise UserError("train needs a recipe (see: regmix recipes), --from RUN, or --resume RUN")
+    for part, kind in kinds.items():
+        if kind is not None and kind != getattr(base, part).name:
+            base = replace(base, **{part: UNIONS[part][known(kind, UNIONS[part], part)]()})
+    choices = "\n".join(f"  --{part} {' | '.join(variants)}" for part, variants in UNIONS.items())
+    about = (
+        "Trains a model into a run directory. Instead of RECIPE, --from RUN takes the settings of a run, and "
+        "--resume RUN continues one that was interrupted.\n\n"
+        f"A part of another kind is chosen by its name; its own flags can follow:\n{choices}"
+    )
+    return name, parse(TrainFlags, words, f"train {name}", about, TrainFlags(base))
+
+
+def _resume(path: Path, as_json: bool) -> None:
+    with ConsoleDisplay(console_for(as_json)) as display:
+        finished = resume(path, display)
+    tell(finished, as_json, f"regmix evaluate {finished.path}")

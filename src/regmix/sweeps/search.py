@@ -1,0 +1,112 @@
+"""Trains the points of a space, and ranks them by what the validation images say."""
+
+import json
+import os
+import signal
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from regmix.compare import TRAININGS, Planned
+from regmix.runs import Run
+from regmix.sweeps.engines import ENGINES, Engine
+from regmix.sweeps.space import Axis, Point
+from regmix.types import Interrupted, UserError
+
+POINTS = "points.jsonl"
+
+
+def search(
+    engine: Engine,
+    axes: Sequence[Axis],
+    plan: Callable[[Point], list[Planned]],
+    workers: int,
+    trials: int,
+    folder: Path,
+    console: Console,
+) -> list[Point]:
+    """Trains points until the engine has enough; returns those that are trained, the best first.
+
+    A point's value is the mean over its seeds of the PGD-10 accuracy of the best weights on the validation images.
+    Every trained point is a line of points.jsonl. What the trainings say is in a log beside each run.
+
+    Args:
+        plan: the runs of a point, one for every seed.
+        workers: how many trainings at a time; they share the cores.
+        trials: how many points where the space has no end.
+    """
+    threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
+
+    def train(point: Point) -> float:
+        runs = plan(point)
+        for one in runs:
+            one.train(quiet=True, log=one.path.with_name(one.path.name + ".log"), threads=threads)
+        value = sum(float(Run.open(one.path).result()["best_pgd"]) for one in runs) / len(runs)
+        if (point, value) not in _points(folder):
+            with (folder / POINTS).open("a") as file:
+                file.write(json.dumps({"point": point, "validation": value}) + "\n")
+        return value
+
+    busy: dict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def told(point: Point) -> float:
+        # Two workers may be given the same point.
+        with busy[json.dumps(point)]:
+            try:
+                value = train(point)
+            except UserError as error:
+                console.print(f"{_text(point)}: {error}", highlight=False, markup=False, soft_wrap=True)
+                raise
+            line = f"{_text(point)}: PGD-10 on the validation images {value:.1%}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            return value
+
+    with _sigterm_reaches_trainings():
+        ENGINES[engine](axes, train if engine == "ray" else told, workers, trials, folder)
+    found = sorted(_points(folder), key=lambda pair: -pair[1])
+    if not found:
+        raise UserError("no point could be trained; see the lines above")
+    console.print("\nranked by the validation images:", highlight=False)
+    for point, value in found:
+        console.print(f"  {value:6.1%}  {_text(point)}", highlight=False, markup=False, soft_wrap=True)
+    console.print()
+    return [point for point, _ in found]
+
+
+def _text(point: Point) -> str:
+    return " ".join(f"{flag}={value}" for flag, value in point.items())
+
+
+def _points(folder: Path) -> list[tuple[Point, float]]:
+    """The points that are trained; a line that a kill has cut off does not count."""
+    found: dict[str, tuple[Point, float]] = {}
+    path = folder / POINTS
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        with suppress(json.JSONDecodeError, KeyError, TypeError):
+            row = json.loads(line)
+            found[json.dumps(row["point"])] = row["point"], float(row["validation"])
+    return [*found.values()]
+
+
+@contextmanager
+def _sigterm_reaches_trainings() -> Iterator[None]:
+    """Lets the trainings that other threads wait for save what they have, too."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for training in [*TRAININGS]:
+            training.send_signal(number)
+        raise Interrupted(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, forward)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
