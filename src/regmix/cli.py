@@ -100,5 +100,7 @@ def _dispatch(words: list[str]) -> None:
     # Only now, because it takes torch with it, and the lines above should not wait for that.
     from regmix import commands, processes
 
-    getattr(commands, name)(rest)
-    processes.close()
+    try:
+        getattr(commands, name)(rest)
+    finally:
+        processes.close()

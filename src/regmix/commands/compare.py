@@ -81,7 +81,7 @@ def compare(words: list[str]) -> None:
     flags, rest = parse_some(
         CompareFlags,
         words,
-        "compare RECIPE",
+        "compare",
         "Trains every method with every seed, evaluates all on the same test images, and prints and reports means, "
         "spreads and paired differences. Finished runs are not repeated, interrupted ones are continued. The flags of "
         "`regmix train RECIPE` can be given as well; they hold for every method.",
@@ -136,7 +136,7 @@ def sweep(words: list[str]) -> None:
     flags, rest = parse_some(
         SweepFlags,
         words,
-        "sweep RECIPE",
+        "sweep",
         "Trains a recipe with many settings, ranks them by the PGD-10 accuracy of their best weights on the "
         "validation images, evaluates the first few on the test images, and compares these. Started again it goes on "
         "where it was. The flags of `regmix train RECIPE` can be given as well; they hold for every point.",

@@ -69,7 +69,7 @@ def bench(words: list[str]) -> None:
     )
     if (kind is None and not {"-h", "--help"} & set(words)) or kind not in (None, "step"):
         raise UserError("write: regmix bench step RECIPE")
-    flags, rest = parse_some(BenchFlags, words, "bench step RECIPE", about)
+    flags, rest = parse_some(BenchFlags, words, "bench step", about)
     recipe(flags.recipe)
     rows = {}
     names = [text.strip() for text in flags.methods.split(",")] if flags.methods else [""]
