@@ -18,6 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "threats": {"types"},
     "objectives": {"types"},
     "processes": set(),
+    "signals": set(),
     "data": {"types"},
     "models": {"types"},
     "runs": {"types"},
@@ -28,19 +29,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "attacks": CORE,
     "methods": CORE | {"processes", "priors", "attacks"},
     "evaluation": CORE | {"attacks"},
-    "training": CORE | {"processes", "data", "runs", "priors", "attacks", "methods", "evaluation"},
+    "training": CORE | {"processes", "signals", "data", "runs", "priors", "attacks", "methods", "evaluation"},
     "reports": {"types", "runs", "version", "threats", "evaluation"},
 }
 MAY_IMPORT["experiment"] = CORE | {"processes", "version", "data", "models", "runs", "methods", "training"}
 MAY_IMPORT["assess"] = MAY_IMPORT["experiment"] | {"attacks", "evaluation", "corruptions", "experiment"}
 MAY_IMPORT["adopt"] = {"types", "data", "models", "runs", "experiment"}
 MAY_IMPORT["recipes"] = MAY_IMPORT["experiment"] | {"experiment"}
-MAY_IMPORT["compare"] = {"types", "threats", "runs", "evaluation", "experiment", "reports", "flags"}
+MAY_IMPORT["compare"] = {"types", "signals", "threats", "runs", "evaluation", "experiment", "reports", "flags"}
 MAY_IMPORT["sweeps"] = {"types", "runs", "compare"}
 MAY_IMPORT["bench"] = MAY_IMPORT["experiment"] | {"priors", "experiment"}
 MAY_IMPORT["commands"] = MAY_IMPORT["assess"] | MAY_IMPORT["compare"]
 MAY_IMPORT["commands"] |= {"adopt", "assess", "bench", "compare", "sweeps", "recipes", "console"}
-MAY_IMPORT["cli"] = {"types", "processes", "version", "commands", "flags", "console"}
+MAY_IMPORT["cli"] = {"types", "processes", "signals", "version", "commands", "flags", "console"}
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["__init__"] = {*MAY_IMPORT} - {"__main__"}
 

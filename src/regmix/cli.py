@@ -4,11 +4,11 @@ import difflib
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import FrameType
 
+from regmix import processes
+from regmix.signals import handled
 from regmix.types import Interrupted, UserError
 
 OVERVIEW = """usage: regmix COMMAND ...
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     (SIGTERM)."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        with _sigterm_raises():
+        with handled(_terminate, signal.SIGTERM):  # unwinds the work as Ctrl-C does
             _dispatch(words)
     except UserError as error:
         print(f"regmix: error: {error}", file=sys.stderr)
@@ -64,24 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _is_of_lost_process(error: RuntimeError) -> bool:
     """Whether this is what torch.distributed says when one of several processes no longer answers."""
     words = ("gloo", "nccl", "connection closed", "connection reset")
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and any(word in str(error).lower() for word in words)
+    return processes.started()[1] > 1 and any(word in str(error).lower() for word in words)
 
 
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Inside, SIGTERM unwinds the work as Ctrl-C does, where Python allows it: in the main thread."""
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)
 
 
 def _dispatch(words: list[str]) -> None:
@@ -97,8 +84,8 @@ def _dispatch(words: list[str]) -> None:
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, 1)
         raise UserError(f"unknown command {name!r}; {f'did you mean {close[0]}?' if close else 'see: regmix --help'}")
-    # Only now, because it takes torch with it, and the lines above should not wait for that.
-    from regmix import commands, processes
+    # Only now, because it takes all of the library with it, and the lines above should not wait for that.
+    from regmix import commands
 
     try:
         getattr(commands, name)(rest)

@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 from rich.table import Table
@@ -18,11 +20,23 @@ from regmix.flags import known
 from regmix.reports import comparison, page, write_report
 from regmix.reports.load import load
 from regmix.runs import CONFIG, Run, write_atomically
+from regmix.signals import handled
 from regmix.threats import format_eps
 from regmix.types import Interrupted, UserError
 
-TRAININGS: set[subprocess.Popen[bytes]] = set()
+_running: set[subprocess.Popen[bytes]] = set()
 """The trainings that run, in whichever thread."""
+
+
+def reaching_trainings() -> AbstractContextManager[None]:
+    """Inside, SIGTERM goes to the trainings that run, which save what they have, before it ends the work."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for training in [*_running]:
+            training.send_signal(number)
+        raise Interrupted(number)
+
+    return handled(forward, signal.SIGTERM)
 
 
 def method_words(text: str) -> list[str]:
@@ -87,17 +101,15 @@ class Planned:
                 stderr=said if log is not None else None,
             ) as training,
         ):  # fmt: skip
-            TRAININGS.add(training)
+            _running.add(training)
             try:
                 code = training.wait()
-            except KeyboardInterrupt as interrupted:
-                # A Ctrl-C has reached the training, too; it is given the time to save what it has.
-                if isinstance(interrupted, Interrupted):
-                    training.send_signal(interrupted.signal)
+            except KeyboardInterrupt:
+                # It has reached the training, too, which is given the time to save what it has.
                 training.wait()
                 raise
             finally:
-                TRAININGS.discard(training)
+                _running.discard(training)
         if code in (130, 143):
             raise Interrupted(code - 128)
         if code:

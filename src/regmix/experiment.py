@@ -198,13 +198,9 @@ def _train(
             f"{count} processes share every batch of {experiment.batch_size} images; the peak learning rate is "
             f"{experiment.lr:g}, whatever their number"
         )
-    averaging = None if isinstance(experiment.averaging, NoAveraging) else experiment.averaging
     plan = Plan(**{name: getattr(experiment, name) for name in Plan.__dataclass_fields__})
     with directory.claim():
-        summary = train(
-            fabric, model, experiment.method, experiment.threat, experiment.schedule, averaging, plan,
-            train_set, validation_set, directory, display,
-        )  # fmt: skip
+        summary = train(fabric, model, plan, train_set, validation_set, directory, display)
     # A resumed run has the peaks of several processes.
     peaks = [directory.result().get("peak_memory"), engine.peak_memory(fabric.device)]
     peak = max((peak for peak in peaks if peak is not None), default=None)

@@ -33,16 +33,17 @@ class Shelf:
         found = self._rows.new_zeros((len(wanted), *self._rows.shape[1:]))
         found[mine] = self._rows[wanted[mine] // self._size]
         # One process has a row and the others have zeros, so that the sum of the bytes is the row.
-        rows = processes.total(found.view(-1).view(torch.uint8)).view(found.dtype).view_as(found)
+        rows = processes.total(processes.as_bytes(found)).view(found.dtype).view_as(found)
         return processes.share(rows)
 
     def write(self, index: Int[Tensor, "batch"], rows: Tensor) -> None:
         """Replaces the rows of these images."""
+        rows = rows.to(self._rows.dtype)
         if self._size > 1:
-            index, rows = processes.together(index), processes.together(rows.to(self._rows.dtype))
+            index, rows = processes.together(index), processes.together(rows)
             mine = index % self._size == self._rank
             index, rows = index[mine] // self._size, rows[mine]
-        self._rows[index] = rows.to(self._rows.dtype)
+        self._rows[index] = rows
 
     def gather(self) -> Tensor:
         """All rows."""

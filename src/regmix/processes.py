@@ -50,11 +50,6 @@ def mean(values: Tensor) -> Tensor:
     return whole[0] / whole[1]
 
 
-def any_of(values: Tensor) -> Tensor:
-    """Element by element, whether it is true in any process."""
-    return total(values.to(torch.int32)) > 0 if size() > 1 else values
-
-
 def together(rows: Tensor) -> Tensor:
     """The rows of all processes, in the order of their ranks; they may differ in number by process.
 
@@ -68,7 +63,7 @@ def together(rows: Tensor) -> Tensor:
     padded = rows.new_zeros((max(counts), *rows.shape[1:]))
     padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in counts]
-    dist.all_gather([_bytes(part) for part in parts], _bytes(padded))
+    dist.all_gather([as_bytes(part) for part in parts], as_bytes(padded))
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
@@ -101,7 +96,8 @@ def close() -> None:
         dist.destroy_process_group()
 
 
-def _bytes(values: Tensor) -> Tensor:
+def as_bytes(values: Tensor) -> Tensor:
+    """The bytes of the values, as one vector: what any backend can send."""
     return values.contiguous().view(-1).view(torch.uint8)
 
 
@@ -113,7 +109,7 @@ class Processes:
 
     def any(self, values: Tensor) -> Tensor:
         """Element by element, whether it is true in any process; every process must call it."""
-        return any_of(values)
+        return total(values.to(torch.int32)) > 0
 
 
 class Total(torch.autograd.Function):

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import tyro
 from rich.console import Console
@@ -11,7 +11,7 @@ from rich.console import Console
 from regmix.assess import Questions, assess, test_images
 from regmix.commands.common import alone, attack_names, radii_in
 from regmix.commands.train import meant
-from regmix.compare import Planned, method_words, write_comparison
+from regmix.compare import Planned, method_words, reaching_trainings, write_comparison
 from regmix.console import ConsoleDisplay
 from regmix.flags import parse_some
 from regmix.recipes import recipe
@@ -75,52 +75,72 @@ class SweepFlags:
     """Print the comparison as JSON on standard output, and progress on standard error."""
 
 
+F = TypeVar("F", CompareFlags, SweepFlags)
+
+
 def compare(words: list[str]) -> None:
     """Trains methods under one recipe with several seeds, evaluates them on the same images, and compares them."""
-    alone("compare")
-    flags, rest = parse_some(
+    flags, rest = _begun(
         CompareFlags,
         words,
         "compare",
         "Trains every method with every seed, evaluates all on the same test images, and prints and reports means, "
-        "spreads and paired differences. Finished runs are not repeated, interrupted ones are continued. The flags of "
-        "`regmix train RECIPE` can be given as well; they hold for every method.",
+        "spreads and paired differences. Finished runs are not repeated, interrupted ones are continued.",
     )
-    recipe(flags.recipe)
-    if flags.seeds < 1:
-        raise UserError(f"--seeds {flags.seeds}: at least 1")
-    if any(word.split("=")[0] == "--seed" for word in rest):
-        raise UserError("compare gives every method the same seeds; say how many with --seeds")
     texts = [text.strip() for text in flags.methods.split(",")]
     if len(set(texts)) < len(texts):
         raise UserError(f"--methods {flags.methods}: the same method twice")
     out = flags.out or Path("runs") / f"compare-{flags.recipe}"
-    planned = []
-    for text in texts:
-        method = method_words(text)
-        for seed in range(flags.seeds):
-            line = [flags.recipe, *method, *rest, "--device", flags.device, "--seed", str(seed)]
-            path = out / f"{text.replace(':', '-').replace('/', '_')}-seed{seed}"
-            _, chosen = meant(list(line))
-            planned.append(Planned(path, line, chosen.experiment))
     attacks, eps = attack_names(flags.attacks), radii_in(flags.eps)
+    planned = [
+        one
+        for text in texts
+        for one in _planned(flags, [*method_words(text), *rest], out / text.replace(":", "-").replace("/", "_"))
+    ]
+    _check(planned, flags, eps)
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=flags.json)
+    with reaching_trainings():
+        for number, one in enumerate(planned, 1):
+            console.print(f"{one.path} ({number} of {len(planned)})", highlight=False, markup=False, soft_wrap=True)
+            one.train(quiet=flags.json)
+            _evaluate(one, flags, attacks, eps, console)
+    _finish(planned, out, console, flags.json)
+
+
+def _begun(kind: type[F], words: list[str], command: str, about: str) -> tuple[F, list[str]]:
+    """The flags of a command that trains a recipe several times, and those that it hands on to `regmix train`."""
+    alone(command)
+    about += " The flags of `regmix train RECIPE` can be given as well; they hold for every run."
+    flags, rest = parse_some(kind, words, command, about)
+    recipe(flags.recipe)
+    if flags.seeds < 1:
+        raise UserError(f"--seeds {flags.seeds}: at least 1")
+    if any(word.split("=")[0] == "--seed" for word in rest):
+        raise UserError(f"{command} gives all the same seeds; say how many with --seeds")
+    return flags, rest
+
+
+def _planned(flags: CompareFlags | SweepFlags, settings: list[str], stem: Path) -> list[Planned]:
+    """The runs of some settings, one for every seed."""
+    found = []
+    for seed in range(flags.seeds):
+        line = [flags.recipe, *settings, "--device", flags.device, "--seed", str(seed)]
+        _, chosen = meant(list(line))
+        found.append(Planned(stem.with_name(f"{stem.name}-seed{seed}"), line, chosen.experiment))
+    return found
+
+
+def _check(planned: list[Planned], flags: CompareFlags | SweepFlags, eps: list[float]) -> None:
+    """Raises UserError for what would only be found out after a training."""
     for one in planned:
         one.check()
         for radius in eps:
             replace(one.experiment.threat, eps=radius)
     test_images(planned[0].experiment.data, flags.examples)
-    out.mkdir(parents=True, exist_ok=True)
-    console = Console(stderr=flags.json)
-    for number, one in enumerate(planned, 1):
-        console.print(f"{one.path} ({number} of {len(planned)})", highlight=False, markup=False, soft_wrap=True)
-        one.train(quiet=flags.json)
-        _evaluate_planned(one, flags, attacks, eps, console)
-    result = write_comparison([one.path for one in planned], out, console)
-    if flags.json:
-        print(json.dumps(result, indent=2))
 
 
-def _evaluate_planned(
+def _evaluate(
     one: Planned, flags: CompareFlags | SweepFlags, attacks: list[str], eps: list[float], console: Console
 ) -> None:
     """Evaluates a trained run on the test images, unless that has been done."""
@@ -130,47 +150,43 @@ def _evaluate_planned(
             assess(directory, Questions(attacks, eps, flags.examples, verdict=False), [], flags.device, display)
 
 
+def _finish(planned: list[Planned], out: Path, console: Console, as_json: bool) -> None:
+    """Compares evaluated runs."""
+    result = write_comparison([one.path for one in planned], out, console)
+    if as_json:
+        print(json.dumps(result, indent=2))
+
+
 def sweep(words: list[str]) -> None:
     """Searches settings of a recipe by the accuracy on the validation images, and compares the best on the test."""
-    alone("sweep")
-    flags, rest = parse_some(
+    flags, rest = _begun(
         SweepFlags,
         words,
         "sweep",
         "Trains a recipe with many settings, ranks them by the PGD-10 accuracy of their best weights on the "
         "validation images, evaluates the first few on the test images, and compares these. Started again it goes on "
-        "where it was. The flags of `regmix train RECIPE` can be given as well; they hold for every point.",
+        "where it was.",
     )
-    recipe(flags.recipe)
     axes = parse_space(flags.space)
-    for name in ("workers", "trials", "seeds", "top"):
+    for name in ("workers", "trials", "top"):
         if getattr(flags, name) < 1:
             raise UserError(f"--{name} {getattr(flags, name)}: at least 1")
     out = flags.out or Path("runs") / f"sweep-{flags.recipe}"
     attacks, eps = attack_names(flags.attacks), radii_in(flags.eps)
 
     def plan(point: Point) -> list[Planned]:
-        found = []
-        for seed in range(flags.seeds):
-            settings = [word for flag, value in point.items() for word in (f"--{flag}", value)]
-            line = [flags.recipe, *rest, *settings, "--device", flags.device, "--seed", str(seed)]
-            name = "_".join(f"{flag}={value}" for flag, value in point.items()).replace("/", "-")
-            _, chosen = meant(list(line))
-            found.append(Planned(out / f"{name}-seed{seed}", line, chosen.experiment))
-        return found
+        settings = [word for flag, value in point.items() for word in (f"--{flag}", value)]
+        name = "_".join(f"{flag}={value}" for flag, value in point.items()).replace("/", "-")
+        return _planned(flags, [*rest, *settings], out / name)
 
     corners = [replace(axis, values=axis.values or (f"{axis.low:.4g}", f"{axis.high:.4g}")) for axis in axes]
-    for one in (one for point in grid(corners) for one in plan(point)):
-        one.check()
+    _check([one for point in grid(corners) for one in plan(point)], flags, eps)
     if flags.engine == "local":
         grid(axes)  # a range has no grid
-    test_images(plan(grid(corners)[0])[0].experiment.data, flags.examples)
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=flags.json)
-    result = search(flags.engine, axes, plan, flags.workers, flags.trials, out, console)
-    best = [one for point in result[: flags.top] for one in plan(point)]
+    points = search(flags.engine, axes, plan, flags.workers, flags.trials, out, console)
+    best = [one for point in points[: flags.top] for one in plan(point)]
     for one in best:
-        _evaluate_planned(one, flags, attacks, eps, console)
-    summary = write_comparison([one.path for one in best], out, console)
-    if flags.json:
-        print(json.dumps(summary, indent=2))
+        _evaluate(one, flags, attacks, eps, console)
+    _finish(best, out, console, flags.json)

@@ -2,21 +2,19 @@
 
 import json
 import os
-import signal
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
-from regmix.compare import TRAININGS, Planned
+from regmix.compare import Planned, reaching_trainings
 from regmix.runs import Run
 from regmix.sweeps.engines import ENGINES, Engine
 from regmix.sweeps.space import Axis, Point
-from regmix.types import Interrupted, UserError
+from regmix.types import UserError
 
 POINTS = "points.jsonl"
 
@@ -66,7 +64,10 @@ def search(
             console.print(line, highlight=False, markup=False, soft_wrap=True)
             return value
 
-    with _sigterm_reaches_trainings():
+    for point, _ in _points(folder):
+        for one in plan(point):
+            one.check()  # another command may have left points that were trained otherwise
+    with reaching_trainings():
         ENGINES[engine](axes, train if engine == "ray" else told, workers, trials, folder)
     found = sorted(_points(folder), key=lambda pair: -pair[1])
     if not found:
@@ -91,22 +92,3 @@ def _points(folder: Path) -> list[tuple[Point, float]]:
             row = json.loads(line)
             found[json.dumps(row["point"])] = row["point"], float(row["validation"])
     return [*found.values()]
-
-
-@contextmanager
-def _sigterm_reaches_trainings() -> Iterator[None]:
-    """Lets the trainings that other threads wait for save what they have, too."""
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        for training in [*TRAININGS]:
-            training.send_signal(number)
-        raise Interrupted(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, forward)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

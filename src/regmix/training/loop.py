@@ -9,15 +9,11 @@ from torch import nn
 
 from regmix import processes
 from regmix.data import ImageSet, Loader
-from regmix.methods.base import Method
 from regmix.runs import Run
-from regmix.threats import Threat
-from regmix.training.averaging import Averaging
 from regmix.training.finite import LOOK, check_steps, check_weights, told
 from regmix.training.guard import REMEDIES, Action
 from regmix.training.interruption import Interruption
 from regmix.training.plan import Display, Plan
-from regmix.training.schedule import Schedule
 from regmix.training.trainee import Trainee
 from regmix.training.validation import Verdict, compete
 from regmix.types import Interrupted, UserError
@@ -26,10 +22,6 @@ from regmix.types import Interrupted, UserError
 def train(
     fabric: Fabric,
     model: nn.Module,
-    method: Method,
-    threat: Threat,
-    schedule: Schedule,
-    averaging: Averaging | None,
     plan: Plan,
     train_set: ImageSet,
     validation_set: ImageSet,
@@ -45,16 +37,15 @@ def train(
         UserError: too many steps had a gradient that is not finite, or the weights are not.
     """
     loader = Loader(
-        train_set, plan.batch_size, fabric.device, pad=plan.pad, flip=plan.flip, seed=plan.seed, replays=method.replays,
-        rank=processes.rank(), size=processes.size(),
+        train_set, plan.batch_size, fabric.device, pad=plan.pad, flip=plan.flip, seed=plan.seed,
+        replays=plan.method.replays, rank=processes.rank(), size=processes.size(),
     )  # fmt: skip
-    trainee = Trainee(fabric, model, method, threat, schedule, averaging, plan, train_set, len(loader))
+    trainee = Trainee(fabric, model, plan, train_set, len(loader))
     interruption = Interruption()
 
     def rest_of_epoch() -> list[int]:
         """Makes the steps that are left; returns those that the run has to go back for."""
         trainee.model.train()
-        left_out = [step for epoch, step in trainee.left_out if epoch == trainee.epoch]
         began = time.perf_counter()
         for batch in islice(loader.epoch(trainee.epoch), trainee.step, None):
             interruption.check()
@@ -63,7 +54,7 @@ def train(
             began, spent = time.perf_counter(), time.perf_counter() - began
             trainee.trained, trainee.seconds = trainee.trained + spent, trainee.seconds + spent
             if trainee.step % LOOK == 0 or trainee.step == len(loader):
-                bad = check_steps(trainee.tally, left_out, plan.nonfinite, trainee.epoch, len(loader))
+                bad = check_steps(trainee.tally, trainee.passed_over, plan.nonfinite, trainee.epoch, len(loader))
                 if bad:
                     return bad
         check_weights(trainee.model, trainee.epoch)
@@ -75,7 +66,7 @@ def train(
         verdict: Verdict | int = 0
         if processes.rank() == 0:
             try:
-                verdict = compete(fabric, trainee, plan, validation_set, threat, run, interruption.check_alone)
+                verdict = compete(fabric, trainee, plan, validation_set, run, interruption.check_alone)
             except Interrupted as interrupted:
                 verdict = interrupted.signal
         verdict = processes.from_first(verdict)
@@ -139,7 +130,7 @@ def train(
             save(healthy=False)
     done = trainee.epoch * len(train_set) + trainee.step * plan.batch_size
     display.start("training", plan.epochs * len(train_set), done)
-    with interruption:
+    with interruption.noted():
         try:
             while trainee.epoch < plan.epochs:
                 if bad := rest_of_epoch():

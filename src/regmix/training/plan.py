@@ -3,15 +3,23 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from regmix.methods.base import Method
+from regmix.threats import Threat
+from regmix.training.averaging import AveragingConfig
 from regmix.training.guard import Guard
+from regmix.training.schedule import Schedule
 
 OnNonfinite = Literal["skip", "rollback", "stop"]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The numbers of a training: see Experiment, whose fields these are."""
+    """What a training consists of: see Experiment, whose fields these are."""
 
+    method: Method
+    threat: Threat
+    schedule: Schedule
+    averaging: AveragingConfig
     epochs: int
     batch_size: int
     lr: float

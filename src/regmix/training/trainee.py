@@ -11,13 +11,11 @@ from regmix import processes
 from regmix.data import ImageSet
 from regmix.methods.base import Method
 from regmix.priors import Memory
-from regmix.threats import Threat
-from regmix.training.averaging import AveragedWeights, Averaging
+from regmix.training.averaging import AveragedWeights, NoAveraging
 from regmix.training.awp import at_perturbed_weights
 from regmix.training.finite import Finite
 from regmix.training.guard import remedy
 from regmix.training.plan import Plan
-from regmix.training.schedule import Schedule
 from regmix.training.step import TrainStep
 from regmix.training.synced import synced
 from regmix.training.tally import Tally
@@ -31,32 +29,22 @@ class Trainee:
     those spent on the present epoch's steps.
     """
 
-    def __init__(
-        self,
-        fabric: Fabric,
-        model: nn.Module,
-        method: Method,
-        threat: Threat,
-        schedule: Schedule,
-        averaging: Averaging | None,
-        plan: Plan,
-        images: ImageSet,
-        steps_per_epoch: int,
-    ) -> None:
-        self._fabric, self._method, self._threat, self._schedule, self._plan = fabric, method, threat, schedule, plan
-        self._images, self._steps_per_epoch = images, steps_per_epoch
+    def __init__(self, fabric: Fabric, model: nn.Module, plan: Plan, images: ImageSet, steps_per_epoch: int) -> None:
+        self._fabric, self._plan, self._images, self._steps_per_epoch = fabric, plan, images, steps_per_epoch
         if plan.sync_batchnorm and processes.size() > 1:
             model = synced(model, fabric.device)
         self.model: nn.Module = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, foreach=True
         )
-        self._module = TrainStep(self.model, method, threat, len(images.classes), plan.label_mass)
+        self._module = TrainStep(self.model, plan.method, plan.threat, len(images.classes), plan.label_mass)
         self._step_module = fabric.setup_module(self._module)
         fabric.setup_optimizers(self.optimizer)
         self._finite = Finite(self.model)
-        self.averaged = AveragedWeights(self.model, averaging, steps_per_epoch) if averaging is not None else None
-        self.memory = self._new_memory(method)
+        self.averaged: AveragedWeights | None = None
+        if not isinstance(plan.averaging, NoAveraging):
+            self.averaged = AveragedWeights(self.model, plan.averaging, steps_per_epoch)
+        self.memory = self._new_memory(plan.method)
         self.epoch, self.step, self.trained, self.seconds = 0, 0, 0.0, 0.0
         self.best: dict[str, Any] = {"epoch": 0, "pgd": -1.0}
         self.alarms: list[dict[str, object]] = []
@@ -68,14 +56,19 @@ class Trainee:
     def _new_memory(self, method: Method) -> Memory | None:
         images = self._images.images
         shape = (images.shape[1], images.shape[2], images.shape[3])
-        return method.memory(len(images), shape, self._plan.pad, self._threat, self._fabric.device)
+        return method.memory(len(images), shape, self._plan.pad, self._plan.threat, self._fabric.device)
+
+    @property
+    def passed_over(self) -> list[int]:
+        """The steps of the present epoch that are left out."""
+        return [step for epoch, step in self.left_out if epoch == self.epoch]
 
     def learn(self, batch: Batch) -> None:
         """Makes the present epoch's next step with this batch, or passes over it."""
         plan = self._plan
         if not self.step:
             self._seed()
-        if (self.epoch, self.step) not in self.left_out:
+        if self.step not in self.passed_over:
             self._finite.begin()
             if plan.awp and self.epoch >= plan.awp_warm_up:
                 losses = at_perturbed_weights(partial(self._one_pass, batch), self.model, self._clocked(), plan.awp)
@@ -109,10 +102,11 @@ class Trainee:
 
     def _set_rate(self) -> None:
         done = self.epoch * self._steps_per_epoch + self.step
-        momentum = self._schedule.momentum(done, self._steps_per_epoch, self._plan.epochs)
+        plan, steps = self._plan, self._steps_per_epoch
+        momentum = plan.schedule.momentum(done, steps, plan.epochs)
         for group in self.optimizer.param_groups:
-            group["lr"] = self._plan.lr * self._schedule.factor(done, self._steps_per_epoch, self._plan.epochs)
-            group["momentum"] = self._plan.momentum if momentum is None else momentum
+            group["lr"] = plan.lr * plan.schedule.factor(done, steps, plan.epochs)
+            group["momentum"] = plan.momentum if momentum is None else momentum
 
     def end_epoch(self, validation: dict[str, float] | None) -> dict[str, object]:
         """Goes on to the next epoch; returns the row of metrics of the one that is done."""
@@ -130,7 +124,7 @@ class Trainee:
             "stats": {name: value for name, value in stats.items() if name not in terms},
             "train_robust": means["train_robust"],
             "validation": validation,
-            "lost_steps": sorted(bad + [step for epoch, step in self.left_out if epoch == self.epoch]),
+            "lost_steps": sorted(bad + self.passed_over),
             "images_per_second": len(self._images) / self.trained,
             "seconds": self.seconds,
         }
@@ -142,7 +136,7 @@ class Trainee:
         """The guard's remedy takes the place of the method, whose name is returned; at level 0 there was no alarm."""
         if level != self.rollbacks:
             self.rollbacks = level
-            self._module.method = remedy(self._method, level) if level else self._method
+            self._module.method = remedy(self._plan.method, level) if level else self._plan.method
             self.memory = self._new_memory(self._module.method)
         return type(self._module.method).__name__
 
@@ -182,7 +176,6 @@ class Trainee:
         self.switch(state["rollbacks"])
         if self.memory is not None:
             self.memory.load_state_dict(state["memory"])
-        self.tally = Tally(self._fabric.device, self._steps_per_epoch)
         self.tally.load_state_dict(state["tally"])
         if len(state["random"]) == processes.size():
             random = state["random"][processes.rank()]

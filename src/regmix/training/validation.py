@@ -32,16 +32,10 @@ class Verdict(NamedTuple):
 
 
 def compete(
-    fabric: Fabric,
-    trainee: Trainee,
-    plan: Plan,
-    images: ImageSet,
-    threat: Threat,
-    run: Run,
-    check: Callable[[], None],
+    fabric: Fabric, trainee: Trainee, plan: Plan, images: ImageSet, run: Run, check: Callable[[], None]
 ) -> Verdict:
     """Validates at the end of an epoch, lets the weights compete for `best`, and asks the guard; see `validate`."""
-    look = partial(validate, fabric, images=images, threat=threat, batch_size=plan.batch_size, check=check)
+    look = partial(validate, fabric, images=images, threat=plan.threat, batch_size=plan.batch_size, check=check)
     validation, before = look(trainee.model), [row for row in run.metrics() if row["validation"]]
     reason = plan.guard.alarm([row["validation"] for row in before], validation, len(images))
     known = bool(trainee.alarms and before and trainee.alarms[-1]["epoch"] == before[-1]["epoch"])
