@@ -152,7 +152,7 @@ def assess(
         if kinds:
             progress.stage(f"{checkpoint}, corruptions", len(kinds) * len(test))
             right = withstood(
-                model, test.labels, kinds, partial(source.images, images=test.images, labels=test.labels),
+                model, test.labels, kinds, partial(source.images, images=test.pixels(), labels=test.labels),
                 batch_size=questions.batch_size, device=place, journal=journal, world=world, on_work=progress.work,
             )  # fmt: skip
             summary["corruptions"] = _corruptions(questions, kinds, right, checkpoint, progress)
@@ -288,7 +288,7 @@ def _kinds(questions: Questions, source: Computed | OfficialFiles, test: ImageSe
     names = source.names() if list(questions.corruptions) == ["all"] else questions.corruptions
     kinds = [(name, severity) for name in names for severity in questions.severities]
     for kind in kinds:
-        source.images(*kind, test.images[:1], test.labels[:1])
+        source.images(*kind, test.subset(torch.arange(1)).pixels(), test.labels[:1])
     return kinds
 
 

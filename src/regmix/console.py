@@ -88,10 +88,11 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
             f"  val {name} {f'{value:.2f}' if name == 'alignment' else _percent(value)}"
             for name, value in validation.items()
         )
+        waited = f" (waited {_percent(row['waited'])} for data)" if row["waited"] > 0.03 else ""
         left = row["seconds"] / row["epoch"] * (row["epochs"] - row["epoch"])
         self._print(
             f"epoch {row['epoch']:>3}/{row['epochs']}  loss {row['loss']:.4f}  {terms}{weights}{accuracies}"
-            f"  {row['images_per_second']:.0f} images/s  {left:.0f} s left"
+            f"  {row['images_per_second']:.0f} images/s{waited}  {left:.0f} s left"
         )
 
     def alarm(self, text: str) -> None:

@@ -68,7 +68,8 @@ class Experiment:
     flip: bool = False
     """Mirror half of the training images from left to right."""
     normalise: bool = False
-    """Subtract the training images' mean and divide by their deviation inside the model."""
+    """Subtract the training images' mean and divide by their deviation inside the model (those of 10,000 images,
+    evenly spaced, where they are streamed)."""
     train_examples: int | None = None
     """Use this many training images, drawn evenly from the classes; None uses all but the validation images."""
     validation: int = 1000
@@ -171,10 +172,11 @@ def resume(path: Path, display: Display) -> Run:
 
 
 def training_data(experiment: Experiment) -> tuple[ImageSet, ImageSet]:
-    """The images to train on, and those held out for validation."""
-    return split_train(
+    """The images to train on, and those held out for validation, which lie in memory."""
+    train_set, validation_set = split_train(
         load(experiment.data, "train"), experiment.train_examples, experiment.validation, experiment.split_seed
     )
+    return train_set, validation_set.resident()
 
 
 def initial_model(experiment: Experiment, images: ImageSet) -> nn.Module:
@@ -213,8 +215,7 @@ def build_model(experiment: Experiment, images: ImageSet) -> nn.Module:
     channels = images.images.shape[1]
     mean, std = [0.0] * channels, [1.0] * channels
     if experiment.normalise:
-        pixels = images.images.transpose(0, 1).flatten(1).double() / 255
-        mean, std = pixels.mean(1).tolist(), pixels.std(1).tolist()
+        mean, std = images.mean_and_deviation()
     return build(experiment.model, len(images.classes), channels, mean, std)
 
 

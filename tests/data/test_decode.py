@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from regmix.data.decode import Encoded, decode, import_optional
+from regmix.data.stored import Files, Stored
 from regmix.types import UserError
 
 NOISE = np.random.RandomState(0).randint(0, 256, (9, 9, 3)).astype(np.uint8)
@@ -23,7 +24,12 @@ def saved(image: Image.Image, kind: str = "PNG", **options) -> bytes:
 
 def decode_one(content: bytes, size: int | None = None) -> np.ndarray:
     """One image, [H, W, 3]."""
-    return decode([Encoded("the image", content)], size)[0].permute(1, 2, 0).numpy()
+    return decode(Encoded("the image", content), size)
+
+
+def resident(encoded: list[Encoded], size: int | None) -> torch.Tensor:
+    """All of them, [N, 3, H, W]."""
+    return Stored.of(Files(encoded), size).resident()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
@@ -130,31 +136,31 @@ def test_a_decompression_bomb_is_refused():
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"gone\.png .*No such file"):
-        decode([Encoded(str(tmp_path / "gone.png"), tmp_path / "gone.png")], None)
+        decode(Encoded(str(tmp_path / "gone.png"), tmp_path / "gone.png"), None)
 
 
 def test_images_of_two_sizes_are_refused_unless_a_size_is_given():
     encoded = [Encoded(f"image {n}", saved(Image.new("RGB", (n, 8)))) for n in (8, 9)]
-    with pytest.raises(UserError, match="image 9 is 9x8 pixels but image 8 is 8x8"):
-        decode(encoded, None)
-    assert decode(encoded, 8).shape == (2, 3, 8, 8)
+    with pytest.raises(UserError, match="image 9 is 9x8 pixels but the first is 8x8"):
+        resident(encoded, None)
+    assert resident(encoded, 8).shape == (2, 3, 8, 8)
 
 
 def test_order_is_kept_over_many_images():
     encoded = [Encoded(str(i), saved(Image.new("L", (2, 2), i % 256))) for i in range(1000)]
-    assert torch.equal(decode(encoded, None)[:, 0, 0, 0], torch.arange(1000).to(torch.uint8))
+    assert torch.equal(resident(encoded, None)[:, 0, 0, 0], torch.arange(1000).to(torch.uint8))
 
 
 def test_one_broken_image_among_many_is_named():
     good = saved(Image.new("L", (2, 2)))
     encoded = [Encoded(f"row {i}", b"" if i == 600 else good) for i in range(1000)]
     with pytest.raises(UserError, match=r"^row 600 "):
-        decode(encoded, None)
+        resident(encoded, None)
 
 
 def test_nothing_to_decode_is_an_error():
     with pytest.raises(UserError, match="no images"):
-        decode([], None)
+        resident([], None)
 
 
 def test_a_missing_package_is_told_with_the_command_that_installs_it(monkeypatch):

@@ -14,7 +14,7 @@ from regmix.cli import main
 WORDS = "train digits-regmix --method fgsm_pgk --averaging ema --train-examples 200 --validation 50 --epochs 3 "
 WORDS += "--model.width 4 --pad 1 --seed 1"
 EVALUATE = "--attacks fgsm,pgd-2 --examples 40 --device cpu"
-TIMES = ("images_per_second", "seconds")
+TIMES = ("images_per_second", "waited", "seconds")
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from regmix.cli import main
 
 WORDS = "train digits-regmix --method fgsm_pgk --averaging ema --train-examples 400 --validation 50 --epochs 6 "
 WORDS += "--model.width 8 --pad 1 --flip --guard.action rollback --seed 1"
-TIMES = ("images_per_second", "seconds")
+TIMES = ("images_per_second", "waited", "seconds")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from regmix.training import validation
 from regmix.training.trainee import Trainee
 
 TINY = "--train-examples 60 --validation 50 --epochs 4 --model.width 4 --pad 1 --flip --seed 3"
-TIMES = ("images_per_second", "seconds")
+TIMES = ("images_per_second", "waited", "seconds")
 
 
 def weights(run: Path) -> dict[str, dict[str, torch.Tensor]]:

@@ -1,4 +1,4 @@
-"""Images in memory, from every source, and the batches that training and evaluation see of them."""
+"""Images from every source, in memory or decoded when looked at, and the batches that training and evaluation see."""
 
 from regmix.data.augment import draw_views, from_view, take, to_view
 from regmix.data.cifar import Cifar10, Cifar100
@@ -7,14 +7,16 @@ from regmix.data.folder import Folder
 from regmix.data.hub import Hub
 from regmix.data.images import ImageSet, Split
 from regmix.data.loader import Loader, batches, pick
+from regmix.data.parquet import Parquet
 from regmix.data.splits import split_train
 from regmix.data.tiny_imagenet import TinyImagenet
 
-DataConfig = Digits | Cifar10 | Cifar100 | TinyImagenet | Folder | Hub
+DataConfig = Digits | Cifar10 | Cifar100 | TinyImagenet | Folder | Parquet | Hub
 
 
 def load(config: DataConfig, split: Split) -> ImageSet:
-    """Reads one split of a data source into memory. Raises UserError that says what is missing or damaged."""
+    """Reads one split of a data source, into memory unless it streams. Raises UserError naming what is missing or
+    damaged."""
     assert split in ("train", "test"), split
     return config.read(split)
 
@@ -28,6 +30,7 @@ __all__ = [
     "Hub",
     "ImageSet",
     "Loader",
+    "Parquet",
     "Split",
     "TinyImagenet",
     "batches",

@@ -143,7 +143,7 @@ def _read(layout: Layout, root: Path, download: bool, split: Split) -> ImageSet:
             f"{split}-*.parquet; add --data.download, or unpack {layout.archive.url} there"
         )
     if found[0].suffix == ".parquet":
-        return read_parquet(found, ("img", "image"), layout.label_columns, layout.classes)
+        return read_parquet([str(path) for path in found], ("img", "image"), layout.label_columns, layout.classes)
     for path in found:
         if not path.is_file():
             raise UserError(f"{path} is missing; unpack {layout.archive.url} again")

@@ -2,17 +2,12 @@
 
 import importlib
 import io
-import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
-from torch import Tensor
 
 from regmix.types import UserError
 
@@ -40,34 +35,21 @@ def import_optional(name: str) -> ModuleType:
         raise UserError(f'reading this data needs {name}: pip install "regmix[data]" ({error})') from error
 
 
-def decode(encoded: Sequence[Encoded], size: int | None) -> UInt8[Tensor, "examples 3 height width"]:
-    """Decodes images to RGB, uint8 [N, 3, H, W].
+def decode(encoded: Encoded, size: int | None, shape: tuple[int, int] | None = None) -> Pixels:
+    """Decodes an image to RGB, uint8 [H, W, 3].
 
-    With a `size`, the shorter side of every image is resized to it (bilinear, antialiased) and the centre is cut
-    out, unless the image is size x size already; without, all must be of one size. Grey images get three equal
-    channels, 16-bit grey is rounded to 8 bits, transparency is dropped, of an animation the first frame counts,
-    and EXIF orientation is ignored. Raises UserError naming the image that cannot be read.
+    With a `size`, the shorter side of the image is resized to it (bilinear, antialiased) and the centre is cut out,
+    unless the image is size x size already. Grey images get three equal channels, 16-bit grey is rounded to 8 bits,
+    transparency is dropped, of an animation the first frame counts, and EXIF orientation is ignored. Raises UserError
+    naming the image if it cannot be read, or is not of the `shape` (height, width) that all must have.
     """
-    if not encoded:
-        raise UserError("there are no images to decode")
-    first = _decode(encoded[0], size)
-    pixels = np.empty((len(encoded), 3, *first.shape[:2]), dtype=np.uint8)
-
-    def fill(part: Iterable[int]) -> None:
-        for i in part:
-            image = _decode(encoded[i], size)
-            if image.shape != first.shape:
-                raise UserError(
-                    f"{encoded[i].name} is {image.shape[1]}x{image.shape[0]} pixels but {encoded[0].name} is "
-                    f"{first.shape[1]}x{first.shape[0]}; all images must have one size"
-                )
-            pixels[i] = image.transpose(2, 0, 1)
-
-    # Pillow lets go of the interpreter while it decodes, so threads are enough.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(fill, (range(i, min(i + 256, len(encoded))) for i in range(0, len(encoded), 256))):
-            pass
-    return torch.from_numpy(pixels)
+    pixels = _decode(encoded, size)
+    if shape is not None and pixels.shape[:2] != shape:
+        raise UserError(
+            f"{encoded.name} is {pixels.shape[1]}x{pixels.shape[0]} pixels but the first is {shape[1]}x{shape[0]}; "
+            "all images must have one size"
+        )
+    return pixels
 
 
 def _decode(encoded: Encoded, size: int | None) -> Pixels:

@@ -6,8 +6,9 @@ from typing import Literal
 
 import torch
 
-from regmix.data.decode import Encoded, decode
+from regmix.data.decode import Encoded
 from regmix.data.images import ImageSet, Split
+from regmix.data.stored import Files, Stored
 from regmix.types import Tag, UserError
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -22,6 +23,8 @@ class Folder:
     """Folder that holds train/ and test/ (or val/), each with one folder per class."""
     size: int = 32
     """Height and width in pixels: the shorter side of other images is resized to it and their centre cut out."""
+    stream: bool = False
+    """Decode images whenever they are looked at, for sets that do not fit into memory."""
 
     def read(self, split: Split) -> ImageSet:
         """Images uint8 [N, 3, size, size], RGB; the classes are the sorted folder names, the same in both splits.
@@ -49,7 +52,8 @@ class Folder:
                 raise UserError(f"{base / name} has no images ({' '.join(SUFFIXES)})")
             encoded += [Encoded(str(path), path) for path in files]
             labels += [label] * len(files)
-        return ImageSet(decode(encoded, self.size), torch.tensor(labels), tuple(classes))
+        images = ImageSet(Stored.of(Files(encoded), self.size), torch.tensor(labels), tuple(classes))
+        return images if self.stream else images.resident()
 
 
 def _class_folders(base: Path) -> list[str]:

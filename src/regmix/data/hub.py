@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from regmix.data.decode import import_optional
 from regmix.data.images import ImageSet, Split
@@ -27,30 +28,44 @@ class Hub:
     """Pattern of the files of the train split, within the repository."""
     test_files: str = "**/test-*.parquet"
     """Pattern of the files of the test split, within the repository."""
+    size: int | None = None
+    """Height and width in pixels: the shorter side of other images is resized to it and their centre cut out. None:
+    all images have one size already."""
+    stream: bool = False
+    """Fetch and decode images whenever they are looked at, for sets that fit neither into memory nor onto the disk."""
 
     def read(self, split: Split) -> ImageSet:
         """Images uint8 [N, 3, H, W] as `read_parquet` makes them; files come from the hub once and then from
-        its cache. Raises UserError if the repository or the files cannot be had."""
+        its cache, or with `stream` in parts whenever they are needed. Raises UserError if the repository or the files
+        cannot be had."""
         hub = import_optional("huggingface_hub")
         pattern = self.train_files if split == "train" else self.test_files
         try:
-            snapshot = hub.snapshot_download(
-                self.repository,
-                repo_type="dataset",
-                revision=self.revision,
-                # The hub's patterns know no **: there, * crosses folders.
-                allow_patterns=pattern.replace("**/", "*"),
-            )
+            if self.stream:
+                remote = hub.HfFileSystem()
+                base = f"datasets/{self.repository}@{quote(self.revision, safe='')}"
+                files = sorted(remote.glob(f"{base}/{pattern}"))
+            else:
+                base = hub.snapshot_download(
+                    self.repository,
+                    repo_type="dataset",
+                    revision=self.revision,
+                    # The hub's patterns know no **: there, * crosses folders.
+                    allow_patterns=pattern.replace("**/", "*"),
+                )
+                files = sorted(str(path) for path in Path(base).glob(pattern))
         except (OSError, ValueError) as error:
             why = " ".join(str(error).split())
             raise UserError(f"{self.repository} cannot be had from the Hugging Face hub: {why}") from error
-        files = sorted(Path(snapshot).glob(pattern))
         if not files:
             raise UserError(f"{self.repository} has no files {pattern}; name them with --data.{split}-files")
-        folders = sorted({str(path.parent.relative_to(snapshot)) for path in files})
+        folders = sorted({str(Path(path).parent.relative_to(base)) for path in files})
         if len(folders) > 1:
             raise UserError(
                 f"{self.repository} has {pattern} in several folders ({', '.join(folders)}); "
                 f"choose one with --data.{split}-files"
             )
-        return read_parquet(files, [self.image_column], [self.label_column])
+        columns = [self.image_column], [self.label_column]
+        if self.stream:
+            return read_parquet(files, *columns, size=self.size, stream=True, opener=remote.open)
+        return read_parquet(files, *columns, size=self.size)

@@ -1,6 +1,6 @@
-"""A labelled set of images in memory, which is what every source of data becomes."""
+"""A labelled set of images, which is what every source of data becomes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from regmix.data.stored import Stored
 from regmix.types import UserError
 
 Split = Literal["train", "test"]
@@ -18,17 +19,18 @@ Split = Literal["train", "test"]
 class ImageSet:
     """Images uint8 [N, C, H, W], their labels int64 [N] in [0, len(classes)), and the names of the classes.
 
+    The images lie in memory, or are decoded when they are looked at; both know len, shape and the images at an index.
     Raises UserError if the numbers of images and labels differ or a label has no class.
     """
 
-    images: UInt8[Tensor, "examples channels height width"]
+    images: UInt8[Tensor, "examples channels height width"] | Stored
     labels: Int64[Tensor, "examples"]
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.dtype != torch.uint8:
+        if isinstance(self.images, Tensor) and (self.images.ndim != 4 or self.images.dtype != torch.uint8):
             raise UserError("the images of an ImageSet must be a uint8 tensor [N, C, H, W]")
-        if self.labels.shape != self.images.shape[:1] or self.labels.dtype != torch.int64:
+        if self.labels.shape != (len(self.images),) or self.labels.dtype != torch.int64:
             raise UserError("the labels of an ImageSet must be an int64 tensor [N], one for every image")
         if len(self) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
             raise UserError(f"the labels of an ImageSet must lie in 0..{len(self.classes) - 1}, one per class name")
@@ -38,10 +40,30 @@ class ImageSet:
 
     def subset(self, index: Int64[Tensor, "chosen"]) -> "ImageSet":
         """The images at these positions, in this order, with the same classes."""
-        return ImageSet(self.images[index], self.labels[index], self.classes)
+        chosen = self.images.at(index) if isinstance(self.images, Stored) else self.images[index]
+        return ImageSet(chosen, self.labels[index], self.classes)
+
+    def resident(self) -> "ImageSet":
+        """The same images in memory."""
+        return replace(self, images=self.pixels())
+
+    def mean_and_deviation(self) -> tuple[list[float], list[float]]:
+        """Of each channel, in [0, 1]: of all images in memory, and of 10,000, evenly spaced, where they are decoded."""
+        step = -(-len(self) // 10_000) if isinstance(self.images, Stored) else 1
+        count, total, squares = 0, torch.zeros(()), torch.zeros(())
+        for part in torch.split(torch.arange(0, len(self), step), 1000):
+            values = self.subset(part).pixels().transpose(0, 1).flatten(1).double() / 255
+            count += values.shape[1]
+            total, squares = total + values.sum(1), squares + values.square().sum(1)
+        mean = total / count
+        return mean.tolist(), ((squares - count * mean.square()) / (count - 1)).clamp(min=0).sqrt().tolist()
+
+    def pixels(self) -> UInt8[Tensor, "examples channels height width"]:
+        """All images as one tensor."""
+        return self.images.resident() if isinstance(self.images, Stored) else self.images
 
 
-def check_labels(path: Path, labels: Int64[np.ndarray, "rows"], classes: tuple[str, ...]) -> None:
+def check_labels(path: Path | str, labels: Int64[np.ndarray, "rows"], classes: tuple[str, ...]) -> None:
     """Raises UserError naming the first row of the file whose label is no class."""
     wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
     if len(wrong):

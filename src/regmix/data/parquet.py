@@ -2,95 +2,233 @@
 
 import json
 import re
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+from threading import Lock
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Int64
+from torch import Tensor
 
-from regmix.data.decode import Encoded, decode, import_optional
-from regmix.data.images import ImageSet, check_labels
-from regmix.types import UserError
+from regmix.data.decode import Encoded, import_optional
+from regmix.data.images import ImageSet, Split, check_labels
+from regmix.data.stored import WINDOW, Stored
+from regmix.types import Tag, UserError
 
 RowLabels = Int64[np.ndarray, "rows"]
+Open = Callable[[str], BinaryIO]
+"""Opens a file by its name, for reading at any place of it."""
+
+
+def _open_file(name: str) -> BinaryIO:
+    return Path(name).open("rb")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parquet:
+    """Parquet files in a folder, with encoded images and integer labels."""
+
+    name: Tag[Literal["parquet"]] = "parquet"
+    root: str = "data/parquet"
+    """The folder."""
+    image_column: str = "image"
+    """Column of the encoded images."""
+    label_column: str = "label"
+    """Column of the integer labels; their names are taken from the files' Hugging Face metadata."""
+    train_files: str = "**/train-*.parquet"
+    """Pattern of the files of the train split, within the folder."""
+    test_files: str = "**/test-*.parquet"
+    """Pattern of the files of the test split, within the folder."""
+    size: int | None = None
+    """Height and width in pixels: the shorter side of other images is resized to it and their centre cut out. None:
+    all images have one size already."""
+    stream: bool = False
+    """Read and decode images whenever they are looked at, for sets that do not fit into memory."""
+
+    def read(self, split: Split) -> ImageSet:
+        """Images uint8 [N, 3, H, W], RGB, in the order of the sorted files. Raises UserError naming what is missing
+        or damaged."""
+        pattern = self.train_files if split == "train" else self.test_files
+        files = sorted(str(path) for path in Path(self.root).glob(pattern))
+        if not files:
+            raise UserError(f"{self.root} has no files {pattern}; name them with --data.{split}-files")
+        return read_parquet(files, [self.image_column], [self.label_column], size=self.size, stream=self.stream)
 
 
 def read_parquet(
-    files: Sequence[Path],
+    files: Sequence[str],
     image_columns: Sequence[str],
     label_columns: Sequence[str],
     classes: tuple[str, ...] | None = None,
+    *,
+    size: int | None = None,
+    stream: bool = False,
+    opener: Open = _open_file,
 ) -> ImageSet:
     """All rows of parquet files with encoded images (binary, or a struct with `bytes`) and integer labels.
 
     The first of the named columns that is there is read; `classes` None takes the names that the file's
-    Hugging Face metadata gives to the label column. Images become RGB as `decode` says. Raises UserError
-    naming the file, and the row where there is one.
+    Hugging Face metadata gives to the label column. Images become RGB, of one size, as `decode` says; with `stream`
+    whenever they are looked at. Raises UserError naming the file, and the row where there is one.
     """
     _check_complete(files)
-    encoded: list[Encoded] = []
+    shards: list[Shard] = []
     labels: list[RowLabels] = []
-    for path in files:
-        names, images, values = _read_file(path, image_columns, label_columns)
+    for name in files:
+        shard, names, values = _open_shard(name, opener, image_columns, label_columns)
         classes = classes or names
         if classes is None:
-            raise UserError(f"{path} does not name the classes of its labels (no ClassLabel in its metadata)")
-        check_labels(path, values, classes)
-        encoded += images
+            raise UserError(f"{name} does not name the classes of its labels (no ClassLabel in its metadata)")
+        check_labels(name, values, classes)
+        shards.append(shard)
         labels.append(values)
     assert classes is not None
-    return ImageSet(decode(encoded, size=None), torch.from_numpy(np.concatenate(labels)), classes)
+    images = ImageSet(Stored.of(RowGroups(shards), size), torch.from_numpy(np.concatenate(labels)), classes)
+    return images if stream else images.resident()
 
 
-def _check_complete(files: Sequence[Path]) -> None:
+@dataclass(frozen=True)
+class Shard:
+    """A parquet file, what is known of it, and its column of images."""
+
+    name: str
+    opener: Open
+    metadata: Any
+    column: str
+
+    def rows(self) -> list[int]:
+        """The number of rows of each row group."""
+        return [self.metadata.row_group(number).num_rows for number in range(self.metadata.num_row_groups)]
+
+
+class RowGroups:
+    """The images of parquet files, which can only be read a group of rows at a time. Groups are kept for a while.
+
+    Only the rows that are `wanted` (sorted; None: all) are kept of a group.
+    """
+
+    def __init__(self, shards: Sequence[Shard], wanted: Int64[np.ndarray, "wanted"] | None = None) -> None:
+        self._shards, self._wanted = shards, wanted
+        self._groups = [
+            (shard, group, first)
+            for shard in shards
+            for group, first in enumerate([*accumulate(shard.rows(), initial=0)][:-1])
+        ]
+        *self.starts, self._len = accumulate((rows for shard in shards for rows in shard.rows()), initial=0)
+        self._kept: dict[int, tuple[Future[dict[int, bytes | None]], int]] = {}
+        self._clock, self._lock = 0, Lock()
+
+    def __len__(self) -> int:
+        return self._len
+
+    def only(self, numbers: Int64[Tensor, "chosen"]) -> "RowGroups":
+        """The same rows, of which only these will be asked for."""
+        return RowGroups(self._shards, np.unique(numbers.numpy()))
+
+    def encoded(self, number: int) -> Encoded:
+        """The image of this row, counted through all files. Raises UserError naming what cannot be read."""
+        group = bisect_right(self.starts, number) - 1
+        shard, _, first = self._groups[group]
+        row = number - self.starts[group]
+        content = self._contents(group)[row]
+        name = f"{shard.name} row {first + row}"
+        if content is None:
+            raise UserError(f"{name}: column {shard.column} holds no image")
+        return Encoded(name, content)
+
+    def _contents(self, group: int) -> dict[int, bytes | None]:
+        """The wanted images of a group; whichever thread asks first reads it, and the others wait."""
+        with self._lock:
+            self._clock += 1
+            found, _ = self._kept.pop(group, (None, 0))
+            future = Future[dict[int, bytes | None]]() if found is None else found
+            self._kept[group] = future, self._clock
+            # A shuffled pass is done with a group that it has not looked at for a window, and reads another ahead.
+            while next(iter(self._kept.values()))[1] < self._clock - 2 * WINDOW:
+                del self._kept[next(iter(self._kept))]
+        if found is None:
+            try:
+                future.set_result(self._read(group))
+            except BaseException as error:
+                future.set_exception(error)
+                with self._lock:
+                    self._kept.pop(group, None)
+        return future.result()
+
+    def _read(self, group: int) -> dict[int, bytes | None]:
+        shard, number, _ = self._groups[group]
+        column = _read_group(shard, number)
+        rows = np.arange(len(column))
+        if self._wanted is not None:
+            first, last = np.searchsorted(self._wanted, (self.starts[group], self.starts[group] + len(column)))
+            rows = self._wanted[first:last] - self.starts[group]
+        return dict(zip(rows.tolist(), column.take(rows).to_pylist(), strict=True))
+
+
+def _check_complete(files: Sequence[str]) -> None:
     """Data sets in several files are named train-00000-of-00004.parquet and so on."""
-    names = {path.name for path in files}
+    names = {Path(file).name for file in files}
     for name in names:
         if numbered := re.fullmatch(r"(.*-)\d{5}(-of-(\d{5})\.parquet)", name):
             before, after, count = numbered.groups()
             for i in range(int(count)):
                 if (wanted := f"{before}{i:05}{after}") not in names:
-                    raise UserError(f"{files[0].parent / wanted} is missing; {name} is one of {int(count)} files")
+                    raise UserError(f"{Path(files[0]).parent / wanted} is missing; {name} is one of {int(count)} files")
 
 
-def _read_file(
-    path: Path, image_columns: Sequence[str], label_columns: Sequence[str]
-) -> tuple[tuple[str, ...] | None, list[Encoded], RowLabels]:
+def _open_shard(
+    name: str, opener: Open, image_columns: Sequence[str], label_columns: Sequence[str]
+) -> tuple[Shard, tuple[str, ...] | None, RowLabels]:
+    """A file of which nothing but the labels has been read, the names of its classes if it tells, and its labels."""
     arrow, parquet = import_optional("pyarrow"), import_optional("pyarrow.parquet")
     try:
-        schema = parquet.read_schema(path)
-        image = _choose(path, image_columns, schema.names)
-        label = _choose(path, label_columns, schema.names)
-        table = parquet.read_table(path, columns=[image, label])
+        with opener(name) as stream:
+            file = parquet.ParquetFile(stream)
+            schema = file.schema_arrow
+            image = _choose(name, image_columns, schema.names)
+            label = _choose(name, label_columns, schema.names)
+            labels = file.read(columns=[label])[label].combine_chunks()
     except (OSError, arrow.ArrowException) as error:
-        raise UserError(f"{path} cannot be read as parquet: {error}") from error
-
-    labels = table[label].combine_chunks()
+        raise UserError(f"{name} cannot be read as parquet: {error}") from error
     if not arrow.types.is_integer(labels.type) or labels.null_count:
-        raise UserError(f"{path}: column {label} must hold one integer per row, not {labels.type}")
-    contents = table[image].combine_chunks()
-    if arrow.types.is_struct(contents.type) and contents.type.get_field_index("bytes") >= 0:
-        contents = contents.field("bytes")
-    if not (arrow.types.is_binary(contents.type) or arrow.types.is_large_binary(contents.type)):
-        raise UserError(f"{path}: column {image} must hold encoded images, not {contents.type}")
-    if contents.null_count:
-        row = contents.is_null().index(True).as_py()
-        raise UserError(f"{path} row {row}: column {image} holds no image")
-
-    encoded = [Encoded(f"{path} row {row}", content.as_py()) for row, content in enumerate(contents)]
+        raise UserError(f"{name}: column {label} must hold one integer per row, not {labels.type}")
+    kind = schema.field(image).type
+    if arrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    if not (arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind)):
+        raise UserError(f"{name}: column {image} must hold encoded images, not {kind}")
     return (
+        Shard(name, opener, file.metadata, image),
         _class_names(schema.metadata, label),
-        encoded,
         labels.to_numpy(zero_copy_only=False).astype(np.int64),
     )
 
 
-def _choose(path: Path, wanted: Sequence[str], there: Sequence[str]) -> str:
-    for name in wanted:
-        if name in there:
-            return name
-    raise UserError(f"{path} has no column {' or '.join(wanted)}; it has {', '.join(there)}")
+def _read_group(shard: Shard, group: int) -> Any:
+    """The column of encoded images of a row group."""
+    arrow, parquet = import_optional("pyarrow"), import_optional("pyarrow.parquet")
+    try:
+        with shard.opener(shard.name) as stream:
+            # Its own threads gain little for one column, and would take the place of those that decode.
+            file = parquet.ParquetFile(stream, metadata=shard.metadata)
+            contents = file.read_row_group(group, columns=[shard.column], use_threads=False)[shard.column]
+    except (OSError, arrow.ArrowException) as error:
+        raise UserError(f"{shard.name} cannot be read as parquet: {error}") from error
+    contents = contents.combine_chunks()
+    return contents.field("bytes") if arrow.types.is_struct(contents.type) else contents
+
+
+def _choose(name: str, wanted: Sequence[str], there: Sequence[str]) -> str:
+    for column in wanted:
+        if column in there:
+            return column
+    raise UserError(f"{name} has no column {' or '.join(wanted)}; it has {', '.join(there)}")
 
 
 def _class_names(metadata: dict[bytes, bytes] | None, label: str) -> tuple[str, ...] | None:

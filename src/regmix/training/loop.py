@@ -1,7 +1,6 @@
 """The training loop, to be read from top to bottom."""
 
 import time
-from itertools import islice
 from typing import Any
 
 from lightning_fabric import Fabric
@@ -47,7 +46,8 @@ def train(
         """Makes the steps that are left; returns those that the run has to go back for."""
         trainee.model.train()
         began = time.perf_counter()
-        for batch in islice(loader.epoch(trainee.epoch), trainee.step, None):
+        for batch in loader.epoch(trainee.epoch, trainee.step):
+            trainee.waited += time.perf_counter() - began
             interruption.check()
             trainee.learn(batch)
             display.batch(len(batch.x))

@@ -26,7 +26,7 @@ class Trainee:
     """The model, what moves it, what is remembered of it and of the images, and how far it is.
 
     epoch: epochs that are done. step: steps of the present one that are done. seconds: those spent so far. trained:
-    those spent on the present epoch's steps.
+    those spent on the present epoch's steps. waited: those of them in which a step had no batch yet.
     """
 
     def __init__(self, fabric: Fabric, model: nn.Module, plan: Plan, images: ImageSet, steps_per_epoch: int) -> None:
@@ -45,7 +45,7 @@ class Trainee:
         if not isinstance(plan.averaging, NoAveraging):
             self.averaged = AveragedWeights(self.model, plan.averaging, steps_per_epoch)
         self.memory = self._new_memory(plan.method)
-        self.epoch, self.step, self.trained, self.seconds = 0, 0, 0.0, 0.0
+        self.epoch, self.step, self.trained, self.waited, self.seconds = 0, 0, 0.0, 0.0, 0.0
         self.best: dict[str, Any] = {"epoch": 0, "pgd": -1.0}
         self.alarms: list[dict[str, object]] = []
         self.rollbacks = 0
@@ -54,9 +54,10 @@ class Trainee:
         self.tally = Tally(fabric.device, steps_per_epoch)
 
     def _new_memory(self, method: Method) -> Memory | None:
-        images = self._images.images
-        shape = (images.shape[1], images.shape[2], images.shape[3])
-        return method.memory(len(images), shape, self._plan.pad, self._plan.threat, self._fabric.device)
+        count, *shape = self._images.images.shape
+        return method.memory(
+            count, (shape[0], shape[1], shape[2]), self._plan.pad, self._plan.threat, self._fabric.device
+        )
 
     @property
     def passed_over(self) -> list[int]:
@@ -126,9 +127,10 @@ class Trainee:
             "validation": validation,
             "lost_steps": sorted(bad + self.passed_over),
             "images_per_second": len(self._images) / self.trained,
+            "waited": self.waited / self.trained,
             "seconds": self.seconds,
         }
-        self.epoch, self.step, self.trained = self.epoch + 1, 0, 0.0
+        self.epoch, self.step, self.trained, self.waited = self.epoch + 1, 0, 0.0, 0.0
         self.tally = Tally(self._fabric.device, self._steps_per_epoch)
         return row
 
@@ -153,6 +155,7 @@ class Trainee:
             "epoch": self.epoch,
             "step": self.step,
             "trained": self.trained,
+            "waited": self.waited,
             "seconds": self.seconds,
             "best": self.best,
             "alarms": self.alarms,
@@ -167,7 +170,7 @@ class Trainee:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("epoch", "step", "trained", "seconds", "best", "alarms", "left_out"):
+        for name in ("epoch", "step", "trained", "waited", "seconds", "best", "alarms", "left_out"):
             setattr(self, name, state[name])
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -1,0 +1,109 @@
+"""Images that are not held in memory: they are decoded whenever they are looked at."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from regmix.data.decode import Encoded, decode
+from regmix.types import UserError
+
+WINDOW = 4096
+"""Images among which a pass is shuffled where they are read in groups: so many are in reach at a time."""
+
+
+class Source(Protocol):
+    """Encoded images by their number, readable from several threads at once."""
+
+    @property
+    def starts(self) -> Sequence[int] | None:
+        """Where the groups begin that are read as a whole; None: every image is read alone."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def encoded(self, number: int) -> Encoded:
+        """One image. Raises UserError naming what cannot be read."""
+        ...
+
+    def only(self, numbers: Int64[Tensor, "chosen"]) -> "Source":
+        """The same images by the same numbers, of which no others will be asked for."""
+        ...
+
+
+@dataclass(frozen=True)
+class Files:
+    """Images that are files of their own."""
+
+    files: Sequence[Encoded]
+    starts: None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def encoded(self, number: int) -> Encoded:
+        """The image at this place of the list."""
+        return self.files[number]
+
+    def only(self, numbers: Int64[Tensor, "chosen"]) -> "Files":
+        """The same files."""
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Some images of a source, in the manner of the uint8 tensor [N, C, H, W] that they would be in memory."""
+
+    source: Source
+    numbers: Int64[Tensor, "examples"]
+    size: int | None
+    """What `decode` resizes them to."""
+    shape: tuple[int, int, int, int]
+
+    @staticmethod
+    def of(source: Source, size: int | None) -> "Stored":
+        """All images of a source, which must not be empty; without a `size` the first tells the others' size."""
+        if not len(source):
+            raise UserError("there are no images to decode")
+        height, width = (size, size) if size is not None else decode(source.encoded(0), None).shape[:2]
+        return Stored(source, torch.arange(len(source)), size, (len(source), 3, height, width))
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: Int64[Tensor, "chosen"]) -> UInt8[Tensor, "chosen channels height width"]:
+        """The pixels of the images at these places. Raises UserError naming an image that cannot be decoded."""
+        pixels = np.empty((len(index), *self.shape[1:]), dtype=np.uint8)
+        for place, number in enumerate(self.numbers[index.cpu()].tolist()):
+            pixels[place] = decode(self.source.encoded(number), self.size, self.shape[2:]).transpose(2, 0, 1)
+        return torch.from_numpy(pixels)
+
+    def at(self, index: Int64[Tensor, "chosen"]) -> "Stored":
+        """The images at these places, not decoded yet."""
+        numbers = self.numbers[index.cpu()]
+        return Stored(self.source.only(numbers), numbers, self.size, (len(index), *self.shape[1:]))
+
+    def resident(self) -> UInt8[Tensor, "examples channels height width"]:
+        """All of them, decoded into memory by as many threads as there are cores."""
+        pixels = torch.empty(self.shape, dtype=torch.uint8)
+
+        def fill(part: Tensor) -> None:
+            pixels[part] = self[part]
+
+        # Pillow lets go of the interpreter while it decodes, so threads are enough.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(fill, torch.split(torch.arange(len(self)), 256)):
+                pass
+        return pixels
+
+    def groups(self) -> Int64[Tensor, "examples"] | None:
+        """The group that each image is read with; None: every image is read alone."""
+        if self.source.starts is None:
+            return None
+        return torch.bucketize(self.numbers, torch.tensor(self.source.starts), right=True) - 1
