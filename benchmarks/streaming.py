@@ -59,12 +59,12 @@ def measure(flags: argparse.Namespace) -> dict[str, float]:
     def load_some(config: DataConfig, split: Any) -> ImageSet:
         images = load(config, split)
         if flags.child == "memory":
-            images = images.subset(torch.arange(0, len(images), len(images) // 2000)).resident()
+            images = images.subset(torch.arange(0, len(images), len(images) // 6000)).resident()
         return images
 
     Trainee.learn = learn_and_stop  # type: ignore[method-assign]
     regmix.experiment.load = load_some
-    steps_in_memory = 1500 // recipe(flags.recipe).batch_size
+    steps_in_memory = 5500 // recipe(flags.recipe).batch_size
     experiment = replace(
         recipe(flags.recipe), data=source(flags), train_examples=None, device="cpu", epochs=1,
         schedule=replace(recipe(flags.recipe).schedule, milestones=()),

@@ -42,7 +42,7 @@ def follow(averaging: Averaging, decay: object, first: int = 0) -> tuple[Average
     expected = {name: value.clone() for name, value in model.state_dict().items()}
     for step, ratio in enumerate(RATIOS):
         disturb(model, step)
-        averaged.update(model, {"ratio": torch.tensor(ratio)})
+        averaged.update({"ratio": torch.tensor(ratio)})
         d = decay(first + step, ratio)
         for name, value in model.state_dict().items():
             expected[name] = d * expected[name] + (1 - d) * value if value.is_floating_point() else value.clone()
@@ -96,7 +96,7 @@ def test_swa_is_the_mean_of_the_weights_at_the_ends_of_epochs(start: int) -> Non
     ends: list[Tensor] = []
     for step in range(6 * steps_per_epoch):
         disturb(model, step)
-        averaged.update(model, {})
+        averaged.update({})
         if (step + 1) % steps_per_epoch == 0 and step >= start * steps_per_epoch:
             ends.append(model[0].weight.detach().clone())
         expected = sum(ends) / len(ends) if ends else model[0].weight
@@ -108,7 +108,7 @@ def test_the_model_itself_is_left_alone() -> None:
     model = a_model()
     averaged = AveragedWeights(model, Ema(), 1)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    averaged.update(model, {})
+    averaged.update({})
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert not any(parameter.requires_grad for parameter in averaged.module.parameters())
@@ -120,12 +120,12 @@ def test_the_model_itself_is_left_alone() -> None:
 def test_restored_weights_continue_exactly(averaging: Averaging) -> None:
     averaged, model, _ = follow(averaging, lambda t, r: 0.0)
     saved = averaged.state_dict()
-    other = AveragedWeights(a_model(), averaging, 1)
+    other = AveragedWeights(model, averaging, 1)
     other.load_state_dict({"model": {k: v.clone() for k, v in saved["model"].items()}, "t": saved["t"]})
     for step, ratio in enumerate(RATIOS):
         disturb(model, 100 + step)
         for one in (averaged, other):
-            one.update(model, {"ratio": torch.tensor(ratio)})
+            one.update({"ratio": torch.tensor(ratio)})
     for name, value in averaged.module.state_dict().items():
         assert torch.equal(value, other.module.state_dict()[name])
 

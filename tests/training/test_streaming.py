@@ -51,9 +51,7 @@ def test_no_bit_differs(folder: Path, tmp_path: Path) -> None:
     assert (here / "outcomes-last.csv").read_text() == (there / "outcomes-last.csv").read_text()
 
 
-def test_an_interrupted_one_goes_on_in_mid_epoch(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_one_goes_on_in_mid_epoch(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert main(words(folder, whole, "--data.stream")) == 0
     learn: Any = Trainee.learn

@@ -1,11 +1,11 @@
 """Averages of the weights along training."""
 
+import copy
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from regmix.types import Tag, require
 
@@ -92,34 +92,27 @@ class AveragedWeights:
     """Keeps the average of a model's parameters and floating-point buffers (BatchNorm statistics included)."""
 
     def __init__(self, model: nn.Module, averaging: Averaging, steps_per_epoch: int) -> None:
-        self._averaging, self._steps_per_epoch = averaging, steps_per_epoch
-        self._decay: Tensor = torch.tensor(0.0)
-        self._averaged = AveragedModel(model, multi_avg_fn=self._update, use_buffers=True)  # type: ignore[arg-type]
-        self._averaged.requires_grad_(False)
-        # The average starts from the initial weights; AveragedModel would start from the first ones it is shown.
-        self._averaged.n_averaged.fill_(1)
-        self._t = 0
-
-    def update(self, model: nn.Module, stats: dict[str, Tensor]) -> None:
-        """Moves the average towards the model by one update."""
-        self._decay = self._averaging.decay(self._t, self._steps_per_epoch, stats)
-        self._averaged.update_parameters(model)
-        self._t += 1
+        self._averaging, self._steps_per_epoch, self._t = averaging, steps_per_epoch, 0
+        self.module = copy.deepcopy(model).requires_grad_(False)
+        """The model that carries the averaged weights."""
+        ours, theirs = ([*one.parameters(), *one.buffers()] for one in (self.module, model))
+        self._averaged, self._current = ([t for t in one if t.is_floating_point()] for one in (ours, theirs))
+        self._counts = [(o, t) for o, t in zip(ours, theirs, strict=True) if not o.is_floating_point()]
 
     @torch.no_grad()
-    def _update(self, averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        if averaged[0].is_floating_point():
-            # By hand, because a foreach lerp takes no weight that lies on the device.
-            torch._foreach_mul_(averaged, self._decay.to(averaged[0]))
-            torch._foreach_add_(averaged, torch._foreach_mul(current, (1 - self._decay).to(averaged[0])))
+    def update(self, stats: dict[str, Tensor]) -> None:
+        """Moves the average towards the model by one update."""
+        decay = self._averaging.decay(self._t, self._steps_per_epoch, stats)
+        if decay.device.type == "cpu":
+            torch._foreach_lerp_(self._averaged, self._current, float(1 - decay))
         else:
-            torch._foreach_copy_(averaged, current)
-
-    @property
-    def module(self) -> nn.Module:
-        """The model that carries the averaged weights."""
-        module: nn.Module = self._averaged.module
-        return module
+            # By hand, because a foreach lerp takes no weight that lies on the device.
+            decay = decay.to(self._averaged[0].dtype)
+            torch._foreach_mul_(self._averaged, decay)
+            torch._foreach_add_(self._averaged, torch._foreach_mul(self._current, 1 - decay))
+        for ours, theirs in self._counts:
+            ours.copy_(theirs)
+        self._t += 1
 
     def state_dict(self) -> dict[str, object]:
         return {"model": self.module.state_dict(), "t": self._t}

@@ -82,7 +82,7 @@ class Trainee:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             if self.averaged is not None:
-                self.averaged.update(self.model, losses.stats)
+                self.averaged.update(losses.stats)
             self.tally.add(self.step, batch, losses, fine)
         self.step += 1
 
