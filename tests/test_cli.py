@@ -81,6 +81,8 @@ BAD = {
     "train cifar100-regmix --data.root {tmp}/nowhere": "cifar-100-python",
     "train tiny-imagenet-regmix --data.root {tmp}/nowhere": "tiny-imagenet-200",
     "train cifar10-regmix --data folder --data.root {tmp}/nowhere --data.size 32": "nowhere",
+    "train cifar10-regmix --data parquet --data.root {tmp}/nowhere": "--data.train-files",
+    "train cifar10-regmix --data parquet --data.root {tmp} --data.train-files *.txt": "has no files *.txt",
     "train digits-regmix --out {run}": "exists",
     "train --resume {tmp}/nowhere": "not a run directory",
     "train --from {tmp}/nowhere": "not a run directory",

@@ -94,7 +94,8 @@ class Prior:
         """Remembers [B, C, H, W] for the batch's examples; what its view did not show stays as it was."""
         assert batch.index is not None, "a method with a memory needs to know which examples it sees"
         if batch.view is not None:
-            onto = self._decode(self._shelf.read(batch.index), seen.dtype)
+            # A view without a border shows all of the image.
+            onto = self._decode(self._shelf.read(batch.index), seen.dtype) if self.pad else seen
             seen = from_view(seen, batch.view, self.pad, onto)
         # What a step whose gradient is not finite leaves; a NaN would stay for good, and as int8 be anything.
         seen = seen.nan_to_num(0.0)

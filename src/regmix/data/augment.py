@@ -33,7 +33,11 @@ def take(
     height, width = padded.shape[2] - 2 * pad, padded.shape[3] - 2 * pad
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     shown = windows[index, :, view.top, view.left]
-    return torch.where(view.flip[:, None, None, None], shown.flip(-1), shown)
+    return _mirrored(shown, view)
+
+
+def _mirrored(values: Maps, view: View) -> Maps:
+    return torch.where(view.flip[:, None, None, None], values.flip(-1), values)
 
 
 def _gather(source: Maps, row: Int[Tensor, "batch height"], column: Int[Tensor, "batch width"], outside: Maps) -> Maps:
@@ -48,6 +52,8 @@ def _gather(source: Maps, row: Int[Tensor, "batch height"], column: Int[Tensor, 
 
 def to_view(values: Maps, view: View, pad: int) -> Maps:
     """What each view shows of per-pixel values [B, C, H, W] of whole images, with zeros beyond the border."""
+    if not pad:
+        return _mirrored(values, view)
     height, width = values.shape[2:]
     i = torch.arange(height, device=values.device)
     j = torch.arange(width, device=values.device)
@@ -60,6 +66,8 @@ def from_view(seen: Maps, view: View, pad: int, onto: Maps) -> Maps:
     """The values `seen` through the views [B, C, H, W] at their place in the images, and those of `onto`
     where the window did not look: from_view(to_view(v, view, pad), view, pad, onto=v) == v.
     """
+    if not pad:
+        return _mirrored(seen, view)
     height, width = seen.shape[2:]
     i = torch.arange(height, device=seen.device)
     j = torch.arange(width, device=seen.device)
