@@ -1,12 +1,12 @@
 """How long a step waits for images that are decoded when they are looked at, on a set that memory could not hold.
 
-python benchmarks/streaming.py --data folder --root DIR --size 32 --limit 1.2 --steps 150 --rounds 3
-python benchmarks/streaming.py --data parquet --root DIR --image-column img --limit 1.2
+python benchmarks/streaming.py --data folder --root DIR --size 32 --limit 2 --steps 150 --rounds 3
+python benchmarks/streaming.py --data parquet --root DIR --image-column img --limit 2
 
 Trains with a recipe's own loop for some steps, in a process whose data memory (RLIMIT_DATA: heap and private mappings)
-is limited, and then on the first images of the same set decoded into memory, in turns, and prints the share of the
-time in which a step waited for its batch (the first, for which nothing is read ahead, included), images per second and
-peak memory. Says first whether the whole set could be decoded into memory under the limit.
+is limited, and then on 6,000 images of the same set decoded into memory, for as many steps or one epoch, in turns, and
+prints the share of the time in which a step waited for its batch (the first, for which nothing is read ahead,
+included), images per second and peak memory. Says first whether the whole set could be decoded under the limit.
 """
 
 import argparse
@@ -64,13 +64,12 @@ def measure(flags: argparse.Namespace) -> dict[str, float]:
 
     Trainee.learn = learn_and_stop  # type: ignore[method-assign]
     regmix.experiment.load = load_some
-    steps_in_memory = 5500 // recipe(flags.recipe).batch_size
     experiment = replace(
         recipe(flags.recipe), data=source(flags), train_examples=None, device="cpu", epochs=1,
         schedule=replace(recipe(flags.recipe).schedule, milestones=()),
     )  # fmt: skip
     if flags.child == "memory":
-        flags.steps = min(flags.steps, steps_in_memory)
+        flags.steps = min(flags.steps, 5500 // experiment.batch_size)  # 500 are for validation
     try:
         with tempfile.TemporaryDirectory() as folder:
             run(experiment, Path(folder) / "run", Silent())

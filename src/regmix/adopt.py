@@ -35,7 +35,7 @@ def adopt(
     """
     parts = json.loads(to_json(experiment))
     config = json.dumps({name: parts[name] for name in KNOWN}, indent=2) + "\n"
-    model = build(experiment.model, len(images.classes), images.images.shape[1], mean or (0.0,), std or (1.0,))
+    model = build(experiment.model, len(images.classes), images.shape[0], mean or (0.0,), std or (1.0,))
     if not isinstance(experiment.model, Function):
         load_weights(model, source)
     if (out / CONFIG).is_file():

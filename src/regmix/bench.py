@@ -110,8 +110,7 @@ def bench_step(experiment: Experiment, rounds: int) -> StepTimes:
         raise UserError(f"the recipe has {len(loader) * experiment.epochs} steps in all; ask for half as many rounds")
     model = initial_model(experiment, train_set).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     step = TrainStep(model, experiment.method, experiment.threat, len(train_set.classes), experiment.label_mass)
-    shape = (train_set.images.shape[1], train_set.images.shape[2], train_set.images.shape[3])
-    memory = experiment.method.memory(len(train_set), shape, experiment.pad, experiment.threat, fabric.device)
+    memory = experiment.method.memory(len(train_set), train_set.shape, experiment.pad, experiment.threat, fabric.device)
     batch = next(loader.epoch(0))
     if memory is not None:
         memory.epoch, memory.epochs, memory.step = 0, experiment.epochs, 0

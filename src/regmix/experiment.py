@@ -212,7 +212,7 @@ def _train(
 
 def build_model(experiment: Experiment, images: ImageSet) -> nn.Module:
     """The untrained model of an experiment, for images of this kind."""
-    channels = images.images.shape[1]
+    channels = images.shape[0]
     mean, std = [0.0] * channels, [1.0] * channels
     if experiment.normalise:
         mean, std = images.mean_and_deviation()

@@ -8,7 +8,7 @@ import pydantic
 import pytest
 import tyro
 
-from regmix.data import Cifar10, Cifar100, DataConfig, Digits, Folder, Hub, TinyImagenet
+from regmix.data import Cifar10, Cifar100, DataConfig, Digits, Folder, Hub, Parquet, TinyImagenet
 
 CONFIGS = [
     Digits(),
@@ -17,6 +17,7 @@ CONFIGS = [
     TinyImagenet(root="there"),
     Folder(root="pictures", size=48),
     Hub(repository="a/b", image_column="image"),
+    Parquet(root="shards", stream=True),
 ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,22 @@ def source(request: pytest.FixtureRequest) -> Folder | Parquet:
 
 
 def streamed(source: Folder | Parquet | Hub) -> Folder | Parquet | Hub:
-    return type(source)(**{**vars(source), "stream": True})
+    return replace(source, stream=True)
+
+
+@pytest.mark.real_data
+def test_real_shards_are_streamed_as_they_are_read(shared, cifar10_test):
+    """CIFAR-10's own parquet, ten groups of a thousand rows: more than a window."""
+    source = Parquet(root=str(shared / "cifar10"), image_column="img", stream=True)
+    images = load(source, "test")
+    assert torch.equal(images.labels, cifar10_test.labels)
+    assert images.classes == cifar10_test.classes
+    seen = 0
+    for batch in Loader(images, 500, "cpu", pad=0, flip=False, seed=0).epoch(1):
+        assert torch.equal(batch.x, cifar10_test.images[batch.index].float() / 255)
+        assert torch.equal(batch.y, cifar10_test.labels[batch.index])
+        seen += len(batch.x)
+    assert seen == len(images) == 10_000
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

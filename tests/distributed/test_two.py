@@ -1,6 +1,5 @@
 """Two processes under torchrun do what one does."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+
+from contracts.finished import assert_same, memory, rows, weights
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +17,6 @@ PROGRAM = str(Path(__file__).with_name("train.py"))
 WORDS = "train digits-regmix --train-examples 90 --validation 50 --epochs 3 --batch-size 19 --model.width 4 --pad 1 "
 WORDS += "--flip --seed 3"
 EXACT = "--precision 64 --sync-batchnorm"
-TIMES = ("images_per_second", "waited", "seconds")
 
 
 def regmix(processes: int, words: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -42,17 +41,9 @@ def finished(*words: object, **settings: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def rows(run: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
-
-
 def tensors(run: Path) -> dict[str, torch.Tensor]:
-    found = {
-        f"{path.stem}/{key}": value for path in run.glob("*.safetensors") for key, value in load_file(path).items()
-    }
-    memory = torch.load(max(run.glob("state-*.pt")), weights_only=True)["memory"] or {}
-    return found | {f"memory/{key}": value for key, value in memory.items()}
+    found = {f"{name}/{key}": value for name, state in weights(run).items() for key, value in state.items()}
+    return found | {f"memory/{key}": value for key, value in memory(run).items()}
 
 
 def assert_close(one: Path, other: Path) -> None:
@@ -68,14 +59,6 @@ def assert_close(one: Path, other: Path) -> None:
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
         assert ours["validation"] == pytest.approx(theirs["validation"], rel=1e-6)
         assert ours["train_robust"] == pytest.approx(theirs["train_robust"], abs=1e-6)
-
-
-def assert_same(one: Path, other: Path) -> None:
-    """Bit for bit."""
-    left, right = tensors(one), tensors(other)
-    assert left.keys() == right.keys()
-    assert all(torch.equal(value, right[name]) for name, value in left.items())
-    assert rows(one) == rows(other)
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
+from contracts.finished import assert_same_weights, rows
 from regmix.cli import main
 
 WORDS = "train digits-regmix --method fgsm_pgk --averaging ema --train-examples 200 --validation 50 --epochs 3 "
 WORDS += "--model.width 4 --pad 1 --seed 1"
 EVALUATE = "--attacks fgsm,pgd-2 --examples 40 --device cpu"
-TIMES = ("images_per_second", "waited", "seconds")
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +24,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def rows(run: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
-
-
 def numbers(run: Path) -> dict:
     """What the evaluations have found."""
     evaluations = json.loads((run / "result.json").read_text())["evaluations"]
@@ -37,13 +31,6 @@ def numbers(run: Path) -> dict:
         name: {column: found["correct"] for column, found in one["columns"].items()}
         for name, one in evaluations.items()
     } | {path.name: path.read_text() for path in run.glob("outcomes-*.csv")}
-
-
-def assert_same_weights(one: Path, other: Path) -> None:
-    for path in one.glob("*.safetensors"):
-        ours, theirs = load_file(path), load_file(other / path.name)
-        assert ours.keys() == theirs.keys()
-        assert all((ours[name] == theirs[name]).all() for name in ours), path.name
 
 
 def ends_well(code: int, capsys: pytest.CaptureFixture[str], damaged: Path) -> bool:

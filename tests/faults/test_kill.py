@@ -1,6 +1,5 @@
 """A training that is killed at any moment, and resumed, ends as one that is not."""
 
-import json
 import subprocess
 import sys
 import time
@@ -8,13 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from contracts.finished import rows, weights
 from regmix.cli import main
 
 WORDS = "train digits-regmix --method fgsm_pgk --averaging ema --train-examples 400 --validation 50 --epochs 6 "
 WORDS += "--model.width 8 --pad 1 --flip --guard.action rollback --seed 1"
-TIMES = ("images_per_second", "waited", "seconds")
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +23,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
 
 
 def content(run: Path) -> dict[str, object]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     state = torch.load(max(run.glob("state-*.pt")), weights_only=True)
     del state["seconds"], state["rows"]  # the rows are compared below, without their times
     return {
-        "rows": [{name: value for name, value in line.items() if name not in TIMES} for line in lines],
-        "weights": {path.name: load_file(path) for path in run.glob("*.safetensors")},
+        "rows": rows(run),
+        "weights": weights(run),
         "state": state,
     }
 

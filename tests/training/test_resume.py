@@ -1,6 +1,5 @@
 """A run that was interrupted ends as if it had not been."""
 
-import json
 import os
 import shutil
 import signal
@@ -10,35 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
+from contracts.finished import assert_same, rows
 from regmix.cli import main
 from regmix.training import validation
 from regmix.training.trainee import Trainee
 
 TINY = "--train-examples 60 --validation 50 --epochs 4 --model.width 4 --pad 1 --flip --seed 3"
-TIMES = ("images_per_second", "waited", "seconds")
-
-
-def weights(run: Path) -> dict[str, dict[str, torch.Tensor]]:
-    return {path.name: load_file(path) for path in run.glob("*.safetensors")}
-
-
-def rows(run: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
-
-
-def assert_same(one: Path, other: Path) -> None:
-    assert rows(one) == rows(other)
-    left, right = weights(one), weights(other)
-    assert left.keys() == right.keys()
-    for name, state in left.items():
-        assert all(torch.equal(value, right[name][key]) for key, value in state.items()), name
-    memories = [torch.load(max(run.glob("state-*.pt")), weights_only=True)["memory"] for run in (one, other)]
-    if memories[0] is not None:
-        assert all(torch.equal(value, memories[1][key]) for key, value in memories[0].items())
 
 
 @pytest.mark.parametrize(

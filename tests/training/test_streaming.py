@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
+from contracts.finished import assert_same
 from regmix.cli import main
 from regmix.training.trainee import Trainee
 
@@ -31,12 +30,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def words(folder: Path, out: Path, *more: str) -> list[str]:
     line = f"train digits-regmix --data folder --data.root {folder} --data.size 8 --epochs 2 --validation 50"
     return [*line.split(), *["--model.width", "4", "--pad", "1", "--flip", "--normalise"], "--out", str(out), *more]
-
-
-def assert_same(one: Path, other: Path) -> None:
-    for name in ("last", "best", "averaged"):
-        left, right = (load_file(run / f"{name}.safetensors") for run in (one, other))
-        assert all(torch.equal(value, right[key]) for key, value in left.items()), name
 
 
 def test_no_bit_differs(folder: Path, tmp_path: Path) -> None:

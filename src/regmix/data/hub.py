@@ -7,12 +7,12 @@ from urllib.parse import quote
 
 from regmix.data.decode import import_optional
 from regmix.data.images import ImageSet, Split
-from regmix.data.parquet import read_parquet
+from regmix.data.parquet import Shards
 from regmix.types import Tag, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hub:
+class Hub(Shards):
     """A data set of the Hugging Face hub, kept there as parquet files of encoded images."""
 
     name: Tag[Literal["hub"]] = "hub"
@@ -22,24 +22,13 @@ class Hub:
     """Branch, tag or commit; a commit makes a run reproducible."""
     image_column: str = "img"
     """Column of the encoded images."""
-    label_column: str = "label"
-    """Column of the integer labels; their names are taken from the data set's metadata."""
-    train_files: str = "**/train-*.parquet"
-    """Pattern of the files of the train split, within the repository."""
-    test_files: str = "**/test-*.parquet"
-    """Pattern of the files of the test split, within the repository."""
-    size: int | None = None
-    """Height and width in pixels: the shorter side of other images is resized to it and their centre cut out. None:
-    all images have one size already."""
-    stream: bool = False
-    """Fetch and decode images whenever they are looked at, for sets that fit neither into memory nor onto the disk."""
 
     def read(self, split: Split) -> ImageSet:
         """Images uint8 [N, 3, H, W] as `read_parquet` makes them; files come from the hub once and then from
         its cache, or with `stream` in parts whenever they are needed. Raises UserError if the repository or the files
         cannot be had."""
         hub = import_optional("huggingface_hub")
-        pattern = self.train_files if split == "train" else self.test_files
+        pattern = self.pattern(split)
         try:
             if self.stream:
                 remote = hub.HfFileSystem()
@@ -54,18 +43,16 @@ class Hub:
                     allow_patterns=pattern.replace("**/", "*"),
                 )
                 files = sorted(str(path) for path in Path(base).glob(pattern))
-        except (OSError, ValueError) as error:
+        # Its file system lets errors of the library through that it speaks HTTP with, which changes.
+        except Exception as error:
             why = " ".join(str(error).split())
             raise UserError(f"{self.repository} cannot be had from the Hugging Face hub: {why}") from error
-        if not files:
-            raise UserError(f"{self.repository} has no files {pattern}; name them with --data.{split}-files")
         folders = sorted({str(Path(path).parent.relative_to(base)) for path in files})
         if len(folders) > 1:
             raise UserError(
                 f"{self.repository} has {pattern} in several folders ({', '.join(folders)}); "
                 f"choose one with --data.{split}-files"
             )
-        columns = [self.image_column], [self.label_column]
         if self.stream:
-            return read_parquet(files, *columns, size=self.size, stream=True, opener=remote.open)
-        return read_parquet(files, *columns, size=self.size)
+            return self.read_files(files, split, self.repository, remote.open)
+        return self.read_files(files, split, self.repository)

@@ -38,6 +38,12 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of each image."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
     def subset(self, index: Int64[Tensor, "chosen"]) -> "ImageSet":
         """The images at these positions, in this order, with the same classes."""
         chosen = self.images.at(index) if isinstance(self.images, Stored) else self.images[index]

@@ -3,9 +3,11 @@
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
@@ -31,34 +33,50 @@ def _open_file(name: str) -> BinaryIO:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parquet:
-    """Parquet files in a folder, with encoded images and integer labels."""
+class Shards:
+    """What is to be known of a data set in parquet files, wherever they are."""
 
-    name: Tag[Literal["parquet"]] = "parquet"
-    root: str = "data/parquet"
-    """The folder."""
+    name: str  # set by each source; here because a dataclass keeps the order of its bases, and configs begin with it
     image_column: str = "image"
     """Column of the encoded images."""
     label_column: str = "label"
     """Column of the integer labels; their names are taken from the files' Hugging Face metadata."""
     train_files: str = "**/train-*.parquet"
-    """Pattern of the files of the train split, within the folder."""
+    """Pattern of the files of the train split."""
     test_files: str = "**/test-*.parquet"
-    """Pattern of the files of the test split, within the folder."""
+    """Pattern of the files of the test split."""
     size: int | None = None
     """Height and width in pixels: the shorter side of other images is resized to it and their centre cut out. None:
     all images have one size already."""
     stream: bool = False
-    """Read and decode images whenever they are looked at, for sets that do not fit into memory."""
+    """Read and decode images whenever they are looked at, for sets that do not fit into memory (nor those of the hub
+    onto the disk: they are fetched in parts)."""
+
+    def pattern(self, split: Split) -> str:
+        """The pattern of a split's files."""
+        return self.train_files if split == "train" else self.test_files
+
+    def read_files(self, files: Sequence[str], split: Split, place: str, opener: Open = _open_file) -> ImageSet:
+        """The images in these files of a split, which were found at a place; see `read_parquet`."""
+        if not files:
+            raise UserError(f"{place} has no files {self.pattern(split)}; name them with --data.{split}-files")
+        columns = [self.image_column], [self.label_column]
+        return read_parquet(files, *columns, size=self.size, stream=self.stream, opener=opener)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parquet(Shards):
+    """Parquet files in a folder, with encoded images and integer labels."""
+
+    name: Tag[Literal["parquet"]] = "parquet"
+    root: str = "data/parquet"
+    """The folder."""
 
     def read(self, split: Split) -> ImageSet:
         """Images uint8 [N, 3, H, W], RGB, in the order of the sorted files. Raises UserError naming what is missing
         or damaged."""
-        pattern = self.train_files if split == "train" else self.test_files
-        files = sorted(str(path) for path in Path(self.root).glob(pattern))
-        if not files:
-            raise UserError(f"{self.root} has no files {pattern}; name them with --data.{split}-files")
-        return read_parquet(files, [self.image_column], [self.label_column], size=self.size, stream=self.stream)
+        files = sorted(str(path) for path in Path(self.root).glob(self.pattern(split)))
+        return self.read_files(files, split, self.root)
 
 
 def read_parquet(
@@ -102,6 +120,7 @@ class Shard:
     metadata: Any
     column: str
 
+    @cached_property
     def rows(self) -> list[int]:
         """The number of rows of each row group."""
         return [self.metadata.row_group(number).num_rows for number in range(self.metadata.num_row_groups)]
@@ -118,9 +137,9 @@ class RowGroups:
         self._groups = [
             (shard, group, first)
             for shard in shards
-            for group, first in enumerate([*accumulate(shard.rows(), initial=0)][:-1])
+            for group, first in enumerate([*accumulate(shard.rows, initial=0)][:-1])
         ]
-        *self.starts, self._len = accumulate((rows for shard in shards for rows in shard.rows()), initial=0)
+        *self.starts, self._len = accumulate((rows for shard in shards for rows in shard.rows), initial=0)
         self._kept: dict[int, tuple[Future[dict[int, bytes | None]], int]] = {}
         self._clock, self._lock = 0, Lock()
 
@@ -182,20 +201,30 @@ def _check_complete(files: Sequence[str]) -> None:
                     raise UserError(f"{Path(files[0]).parent / wanted} is missing; {name} is one of {int(count)} files")
 
 
+@contextmanager
+def _opened(name: str, opener: Open) -> Iterator[BinaryIO]:
+    """The open file; what goes wrong with it becomes a UserError that names it."""
+    try:
+        with opener(name) as stream:
+            yield stream
+    except UserError:
+        raise
+    # Arrow has errors of its own, and so has whatever brings a file from elsewhere.
+    except Exception as error:
+        raise UserError(f"{name} cannot be read as parquet: {' '.join(str(error).split())}") from error
+
+
 def _open_shard(
     name: str, opener: Open, image_columns: Sequence[str], label_columns: Sequence[str]
 ) -> tuple[Shard, tuple[str, ...] | None, RowLabels]:
     """A file of which nothing but the labels has been read, the names of its classes if it tells, and its labels."""
     arrow, parquet = import_optional("pyarrow"), import_optional("pyarrow.parquet")
-    try:
-        with opener(name) as stream:
-            file = parquet.ParquetFile(stream)
-            schema = file.schema_arrow
-            image = _choose(name, image_columns, schema.names)
-            label = _choose(name, label_columns, schema.names)
-            labels = file.read(columns=[label])[label].combine_chunks()
-    except (OSError, arrow.ArrowException) as error:
-        raise UserError(f"{name} cannot be read as parquet: {error}") from error
+    with _opened(name, opener) as stream:
+        file = parquet.ParquetFile(stream)
+        schema = file.schema_arrow
+        image = _choose(name, image_columns, schema.names)
+        label = _choose(name, label_columns, schema.names)
+        labels = file.read(columns=[label])[label].combine_chunks()
     if not arrow.types.is_integer(labels.type) or labels.null_count:
         raise UserError(f"{name}: column {label} must hold one integer per row, not {labels.type}")
     kind = schema.field(image).type
@@ -213,13 +242,10 @@ def _open_shard(
 def _read_group(shard: Shard, group: int) -> Any:
     """The column of encoded images of a row group."""
     arrow, parquet = import_optional("pyarrow"), import_optional("pyarrow.parquet")
-    try:
-        with shard.opener(shard.name) as stream:
-            # Its own threads gain little for one column, and would take the place of those that decode.
-            file = parquet.ParquetFile(stream, metadata=shard.metadata)
-            contents = file.read_row_group(group, columns=[shard.column], use_threads=False)[shard.column]
-    except (OSError, arrow.ArrowException) as error:
-        raise UserError(f"{shard.name} cannot be read as parquet: {error}") from error
+    with _opened(shard.name, shard.opener) as stream:
+        # Its own threads gain little for one column, and would take the place of those that decode.
+        file = parquet.ParquetFile(stream, metadata=shard.metadata)
+        contents = file.read_row_group(group, columns=[shard.column], use_threads=False)[shard.column]
     contents = contents.combine_chunks()
     return contents.field("bytes") if arrow.types.is_struct(contents.type) else contents
 

@@ -54,10 +54,8 @@ class Trainee:
         self.tally = Tally(fabric.device, steps_per_epoch)
 
     def _new_memory(self, method: Method) -> Memory | None:
-        count, *shape = self._images.images.shape
-        return method.memory(
-            count, (shape[0], shape[1], shape[2]), self._plan.pad, self._plan.threat, self._fabric.device
-        )
+        images, plan = self._images, self._plan
+        return method.memory(len(images), images.shape, plan.pad, plan.threat, self._fabric.device)
 
     @property
     def passed_over(self) -> list[int]:
