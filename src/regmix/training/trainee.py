@@ -41,6 +41,7 @@ class Trainee:
         self._step_module = fabric.setup_module(self._module)
         fabric.setup_optimizers(self.optimizer)
         self._finite = Finite(self.model)
+        self._learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.averaged: AveragedWeights | None = None
         if not isinstance(plan.averaging, NoAveraging):
             self.averaged = AveragedWeights(self.model, plan.averaging, steps_per_epoch)
@@ -86,7 +87,9 @@ class Trainee:
 
     def _one_pass(self, batch: Batch, memory: Memory | None) -> Losses:
         losses: Losses = self._step_module(batch, memory)
-        self._fabric.backward(losses.total if batch.weight == 1 else losses.total * batch.weight)
+        total = losses.total if batch.weight == 1 else losses.total * batch.weight
+        # A forward pass that the attack shares with the loss would give the gradient of its perturbation once more.
+        self._fabric.backward(total, inputs=self._learned)
         return losses
 
     def _seed(self) -> None:
