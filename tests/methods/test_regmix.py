@@ -17,6 +17,7 @@ from regmix.types import Batch, View
 
 EPS, PAD = 0.1, 1
 WEIGHTS = {"alpha": 7.0, "beta": 2.0, "gamma": 3.0}
+AUTOMATIC = {"alpha": 5.0, "beta": 2.0, "gamma": 2.0}
 # Which fields a term of the loss goes by, and the outputs that it compares.
 TERMS = {
     "mutual_main": ("alpha", ("final", "initial")),
@@ -115,16 +116,17 @@ def test_every_setting_agrees_with_the_formula(start: str, bn: str, inner: str) 
 
     seen = 0
     choices = [itertools.product((s, s[::-1]), ("none", *s)) for _, s in TERMS.values()]
-    for reduction, *chosen in itertools.product(("element", "example"), *choices):
-        settings: dict[str, Any] = {}
+    for units, *chosen in itertools.product(("element", "example", "auto"), *choices):
+        settings: dict[str, Any] = {"weights": "auto"} if units == "auto" else {"reduction": units}
+        weights = AUTOMATIC if units == "auto" else WEIGHTS
         expected, gradient = [classify.detach()], classify_gradient.clone()
         for (term, (letter, _)), (order, stop) in zip(TERMS.items(), chosen, strict=True):
             settings |= {f"{letter}_order": "_".join(order), f"{letter}_stop": stop}
-            scale = WEIGHTS[letter] / (5 * CLASSES if reduction == "element" else 5)
+            scale = weights[letter] / (5 * CLASSES if units == "element" else 5)
             value, part = parts[term, order, stop]
             expected.append(scale * value)
             gradient += scale * part
-        method = RegMix(**WEIGHTS, **settings, start=start, reduction=reduction, attack_batchnorm=bn, inner=inner)
+        method = RegMix(**WEIGHTS, **settings, start=start, attack_batchnorm=bn, inner=inner)
         for name, buffer in net.named_buffers():
             buffer.copy_(buffers[name])
         net.zero_grad()
@@ -144,7 +146,7 @@ def test_every_setting_agrees_with_the_formula(start: str, bn: str, inner: str) 
         if memory:
             assert (memory.priors["delta"].gather() - remembered_next).abs().max() < 1e-14
         seen += 1
-    assert seen == 2 * 6**3
+    assert seen == 3 * 6**3
 
 
 def test_the_reference_tells_the_settings_apart() -> None:

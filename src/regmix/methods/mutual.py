@@ -11,6 +11,8 @@ from regmix.methods.base import check_weights
 from regmix.objectives import cross_entropy, kl, log_probabilities
 from regmix.types import Batch, Losses
 
+AUTOMATIC = 5.0, 2.0, 2.0
+
 
 @dataclass(frozen=True)
 class Mutual:
@@ -39,6 +41,8 @@ class Mutual:
     reduction: Literal["element", "example"] = "element"
     """Average of the KL terms over every element [B, C], which makes a weight of 50 worth 5 per example at 10
     classes, or over examples only (not known)."""
+    weights: Literal["given", "auto"] = "given"
+    """auto: 5, 2, 2 per example (50, 20, 20 at 10 classes) at any number of classes, without alpha, beta and gamma."""
     alpha_stop: Literal["none", "initial", "final"] = "none"
     """The output that gets no gradient from the term weighted by alpha (not known)."""
     beta_stop: Literal["none", "initial", "final"] = "none"
@@ -49,10 +53,17 @@ class Mutual:
     def __post_init__(self) -> None:
         check_weights(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
 
+    def per_example(self, classes: int) -> tuple[float, float, float]:
+        """What alpha, beta and gamma multiply the mean divergence of an example by."""
+        if self.weights == "auto":
+            return AUTOMATIC
+        scale = classes if self.reduction == "element" else 1
+        return self.alpha / scale, self.beta / scale, self.gamma / scale
+
     @property
     def pair(self) -> bool:
         """Whether there is a term in z_I, so that the attack has to keep its first output's graph."""
-        return self.alpha != 0 or self.beta != 0
+        return any(self.per_example(1)[:2])
 
     def losses(self, model: nn.Module, batch: Batch, delta: Tensor, initial: Tensor) -> Losses:
         """Cross-entropy at the end of an attack, f(x + delta), with the terms added; `initial` is the attack's z_I."""
@@ -65,23 +76,23 @@ class Mutual:
 
         `clean` computes z_C, and is not called if gamma is 0.
         """
+        alpha, beta, gamma = self.per_example(losses.logits.shape[1])
         z = {"final": losses.logits}
         if self.pair:
             z["initial"] = initial
-        if self.gamma != 0:
+        if gamma:
             z["clean"] = clean()
         log_p = {name: log_probabilities(logits) for name, logits in z.items()}
         terms, stats = dict(losses.terms), dict(losses.stats)
         for term, weight, order, stop in (
-            ("mutual_main", self.alpha, self.alpha_order, self.alpha_stop),
-            ("mutual_aux", self.beta, self.beta_order, self.beta_stop),
-            ("generalise", self.gamma, self.gamma_order, self.gamma_stop),
+            ("mutual_main", alpha, self.alpha_order, self.alpha_stop),
+            ("mutual_aux", beta, self.beta_order, self.beta_stop),
+            ("generalise", gamma, self.gamma_order, self.gamma_stop),
         ):
             if weight == 0:
                 continue
             p, q = (log_p[side].detach() if side == stop else log_p[side] for side in order.split("_"))
             divergence = kl(p, q).mean()
-            weight /= losses.logits.shape[1] if self.reduction == "element" else 1
             terms[term] = weight * divergence
             stats[term] = divergence.detach()
             stats[f"{term}_weight"] = torch.as_tensor(weight)
