@@ -75,6 +75,7 @@ BAD = {
     "train digits-regmix --schedule piecewise --schedule.milestones 0": "milestones",
     "train digits-regmix --model.width 0": "width",
     "train digits-regmix --averaging gated_ema": "--averaging ema",
+    "train digits-regmix --method grad_align --shard-weights": "--shard-weights",
     "train digits-regmix --device cuda": "--device cpu",
     # folders
     "train cifar10-regmix --data.root {tmp}/nowhere": "--data.download",

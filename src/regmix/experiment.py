@@ -16,7 +16,7 @@ from torch import nn
 
 from regmix import processes
 from regmix.data import DataConfig, Digits, ImageSet, load, split_train
-from regmix.methods import FgsmPgk, MethodConfig, RegMix
+from regmix.methods import FgsmPgk, GradAlign, MethodConfig, RegMix
 from regmix.models import ModelConfig, SmallCnn, build
 from regmix.runs import CONFIG, Run
 from regmix.threats import Linf, ThreatConfig
@@ -88,6 +88,9 @@ class Experiment:
     sync_batchnorm: bool = False
     """Of several processes under torchrun: BatchNorm's statistics are those of the whole batch, not of each process's
     share of it."""
+    shard_weights: bool = False
+    """Of several processes under torchrun: each keeps a share of the weights, of their momentum and of their average,
+    and borrows the rest while a layer runs (FSDP): for models too large for the memory of one device."""
     seed: int = 0
     """Seed of the weights, the order, the augmentation and the attacks' starts."""
     device: engine.Device = "auto"
@@ -105,6 +108,10 @@ class Experiment:
         require(self.clip_norm is None or self.clip_norm > 0, f"clip_norm is {self.clip_norm}; it must be positive")
         require(0 <= self.awp < 1, f"awp is {self.awp}; it must lie in [0, 1)")
         require(0 < self.label_mass <= 1, f"label_mass is {self.label_mass}; it must lie in (0, 1]")
+        require(
+            not (self.shard_weights and isinstance(self.method, GradAlign)),
+            "grad_align takes second derivatives, which sharded weights do not give; leave out --shard-weights",
+        )
         if isinstance(self.averaging, GatedEma):
             require(
                 isinstance(self.method, FgsmPgk),
@@ -153,7 +160,7 @@ def run(experiment: Experiment, out: Path, display: Display, command: str = "") 
     """
     train_set, validation_set = training_data(experiment)
     model = initial_model(experiment, train_set)
-    fabric = engine.start(experiment.device, experiment.precision, together=True)
+    fabric = engine.start(experiment.device, experiment.precision, together=not experiment.shard_weights)
     if processes.rank() == 0:
         Run.create(out, to_json(experiment), _environment(fabric, command))
     processes.from_first("it is there")
@@ -167,7 +174,7 @@ def resume(path: Path, display: Display) -> Run:
     experiment = from_json(directory.config(), str(path / CONFIG))
     train_set, validation_set = training_data(experiment)
     model = initial_model(experiment, train_set)
-    fabric = engine.start(experiment.device, experiment.precision, together=True)
+    fabric = engine.start(experiment.device, experiment.precision, together=not experiment.shard_weights)
     return _train(experiment, directory, fabric, model, train_set, validation_set, display)
 
 

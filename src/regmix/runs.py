@@ -76,12 +76,12 @@ def _number(state: Path) -> int:
     return int(state.name.split("-")[1])
 
 
-def _load_state(path: Path, device: torch.device) -> dict[str, Any] | None:
+def _load_state(path: Path) -> dict[str, Any] | None:
     """The content of a state whose name ends with its checksum; None if it is damaged."""
     try:
         if _digest(path) != path.stem.split("-")[2]:
             return None
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, pickle.UnpicklingError):
         return None
     return state
@@ -248,8 +248,8 @@ class Run:
             for path in before:
                 path.unlink()
 
-    def load_state(self, device: torch.device, warn: Callable[[str], None]) -> dict[str, Any] | None:
-        """Reads what resuming needs (tensors and plain values only); None if the run has not got that far.
+    def load_state(self, warn: Callable[[str], None]) -> dict[str, Any] | None:
+        """Reads what resuming needs (tensors on the CPU, plain values); None if the run has not got that far.
 
         Falls back to the state before where the last one is damaged; `warn` is told.
 
@@ -261,17 +261,17 @@ class Run:
                 path.unlink()
         found = self._states(STATE)
         for path in found:
-            if (state := _load_state(path, device)) is not None:
+            if (state := _load_state(path)) is not None:
                 return state
             warn(f"{path} is damaged")
         if found:
             raise UserError(f"{found[0]} is damaged and the run cannot be resumed from it; nor from the one before")
         return None
 
-    def load_healthy_state(self, device: torch.device) -> dict[str, Any]:
+    def load_healthy_state(self) -> dict[str, Any]:
         """Reads the state that was last saved as healthy."""
         path = self._states(HEALTHY)[0]
-        if (state := _load_state(path, device)) is None:
+        if (state := _load_state(path)) is None:
             raise UserError(f"{path} is damaged and the run cannot go back to it")
         return state
 

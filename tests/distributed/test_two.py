@@ -13,9 +13,9 @@ from contracts.finished import assert_same, memory, rows, weights
 
 pytestmark = pytest.mark.slow
 
-PROGRAM = str(Path(__file__).with_name("train.py"))
-WORDS = "train digits-regmix --train-examples 90 --validation 50 --epochs 3 --batch-size 19 --model.width 4 --pad 1 "
-WORDS += "--flip --seed 3"
+HERE = Path(__file__).parent
+PROGRAM = str(HERE / "train.py")
+WORDS = "train digits-regmix --train-examples 90 --validation 50 --epochs 3 --batch-size 19 --pad 1 --flip --seed 3"
 EXACT = "--precision 64 --sync-batchnorm"
 
 
@@ -26,14 +26,16 @@ def regmix(processes: int, words: str, **settings: str) -> subprocess.CompletedP
     # One thread each, which is what torchrun gives them, so that sums are added in the same order.
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | settings
     return subprocess.run(
-        [*launch, PROGRAM, *words.split()], env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
+        [*launch, PROGRAM, *words.split()],
+        env=environment, cwd=HERE, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
 
 
 def train(processes: int, path: Path, words: str = "", **settings: str) -> subprocess.CompletedProcess[str]:
     if (path / "config.json").exists():
         return regmix(processes, f"train --resume {path}", **settings)
-    return regmix(processes, f"{WORDS} {words} --out {path}", **settings)
+    model = "" if "--model" in words else "--model.width 4"
+    return regmix(processes, f"{WORDS} {model} {words} --out {path}", **settings)
 
 
 def finished(*words: object, **settings: str) -> None:
@@ -80,9 +82,25 @@ def test_two_processes_with_the_same_batches_do_what_one_does(method: str, tmp_p
     assert_close(tmp_path / "1", tmp_path / "2")
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        "regmix --awp 0.01 --clip-norm 0.5 --model resnet --model.width 4",
+        "fgsm_pgk --averaging gated_ema --model resnet --model.width 4",
+        "trades --model function --model.source transformer:make",
+    ],
+)
+def test_two_processes_with_sharded_weights_do_what_one_does(method: str, tmp_path: Path) -> None:
+    words = f"--method {method} {EXACT} --shard-weights"
+    for processes in (1, 2):
+        finished(processes, tmp_path / str(processes), words, SAME_STARTS="yes", UNIT="1000")
+    assert_close(tmp_path / "1", tmp_path / "2")
+
+
+@pytest.mark.parametrize("more", ["", "--shard-weights"])
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
-def test_a_run_moves_between_one_process_and_two(before: int, after: int, tmp_path: Path) -> None:
-    words = f"--method fgsm_pgk --averaging gated_ema {EXACT}"
+def test_a_run_moves_between_one_process_and_two(before: int, after: int, more: str, tmp_path: Path) -> None:
+    words = f"--method fgsm_pgk --averaging gated_ema {EXACT} {more}"
     whole, moved = tmp_path / "whole", tmp_path / "moved"
     finished(1, whole, words, SAME_STARTS="yes")
     assert train(before, moved, words, SAME_STARTS="yes", STOP="1").returncode != 0
@@ -99,8 +117,9 @@ def test_the_processes_draw_different_numbers_and_batchnorm_is_their_own(tmp_pat
     assert one["loss"] != pytest.approx(two["loss"], rel=1e-6)
 
 
-def test_sigterm_to_one_process_saves_the_work_of_both(tmp_path: Path) -> None:
-    words = "--method fgsm_pgk --averaging gated_ema"
+@pytest.mark.parametrize("more", ["", "--shard-weights"])
+def test_sigterm_to_one_process_saves_the_work_of_both(more: str, tmp_path: Path) -> None:
+    words = f"--method fgsm_pgk --averaging gated_ema {more}"
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     finished(2, whole, words)
     done = train(2, broken, words, TERM="1")

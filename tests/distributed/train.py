@@ -3,6 +3,7 @@
 STOP=EPOCH      the process interrupts itself at the beginning of an epoch
 DIE=EPOCH       the second process dies there
 TERM=EPOCH      the first process gets SIGTERM in the middle of it
+UNIT=NUMBER     modules of as many parameters are sharded on their own
 """
 
 import os
@@ -13,6 +14,7 @@ import torch
 
 from regmix.cli import main
 from regmix.threats import Linf
+from regmix.training import sharded
 from regmix.training.trainee import Trainee
 
 RANK = os.environ.get("RANK", "0")
@@ -44,5 +46,6 @@ def learn(self: Trainee, batch: object) -> None:
 if __name__ == "__main__":
     if os.environ.get("SAME_STARTS"):
         Linf.uniform, Linf.corner, torch.randn_like = uniform, corner, normal
+    sharded.UNIT = int(os.environ.get("UNIT", sharded.UNIT))
     real_learn, Trainee.learn = Trainee.learn, learn
     sys.exit(main(sys.argv[1:]))

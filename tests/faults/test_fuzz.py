@@ -117,7 +117,7 @@ def test_weights_and_states(run: Path, tmp_path: Path) -> None:
         broken.write_bytes(flipped(state.read_bytes(), draw))
         for attempt in (
             lambda path=path: load_weights(model, path),
-            lambda: Run.open(copy).load_state(CPU, told.append),
+            lambda: Run.open(copy).load_state(told.append),
         ):
             try:
                 attempt()

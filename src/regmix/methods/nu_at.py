@@ -24,6 +24,7 @@ class NuAt(Method):
     whole loss, otherwise cross-entropy alone. lam_e grows linearly from 0 to lam over all epochs but the last ten.
     Source: Sriramanan et al., NeurIPS 2021, and its public code for CIFAR-10, whose weight average is
     `--averaging ema`. Deviation: the clean output that guides the attack is computed only in the steps that use it.
+    Each of several processes takes the norm of its share of the batch.
     """
 
     name: Tag[Literal["nu_at"]] = field(default="nu_at", kw_only=True)

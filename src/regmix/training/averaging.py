@@ -2,11 +2,13 @@
 
 import copy
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from regmix.training.sharded import load, local
 from regmix.types import Tag, require
 
 
@@ -89,28 +91,38 @@ AveragingConfig = NoAveraging | Ema | GatedEma | Swa
 
 
 class AveragedWeights:
-    """Keeps the average of a model's parameters and floating-point buffers (BatchNorm statistics included)."""
+    """Keeps the average of a model's parameters and floating-point buffers (BatchNorm statistics included).
+
+    Both models may still be moved or sharded before the first update.
+    """
 
     def __init__(self, model: nn.Module, averaging: Averaging, steps_per_epoch: int) -> None:
         self._averaging, self._steps_per_epoch, self._t = averaging, steps_per_epoch, 0
         self.module = copy.deepcopy(model).requires_grad_(False)
         """The model that carries the averaged weights."""
-        ours, theirs = ([*one.parameters(), *one.buffers()] for one in (self.module, model))
-        self._averaged, self._current = ([t for t in one if t.is_floating_point()] for one in (ours, theirs))
-        self._counts = [(o, t) for o, t in zip(ours, theirs, strict=True) if not o.is_floating_point()]
+        self._model = model
+
+    @cached_property
+    def _pairs(self) -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
+        """The tensors of the average and of the model that belong together: those that are averaged, and counts."""
+        ours, theirs = ([*one.parameters(), *one.buffers()] for one in (self.module, self._model))
+        pairs = [*zip(ours, theirs, strict=True)]
+        return [p for p in pairs if p[0].is_floating_point()], [p for p in pairs if not p[0].is_floating_point()]
 
     @torch.no_grad()
     def update(self, stats: dict[str, Tensor]) -> None:
         """Moves the average towards the model by one update."""
         decay = self._averaging.decay(self._t, self._steps_per_epoch, stats)
+        values, counts = self._pairs
+        averaged, current = ([local(t) for t in one] for one in zip(*values, strict=True))
         if decay.device.type == "cpu":
-            torch._foreach_lerp_(self._averaged, self._current, float(1 - decay))
+            torch._foreach_lerp_(averaged, current, float(1 - decay))
         else:
             # By hand, because a foreach lerp takes no weight that lies on the device.
-            decay = decay.to(self._averaged[0].dtype)
-            torch._foreach_mul_(self._averaged, decay)
-            torch._foreach_add_(self._averaged, torch._foreach_mul(self._current, 1 - decay))
-        for ours, theirs in self._counts:
+            decay = decay.to(averaged[0].dtype)
+            torch._foreach_mul_(averaged, decay)
+            torch._foreach_add_(averaged, torch._foreach_mul(current, 1 - decay))
+        for ours, theirs in counts:
             ours.copy_(theirs)
         self._t += 1
 
@@ -121,5 +133,5 @@ class AveragedWeights:
         model, t = state["model"], state["t"]
         assert isinstance(model, dict)
         assert isinstance(t, int)
-        self.module.load_state_dict(model)
+        load(self.module, model)
         self._t = t

@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from regmix import processes
 from regmix.training.plan import OnNonfinite
+from regmix.training.sharded import is_sharded, local
 from regmix.training.tally import Tally
 from regmix.types import UserError
 
@@ -40,7 +42,7 @@ class Finite:
         if fine.device.type == "cpu" and bool(fine):  # there is nothing to wait for
             return fine
         for gradient in gradients:
-            gradient.masked_fill_(~fine, 0)
+            local(gradient).masked_fill_(~fine, 0)
         if self._before is not None:
             # As one vector, because there are many statistics and all are short.
             now = torch.cat([buffer.flatten() for buffer in self._statistics])
@@ -87,4 +89,5 @@ def check_weights(model: nn.Module, epoch: int) -> None:
 
 def _all_finite(tensors: Sequence[Tensor]) -> Bool[Tensor, ""]:
     # An infinite or NaN element makes its tensor's sum so, and a sum is the cheapest thing to ask for.
-    return torch.stack([tensor.sum() for tensor in tensors]).isfinite().all()
+    fine = torch.stack([local(tensor).sum() for tensor in tensors]).isfinite().all()
+    return processes.total((~fine).int()) == 0 if is_sharded(tensors) else fine

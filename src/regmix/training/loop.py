@@ -63,10 +63,11 @@ def train(
     def judge() -> Verdict:
         """Validates and lets the weights compete for `best`, in the first process; the others wait to hear of it."""
         began = time.perf_counter()
+        models = trainee.complete()
         verdict: Verdict | int = 0
         if processes.rank() == 0:
             try:
-                verdict = compete(fabric, trainee, plan, validation_set, run, interruption.check_alone)
+                verdict = compete(fabric, trainee, models, plan, validation_set, run, interruption.check_alone)
             except Interrupted as interrupted:
                 verdict = interrupted.signal
         verdict = processes.from_first(verdict)
@@ -86,7 +87,7 @@ def train(
         run.update_result({"alarms": trainee.alarms})
         if action == "rollback":
             alarms, seconds, level = trainee.alarms, trainee.seconds, trainee.rollbacks + 1
-            restore(run.load_healthy_state(fabric.device))
+            restore(run.load_healthy_state())
             trainee.alarms, trainee.seconds = alarms, seconds
             remedy = trainee.switch(level)
             display.alarm(f"back to epoch {trainee.epoch}, and on with {remedy}")
@@ -96,7 +97,7 @@ def train(
         """Returns to the last saved state, from which the run goes on without these steps."""
         found, steps = told(bad, trainee.tally, trainee.epoch), [(trainee.epoch, step) for step in bad]
         seconds = trainee.seconds
-        state = run.load_state(fabric.device, display.warn)
+        state = run.load_state(display.warn)
         assert state is not None, "a run that may go back begins with a saved state"
         restore(state)
         trainee.left_out, trainee.seconds = trainee.left_out + steps, seconds
@@ -116,11 +117,10 @@ def train(
             ) from None
 
     def save_weights() -> None:
-        run.save_weights("last", trainee.model.state_dict())
-        if trainee.averaged is not None:
-            run.save_weights("averaged", trainee.averaged.module.state_dict())
+        for checkpoint, state in trainee.weights().items():
+            run.save_weights(checkpoint, state)
 
-    if (state := run.load_state(fabric.device, display.warn)) is not None:
+    if (state := run.load_state(display.warn)) is not None:
         restore(state)
         if not trainee.step:
             save_weights()  # in case they are what was damaged

@@ -36,6 +36,7 @@ class Plan:
     guard: Guard
     nonfinite: OnNonfinite
     sync_batchnorm: bool
+    shard_weights: bool
     seed: int
 
 

@@ -60,13 +60,17 @@ class Tally:
         return terms or ["gradient"]
 
     def state_dict(self) -> dict[str, Any]:
-        """What all processes have added."""
-        sums = (processes.total(part) for part in (self._sums, self._unknown, self._examples))
-        return {"names": self._names, "sums": [*sums], "bad": self._bad}
+        """What every process has added."""
+        own = [self._sums.cpu(), self._unknown.cpu(), self._examples.cpu()]
+        return {"names": self._names, "shares": processes.every(own), "bad": self._bad}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Only the first process takes the sums, so that they are there once."""
-        self._names, self._bad = state["names"], state["bad"]
-        self._sums, self._unknown, self._examples = (
-            part if processes.rank() == 0 else torch.zeros_like(part) for part in state["sums"]
-        )
+        """Takes its own sums; where there were more or fewer processes, the first takes those of all."""
+        self._names, self._bad = state["names"], state["bad"].to(self._device)
+        shares = state["shares"]
+        if len(shares) == processes.size():
+            own = shares[processes.rank()]
+        else:
+            own = [torch.stack(parts).sum(0) for parts in zip(*shares, strict=True)]
+            own = own if processes.rank() == 0 else [torch.zeros_like(part) for part in own]
+        self._sums, self._unknown, self._examples = (part.to(self._device) for part in own)

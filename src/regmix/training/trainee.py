@@ -1,21 +1,24 @@
 """Everything that training changes, as one thing that makes a step, and can be saved and put back."""
 
+import copy
 from functools import partial
 from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from regmix import processes
 from regmix.data import ImageSet
 from regmix.methods.base import Method
 from regmix.priors import Memory
+from regmix.runs import Checkpoint
 from regmix.training.averaging import AveragedWeights, NoAveraging
 from regmix.training.awp import at_perturbed_weights
 from regmix.training.finite import Finite
 from regmix.training.guard import remedy
 from regmix.training.plan import Plan
+from regmix.training.sharded import agree_on_buffers, complete, load, shard, share, whole
 from regmix.training.step import TrainStep
 from regmix.training.synced import synced
 from regmix.training.tally import Tally
@@ -33,7 +36,17 @@ class Trainee:
         self._fabric, self._plan, self._images, self._steps_per_epoch = fabric, plan, images, steps_per_epoch
         if plan.sync_batchnorm and processes.size() > 1:
             model = synced(model, fabric.device)
-        self.model: nn.Module = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model
+        self.averaged: AveragedWeights | None = None
+        if not isinstance(plan.averaging, NoAveraging):
+            self.averaged = AveragedWeights(model, plan.averaging, steps_per_epoch)
+        self._outline = copy.deepcopy(model) if plan.shard_weights and processes.size() > 1 else None
+        """What a sharded model looks like where it is complete."""
+        for one in (model, self.averaged.module) if self.averaged is not None else (model,):
+            if self._outline is not None:
+                shard(one, fabric.device)
+            else:
+                one.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, foreach=True
         )
@@ -42,9 +55,6 @@ class Trainee:
         fabric.setup_optimizers(self.optimizer)
         self._finite = Finite(self.model)
         self._learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.averaged: AveragedWeights | None = None
-        if not isinstance(plan.averaging, NoAveraging):
-            self.averaged = AveragedWeights(self.model, plan.averaging, steps_per_epoch)
         self.memory = self._new_memory(plan.method)
         self.epoch, self.step, self.trained, self.waited, self.seconds = 0, 0, 0.0, 0.0, 0.0
         self.best: dict[str, Any] = {"epoch": 0, "pgd": -1.0}
@@ -86,10 +96,13 @@ class Trainee:
         self.step += 1
 
     def _one_pass(self, batch: Batch, memory: Memory | None) -> Losses:
+        if self._outline is not None:
+            agree_on_buffers(self.model)
         losses: Losses = self._step_module(batch, memory)
         total = losses.total if batch.weight == 1 else losses.total * batch.weight
         # A forward pass that the attack shares with the loss would give the gradient of its perturbation once more.
-        self._fabric.backward(total, inputs=self._learned)
+        # (Sharded weights are not those that were used, so that they cannot be named here.)
+        self._fabric.backward(total, inputs=self._learned if self._outline is None else None)
         return losses
 
     def _seed(self) -> None:
@@ -143,6 +156,25 @@ class Trainee:
             self.memory = self._new_memory(self._module.method)
         return type(self._module.method).__name__
 
+    def complete(self) -> tuple[nn.Module, nn.Module | None]:
+        """The model, and the average of its weights, such that the first process can call them on its own.
+
+        All processes must ask for them.
+        """
+        averaged = self.averaged.module if self.averaged is not None else None
+        if self._outline is None:
+            return self.model, averaged
+        device = self._fabric.device
+        model = complete(self._outline, self.model, device)
+        return model, complete(self._outline, averaged, device) if averaged is not None else None
+
+    def weights(self) -> dict[Checkpoint, dict[str, Tensor]]:
+        """What there is to save of the model and of its average; all processes must ask for it."""
+        found: dict[Checkpoint, dict[str, Tensor]] = {"last": whole(self.model.state_dict())}
+        if self.averaged is not None:
+            found["averaged"] = whole(self.averaged.module.state_dict())
+        return found
+
     def summary(self, status: Literal["finished", "stopped"]) -> dict[str, object]:
         """What result.json says of the training."""
         return {
@@ -151,7 +183,10 @@ class Trainee:
         }  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
-        """What resuming needs, within an epoch or between two: tensors and plain values only."""
+        """What resuming needs, within an epoch or between two: tensors and plain values only.
+
+        All processes must ask for it.
+        """
         return {
             "epoch": self.epoch,
             "step": self.step,
@@ -164,17 +199,19 @@ class Trainee:
             "left_out": self.left_out,
             "tally": self.tally.state_dict(),
             "random": processes.every(_random_state(self._fabric.device)),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "averaged": self.averaged.state_dict() if self.averaged is not None else None,
+            "model": whole(self.model.state_dict()),
+            "optimizer": whole(self.optimizer.state_dict()),
+            "averaged": whole(self.averaged.state_dict()) if self.averaged is not None else None,
             "memory": self.memory.state_dict() if self.memory is not None else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in ("epoch", "step", "trained", "waited", "seconds", "best", "alarms", "left_out"):
             setattr(self, name, state[name])
-        self.model.load_state_dict(state["model"])
+        load(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in self.optimizer.state.items():
+            moments.update({name: share(value, parameter) for name, value in moments.items()})
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
         self.switch(state["rollbacks"])

@@ -32,19 +32,29 @@ class Verdict(NamedTuple):
 
 
 def compete(
-    fabric: Fabric, trainee: Trainee, plan: Plan, images: ImageSet, run: Run, check: Callable[[], None]
+    fabric: Fabric,
+    trainee: Trainee,
+    models: tuple[nn.Module, nn.Module | None],
+    plan: Plan,
+    images: ImageSet,
+    run: Run,
+    check: Callable[[], None],
 ) -> Verdict:
-    """Validates at the end of an epoch, lets the weights compete for `best`, and asks the guard; see `validate`."""
+    """Validates at the end of an epoch, lets the weights compete for `best`, and asks the guard; see `validate`.
+
+    models: the trainee's, complete.
+    """
+    model, averaged = models
     look = partial(validate, fabric, images=images, threat=plan.threat, batch_size=plan.batch_size, check=check)
-    validation, before = look(trainee.model), [row for row in run.metrics() if row["validation"]]
+    validation, before = look(model), [row for row in run.metrics() if row["validation"]]
     reason = plan.guard.alarm([row["validation"] for row in before], validation, len(images))
     known = bool(trainee.alarms and before and trainee.alarms[-1]["epoch"] == before[-1]["epoch"])
-    contender, pgd, best = trainee.model, validation["pgd"], trainee.best
-    if trainee.averaged is not None:
-        more = look(trainee.averaged.module, signs=False)
+    contender, pgd, best = model, validation["pgd"], trainee.best
+    if averaged is not None:
+        more = look(averaged, signs=False)
         validation |= {f"averaged_{name}": value for name, value in more.items()}
         if plan.best_of == "either" and more["pgd"] > pgd:
-            contender, pgd = trainee.averaged.module, more["pgd"]
+            contender, pgd = averaged, more["pgd"]
     if pgd > best["pgd"]:
         best = {"epoch": trainee.epoch + 1, "pgd": pgd}
         run.save_weights("best", contender.state_dict())
@@ -65,10 +75,12 @@ def validate(
     `check` is called before every batch. The global random state stays as it was.
     """
 
+    dtype = next(model.parameters()).dtype
+
     def stream() -> Iterator[Batch]:
         for batch in batches(images, batch_size, fabric.device):
             check()
-            yield batch
+            yield batch._replace(x=batch.x.to(dtype))
 
     attacks: dict[str, Attack] = {"pgd": Pgd(10), "fgsm": Fgsm()} if signs else {"pgd": Pgd(10)}
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
