@@ -54,10 +54,10 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def share(complete: Tensor, like: Tensor) -> Tensor:
-    """The complete tensor, sharded if the other one, of the same shape, is."""
+    """The complete tensor, sharded if the other one, of the same shape, is; all processes must call it."""
     if not isinstance(like, DTensor):
         return complete
-    return distribute_tensor(complete, like.device_mesh, like.placements, src_data_rank=None)
+    return distribute_tensor(complete, like.device_mesh, like.placements)
 
 
 def whole(tree: Any) -> Any:
