@@ -1,23 +1,30 @@
-"""regmix train as one of several processes, with starts that depend on the images alone instead of random numbers.
+"""Commands of regmix, one after another, as one of several processes: [NAME=VALUE ...] train ... [+ [NAME=...] train ...]
 
+SAME=yes        starts of attacks depend on the images alone instead of random numbers
+UNIT=NUMBER     blocks of as many parameters are sharded on their own
 STOP=EPOCH      the process interrupts itself at the beginning of an epoch
 DIE=EPOCH       the second process dies there
 TERM=EPOCH      the first process gets SIGTERM in the middle of it
-UNIT=NUMBER     modules of as many parameters are sharded on their own
+
+Prints every exit code. Launching takes longer than such trainings do, so that one launch makes many.
 """
 
+import itertools
 import os
 import signal
 import sys
 
 import torch
 
+from regmix import processes
 from regmix.cli import main
 from regmix.threats import Linf
 from regmix.training import sharded
 from regmix.training.trainee import Trainee
 
 RANK = os.environ.get("RANK", "0")
+settings: dict[str, str] = {}
+real = {"uniform": Linf.uniform, "corner": Linf.corner, "randn_like": torch.randn_like, "learn": Trainee.learn}
 
 
 def normal(x: torch.Tensor) -> torch.Tensor:
@@ -34,18 +41,33 @@ def corner(self: Linf, x: torch.Tensor, generator: object = None) -> torch.Tenso
 
 def learn(self: Trainee, batch: object) -> None:
     moment = str(self.epoch)
-    if os.environ.get("STOP") == moment:
+    if settings.get("STOP") == moment:
         raise KeyboardInterrupt
-    if os.environ.get("DIE") == moment and RANK == "1" and self.step == 1:
+    if settings.get("DIE") == moment and RANK == "1" and self.step == 1:
         os._exit(9)
-    if os.environ.get("TERM") == moment and RANK == "0" and self.step == 1:
+    if settings.get("TERM") == moment and RANK == "0" and self.step == 1:
         os.kill(os.getpid(), signal.SIGTERM)
-    real_learn(self, batch)
+    real["learn"](self, batch)
+
+
+def run(words: list[str]) -> None:
+    settings.clear()
+    while "=" in words[0]:
+        name, _, value = words.pop(0).partition("=")
+        settings[name] = value
+    same = "SAME" in settings
+    Linf.uniform, Linf.corner = (uniform, corner) if same else (real["uniform"], real["corner"])
+    torch.randn_like = normal if same else real["randn_like"]
+    sharded.UNIT = int(settings.get("UNIT", 1_000_000))
+    code = main(words)
+    if RANK == "0":
+        print(f"code {code}", flush=True)
 
 
 if __name__ == "__main__":
-    if os.environ.get("SAME_STARTS"):
-        Linf.uniform, Linf.corner, torch.randn_like = uniform, corner, normal
-    sharded.UNIT = int(os.environ.get("UNIT", sharded.UNIT))
-    real_learn, Trainee.learn = Trainee.learn, learn
-    sys.exit(main(sys.argv[1:]))
+    Trainee.learn = learn
+    close, processes.close = processes.close, lambda: None
+    for between, group in itertools.groupby(sys.argv[1:], "+".__eq__):
+        if not between:
+            run([*group])
+    close()
