@@ -1,4 +1,4 @@
-"""Commands of regmix, one after another, as one of several processes: [NAME=VALUE ...] train ... [+ [NAME=...] train ...]
+"""Commands of regmix, one after another, as one of several processes: [NAME=VALUE ...] train ... [+ [NAME=...] ...]
 
 SAME=yes        starts of attacks depend on the images alone instead of random numbers
 UNIT=NUMBER     blocks of as many parameters are sharded on their own
