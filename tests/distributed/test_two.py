@@ -19,7 +19,7 @@ SMALL = "--model.width 4"
 EXACT = "--precision 64 --sync-batchnorm"
 PGK = "--method fgsm_pgk --averaging gated_ema"
 
-# What a training in two processes must repeat to rounding.
+# What a training in two processes must repeat to rounding; those with "nan" lose a step.
 SAME = {
     "regmix": f"--method regmix {SMALL}",
     "awp": f"--method regmix --awp 0.01 --averaging ema {SMALL}",
@@ -30,6 +30,8 @@ SAME = {
     "fgsm_mep": f"--method fgsm_mep {SMALL}",
     "sharded": f"--method regmix --shard-weights --awp 0.01 --clip-norm 0.5 --model resnet {SMALL}",
     "sharded-fgsm_pgk": f"{PGK} --shard-weights --model resnet {SMALL}",
+    "nan": f"--method regmix {SMALL}",
+    "nan-sharded": f"--method regmix --shard-weights --model resnet {SMALL}",
     "sharded-transformer": "--method trades --shard-weights --model function --model.source transformer:make",
 }
 
@@ -77,12 +79,15 @@ def assert_close(one: Path, other: Path) -> None:
 def test_two_processes_with_the_same_batches_do_what_one_does(tmp_path: Path) -> None:
     for processes in (1, 2):
         commands = [
-            f"SAME=yes UNIT=1000 {WORDS} {EXACT} {words} --out {tmp_path}/{processes}/{name}"
+            f"SAME=yes UNIT=1000 {'NAN=1' if 'nan' in name else ''} {WORDS} {EXACT} {words} "
+            f"--out {tmp_path}/{processes}/{name}"
             for name, words in SAME.items()
         ]
         launch_well(processes, *commands)
     for name in SAME:
         assert_close(tmp_path / "1" / name, tmp_path / "2" / name)
+        lost = [row["lost_steps"] for row in rows(tmp_path / "2" / name)]
+        assert lost == ([[], [1], []] if "nan" in name else [[], [], []])
 
 
 def test_a_run_moves_between_one_process_and_two(tmp_path: Path) -> None:

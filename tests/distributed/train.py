@@ -4,6 +4,7 @@ SAME=yes        starts of attacks depend on the images alone instead of random n
 UNIT=NUMBER     blocks of as many parameters are sharded on their own
 STOP=EPOCH      the process interrupts itself at the beginning of an epoch
 DIE=EPOCH       the second process dies there
+NAN=EPOCH       the images of the last process's second batch are NaN there
 TERM=EPOCH      the first process gets SIGTERM in the middle of it
 
 Prints every exit code. Launching takes longer than such trainings do, so that one launch makes many.
@@ -21,6 +22,7 @@ from regmix.cli import main
 from regmix.threats import Linf
 from regmix.training import sharded
 from regmix.training.trainee import Trainee
+from regmix.types import Batch
 
 RANK = os.environ.get("RANK", "0")
 settings: dict[str, str] = {}
@@ -39,7 +41,7 @@ def corner(self: Linf, x: torch.Tensor, generator: object = None) -> torch.Tenso
     return self.eps * uniform(self, x).sign()
 
 
-def learn(self: Trainee, batch: object) -> None:
+def learn(self: Trainee, batch: Batch) -> None:
     moment = str(self.epoch)
     if settings.get("STOP") == moment:
         raise KeyboardInterrupt
@@ -47,6 +49,8 @@ def learn(self: Trainee, batch: object) -> None:
         os._exit(9)
     if settings.get("TERM") == moment and RANK == "0" and self.step == 1:
         os.kill(os.getpid(), signal.SIGTERM)
+    if settings.get("NAN") == moment and processes.rank() == processes.size() - 1 and self.step == 1:
+        batch = batch._replace(x=batch.x * float("nan"))
     real["learn"](self, batch)
 
 
