@@ -180,7 +180,7 @@ def test_fifty_steps_agree_with_a_plain_implementation(
         method=method, threat=threat, schedule=schedule, averaging=Ema(),
         epochs=EPOCHS, batch_size=16, lr=LR, momentum=0.9, weight_decay=5e-4, label_mass=MASS, pad=PAD, flip=True,
         clip_norm=None, awp=0.0, awp_warm_up=0, validate_every=EPOCHS, best_of="weights", guard=Guard(),
-        nonfinite="skip", sync_batchnorm=False, seed=0,
+        nonfinite="skip", sync_batchnorm=False, shard_weights=False, seed=0,
     )  # fmt: skip
     run = Run.create(tmp_path / "run", "{}", {})
     train(engine.start("cpu", "32"), model, plan, data, images(40, 1), run, Silent())
