@@ -158,9 +158,7 @@ def run(experiment: Experiment, out: Path, display: Display, command: str = "") 
     Raises:
         UserError: anything that the user can mend, before the directory is made where possible.
     """
-    train_set, validation_set = training_data(experiment)
-    model = initial_model(experiment, train_set)
-    fabric = engine.start(experiment.device, experiment.precision, together=not experiment.shard_weights)
+    fabric, model, train_set, validation_set = _prepare(experiment)
     if processes.rank() == 0:
         Run.create(out, to_json(experiment), _environment(fabric, command))
     processes.from_first("it is there")
@@ -172,10 +170,15 @@ def resume(path: Path, display: Display) -> Run:
     """Continues a run from its last saved state; ends as it would have ended without the interruption."""
     directory = Run.open(path, writes=processes.started()[0] == 0)
     experiment = from_json(directory.config(), str(path / CONFIG))
+    return _train(experiment, directory, *_prepare(experiment), display)
+
+
+def _prepare(experiment: Experiment) -> tuple[Fabric, nn.Module, ImageSet, ImageSet]:
     train_set, validation_set = training_data(experiment)
     model = initial_model(experiment, train_set)
+    # Sharded weights average their gradients themselves.
     fabric = engine.start(experiment.device, experiment.precision, together=not experiment.shard_weights)
-    return _train(experiment, directory, fabric, model, train_set, validation_set, display)
+    return fabric, model, train_set, validation_set
 
 
 def training_data(experiment: Experiment) -> tuple[ImageSet, ImageSet]:

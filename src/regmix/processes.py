@@ -90,6 +90,13 @@ def from_first(value: T) -> T:
     return held[0]
 
 
+def as_first(values: Tensor) -> Tensor:
+    """The first process's values, written over this one's."""
+    if size() > 1:
+        dist.broadcast(values, 0)
+    return values
+
+
 def close() -> None:
     """Ends the group; without it gloo may abort when the interpreter ends."""
     if dist.is_initialized():

@@ -18,7 +18,6 @@ from regmix.runs import Run
 from regmix.types import UserError
 
 SECONDS = 30
-CPU = torch.device("cpu")
 STRANGE: list[Any] = [
     None, True, -1, 0, 1e308, -1e-308, 10**30, "", "x", "8/255", "8/0", "\x00", "a" * 10_000, [], {}, [[]], {"name": 3},
     {"name": "regmix"}, [1, "2"], float("nan"), float("inf"),

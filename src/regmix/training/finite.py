@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from regmix import processes
 from regmix.training.plan import OnNonfinite
 from regmix.training.sharded import is_sharded, local
+from regmix.training.statistics import Statistics
 from regmix.training.tally import Tally
 from regmix.types import UserError
 
@@ -26,13 +27,12 @@ class Finite:
 
     def __init__(self, model: nn.Module) -> None:
         self._parameters = [*model.parameters()]
-        self._statistics = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        self._statistics = Statistics(model)
         self._before: Tensor | None = None
 
     def begin(self) -> None:
         """Remembers BatchNorm's statistics."""
-        if self._statistics:
-            self._before = torch.cat([buffer.flatten() for buffer in self._statistics])
+        self._before = self._statistics.read()
 
     @torch.no_grad()
     def end(self) -> Bool[Tensor, ""]:
@@ -43,14 +43,9 @@ class Finite:
             return fine
         for gradient in gradients:
             local(gradient).masked_fill_(~fine, 0)
-        if self._before is not None:
-            # As one vector, because there are many statistics and all are short.
-            now = torch.cat([buffer.flatten() for buffer in self._statistics])
-            kept = torch.where(fine, now, self._before)
-            parts = torch.split(kept, [buffer.numel() for buffer in self._statistics])
-            torch._foreach_copy_(
-                self._statistics, [part.view_as(buffer) for part, buffer in zip(parts, self._statistics, strict=True)]
-            )
+        now = self._statistics.read()
+        if self._before is not None and now is not None:
+            self._statistics.write(torch.where(fine, now, self._before))
         return fine
 
 

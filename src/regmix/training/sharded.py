@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -53,11 +52,11 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def share(complete: Tensor, like: Tensor) -> Tensor:
-    """The complete tensor, sharded if the other one, of the same shape, is; all processes must call it."""
+def share(tensor: Tensor, like: Tensor) -> Tensor:
+    """A complete tensor, sharded if the other one, of the same shape, is; all processes must call it."""
     if not isinstance(like, DTensor):
-        return complete
-    return distribute_tensor(complete, like.device_mesh, like.placements)
+        return tensor
+    return distribute_tensor(tensor, like.device_mesh, like.placements)
 
 
 def whole(tree: Any) -> Any:
@@ -66,8 +65,8 @@ def whole(tree: Any) -> Any:
         return {name: whole(value) for name, value in tree.items()}
     if not isinstance(tree, DTensor):
         return tree
-    complete = tree.full_tensor()
-    return complete.cpu() if processes.rank() == 0 else tree
+    tensor = tree.full_tensor()
+    return tensor.cpu() if processes.rank() == 0 else tree
 
 
 def load(model: nn.Module, state: dict[str, Tensor]) -> None:
@@ -84,14 +83,3 @@ def complete(outline: nn.Module, model: nn.Module, device: torch.device) -> nn.M
     found = copy.deepcopy(outline)
     found.load_state_dict(state, assign=True)
     return found.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-@torch.no_grad()
-def agree_on_buffers(model: nn.Module) -> None:
-    """Gives every process the running statistics of the first, as DDP does before a pass."""
-    buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-    if buffers:
-        values = torch.cat([buffer.flatten() for buffer in buffers])
-        dist.broadcast(values, 0)
-        parts = torch.split(values, [buffer.numel() for buffer in buffers])
-        torch._foreach_copy_(buffers, [part.view_as(buffer) for part, buffer in zip(parts, buffers, strict=True)])

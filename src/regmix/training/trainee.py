@@ -18,7 +18,8 @@ from regmix.training.awp import at_perturbed_weights
 from regmix.training.finite import Finite
 from regmix.training.guard import remedy
 from regmix.training.plan import Plan
-from regmix.training.sharded import agree_on_buffers, complete, load, shard, share, whole
+from regmix.training.sharded import complete, load, shard, share, whole
+from regmix.training.statistics import Statistics
 from regmix.training.step import TrainStep
 from regmix.training.synced import synced
 from regmix.training.tally import Tally
@@ -53,7 +54,7 @@ class Trainee:
         self._module = TrainStep(self.model, plan.method, plan.threat, len(images.classes), plan.label_mass)
         self._step_module = fabric.setup_module(self._module)
         fabric.setup_optimizers(self.optimizer)
-        self._finite = Finite(self.model)
+        self._finite, self._statistics = Finite(self.model), Statistics(self.model)
         self._learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.memory = self._new_memory(plan.method)
         self.epoch, self.step, self.trained, self.waited, self.seconds = 0, 0, 0.0, 0.0, 0.0
@@ -96,8 +97,8 @@ class Trainee:
         self.step += 1
 
     def _one_pass(self, batch: Batch, memory: Memory | None) -> Losses:
-        if self._outline is not None:
-            agree_on_buffers(self.model)
+        if self._outline is not None and (statistics := self._statistics.read()) is not None:
+            self._statistics.write(processes.as_first(statistics))  # as DDP does before a pass
         losses: Losses = self._step_module(batch, memory)
         total = losses.total if batch.weight == 1 else losses.total * batch.weight
         # A forward pass that the attack shares with the loss would give the gradient of its perturbation once more.
