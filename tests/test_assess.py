@@ -43,8 +43,10 @@ def table(path: Path) -> list[list[str]]:
         return list(csv.reader(file))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.4, 0.9])
-def test_a_killed_evaluation_goes_on_where_it_was(run, tmp_path, monkeypatch, share) -> None:
+@pytest.mark.parametrize(
+    ("share", "attacks"), [(0.0, "fgsm,apgd-ce,pgd-5x2"), (0.4, "fgsm,fab-t,pgd-5x2"), (0.9, "fgsm,apgd-ce,pgd-5x2")]
+)
+def test_a_killed_evaluation_goes_on_where_it_was(run, tmp_path, monkeypatch, share, attacks) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for copy in (whole, broken):
         shutil.copytree(run, copy)
@@ -56,7 +58,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(run, tmp_path, monkeypatch, sh
         added.append(words[:2])
 
     monkeypatch.setattr(BatteryJournal, "add", counts)
-    assert evaluate(whole) == 0
+    assert evaluate(whole, attacks=attacks) == 0
     all_of_it, added[:] = list(added), []
 
     def kills(self, *words):
@@ -68,10 +70,10 @@ def test_a_killed_evaluation_goes_on_where_it_was(run, tmp_path, monkeypatch, sh
         counts(self, *words)
 
     monkeypatch.setattr(BatteryJournal, "add", kills)
-    assert evaluate(broken) == 130
+    assert evaluate(broken, attacks=attacks) == 130
     assert not (broken / "outcomes-last.csv").exists()
     monkeypatch.setattr(BatteryJournal, "add", counts)
-    assert evaluate(broken) == 0
+    assert evaluate(broken, attacks=attacks) == 0
     assert added == all_of_it, "no chunk twice"
     assert table(broken) == table(whole)
     assert not list(broken.glob("battery-*"))
