@@ -44,7 +44,12 @@ def table(path: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("share", "attacks"), [(0.0, "fgsm,apgd-ce,pgd-5x2"), (0.4, "fgsm,fab-t,pgd-5x2"), (0.9, "fgsm,apgd-ce,pgd-5x2")]
+    ("share", "attacks"),
+    [
+        (0.0, "fgsm,apgd-ce,pgd-5x2"),
+        pytest.param(0.4, "fgsm,fab-t,pgd-5x2", marks=pytest.mark.slow),
+        (0.9, "fgsm,apgd-ce,pgd-5x2"),
+    ],
 )
 def test_a_killed_evaluation_goes_on_where_it_was(run, tmp_path, monkeypatch, share, attacks) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
