@@ -69,6 +69,7 @@ def test_the_training_s_own_loop_is_timed() -> None:
         bench_step(short(), 1000)
 
 
+@pytest.mark.slow
 def test_several_methods_are_timed_in_processes_of_their_own(capsys) -> None:
     words = "bench step digits-regmix --methods standard,pgd_at:steps=3 --rounds 3 --json"
     assert main([*words.split(), "--train-examples", "256", "--epochs", "4", "--batch-size", "16"]) == 0

@@ -62,6 +62,7 @@ def test_compare_from_training_to_report_and_again(tmp_path, capfd):
     assert "was trained with epochs = 2, not 3" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_is_continued(tmp_path, monkeypatch):
     out = tmp_path / "out"
     assert compare(out, "fgsm_rs", "--seeds", "1") == 0
