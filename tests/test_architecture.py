@@ -36,7 +36,17 @@ MAY_IMPORT["experiment"] = CORE | {"processes", "version", "data", "models", "ru
 MAY_IMPORT["assess"] = MAY_IMPORT["experiment"] | {"attacks", "evaluation", "corruptions", "experiment"}
 MAY_IMPORT["adopt"] = {"types", "data", "models", "runs", "experiment"}
 MAY_IMPORT["recipes"] = MAY_IMPORT["experiment"] | {"experiment"}
-MAY_IMPORT["compare"] = {"types", "signals", "threats", "runs", "evaluation", "experiment", "reports", "flags"}
+MAY_IMPORT["compare"] = {
+    "types",
+    "signals",
+    "threats",
+    "runs",
+    "evaluation",
+    "experiment",
+    "assess",
+    "reports",
+    "flags",
+}
 MAY_IMPORT["sweeps"] = {"types", "runs", "compare"}
 MAY_IMPORT["bench"] = MAY_IMPORT["experiment"] | {"priors", "experiment"}
 MAY_IMPORT["commands"] = MAY_IMPORT["assess"] | MAY_IMPORT["compare"]

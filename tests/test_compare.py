@@ -11,7 +11,7 @@ from regmix.runs import Run
 from regmix.training import validation
 
 TINY = "--train-examples 60 --validation 50 --epochs 2 --model.width 4"
-EVALUATION = "--examples 40 --attacks clean,pgd-2 --seeds 2"
+EVALUATION = "--examples 40 --attacks clean,pgd-2 --seeds 2 --no-verdict"
 
 
 def compare(out: Path, methods: str, *more: str) -> int:
@@ -56,6 +56,14 @@ def test_compare_from_training_to_report_and_again(tmp_path, capfd):
     after = {path: path.stat().st_mtime_ns for path in out.glob("regmix-seed0/*")}
     assert after[out / "regmix-seed0" / "last.safetensors"] == before[out / "regmix-seed0" / "last.safetensors"]
     assert "fgsm@0.15" in Run.open(out / "regmix-seed0").result()["evaluations"]["last"]["columns"]
+
+    # probed for masking: once
+    assert compare(out, "regmix", "--attacks", "clean,fgsm", "--seeds", "1", "--verdict") == 0
+    assert all("masking" in one for one in Run.open(out / "regmix-seed0").result()["evaluations"].values())
+    probed = (out / "regmix-seed0" / "result.json").stat().st_mtime_ns
+    for verdict in ("--verdict", "--no-verdict"):
+        assert compare(out, "regmix", "--attacks", "clean,fgsm", "--seeds", "1", verdict) == 0
+    assert (out / "regmix-seed0" / "result.json").stat().st_mtime_ns == probed
 
     capfd.readouterr()
     assert compare(out, "regmix", "--epochs", "3") == 2

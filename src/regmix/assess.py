@@ -144,11 +144,12 @@ def assess(
             "columns": columns,
             "preflight": findings,
         }
-        if questions.verdict and bool(table.column(CLEAN).any()):
-            summary["masking"] = _masking(model, test, table, experiment.threat, columns, place)
-            progress.note(f"{checkpoint:<9} gradient masking: {summary['masking']['verdict']}")
-            for text in summary["masking"]["signs"]:
-                progress.note(f"{checkpoint:<9} - {text}")
+        if questions.verdict:
+            summary["masking"] = found = _masking(model, test, table, experiment.threat, columns, place)
+            if found is not None:
+                progress.note(f"{checkpoint:<9} gradient masking: {found['verdict']}")
+                for text in found["signs"]:
+                    progress.note(f"{checkpoint:<9} - {text}")
         if kinds:
             progress.stage(f"{checkpoint}, corruptions", len(kinds) * len(test))
             right = withstood(
@@ -269,9 +270,14 @@ def _recheck(
 def _masking(
     model: nn.Module, test: ImageSet, table: Outcomes, threat: Threat, columns: dict[str, dict[str, object]],
     place: torch.device,
-) -> dict[str, Any]:  # fmt: skip
-    """The verdict on gradient masking at the training's eps, its signs, and what the probe found."""
+) -> dict[str, Any] | None:  # fmt: skip
+    """The verdict on gradient masking at the training's eps, its signs, and what the probe found.
+
+    None where no image is classified correctly even without an attack.
+    """
     some = table.column(CLEAN).nonzero()[:PROBED, 0]
+    if not len(some):
+        return None
     batch = pick(test, some, place)
     found = probe(model, batch.x, hard(batch.y), threat)
     accuracies = {

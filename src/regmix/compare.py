@@ -14,6 +14,7 @@ from types import FrameType
 from rich.console import Console
 from rich.table import Table
 
+from regmix.assess import Questions
 from regmix.evaluation import CLEAN
 from regmix.experiment import UNIONS, Experiment, from_json, to_json
 from regmix.flags import known
@@ -115,15 +116,16 @@ class Planned:
         if code:
             raise UserError(f"{self.path}: the training ended with exit code {code}; see {log or 'the line above'}")
 
-    def evaluated(self, directory: Run, attacks: Sequence[str], eps: Sequence[float], examples: int | None) -> bool:
-        """Whether every checkpoint has met all of these attacks on so many images (None: on some number of images)."""
-        radii = [format_eps(radius) for radius in eps or [self.experiment.threat.eps]]
-        columns = {CLEAN, *(f"{attack}@{radius}" for attack in attacks if attack != CLEAN for radius in radii)}
+    def evaluated(self, directory: Run, questions: Questions) -> bool:
+        """Whether every checkpoint has met all of these attacks on so many images, and been probed for masking."""
+        radii = [format_eps(radius) for radius in questions.eps or [self.experiment.threat.eps]]
+        columns = {CLEAN, *(f"{name}@{radius}" for name in questions.attacks if name != CLEAN for radius in radii)}
         evaluations = directory.result().get("evaluations", {})
         return all(
             checkpoint in evaluations
             and columns <= evaluations[checkpoint]["columns"].keys()
-            and evaluations[checkpoint].get("requested") == examples
+            and evaluations[checkpoint].get("requested") == questions.examples
+            and (not questions.verdict or "masking" in evaluations[checkpoint])
             for checkpoint in directory.checkpoints()
         )
 
@@ -140,6 +142,8 @@ def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> dict
     console.print(table)
     for note in page.notes([run for arm in arms for run in arm.runs]):
         console.print(f"\n{note}", highlight=False, markup=False, soft_wrap=True)
+    for doubt in comparison.doubts(arms):
+        console.print(f"\n{doubt}", highlight=False, markup=False, soft_wrap=True)
     for heading, lines in comparison.difference_lines(arms, first_only=True):
         console.print(f"\n{heading}", *lines, sep="\n  ", highlight=False, markup=False, soft_wrap=True)
     console.print()

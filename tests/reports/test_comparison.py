@@ -1,9 +1,21 @@
+import json
+
 import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from regmix.reports import write_report
-from regmix.reports.comparison import arms, difference, difference_lines, differences, holm, shared_columns, table
+from regmix.reports import words, write_report
+from regmix.reports.comparison import (
+    arms,
+    as_json,
+    difference,
+    difference_lines,
+    differences,
+    doubts,
+    holm,
+    shared_columns,
+    table,
+)
 from regmix.reports.load import load
 
 
@@ -120,6 +132,26 @@ def test_p_is_adjusted_for_all_pairs_even_where_some_are_shown(seeded, write_run
     heading, lines = difference_lines(found, first_only=True)[0]
     assert "3 pairs" in heading
     assert len(lines) == 2
+
+
+def test_what_speaks_against_single_runs_is_told_of_every_seed(seeded, tmp_path):
+    paths, runs = seeded
+    assert doubts(arms(runs)) == as_json(arms(runs))["doubts"] == []
+    result = json.loads((paths[4] / "result.json").read_text())
+    result["alarms"] = [{"epoch": 3, "reason": "catastrophic overfitting: PGD fell", "action": "continue"}]
+    result["evaluations"]["best"]["masking"] = {"verdict": "no sign of masking", "signs": []}
+    result["evaluations"]["last"]["masking"] = {"verdict": "masked", "signs": ["one sign", "another"]}
+    result["evaluations"]["last"]["preflight"] = ["the outputs are probabilities"]
+    (paths[4] / "result.json").write_text(json.dumps(result))
+    told = doubts(arms([load(path) for path in paths]))
+    assert told == [
+        "standard training, seed 1: alarm in epoch 3: catastrophic overfitting: PGD fell.",
+        "standard training, seed 1, last: before the attacks, the outputs are probabilities.",
+        f"standard training, seed 1, last: {words.MASKED} one sign; another.",
+    ]
+    write_report(paths, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert all(text.count(line) == 1 for line in told)
 
 
 def test_the_report_of_several_seeds_leads_with_their_means(seeded, tmp_path):

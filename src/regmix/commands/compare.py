@@ -40,6 +40,8 @@ class CompareFlags:
     """Use the first so many test images; None means all of them."""
     device: engine.Device = "auto"
     """Where to train and evaluate."""
+    verdict: bool = True
+    """Probe 64 images per run and checkpoint for gradient masking, and say which numbers cannot be believed."""
     json: bool = False
     """Print the comparison as JSON on standard output, and progress on standard error."""
 
@@ -71,6 +73,8 @@ class SweepFlags:
     """Radii in pixel units of [0, 1], separated by commas, such as 8/255,16/255; None means the training's eps."""
     examples: int | None = None
     """Use the first so many test images; None means all of them."""
+    verdict: bool = True
+    """Probe 64 images per run and checkpoint for gradient masking, and say which numbers cannot be believed."""
     json: bool = False
     """Print the comparison as JSON on standard output, and progress on standard error."""
 
@@ -145,9 +149,10 @@ def _evaluate(
 ) -> None:
     """Evaluates a trained run on the test images, unless that has been done."""
     directory = Run.open(one.path)
-    if not one.evaluated(directory, attacks, eps, flags.examples):
+    questions = Questions(attacks, eps, flags.examples, verdict=flags.verdict)
+    if not one.evaluated(directory, questions):
         with ConsoleDisplay(console) as display:
-            assess(directory, Questions(attacks, eps, flags.examples, verdict=False), [], flags.device, display)
+            assess(directory, questions, [], flags.device, display)
 
 
 def _finish(planned: list[Planned], out: Path, console: Console, as_json: bool) -> None:

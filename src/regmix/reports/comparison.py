@@ -124,6 +124,7 @@ def as_json(those: Sequence[Arm]) -> dict[str, object]:
     """All of the comparison as plain values, accuracies in [0, 1], seconds and bytes."""
     names = shared_columns(those)
     return {
+        "doubts": doubts(those),
         "methods": [
             {
                 "label": arm.label,
@@ -208,6 +209,21 @@ def summary(those: Sequence[Arm], checkpoint: str, column: str, where: str) -> s
     return f"Test accuracy {where}, {checkpoint} checkpoints, mean and standard deviation over {count}: " + (
         f"{words.listed(parts)}."
     )
+
+
+def doubts(those: Sequence[Arm]) -> list[str]:
+    """What speaks against the numbers of single runs, which a mean hides: masked gradients, failed checks, alarms."""
+    found = []
+    for arm in those:
+        for run in arm.runs:
+            who = f"{arm.label}, seed {run.config.get('seed', 0)}"
+            found += [f"{who}: alarm in epoch {alarm.epoch}: {alarm.reason}." for alarm in run.result.alarms]
+            for name, evaluation in run.result.evaluations.items():
+                found += [f"{who}, {name}: before the attacks, {finding}." for finding in evaluation.preflight]
+                if evaluation.masking is not None and evaluation.masking.verdict == "masked":
+                    signs = "; ".join(evaluation.masking.signs)
+                    found.append(f"{who}, {name}: {words.MASKED} {signs}.")
+    return found
 
 
 def difference_lines(those: Sequence[Arm], *, first_only: bool = False) -> list[tuple[str, list[str]]]:

@@ -288,19 +288,9 @@ def trust(subjects: Sequence[Subject]) -> list[tuple[Subject, list[tuple[str, bo
             masking = evaluation.masking
             if masking is not None:
                 masked = masking.verdict == "masked"
-                text = (
-                    "The gradients are masked: the accuracies under attack are too high."
-                    if masked
-                    else ("No sign of masked gradients.")
-                )
-                lines.append(
-                    (
-                        name,
-                        not masked and not evaluation.preflight,
-                        text,
-                        [*(f"{sign}." for sign in masking.signs), *notes],
-                    )
-                )
+                text = words.MASKED if masked else "No sign of masked gradients."
+                signs = [f"{sign}." for sign in masking.signs]
+                lines.append((name, not masked and not evaluation.preflight, text, [*signs, *notes]))
             elif notes:
                 lines.append((name, not evaluation.preflight, "Gradient masking was not probed.", notes))
         if lines:

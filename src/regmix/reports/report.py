@@ -56,6 +56,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
         summary=_seed_summary(arms, subjects) if seeds > 1 else page.summary(subjects),
         seeds=seeds,
         seed_table=comparison.table(arms) if seeds > 1 else [],
+        seed_doubts=comparison.doubts(arms) if seeds > 1 else [],
         seed_differences=comparison.difference_lines(arms) if seeds > 1 else [],
         threats=threats,
         selection=words.selection_text(runs),

@@ -32,6 +32,7 @@ ALARM_TEXTS = {
     "stop": "The run was stopped.",
     "rollback": "The run went back to its last healthy state and on with a remedy.",
 }
+MASKED = "The gradients are masked: the accuracies under attack are too high."
 CHECKPOINT_TEXTS = {
     "best": "the weights of the epoch with the highest PGD accuracy on the validation split",
     "last": "the weights after the last epoch",
