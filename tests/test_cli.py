@@ -74,7 +74,7 @@ BAD = {
     "train digits-regmix --schedule.warm-up 2": "warm_up",
     "train digits-regmix --schedule piecewise --schedule.milestones 0": "milestones",
     "train digits-regmix --model.width 0": "width",
-    "train digits-regmix --averaging gated_ema": "--averaging ema",
+    "train digits-regmix --method trades --averaging gated_ema": "--averaging ema",
     "train digits-regmix --method grad_align --shard-weights": "--shard-weights",
     "train digits-regmix --device cuda": "--device cpu",
     # folders

@@ -114,8 +114,8 @@ class Experiment:
         )
         if isinstance(self.averaging, GatedEma):
             require(
-                isinstance(self.method, FgsmPgk),
-                f"gated_ema needs the ratio that only fgsm_pgk reports, not {self.method.name}; use --averaging ema",
+                isinstance(self.method, FgsmPgk | RegMix),
+                f"gated_ema needs a ratio that fgsm_pgk and regmix report, not {self.method.name}; use --averaging ema",
             )
 
 

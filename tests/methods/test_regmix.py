@@ -147,6 +147,8 @@ def test_every_setting_agrees_with_the_formula(start: str, bn: str, inner: str) 
             assert (memory.priors["delta"].gather() - remembered_next).abs().max() < 1e-14
         seen += 1
     assert seen == 3 * 6**3
+    ratio = reference.accuracy(z["final"], LABELS) / max(reference.accuracy(z["initial"], LABELS), 1 / 5)
+    assert losses.stats["ratio"].item() == pytest.approx(ratio)
 
 
 def test_the_reference_tells_the_settings_apart() -> None:

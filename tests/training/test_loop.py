@@ -26,6 +26,7 @@ def test_regmix_learns_digits(tmp_path: Path) -> None:
 def test_the_log_adds_up_and_shows_the_weights_per_example(tmp_path: Path) -> None:
     row = train(tmp_path / "run", "--epochs 1 --train-examples 60")[0]
     assert sum(row["terms"].values()) == pytest.approx(row["loss"])
+    assert 0 <= row["stats"].pop("ratio") <= 2
     assert row["stats"] == {"mutual_main_weight": 5, "mutual_aux_weight": 2, "generalise_weight": 2}
     for name, weight in (("mutual_main", 5), ("mutual_aux", 2), ("generalise", 2)):
         assert row["terms"][name] == pytest.approx(weight * row["per_example"][name], rel=1e-5)

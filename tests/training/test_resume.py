@@ -21,7 +21,7 @@ TINY = "--train-examples 60 --validation 50 --epochs 4 --model.width 4 --pad 1 -
 @pytest.mark.parametrize(
     "method",
     [
-        "--method regmix",
+        "--method regmix --averaging gated_ema",
         "--method regmix --method.start carried --averaging none",
         "--method fgsm_pgk --averaging gated_ema --method.reset 3",
     ],

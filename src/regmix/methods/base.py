@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from regmix import processes
 from regmix.attacks import Ascent
-from regmix.objectives import cross_entropy, precise
+from regmix.objectives import cross_entropy, hard, precise
 from regmix.priors import Memory
 from regmix.threats import Threat
 from regmix.types import Batch, Images, Losses, require
@@ -53,6 +53,13 @@ def proximal_losses(model: nn.Module, batch: Batch, ascent: Ascent, lam: float) 
     distance = (precise(after) - precise(before)).square().mean()
     terms = {"classify": cross_entropy(after, batch.y).mean(), "proximity": lam * distance}
     return Losses(terms, after, {"proximity": distance.detach()})
+
+
+def attack_ratio(batch: Batch, after: Tensor, before: Tensor) -> Tensor:
+    """The accuracy after an attack divided by that before it, from the logits; over at least one correct example."""
+    hits = torch.stack([(logits.argmax(1) == hard(batch.y)).sum() for logits in (after, before)])
+    totals = processes.total(hits).to(batch.x.dtype)
+    return totals[0] / totals[1].clamp_min(1)
 
 
 def remembered_or_corner(batch: Batch, threat: Threat, memory: Memory, reset: int) -> Tensor:

@@ -6,10 +6,15 @@ from typing import Literal
 import torch
 from torch import nn
 
-from regmix import processes
 from regmix.attacks import ascend
-from regmix.methods.base import Method, check_weights, mean_one, proximal_losses, remembered_or_corner
-from regmix.objectives import hard
+from regmix.methods.base import (
+    Method,
+    attack_ratio,
+    check_weights,
+    mean_one,
+    proximal_losses,
+    remembered_or_corner,
+)
 from regmix.priors import Memory, momenta, perturbations
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag, require
@@ -59,10 +64,7 @@ class FgsmPgk(Method):
         momentum = torch.zeros_like(x) if fresh else memory.priors["momentum"].read(batch)
         ascent = ascend(model, x, batch.y, threat, start=delta, steps=1, step_size=threat.eps, keep_graph=True)
         losses = proximal_losses(model, batch, ascent, self.lam)
-
-        hits = [(logits.argmax(1) == hard(batch.y)).sum() for logits in (losses.logits, ascent.first_logits)]
-        after, before = processes.total(torch.stack(hits)).to(x.dtype)
-        ratio = after / before.clamp_min(1)
+        ratio = attack_ratio(batch, losses.logits, ascent.first_logits)
         momentum = self.mu * momentum + (2 - ratio) * mean_one(ascent.gradient)
         memory.priors["delta"].write(batch, threat.project(delta + threat.eps * threat.direction(momentum), x))
         memory.priors["momentum"].write(batch, momentum)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, batchnorm_mode, check_attack
+from regmix.methods.base import Method, attack_ratio, batchnorm_mode, check_attack
 from regmix.methods.mutual import Mutual
 from regmix.objectives import cross_entropy, hard, margin
 from regmix.priors import Memory, perturbations
@@ -25,11 +25,11 @@ class RegMix(Mutual, Method):
         loss = CE(z_F, y) + alpha KL(z_F || z_I) + beta KL(z_I || z_F)        asymmetric mutual regularisation
                           + gamma KL(z_C || z_F)                              generalisation towards the clean output
 
-    z_I is the attack's own first forward pass. Zero weights leave PGD-2-AT from a random corner.
+    z_I is the attack's own first forward pass. Zero weights leave PGD-2-AT from a random corner. Weight averaging is
+    not known; `--averaging gated_ema`, FGSM-PGK's, goes by the statistic `ratio`, acc(z_F) / acc(z_I) over the batch.
 
-    Source: arXiv 2510.05317, of which only the abstract, this formula, a figure caption and the settings 50/20/20
-    (CIFAR-10) and 1200/700 (CIFAR-100) were at hand. Every field whose text says "not known" stands for something
-    that they leave open.
+    Source: arXiv 2510.05317, of which only the abstract, this formula, a figure caption and two settings were at hand.
+    Every field whose text says "not known" stands for something that they leave open.
     """
 
     name: Tag[Literal["regmix"]] = field(default="regmix", kw_only=True)
@@ -65,9 +65,7 @@ class RegMix(Mutual, Method):
     def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         x, y = batch.x, batch.y
         share = self.pair and self.attack_batchnorm == "train"
-        start = threat.corner(x)
-        if memory is not None and memory.epoch > 0:
-            start = memory.priors["delta"].read(batch)
+        start = threat.corner(x) if memory is None or memory.epoch == 0 else memory.priors["delta"].read(batch)
         with batchnorm_mode(model, self.attack_batchnorm):
             ascent = ascend(
                 model, x, y if self.inner == "smoothed" else hard(y), threat,
@@ -77,4 +75,5 @@ class RegMix(Mutual, Method):
         if memory is not None:
             memory.priors["delta"].write(batch, ascent.delta)
         initial = model(x + start) if self.pair and not share else ascent.first_logits
-        return self.losses(model, batch, ascent.delta, initial)
+        losses = self.losses(model, batch, ascent.delta, initial)
+        return losses._replace(stats=losses.stats | {"ratio": attack_ratio(batch, losses.logits, initial)})

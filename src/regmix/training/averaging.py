@@ -42,7 +42,7 @@ class Ema:
 
 @dataclass(frozen=True)
 class GatedEma:
-    """FGSM-PGK's moving average, which nearly stops where the attack stops being one.
+    """FGSM-PGK's moving average, which nearly stops where the attack stops being one; for RegMix too.
 
     d = min(A, (t + 1) / (t + 10)) with A = limit where r < threshold, else min(1, 0.99999 r / threshold); r is the
     accuracy after the attack divided by that before it, which the method reports as the statistic `ratio`.
