@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_IMPORT["experiment"] = CORE | {"processes", "version", "data", "models", "runs", "methods", "training"}
 MAY_IMPORT["assess"] = MAY_IMPORT["experiment"] | {"attacks", "evaluation", "corruptions", "experiment"}
+MAY_IMPORT["trained"] = {"types", "models", "runs", "experiment"}
 MAY_IMPORT["adopt"] = {"types", "data", "models", "runs", "experiment"}
 MAY_IMPORT["recipes"] = MAY_IMPORT["experiment"] | {"experiment"}
 MAY_IMPORT["compare"] = {

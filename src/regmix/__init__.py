@@ -24,6 +24,7 @@ from regmix.methods import (
     ZeroGrad,
 )
 from regmix.threats import L1, L2, Linf
+from regmix.trained import Trained, load_model
 from regmix.types import Batch, Losses, UserError
 from regmix.version import __version__
 
@@ -54,9 +55,11 @@ __all__ = [
     "RegMix",
     "Standard",
     "Trades",
+    "Trained",
     "UserError",
     "ZeroGrad",
     "__version__",
     "ascend",
     "evaluate",
+    "load_model",
 ]

@@ -44,5 +44,6 @@ def adopt(
             raise UserError(f"{out} is about another model, data or threat; give another --out")
     else:
         run = Run.create(out, config, {"source": source})
+    run.update_result({"classes": list(images.classes), "shape": list(images.shape)})
     run.save_weights("last", {name: value.clone() for name, value in model.state_dict().items()})
     return run

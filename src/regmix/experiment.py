@@ -212,11 +212,12 @@ def _train(
         )
     plan = Plan(**{name: getattr(experiment, name) for name in Plan.__dataclass_fields__})
     with directory.claim():
+        directory.update_result({"classes": list(train_set.classes), "shape": list(train_set.shape)})
         summary = train(fabric, model, plan, train_set, validation_set, directory, display)
     # A resumed run has the peaks of several processes.
     peaks = [directory.result().get("peak_memory"), engine.peak_memory(fabric.device)]
     peak = max((peak for peak in peaks if peak is not None), default=None)
-    directory.update_result({"classes": list(train_set.classes), **summary, "peak_memory": peak})
+    directory.update_result({**summary, "peak_memory": peak})
     return directory
 
 

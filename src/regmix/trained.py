@@ -1,0 +1,48 @@
+"""What a run has trained, to be used."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from regmix.models import build, load_weights
+from regmix.runs import CONFIG, RESULT, Checkpoint, Run
+from regmix.types import UserError
+
+
+class Trained(NamedTuple):
+    """A model in evaluation mode, and what one has to know to use it."""
+
+    model: nn.Module
+    """Images [B, C, H, W] in [0, 1] to logits [B, classes], in float32 on the CPU; it normalises its input itself."""
+    classes: tuple[str, ...]
+    """The names of the classes, in the order of the logits."""
+    shape: tuple[int, int, int]
+    """[C, H, W] of the images that it was trained on."""
+
+
+def load_model(run: str | Path, checkpoint: Checkpoint | None = None) -> Trained:
+    """The model of a run directory, which needs neither the data nor anything else that it was trained with.
+
+    Args:
+        run: the directory.
+        checkpoint: best, last or averaged; None means the first of these that the run has.
+
+    Raises:
+        UserError: no run directory, damaged files, or no such weights.
+    """
+    # Here, because it brings all that trains, which `import regmix` does without.
+    from regmix.experiment import from_json
+
+    directory = Run.open(Path(run), writes=False)
+    config = from_json(directory.config(), str(directory.path / CONFIG)).model
+    there, facts = directory.checkpoints(), directory.result()
+    if not there or checkpoint not in (None, *there):
+        raise UserError(f"{run} has no {checkpoint or 'best'} weights; it has: {', '.join(there) or 'none yet'}")
+    if not {"classes", "shape"} <= facts.keys():
+        raise UserError(f"{directory.path / RESULT} does not say for which images the model is; train it anew")
+    shape, classes = tuple(facts["shape"]), tuple(facts["classes"])
+    # Normalisation comes with the weights.
+    model = build(config, len(classes), shape[0])
+    load_weights(model, directory.weights(checkpoint or there[0]))
+    return Trained(model.eval(), classes, shape)
