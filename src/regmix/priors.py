@@ -10,6 +10,11 @@ from regmix.threats import Linf, Threat
 from regmix.types import Batch, Images, PerExample
 
 
+def _indexable(rows: Tensor) -> Tensor:
+    """The same memory as bytes if it is float8, which older versions of torch can neither index nor concatenate."""
+    return rows.view(torch.uint8) if rows.dtype == torch.float8_e5m2 else rows
+
+
 class Shelf:
     """A row for every training image: of several processes each keeps the rows of every size-th image.
 
@@ -26,35 +31,36 @@ class Shelf:
 
     def read(self, index: Int[Tensor, "batch"]) -> Tensor:
         """The rows of these images."""
+        kept = _indexable(self._rows)
         if self._size == 1:
-            return self._rows[index]
+            return kept[index].view(self.dtype)
         wanted = processes.together(index)
         mine = wanted % self._size == self._rank
-        found = self._rows.new_zeros((len(wanted), *self._rows.shape[1:]))
-        found[mine] = self._rows[wanted[mine] // self._size]
+        found = kept.new_zeros((len(wanted), *kept.shape[1:]))
+        found[mine] = kept[wanted[mine] // self._size]
         # One process has a row and the others have zeros, so that the sum of the bytes is the row.
         rows = processes.total(processes.as_bytes(found)).view(found.dtype).view_as(found)
-        return processes.share(rows)
+        return processes.share(rows).view(self.dtype)
 
     def write(self, index: Int[Tensor, "batch"], rows: Tensor) -> None:
         """Replaces the rows of these images."""
-        rows = rows.to(self._rows.dtype)
+        rows = _indexable(rows.to(self.dtype))
         if self._size > 1:
             index, rows = processes.together(index), processes.together(rows)
             mine = index % self._size == self._rank
             index, rows = index[mine] // self._size, rows[mine]
-        self._rows[index] = rows
+        _indexable(self._rows)[index] = rows
 
     def gather(self) -> Tensor:
         """All rows."""
         if self._size == 1:
             return self._rows
-        whole = self._rows.new_zeros((self._count, *self._rows.shape[1:]))
-        rows = processes.together(self._rows)
+        rows = processes.together(_indexable(self._rows))
+        whole = rows.new_zeros((self._count, *rows.shape[1:]))
         for rank in range(self._size):
             length = len(range(rank, self._count, self._size))
             whole[rank :: self._size], rows = rows[:length], rows[length:]
-        return whole
+        return whole.view(self.dtype)
 
     def load(self, rows: Tensor) -> None:
         """Takes its own of all rows."""

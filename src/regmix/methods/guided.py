@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from regmix.attacks import ascend
@@ -28,10 +27,8 @@ def guided_losses(
     """
     x, y = batch.x, hard(batch.y)
     start = threat.project(threat.corner(x) / 2, x)
-    clean = None
-    if guide:
-        with torch.no_grad():
-            clean = model(x)
+    # Not under no_grad, where autocast keeps weights without gradients for the passes that follow (torch 2.6).
+    clean = model(x).detach() if guide else None
 
     def objective(logits: Tensor, target: Tensor) -> Tensor:
         loss = cross_entropy(logits, target).mean()

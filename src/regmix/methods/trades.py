@@ -48,8 +48,8 @@ class Trades(Method):
         start = 0.001 * torch.randn_like(x)
         share = self.mutual.pair and self.attack_batchnorm == "train"
         with batchnorm_mode(model, self.attack_batchnorm):
-            with torch.no_grad():
-                target = log_probabilities(model(x))
+            # Not under no_grad, where autocast keeps weights without gradients for the passes that follow (torch 2.6).
+            target = log_probabilities(model(x)).detach()
             ascent = ascend(
                 model, x, target, threat, start=start, steps=self.steps, step_size=self.step_size * threat.eps,
                 objective=lambda logits, target: kl(target, log_probabilities(logits)), keep_graph=share,
