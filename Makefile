@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Two workers: the suite is sized for 2 cores, and each worker runs torch on one thread.
 WORKERS ?= 2
 
-.PHONY: demo test test-slow test-all check clean
+.PHONY: demo test test-slow test-all test-lowest check clean
 
 # Trains RegMix and standard training on real digits, attacks both, and writes demo/report.html.
 demo: $(VENV)/installed
@@ -24,6 +24,10 @@ test-slow: $(VENV)/installed-test
 
 test-all: test test-slow
 
+# With the oldest versions that pyproject.toml admits: torch comes with several GB of CUDA.
+test-lowest: $(VENV)-lowest/installed
+	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/pytest -q -n $(WORKERS) -m "not slow"
+
 check: $(VENV)/installed-test
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
@@ -40,5 +44,11 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1
 	touch $@
 
+$(VENV)-lowest/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet uv
+	$(VENV)-lowest/bin/uv pip install --quiet --python $(VENV)-lowest/bin/python --resolution lowest-direct --editable ".[test]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(VENV)-lowest demo

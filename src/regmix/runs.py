@@ -125,6 +125,11 @@ class BatteryJournal:
             raise _named(error, self._path) from error
 
 
+def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    # Without allow_pickle=False, which older versions of numpy would write as one more array.
+    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+
+
 class Run:
     """A run directory.
 
@@ -302,10 +307,7 @@ class Run:
     ) -> None:
         """Writes one checkpoint's outcomes and example images, and its summary into result.json."""
         self._write_text(OUTCOMES.format(checkpoint), outcomes_csv)
-        write_atomically(
-            self.path / EXAMPLES.format(checkpoint),
-            lambda file: np.savez_compressed(file, allow_pickle=False, **examples),
-        )
+        _write_arrays(self.path / EXAMPLES.format(checkpoint), examples)
         evaluations = self.result().get("evaluations", {})
         self.update_result({"evaluations": {**evaluations, checkpoint: dict(summary)}})
         for path in self.path.glob(BATTERY.format(checkpoint, "*")):
@@ -336,9 +338,7 @@ class Run:
         """Writes adversarial.npz beside the PNG files of a column."""
         folder = self._adversarial(checkpoint, column)
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(
-            folder / "adversarial.npz", lambda file: np.savez_compressed(file, allow_pickle=False, **arrays)
-        )
+        _write_arrays(folder / "adversarial.npz", arrays)
 
     def _adversarial(self, checkpoint: Checkpoint, column: str) -> Path:
         return self.path / ADVERSARIAL.format(checkpoint) / column.replace("/", "_").replace(":", "-")
