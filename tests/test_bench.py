@@ -65,8 +65,15 @@ def test_the_training_s_own_loop_is_timed() -> None:
     assert found.images_per_second == pytest.approx(found.batch_size / found.step)
     doubled = bench_step(replace(short(), batch_size=16, awp=0.005), 3)
     assert doubled.passes == Passes(8, 4, 6)
-    with pytest.raises(UserError, match="steps in all; ask for half as many rounds"):
-        bench_step(short(), 1000)
+
+
+def test_too_few_and_too_many_rounds_are_refused() -> None:
+    """206 images in batches of 128 are 2 steps, the second of which is timed, in 4 epochs, 3 of which warm up."""
+    with pytest.raises(UserError, match="rounds is 1; it must be at least 2"):
+        bench_step(short(), 1)
+    with pytest.raises(UserError, match="rounds is 2; the training has steps for 1: more --epochs"):
+        bench_step(short(), 2)
+    assert bench_step(replace(short(), epochs=5), 2).rounds == 2
 
 
 @pytest.mark.slow

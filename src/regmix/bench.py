@@ -18,7 +18,7 @@ from regmix.experiment import Experiment, initial_model, run, training_data
 from regmix.objectives import cross_entropy
 from regmix.priors import Memory
 from regmix.training import TrainStep, engine
-from regmix.types import Batch, Images, Labels, UserError
+from regmix.types import Batch, Images, Labels, require
 
 WARM_UP = 3
 
@@ -98,16 +98,18 @@ def bench_step(experiment: Experiment, rounds: int) -> StepTimes:
     backward without forward. The first three rounds warm up and do not count.
 
     Raises:
-        UserError: fewer steps in the whole training than rounds.
+        UserError: fewer than two rounds, or more than the whole training has steps for.
     """
+    require(rounds >= 2, f"rounds is {rounds}; it must be at least 2")
     train_set, _ = training_data(experiment)
     fabric = engine.start(experiment.device, experiment.precision)
     loader = Loader(
         train_set, experiment.batch_size, fabric.device, pad=experiment.pad, flip=experiment.flip, seed=0,
         replays=experiment.method.replays,
     )  # fmt: skip
-    if len(loader) * experiment.epochs < 2 * rounds:
-        raise UserError(f"the recipe has {len(loader) * experiment.epochs} steps in all; ask for half as many rounds")
+    # An epoch's first step is not timed.
+    room = (len(loader) - 1) * experiment.epochs - WARM_UP
+    require(rounds <= room, f"rounds is {rounds}; the training has steps for {max(0, room)}: more --epochs would help")
     model = initial_model(experiment, train_set).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     step = TrainStep(model, experiment.method, experiment.threat, len(train_set.classes), experiment.label_mass)
     memory = experiment.method.memory(len(train_set), train_set.shape, experiment.pad, experiment.threat, fabric.device)
