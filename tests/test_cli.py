@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from regmix import recipes
 from regmix.cli import main
@@ -63,6 +64,7 @@ BAD = {
     "train digits-regmix --label-mass 0": "label_mass",
     "train digits-regmix --seed -1": "seed",
     "train digits-regmix --pad -1": "pad",
+    "train digits-regmix --pad 8": "less than the images' side, 8 pixels",
     "train digits-regmix --threat.eps 8": "8/255",
     "train digits-regmix --threat.eps 8//255": "8/255",
     "train digits-regmix --threat.eps 0": "eps",
@@ -222,6 +224,30 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_file(
     assert "No space left on device" in told
     assert told.count("\n") == 1
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("fail", "said"),
+    [
+        (lambda: torch.empty(1 << 58), "out of memory: 1152921504606846976 B were not to be had; a smaller --batch"),
+        (lambda: np.empty(1 << 58), "out of memory: 2.00 EiB were not to be had; a smaller --batch"),
+        (
+            lambda: _raise(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total")),
+            "out of memory: 2.50 GiB were not to be had; a smaller --batch",
+        ),
+        (lambda: _raise(RuntimeError("CUDA error: out of memory")), "out of memory; a smaller --batch"),
+        (lambda: _raise(MemoryError()), "out of memory; a smaller --batch"),
+    ],
+    ids=["torch on a CPU", "numpy", "torch on a GPU", "CUDA", "Python"],
+)
+def test_a_lack_of_memory_is_one_line(fail, said: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr("regmix.commands.recipes", lambda words: fail())
+    assert call("recipes") == 1
+    assert capsys.readouterr().err == f"regmix: error: {said}-size needs less\n"
 
 
 def test_help_names_units_and_choices(capsys) -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -53,15 +54,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         saved = interrupted.saved if isinstance(interrupted, Interrupted) else ""
         print(f"regmix: {signal.Signals(number).name}: {saved or INTERRUPTED}", file=sys.stderr)
         return 128 + number
-    except RuntimeError as error:
-        if not _is_of_lost_process(error):
+    except (RuntimeError, MemoryError) as error:
+        if _is_lack_of_memory(error):
+            why = f"out of memory{_not_to_be_had(error)}; a smaller --batch-size needs less"
+        elif _is_of_lost_process(error):
+            why = f"another process of this work has ended; {INTERRUPTED}"
+        else:
             raise
-        print(f"regmix: error: another process of this work has ended; {INTERRUPTED}", file=sys.stderr)
+        print(f"regmix: error: {why}", file=sys.stderr)
         return 1
     return 0
 
 
-def _is_of_lost_process(error: RuntimeError) -> bool:
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Whether this is what torch or numpy says when an allocation fails on a GPU or in the machine's memory."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def _not_to_be_had(error: Exception) -> str:
+    """How much could not be allocated, as a clause, if the error says it."""
+    found = re.search(r"allocate ([\d.]+ ?[KMGTPE]?i?B)", str(error).replace(" bytes", " B"))
+    return f": {found[1]} were not to be had" if found else ""
+
+
+def _is_of_lost_process(error: Exception) -> bool:
     """Whether this is what torch.distributed says when one of several processes no longer answers."""
     words = ("gloo", "nccl", "connection closed", "connection reset")
     return processes.started()[1] > 1 and any(word in str(error).lower() for word in words)

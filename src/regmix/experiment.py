@@ -186,6 +186,8 @@ def training_data(experiment: Experiment) -> tuple[ImageSet, ImageSet]:
     train_set, validation_set = split_train(
         load(experiment.data, "train"), experiment.train_examples, experiment.validation, experiment.split_seed
     )
+    side = min(train_set.shape[1:])
+    require(experiment.pad < side, f"pad is {experiment.pad}; it must be less than the images' side, {side} pixels")
     return train_set, validation_set.resident()
 
 
