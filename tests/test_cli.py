@@ -193,16 +193,28 @@ def test_damaged_weights_are_named(run: Path, tmp_path: Path, capsys) -> None:
     assert told.count("\n") == 1
 
 
-def test_a_corrupt_image_is_named(tmp_path: Path, capsys) -> None:
+def write_images(root: Path, classes: tuple[str, ...]) -> None:
+    """Three images of 8 x 8 pixels of each class and split."""
     from PIL import Image
 
     for split in ("train", "test"):
-        for label in ("cat", "dog"):
-            folder = tmp_path / split / label
+        for label in classes:
+            folder = root / split / label
             folder.mkdir(parents=True)
             for number in range(3):
                 pixels = np.random.default_rng(number).integers(0, 255, (8, 8, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+def test_images_of_one_class_are_refused(tmp_path: Path, capsys) -> None:
+    write_images(tmp_path, ("cat",))
+    words = f"train digits-regmix --data folder --data.root {tmp_path} --data.size 8 --validation 1"
+    assert call(f"{words} --out {tmp_path / 'out'}") == 2
+    assert "the images are all of one class, 'cat'" in capsys.readouterr().err
+
+
+def test_a_corrupt_image_is_named(tmp_path: Path, capsys) -> None:
+    write_images(tmp_path, ("cat", "dog"))
     words = f"train digits-regmix --data folder --data.root {tmp_path} --data.size 8 --validation 2 --epochs 1"
     assert call(f"{words} --model.width 4 --out {tmp_path / 'fine'}") == 0
     broken = tmp_path / "train" / "dog" / "1.png"

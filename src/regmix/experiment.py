@@ -186,6 +186,7 @@ def training_data(experiment: Experiment) -> tuple[ImageSet, ImageSet]:
     train_set, validation_set = split_train(
         load(experiment.data, "train"), experiment.train_examples, experiment.validation, experiment.split_seed
     )
+    require(len(train_set.classes) >= 2, f"the images are all of one class, {train_set.classes[0]!r}; add another")
     side = min(train_set.shape[1:])
     require(experiment.pad < side, f"pad is {experiment.pad}; it must be less than the images' side, {side} pixels")
     return train_set, validation_set.resident()
