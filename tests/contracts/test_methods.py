@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from contracts.devices import NoMoves
 from regmix.methods import (
     Atas,
     FgsmAt,
@@ -164,6 +165,26 @@ def test_every_parameter_gets_a_finite_gradient(method: Method, threat: Linf | L
         assert model[-1].weight.grad.abs().sum() > 0
         assert model[0].weight.grad.abs().sum() > 0
         model.zero_grad()
+
+
+@every_method
+@every_threat
+def test_it_waits_for_no_device(method: Method, threat: Linf | L2) -> None:
+    """Tensors on the device `meta` have no values: asking for one fails. Moving one from elsewhere waits, too."""
+    device = torch.device("meta")
+    model, given = a_model().to(device), a_batch()
+    view = View(*(part.to(device) for part in given.view))
+    batch = Batch(given.x.to(device), given.y.to(device), given.index.to(device), view)
+    memory = method.memory(COUNT, SHAPE, PAD, threat, device)
+    with NoMoves():
+        for epoch, step in ((0, 0), (1, 1), (5, 0)):
+            if memory is not None:
+                memory.epoch, memory.epochs, memory.step = epoch, 6, step
+            losses = method(model, batch, threat, memory)
+            losses.total.backward()
+            assert {value.device for value in (losses.logits, *losses.terms.values(), *losses.stats.values())} == {
+                device
+            }
 
 
 @every_method

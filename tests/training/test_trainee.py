@@ -1,16 +1,18 @@
-"""What a step of training asks of the network."""
+"""What a step of training asks of the network, and of the device."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from contracts.devices import NoMoves
 from regmix.data import Digits, Loader, load
-from regmix.methods import FgsmPgk, Method, PgdAt, RegMix
+from regmix.methods import FgsmPgk, FreeAt, Method, PgdAt, RegMix
 from regmix.models import SmallCnn, build
 from regmix.recipes import recipe
-from regmix.training import engine
+from regmix.training import Ema, GatedEma, OneCycle, Swa, engine
 from regmix.training.plan import Plan
 from regmix.training.trainee import Trainee
 
@@ -55,3 +57,47 @@ def test_images_get_a_gradient_from_the_attack_alone(method: Method, attack_step
     assert Images.returned == attack_steps
     assert torch.equal(frozen, before[0])
     assert not torch.equal(learned, before[1])
+
+
+class Elsewhere:
+    """Stands in for Fabric on the device `meta`, whose tensors have no values."""
+
+    device = torch.device("meta")
+
+    def setup_module(self, module: nn.Module) -> nn.Module:
+        return module
+
+    def setup_optimizers(self, optimizer: torch.optim.Optimizer) -> None:
+        pass
+
+    def backward(self, loss: Tensor, inputs: list[Tensor]) -> None:
+        loss.backward(inputs=inputs)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"averaging": Ema(), "clip_norm": 1.0},
+        {"averaging": GatedEma(), "method": FgsmPgk(), "schedule": OneCycle()},
+        {"averaging": Swa(start=1), "awp": 0.005, "method": RegMix(start="carried")},
+        {"method": FreeAt(replays=2), "label_mass": 0.6},
+    ],
+)
+def test_steps_do_not_wait_for_the_device(changes: dict[str, Any]) -> None:
+    """Nor for its batch: all that the images need is moved when a pass over them begins."""
+    images = load(Digits(), "train").subset(torch.arange(60))
+    experiment = replace(recipe("digits-regmix"), batch_size=20, pad=1, flip=True, **changes)
+    plan = Plan(**{name: getattr(experiment, name) for name in Plan.__dataclass_fields__})
+    loader = Loader(images, 20, "meta", pad=1, flip=True, seed=0, replays=plan.method.replays)
+    trainee = Trainee(Elsewhere(), build(SmallCnn(width=4), 10, 1), plan, images, len(loader))
+    for epoch in range(3):
+        trainee.epoch, trainee.step = epoch, 0
+        batches = loader.epoch(epoch)
+        trainee.learn(next(batches))
+        with NoMoves():
+            for batch in batches:
+                trainee.learn(batch)
+    assert trainee.step == len(loader) == 3
+    assert {parameter.device for parameter in trainee.model.parameters()} == {Elsewhere.device}
+    with pytest.raises(RuntimeError, match="meta"):
+        trainee.tally.means()

@@ -132,7 +132,7 @@ class Loader:
     def _batch(self, index: Tensor, padded: Tensor, place: Tensor, view: View | None, weight: float) -> Batch:
         """The images at `place` of those that are padded, which are those at `index` of the set."""
         shown = padded[place] if view is None else take(padded, place, view, self._pad)
-        index = index.to(self._labels.device)
+        index = index.to(self._labels.device, non_blocking=True)
         return Batch(_to_float(shown), self._labels[index], index, view, weight)
 
     def _plan(self, steps: Iterable[int]) -> Iterator[Dealt]:

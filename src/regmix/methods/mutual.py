@@ -95,5 +95,6 @@ class Mutual:
             divergence = kl(p, q).mean()
             terms[term] = weight * divergence
             stats[term] = divergence.detach()
-            stats[f"{term}_weight"] = torch.as_tensor(weight)
+            # On the device, for moving it there would wait for the device.
+            stats[f"{term}_weight"] = torch.full_like(stats[term], weight)
         return Losses(terms, losses.logits, stats)
