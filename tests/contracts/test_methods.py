@@ -182,9 +182,8 @@ def test_it_waits_for_no_device(method: Method, threat: Linf | L2) -> None:
                 memory.epoch, memory.epochs, memory.step = epoch, 6, step
             losses = method(model, batch, threat, memory)
             losses.total.backward()
-            assert {value.device for value in (losses.logits, *losses.terms.values(), *losses.stats.values())} == {
-                device
-            }
+            made = losses.logits, *losses.terms.values(), *losses.stats.values()
+            assert {value.device for value in made} == {device}
 
 
 @every_method
