@@ -7,15 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from regmix.methods.base import check_weights
+from regmix.methods.mutual_weights import MutualWeights
 from regmix.objectives import cross_entropy, kl, log_probabilities
 from regmix.types import Batch, Losses
 
-AUTOMATIC = 5.0, 2.0, 2.0
-
 
 @dataclass(frozen=True)
-class Mutual:
+class Mutual(MutualWeights):
     """Asymmetric mutual regularisation of an attack's first and last output, and guidance by the clean one.
 
     With z_I = f(x + delta_0), z_F = f(x + delta_K) and z_C = f(x):
@@ -26,44 +24,18 @@ class Mutual:
     it is known (see RegMix).
     """
 
-    alpha: float = 0.0
-    """Weight of the main mutual term, KL(z_F || z_I), in the paper's units (see reduction)."""
-    beta: float = 0.0
-    """Weight of the auxiliary mutual term, KL(z_I || z_F), in the paper's units."""
-    gamma: float = 0.0
-    """Weight of the clean guidance, KL(z_C || z_F), in the paper's units."""
     alpha_order: Literal["final_initial", "initial_final"] = "final_initial"
     """KL(z_F || z_I) as printed, or KL(z_I || z_F), for the term weighted by alpha (the text can be read both ways)."""
     beta_order: Literal["initial_final", "final_initial"] = "initial_final"
     """KL(z_I || z_F) as printed, or KL(z_F || z_I), for the term weighted by beta."""
     gamma_order: Literal["clean_final", "final_clean"] = "clean_final"
     """KL(z_C || z_F), or KL(z_F || z_C), for the term weighted by gamma (not known)."""
-    reduction: Literal["element", "example"] = "element"
-    """Average of the KL terms over every element [B, C], which makes a weight of 50 worth 5 per example at 10
-    classes, or over examples only (not known)."""
-    weights: Literal["given", "auto"] = "given"
-    """auto: 5, 2, 2 per example (50, 20, 20 at 10 classes) at any number of classes, without alpha, beta and gamma."""
     alpha_stop: Literal["none", "initial", "final"] = "none"
     """The output that gets no gradient from the term weighted by alpha (not known)."""
     beta_stop: Literal["none", "initial", "final"] = "none"
     """The output that gets no gradient from the term weighted by beta (not known)."""
     gamma_stop: Literal["none", "clean", "final"] = "none"
     """The output that gets no gradient from the term weighted by gamma (not known)."""
-
-    def __post_init__(self) -> None:
-        check_weights(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
-
-    def per_example(self, classes: int) -> tuple[float, float, float]:
-        """What alpha, beta and gamma multiply the mean divergence of an example by."""
-        if self.weights == "auto":
-            return AUTOMATIC
-        scale = classes if self.reduction == "element" else 1
-        return self.alpha / scale, self.beta / scale, self.gamma / scale
-
-    @property
-    def pair(self) -> bool:
-        """Whether there is a term in z_I, so that the attack has to keep its first output's graph."""
-        return any(self.per_example(1)[:2])
 
     def losses(self, model: nn.Module, batch: Batch, delta: Tensor, initial: Tensor) -> Losses:
         """Cross-entropy at the end of an attack, f(x + delta), with the terms added; `initial` is the attack's z_I."""
