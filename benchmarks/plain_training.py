@@ -1,6 +1,6 @@
 """RegMix and FGSM-PGK trained as public scripts train them, beside our loop: time and validation accuracy.
 
-python benchmarks/plain_training.py --method regmix --data data/cifar10 --images 2000 --epochs 3 --seeds 3 --threads 2
+python benchmarks/plain_training.py --method regmix --data data/cifar10 --images 2000 --epochs 3 --seeds 0 1 2
 
 The plain loop is a reference for speed and for results: float32, NCHW, a DataLoader, crops and flips image by image
 in Python (of the memory, too), every backward pass of the attack through the parameters as well, per-sample memory in
@@ -179,14 +179,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
     flags = parser.parse_args()
     torch.set_num_threads(flags.threads)
     base = recipe({"regmix": "cifar10-regmix", "fgsm_pgk": "cifar10-fgsm-pgk"}[flags.method])
     assert isinstance(base.method, RegMix | FgsmPgk)
     found: dict[str, list[tuple[float, float, float]]] = {"plain": [], "ours": []}
-    for seed in range(flags.seeds):
+    for seed in flags.seeds:
         experiment = replace(
             base, data=Cifar10(root=flags.data), model=ResNet(width=flags.width), epochs=flags.epochs, seed=seed,
             train_examples=flags.images, validation=1000, validate_every=flags.epochs, device="cpu",
