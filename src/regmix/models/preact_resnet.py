@@ -49,9 +49,9 @@ class PreActBlock(nn.Module):
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        activated = F.relu(self.bn1(x), inplace=True)
+        activated = F.relu(self.bn1(x))
         residual = x if self.shortcut is None else self.shortcut(activated)
-        out: Tensor = self.conv2(F.relu(self.bn2(self.conv1(activated)), inplace=True))
+        out: Tensor = self.conv2(F.relu(self.bn2(self.conv1(activated))))
         return out + residual
 
 
@@ -72,5 +72,5 @@ class PreActResidualNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv1(self.normalise(x))
         out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
-        logits: Tensor = self.linear(pool(F.relu(self.bn(out), inplace=True)))
+        logits: Tensor = self.linear(pool(F.relu(self.bn(out))))
         return logits

@@ -49,10 +49,8 @@ class ResidualBlock(nn.Module):
             self.shortcut.append(nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        out = self.bn2(self.conv2(out))
-        out += self.shortcut(x)
-        return F.relu(out, inplace=True)
+        out = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
 class ResidualNetwork(nn.Module):
@@ -70,7 +68,7 @@ class ResidualNetwork(nn.Module):
         self.linear = nn.Linear(8 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(self.normalise(x))), inplace=True)
+        out = F.relu(self.bn1(self.conv1(self.normalise(x))))
         out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
         logits: Tensor = self.linear(pool(out))
         return logits

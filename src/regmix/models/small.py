@@ -42,8 +42,8 @@ class SmallNetwork(nn.Module):
         self.linear = nn.Linear(4 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(self.normalise(x))), inplace=True)
-        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
-        out = F.relu(self.bn3(self.conv3(out)), inplace=True)
+        out = F.relu(self.bn1(self.conv1(self.normalise(x))))
+        out = F.relu(self.bn2(self.conv2(out)))
+        out = F.relu(self.bn3(self.conv3(out)))
         logits: Tensor = self.linear(pool(out))
         return logits

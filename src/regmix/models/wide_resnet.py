@@ -49,9 +49,9 @@ class WideBlock(nn.Module):
             self.convShortcut = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        activated = F.relu(self.bn1(x), inplace=True)
+        activated = F.relu(self.bn1(x))
         residual = x if self.convShortcut is None else self.convShortcut(activated)
-        out: Tensor = self.conv2(F.relu(self.bn2(self.conv1(activated)), inplace=True))
+        out: Tensor = self.conv2(F.relu(self.bn2(self.conv1(activated))))
         return out + residual
 
 
@@ -87,5 +87,5 @@ class WideResidualNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.block3(self.block2(self.block1(self.conv1(self.normalise(x)))))
-        logits: Tensor = self.fc(pool(F.relu(self.bn1(out), inplace=True)))
+        logits: Tensor = self.fc(pool(F.relu(self.bn1(out))))
         return logits
