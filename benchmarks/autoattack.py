@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from pyautoattack import AutoAttack
 
 from regmix.attacks import AUTOATTACK, AUTOATTACK_SCREENED, Attack
+from regmix.attacks.base import Nearby
 from regmix.data import batches, load, pick
 from regmix.evaluation import precision, predict, survivors
 from regmix.experiment import build_model, from_json
@@ -40,6 +42,16 @@ class Timed:
                 self.seconds += time.perf_counter() - began
 
         return timed
+
+
+class TimedNearby:
+    """What is asked about images near to known ones, timed."""
+
+    def __init__(self, near: Nearby, inside: Timed) -> None:
+        self.ask, self.keep, self.leave = inside(near), near.keep, near.leave
+
+    def __call__(self, *words: Any) -> torch.Tensor:
+        return self.ask(*words)
 
 
 class Nothing:
@@ -83,7 +95,9 @@ def main() -> None:
         inside, real_grad, real_screened = Timed(), torch.autograd.grad, precision.Screened
         torch.autograd.grad = inside(real_grad)
         ours.forward = inside(ours.forward)
-        precision.Screened = lambda rough, exact, slack: real_screened(inside(rough), exact, slack)
+        precision.Screened = lambda rough, exact, slack, nearby: real_screened(
+            inside(rough), exact, slack, lambda: TimedNearby(nearby(), inside)
+        )
         began = time.perf_counter()
         left = survivors(
             ours, lambda index: pick(test, index, "cpu"), alive, attack, threat, name=stage,

@@ -1,6 +1,6 @@
 """What an attack is, and how it borrows a model without leaving traces."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Protocol
@@ -56,15 +56,46 @@ def borrowed(model: Model) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
+class Nearby(Protocol):
+    """Gives the logits of images that differ from known ones in one square, and is told which of them become known."""
+
+    def __call__(self, images: Images, trial: Images, side: int) -> Logits:
+        """The logits of `trial`; its rows differ from the known `images` in one square of `side` pixels at most."""
+        ...
+
+    def keep(self, rows: Bool[Tensor, "batch"]) -> None:
+        """These rows of the last trial are known from now on, in place of the former ones."""
+        ...
+
+    def leave(self, out: Bool[Tensor, "batch"]) -> None:
+        """These rows will not be asked about again."""
+        ...
+
+
+class Whole:
+    """A model that is asked about images near to known ones as about any others."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def __call__(self, images: Images, trial: Images, side: int) -> Logits:
+        return self._model(trial)
+
+    def keep(self, rows: Bool[Tensor, "batch"]) -> None: ...
+    def leave(self, out: Bool[Tensor, "batch"]) -> None: ...
+
+
 class Screened:
     """A model whose answers come fast and roughly, and which is asked exactly before an example counts as broken.
 
     Attacks call it as they call any model and get rough logits. `slack` is how far the rough margin may lie below the
-    boundary for the exact model to be asked.
+    boundary for the exact model to be asked. `nearby` makes something that gives the rough logits of images near to
+    known ones for less.
     """
 
-    def __init__(self, rough: Model, exact: Model, slack: float) -> None:
+    def __init__(self, rough: Model, exact: Model, slack: float, nearby: Callable[[], Nearby] | None = None) -> None:
         self.rough, self.exact, self.slack = rough, exact, slack
+        self.nearby: Callable[[], Nearby] = nearby or (lambda: Whole(self.rough))
 
     def __call__(self, images: Images) -> Logits:
         return self.rough(images)

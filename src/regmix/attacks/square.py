@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from regmix.attacks.base import borrowed, fooled
+from regmix.attacks.base import Screened, Whole, borrowed, fooled
 from regmix.attacks.rows import Rows
 from regmix.attacks.squares import grid, propose_linf, propose_pointed, stripes
 from regmix.objectives import margin
@@ -44,18 +44,23 @@ class Square:
         generator = torch.Generator(x.device).manual_seed(self.seed)
         begin, propose = (stripes, propose_linf) if isinstance(threat, Linf) else (grid, propose_pointed)
         rows = Rows(x)
+        # under L2 and L1 a proposal changes the whole perturbation
+        near = model.nearby() if isinstance(model, Screened) and isinstance(threat, Linf) else Whole(model)
         with borrowed(model):
             images = x + threat.project(begin(x, threat, generator), x)
             value = margin(model(images), y)
             out = fooled(model, images, value, y)
             for query in range(1, self.queries):
                 x, y, images, value = rows.leave(out, images - x, x, y, images, value)
+                near.leave(out)
                 if not len(x):
                     return rows.delta
                 area = self.share / 2 ** sum(query - 1 > halving for halving in HALVINGS) * x.shape[2] * x.shape[3]
-                trial = propose(x, images, threat, round(math.sqrt(area)), generator)
-                new = margin(model(trial), y)
+                side = max(1, round(math.sqrt(area)))
+                trial = propose(x, images, threat, side, generator)
+                new = margin(near(images, trial, side), y)
                 better = new > value
+                near.keep(better)
                 out = fooled(model, trial, torch.where(better, new, float("-inf")), y)
                 images[better], value[better] = trial[better], new[better]
             rows.leave(out, images - x)

@@ -8,6 +8,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from regmix.attacks.base import Screened
+from regmix.evaluation.incremental import Incremental
 from regmix.objectives import margin, precise
 from regmix.types import Images, Labels, Logits
 
@@ -33,7 +34,9 @@ def screened(model: nn.Module, x: Images, y: Labels) -> Screened:
     answer = _in_bfloat16(rough, x.device.type)
     with torch.no_grad():
         slack = float((margin(answer(x), y) - margin(exact, y)).abs().max())
-    return Screened(answer, model, slack)
+    # measured on a CPU only
+    traced = rough if isinstance(rough, fx.GraphModule) and x.device.type == "cpu" else None
+    return Screened(answer, model, slack, None if traced is None else lambda: _IncrementalInBfloat16(traced))
 
 
 def _folded(model: nn.Module) -> nn.Module | None:
@@ -64,3 +67,9 @@ def _in_bfloat16(model: nn.Module, device: str) -> Callable[[Images], Logits]:
             return precise(model(images.contiguous(memory_format=torch.channels_last)))
 
     return answer
+
+
+class _IncrementalInBfloat16(Incremental):
+    def __call__(self, images: Images, trial: Images, side: int) -> Logits:
+        with torch.autocast(trial.device.type, torch.bfloat16):
+            return precise(super().__call__(images, trial.contiguous(memory_format=torch.channels_last), side))
