@@ -95,8 +95,8 @@ def main() -> None:
         inside, real_grad, real_screened = Timed(), torch.autograd.grad, precision.Screened
         torch.autograd.grad = inside(real_grad)
         ours.forward = inside(ours.forward)
-        precision.Screened = lambda rough, exact, slack, nearby: real_screened(
-            inside(rough), exact, slack, lambda: TimedNearby(nearby(), inside)
+        precision.Screened = lambda rough, exact, slack, nearby=None: real_screened(
+            inside(rough), exact, slack, nearby and (lambda: TimedNearby(nearby(), inside))
         )
         began = time.perf_counter()
         left = survivors(

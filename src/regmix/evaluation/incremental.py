@@ -25,7 +25,7 @@ POINTWISE: dict[str, set[object]] = {
 }  # fmt: skip
 """What computes every pixel of a map from the same pixel of other maps."""
 
-IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv}
+IN_PLACE: set[object] = {operator.iadd, operator.isub, operator.imul, operator.itruediv}
 
 
 class Map:
@@ -271,7 +271,7 @@ class Incremental:
             in_place = node.kwargs.get("inplace") or getattr(self._targets.get(node), "inplace", False)
             return bool(in_place) and any(len(one.users) > 1 for one in node.all_input_nodes)
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-        return node.op.startswith("call") and (name.endswith("_") or getattr(operator, name, None) in IN_PLACE)
+        return node.op.startswith("call") and (name.endswith("_") or node.target in IN_PLACE)
 
     @staticmethod
     def _reached(module: nn.Module, size: tuple[int, int], shape: torch.Size) -> tuple[int, int]:

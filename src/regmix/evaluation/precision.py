@@ -34,9 +34,9 @@ def screened(model: nn.Module, x: Images, y: Labels) -> Screened:
     answer = _in_bfloat16(rough, x.device.type)
     with torch.no_grad():
         slack = float((margin(answer(x), y) - margin(exact, y)).abs().max())
-    # measured on a CPU only
-    traced = rough if isinstance(rough, fx.GraphModule) and x.device.type == "cpu" else None
-    return Screened(answer, model, slack, None if traced is None else lambda: _IncrementalInBfloat16(traced))
+    if isinstance(rough, fx.GraphModule) and x.device.type == "cpu":  # measured on a CPU only
+        return Screened(answer, model, slack, lambda: _IncrementalInBfloat16(rough))
+    return Screened(answer, model, slack)
 
 
 def _folded(model: nn.Module) -> nn.Module | None:
