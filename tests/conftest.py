@@ -1,8 +1,9 @@
-"""For every test: the shape annotations of regmix are checked, and torch keeps to one thread."""
+"""For every test: shape annotations are checked, torch keeps to one thread, the real data are there or skipped."""
 
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from jaxtyping import install_import_hook
 
@@ -13,6 +14,20 @@ import contracts.shapes  # noqa: F401  the hook looks the checker up by this nam
 # The hook rewrites modules as they are imported, so one that is already there would go unchecked.
 assert "regmix" not in sys.modules, "regmix was imported before its annotations could be checked"
 install_import_hook("regmix", "contracts.shapes.check_shapes")
+from regmix.data import Cifar10, ImageSet, load  # noqa: E402  after the hook
 
 # pytest-xdist runs one worker per core; more threads would only compete.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    folder = Path(__file__).resolve().parents[1] / "../shared/data"
+    if not folder.is_dir():
+        pytest.skip("../shared/data is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar10_test(shared: Path) -> ImageSet:
+    return load(Cifar10(root=str(shared / "cifar10")), "test")

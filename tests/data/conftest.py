@@ -1,8 +1,7 @@
-"""Fixtures of the data tests: the real data where it is, and small made-up files elsewhere."""
+"""Small made-up images and files."""
 
 import io
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,24 +9,11 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-from regmix.data import Cifar10, ImageSet, load
+from regmix.data import ImageSet
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    folder = Path(__file__).resolve().parents[2] / "../shared/data"
-    if not folder.is_dir():
-        pytest.skip("../shared/data is absent")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def cifar10_test(shared: Path) -> ImageSet:
-    return load(Cifar10(root=str(shared / "cifar10")), "test")
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,10 @@ from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from regmix.attacks import Screened, Square
+from regmix.data import ImageSet
 from regmix.evaluation import incremental
 from regmix.evaluation.incremental import Incremental
-from regmix.evaluation.precision import _folded
+from regmix.evaluation.precision import _folded, screened
 from regmix.models import PreActResNet, ResNet, SmallCnn, WideResNet, build
 from regmix.threats import L2, Linf
 
@@ -148,6 +149,40 @@ def test_more_than_a_square_is_an_error() -> None:
     trial[0, :, 0, 0] = trial[0, :, 9, 9] = 0.5
     with pytest.raises(AssertionError, match="more than a square"):
         ask(images, trial, 3)
+
+
+@pytest.mark.slow
+def test_real_images_in_a_wide_network_in_bfloat16(monkeypatch: pytest.MonkeyPatch, cifar10_test: ImageSet) -> None:
+    monkeypatch.undo()  # windows of this network are worth their cost
+    torch.manual_seed(0)
+    model = lively(build(ResNet(width=64), 10, channels=3)).float()
+    x = cifar10_test.images[:32] / 255
+    with torch.no_grad():
+        model.linear.bias -= model(x).mean(0)
+        y = model(x).argmax(1)
+    rough = screened(model, x, y)
+    spent = {"near": 0, "whole": 0}
+
+    class Compared:
+        def __init__(self) -> None:
+            self.near = rough.nearby()
+            self.keep, self.leave = self.near.keep, self.near.leave
+
+        def __call__(self, images: Tensor, trial: Tensor, side: int) -> Tensor:
+            logits = {}
+            for name, answer in (("near", lambda: self.near(images, trial, side)), ("whole", lambda: rough(trial))):
+                with FlopCounterMode(display=False) as counter:
+                    logits[name] = answer()
+                spent[name] += counter.get_total_flops()
+            # bfloat16 rounds to 0.4 %, in each of 18 layers
+            near = 0.02 * float(logits["whole"].abs().max())
+            torch.testing.assert_close(logits["near"], logits["whole"], rtol=0, atol=near)
+            return logits["near"]
+
+    attack = Square(queries=70, share=0.05)  # squares of 7, 5 and 4 pixels
+    delta = attack(Screened(rough.rough, rough.exact, rough.slack, Compared), x, y, Linf(8 / 255))
+    assert 0 < delta.abs().amax() <= 8 / 255 + 1e-6
+    assert 0 < spent["near"] < 0.9 * spent["whole"]
 
 
 @pytest.mark.parametrize("threat", [Linf(0.01), L2(0.6)])
