@@ -5,12 +5,15 @@ python benchmarks/plain_training.py --method regmix --data data/cifar10 --images
 The plain loop is a reference for speed and for results: float32, NCHW, a DataLoader, crops and flips image by image
 in Python (of the memory, too), every backward pass of the attack through the parameters as well, per-sample memory in
 float32, metrics read after every step. The network, the rules, the optimiser's settings and the images are the same.
+Every training has a process of its own, for ours changes how its process manages memory.
 """
 
 import argparse
+import multiprocessing
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,6 +175,28 @@ class Silent:
         self.images = images
 
 
+def trained(kind: str, method: str, seed: int, flags: argparse.Namespace) -> tuple[float, float, float]:
+    """The seconds that the epochs of a training took, and its clean and PGD-10 accuracy on the validation set."""
+    torch.set_num_threads(flags.threads)
+    base = recipe({"regmix": "cifar10-regmix", "fgsm_pgk": "cifar10-fgsm-pgk"}[method])
+    assert isinstance(base.method, RegMix | FgsmPgk)
+    experiment = replace(
+        base, data=Cifar10(root=flags.data), model=ResNet(width=flags.width), epochs=flags.epochs, seed=seed,
+        train_examples=flags.images, validation=1000, validate_every=flags.epochs, device="cpu",
+    )  # fmt: skip
+    train_set, held_out = training_data(experiment)
+    if kind == "ours":
+        display = Silent(len(train_set))
+        with tempfile.TemporaryDirectory() as folder:
+            run(experiment, Path(folder) / "run", display)
+        validation = display.row["validation"]
+        return display.seconds, validation["clean"], validation["pgd"]
+    torch.manual_seed(seed)
+    model, seconds = plain(experiment, train_set)
+    table = evaluate(model.eval(), batches(held_out, 250, "cpu"), experiment.threat, {"pgd": Pgd(10)})
+    return seconds, table.accuracy("clean"), table.accuracy("pgd")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--method", choices=("regmix", "fgsm_pgk"), default="regmix")
@@ -182,39 +207,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
     flags = parser.parse_args()
-    torch.set_num_threads(flags.threads)
-    base = recipe({"regmix": "cifar10-regmix", "fgsm_pgk": "cifar10-fgsm-pgk"}[flags.method])
-    assert isinstance(base.method, RegMix | FgsmPgk)
     found: dict[str, list[tuple[float, float, float]]] = {"plain": [], "ours": []}
     for seed in flags.seeds:
-        experiment = replace(
-            base, data=Cifar10(root=flags.data), model=ResNet(width=flags.width), epochs=flags.epochs, seed=seed,
-            train_examples=flags.images, validation=1000, validate_every=flags.epochs, device="cpu",
-        )  # fmt: skip
-        train_set, held_out = training_data(experiment)
-
-        def accuracy(model: torch.nn.Module, experiment=experiment, held_out=held_out) -> tuple[float, float]:
-            model.eval()
-            table = evaluate(model, batches(held_out, 250, "cpu"), experiment.threat, {"pgd": Pgd(10)})
-            return table.accuracy("clean"), table.accuracy("pgd")
-
-        torch.manual_seed(seed)
-        model, seconds = plain(experiment, train_set)
-        found["plain"].append((seconds, *accuracy(model)))
-        display = Silent(len(train_set))
-        with tempfile.TemporaryDirectory() as folder:
-            run(experiment, Path(folder) / "run", display)
-        validation = display.row["validation"]
-        found["ours"].append((display.seconds, validation["clean"], validation["pgd"]))
-        for name, rows in found.items():
+        for kind, rows in found.items():
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                rows.append(process.submit(trained, kind, flags.method, seed, flags).result())
             seconds, clean, pgd = rows[-1]
-            print(f"seed {seed} {name:<6} {seconds:8.1f} s  clean {clean:.3f}  PGD-10 {pgd:.3f}", flush=True)
-    for name, rows in found.items():
+            print(f"seed {seed} {kind:<6} {seconds:8.1f} s  clean {clean:.3f}  PGD-10 {pgd:.3f}", flush=True)
+    for kind, rows in found.items():
         columns = [
             f"{statistics.mean(c):.3f} ± {statistics.stdev(c) if len(c) > 1 else 0:.3f}"
             for c in zip(*rows, strict=True)
         ]
-        print(f"{flags.method} {name:<6} seconds {columns[0]}  clean {columns[1]}  PGD-10 {columns[2]}")
+        print(f"{flags.method} {kind:<6} seconds {columns[0]}  clean {columns[1]}  PGD-10 {columns[2]}")
     ratios = [ours[0] / plain[0] for ours, plain in zip(found["ours"], found["plain"], strict=True)]
     share = f"{100 * statistics.mean(ratios):.0f}% of the time ({min(ratios):.2f} to {max(ratios):.2f})"
     print(f"{flags.method}: ours takes {share}")

@@ -1,5 +1,6 @@
 """Devices and precision: the only file that knows Lightning Fabric."""
 
+import ctypes
 import logging
 import os
 import sys
@@ -32,6 +33,8 @@ def start(device: Device, precision: Precision, *, together: bool = False) -> Fa
         raise UserError("there is no CUDA device on this machine; use --device cpu")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        keep_memory()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     local, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device == "cuda" and torch.cuda.device_count() < here:
@@ -48,6 +51,19 @@ def start(device: Device, precision: Precision, *, together: bool = False) -> Fa
         fabric = Fabric(accelerator=device, devices=[local] if device == "cuda" else 1, precision=number)
     fabric.launch()
     return fabric
+
+
+def keep_memory() -> None:
+    """Lets the process keep the memory of freed tensors for the next ones, where the C library is glibc.
+
+    It would give memory back in every step and get it anew, page by page, as soon as a pass needs more than the one
+    before, as where the graph of the attack's first pass is kept for the loss.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3  # their numbers in malloc.h
+        mallopt(trim_threshold, -1)  # never
+        mallopt(mmap_threshold, 2**30)
 
 
 def peak_memory(device: torch.device) -> int | None:
