@@ -27,14 +27,15 @@ def start(device: Device, precision: Precision, *, together: bool = False) -> Fa
 
     device auto takes a CUDA GPU where there is one; several processes on a machine take one each. precision auto means
     bf16 autocast with float32 weights, which is the fastest for convolutional networks of the usual widths on both;
-    float64 is for checks. With `together` a module that Fabric sets up has its gradients averaged over the processes.
+    float64 is for checks. On a CPU the process keeps freed memory from then on. With `together` a module that Fabric
+    sets up has its gradients averaged over the processes.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device on this machine; use --device cpu")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
-        keep_memory()
+        _keep_memory()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     local, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device == "cuda" and torch.cuda.device_count() < here:
@@ -53,7 +54,7 @@ def start(device: Device, precision: Precision, *, together: bool = False) -> Fa
     return fabric
 
 
-def keep_memory() -> None:
+def _keep_memory() -> None:
     """Lets the process keep the memory of freed tensors for the next ones, where the C library is glibc.
 
     It would give memory back in every step and get it anew, page by page, as soon as a pass needs more than the one
