@@ -25,6 +25,7 @@ from regmix.experiment import build_model, from_json
 from regmix.models import load_weights
 from regmix.runs import Run
 from regmix.threats import Linf
+from regmix.training import engine
 
 
 class Timed:
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--without-exact", action="store_true", help="leave our autoattack out: the screened one only")
     flags = parser.parse_args()
     torch.set_num_threads(flags.threads)
+    engine.start("cpu", "32")  # as regmix evaluate does: freed memory is kept, for pyautoattack, too
     run = Run.open(flags.run)
     experiment = from_json(run.config(), str(flags.run))
     test = load(experiment.data, "test").subset(torch.arange(flags.examples))

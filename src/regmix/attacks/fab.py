@@ -77,7 +77,7 @@ def _walk(model: Model, x: Images, y: Labels, wrong: Labels, threat: Threat, ste
             (w,) = torch.autograd.grad(value.sum(), at)
         at, value = at.detach(), value.detach()
         # The plane is {z : w (z - at) + value = 0}.
-        from_clean = value + (w * (x - at)).flatten(1).sum(1)
+        from_clean = value + (w * (x - at)).sum((1, 2, 3))
         gaps = torch.cat([-value, -from_clean])
         near, far = to_plane(torch.cat([at, x]), torch.cat([w, w]), gaps, threat).chunk(2)
         near_length, far_length = threat.norm(near).clamp_min(1e-8), threat.norm(far).clamp_min(1e-8)

@@ -13,29 +13,35 @@ def to_plane(x: Images, w: Images, gap: PerExample, threat: Threat) -> Images:
     min(s u_i, room_i) in the direction that closes the gap, u = 1 for L-inf and |w| for L2. The way that this closes is
     concave and piecewise linear in s, so that Newton's steps from 0 reach the root from below.
     """
-    shape = x.shape
-    x, w = x.flatten(1), w.flatten(1)
-    towards = w.sign().mul_(gap.sign()[:, None])
-    room = torch.where(towards > 0, 1 - x, x)
+    # Nothing is flattened, which would copy images with channels last; and comparisons give numbers, because masks of
+    # bools take several times as long on a CPU.
+    sums = (1, 2, 3)
+    towards = w.sign().mul_(gap.sign().view(-1, 1, 1, 1))
+    room = torch.gt(towards, 0, out=torch.empty_like(towards)).sub_(x).abs_()
     weight, gap = w.abs(), gap.abs()
-    # In units of the gap that it closes: how far element i can go, and how fast it goes.
-    reach = weight * room
     if isinstance(threat, L1):
-        order = weight.argsort(1, descending=True)
-        closes = reach.gather(1, order)
-        before = closes.cumsum(1) - closes
-        part = (gap[:, None] - before).clamp_min(0).minimum(closes) / weight.gather(1, order).clamp_min(1e-30)
-        return torch.zeros_like(w).scatter_(1, order, part).mul_(towards).view(shape)
-    speed = weight.square() if isinstance(threat, L2) else weight
-    s, closed = torch.zeros_like(gap), torch.zeros_like(weight)
+        return towards.mul_(_one_after_the_other(weight, room, gap))
+    u = weight if isinstance(threat, L2) else weight.new_ones(())
+    speed, s = weight * u, torch.zeros_like(gap)
+    way, free = torch.zeros_like(weight), torch.empty_like(weight)
     for _ in range(20):
-        slope = torch.where(closed < reach, speed, 0).sum(1)
-        step = torch.where(slope > 0, (gap - closed.sum(1)) / slope, 0).clamp_min(0)
+        torch.gt(room, s.view(-1, 1, 1, 1) * u, out=free)
+        slope = (speed * free).sum(sums)
+        step = torch.where(slope > 0, (gap - (weight * way).sum(sums)) / slope, 0).clamp_min(0)
         s = s + step
         if (step <= 1e-6 * s).all():
             break
-        torch.mul(speed, s[:, None], out=closed)
-        torch.minimum(closed, reach, out=closed)
-    s = torch.where(slope > 0, s, float("inf"))[:, None]
+        torch.minimum(s.view(-1, 1, 1, 1) * u, room, out=way)
+    s = torch.where(slope > 0, s, float("inf")).view(-1, 1, 1, 1)
     way = (weight * s).nan_to_num(0, float("inf")) if isinstance(threat, L2) else s
-    return towards.mul_(torch.minimum(way, room)).view(shape)
+    return towards.mul_(torch.minimum(way, room))
+
+
+def _one_after_the_other(weight: Images, room: Images, gap: PerExample) -> Images:
+    """How far every element goes where those with the largest weights go as far as they can."""
+    shape, weight, room = weight.shape, weight.flatten(1), room.flatten(1)
+    order = weight.argsort(1, descending=True)
+    closes = (weight * room).gather(1, order)
+    before = closes.cumsum(1) - closes
+    part = (gap[:, None] - before).clamp_min(0).minimum(closes) / weight.gather(1, order).clamp_min(1e-30)
+    return torch.zeros_like(weight).scatter_(1, order, part).view(shape)
