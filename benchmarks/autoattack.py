@@ -133,6 +133,7 @@ def main() -> None:
             exact, mine, overhead = ours_alone(stage, attack, exact)
             total["exact"] += mine
             line += f"   ours {int(exact.sum()):4d} {mine:8.1f} s (overhead {overhead})   {seconds / mine:.2f} x"
+            line += f"   {int((exact != theirs).sum())} differ"
         print(line, flush=True)
     for stage, attack in AUTOATTACK_SCREENED.stages:
         brief, mine, overhead = ours_alone(stage, attack, brief)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import linecache
 import os
 import shutil
 import subprocess
@@ -98,6 +99,72 @@ def test_notes_of_other_settings_do_not_count(run, tmp_path, monkeypatch) -> Non
     assert table(path) == table(clean)
 
 
+def test_other_attacks_make_use_of_what_an_unfinished_evaluation_has_found(run, tmp_path, monkeypatch) -> None:
+    path = shutil.copytree(run, tmp_path / "run")
+    real, added = BatteryJournal.add, []
+
+    def kills(self, stage, *words):
+        if stage.startswith("pgd"):
+            raise KeyboardInterrupt
+        added.append(stage)
+        real(self, stage, *words)
+
+    monkeypatch.setattr(BatteryJournal, "add", kills)
+    assert evaluate(path, attacks="fgsm,pgd-5x2") == 130
+    assert set(added) == {"fgsm@0.1/fgsm"}
+    added.clear()
+    assert evaluate(path, attacks="fgsm,mi-fgsm-2") == 0
+    assert set(added) == {"mi-fgsm-2@0.1/mi-fgsm-2", "fgsm@0.2/fgsm", "mi-fgsm-2@0.2/mi-fgsm-2"}
+
+
+def test_a_model_whose_code_has_changed_is_attacked_anew(tmp_path, monkeypatch) -> None:
+    code = (
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        torch.manual_seed(0)\n"
+        "        self.head = torch.nn.Linear(64, 10)\n"
+        "    def forward(self, x):\n"
+        "        return self.head(x.flatten(1))OUTPUT\n"
+        "make = Net\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    words = (
+        "evaluate changing_model:make --data digits --threat.eps 0.1 --attacks fgsm,pgd-2 --examples 30 --no-verdict"
+    )
+
+    def run_with(output: str, out: str) -> int:
+        (tmp_path / "changing_model.py").write_text(code.replace("OUTPUT", output))
+        sys.modules.pop("changing_model", None)
+        linecache.clearcache()
+        return main([*words.split(), "--out", out])
+
+    real = BatteryJournal.add
+
+    def kills(self, stage, *more):
+        if stage.startswith("pgd"):
+            raise KeyboardInterrupt
+        real(self, stage, *more)
+
+    monkeypatch.setattr(BatteryJournal, "add", kills)
+    assert run_with(".mul(1e6).softmax(1)", "one") == 130  # FGSM has no gradient there
+    monkeypatch.setattr(BatteryJournal, "add", real)
+    assert run_with("", "one") == 0
+    assert run_with("", "fresh") == 0
+    assert table(tmp_path / "one") == table(tmp_path / "fresh")
+
+
+def test_what_cannot_run_is_said_before_anything_runs(run, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(BatteryJournal, "add", lambda *_: pytest.fail("an attack has run"))
+    assert evaluate(run, attacks="fgsm,cw-l2") == 2
+    assert "give an L2 radius" in capsys.readouterr().err
+    other = shutil.copytree(run, tmp_path / "other" / run.name)
+    assert evaluate(run, attacks=f"fgsm,transfer:{run},transfer:{other}") == 2
+    assert "would both be called transfer:tiny" in capsys.readouterr().err
+
+
 def test_autoattack_tells_its_stages_and_is_no_better_than_any_of_them(run, tmp_path, monkeypatch) -> None:
     from regmix import attacks
 
@@ -123,19 +190,29 @@ def test_transfer_takes_the_examples_of_another_run(run, tmp_path) -> None:
     assert columns["transfer:tiny@0.2"]["accuracy"] < columns["clean"]["accuracy"]
 
 
+def in_two_processes(words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "regmix",
+         *words.split()],
+        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_two_processes_find_what_one_finds(run, tmp_path) -> None:
     one, two = (shutil.copytree(run, tmp_path / name) for name in ("one", "two"))
     assert evaluate(one) == 0
-    words = f"evaluate {two} --attacks {ATTACKS} --examples 24 --batch-size 8 --eps 0.1,0.2 --checkpoint last"
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611",
-         "-m", "regmix", *words.split()],
-        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    in_two_processes(f"evaluate {two} --attacks {ATTACKS} --examples 24 --batch-size 8 --eps 0.1,0.2 --checkpoint last")
     assert table(two) == table(one)
     assert not list(two.glob("battery-*"))
+    # a file of weights, of which both would make a directory
+    out = tmp_path / "out"
+    in_two_processes(
+        f"evaluate {run / 'last.safetensors'} --data digits --model small_cnn --model.width 8 --threat.eps 0.1"
+        f" --attacks {ATTACKS} --examples 24 --batch-size 8 --eps 0.1,0.2 --out {out}"
+    )
+    assert table(out) == table(one)
 
 
 def test_weights_from_elsewhere_are_evaluated_like_a_run(run, tmp_path) -> None:
@@ -151,6 +228,20 @@ def test_weights_from_elsewhere_are_evaluated_like_a_run(run, tmp_path) -> None:
     assert table(out) == table(own)
     assert main(["report", str(out), "-o", str(tmp_path / "report.html")]) == 0
     assert main([*words.replace("0.15", "0.3").split(), *more, "--out", str(out)]) == 2
+    shutil.copy(tmp_path / "theirs.pth", tmp_path / "other.pth")
+    assert main([*words.replace("theirs", "other").split(), *more, "--out", str(out)]) == 2, "another source"
+
+
+def test_outcomes_of_weights_that_a_file_no_longer_holds_are_dropped(run, tmp_path, monkeypatch) -> None:
+    state = load_file(run / "last.safetensors")
+    torch.save(state, tmp_path / "theirs.pth")
+    words = f"evaluate {tmp_path / 'theirs.pth'} --data digits --model small_cnn --model.width 8 --attacks fgsm"
+    words += f" --examples 24 --threat.eps 0.1 --out {tmp_path / 'out'}"
+    assert main(words.split()) == 0
+    torch.save({name: value + 0.01 * value for name, value in state.items()}, tmp_path / "theirs.pth")
+    monkeypatch.setattr(BatteryJournal, "add", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert main(words.split()) == 130
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["evaluations"] == {}
 
 
 def test_a_function_of_ones_own_is_evaluated_and_trained(tmp_path, monkeypatch) -> None:
@@ -189,6 +280,18 @@ def test_saved_adversarial_images_are_inside_the_set_and_still_fool_the_model(ru
     assert column["rounded"]["still_adversarial"] >= 0.8 * len(broken)
     assert main(["report", str(path), "-o", str(tmp_path / "r.html")]) == 0
     assert "saved images still fool the model as files" in (tmp_path / "r.html").read_text()
+
+
+def test_saved_images_of_an_earlier_evaluation_do_not_count(run, tmp_path) -> None:
+    path = shutil.copytree(run, tmp_path / "run")
+    assert evaluate(path, "--save", attacks="fgsm") == 0
+    folder = path / "adversarial-last" / "fgsm@0.2"
+    before = sorted(int(image.stem) for image in folder.glob("*.png"))
+    assert before[0] < 8 < before[-1]
+    words = f"evaluate {path} --attacks fgsm --examples 8 --batch-size 8 --eps 0.2 --checkpoint last --save"
+    assert main(words.split()) == 0
+    assert sorted(int(image.stem) for image in folder.glob("*.png")) == [row for row in before if row < 8]
+    assert np.load(folder / "adversarial.npz")["index"].tolist() == [row for row in before if row < 8]
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,9 @@ def adopt(
         mean, std: what the model's input is normalised with, unless the file says so; 0 and 1 if empty.
 
     Raises:
-        UserError: weights that cannot be read or do not fit, or a directory that exists and holds something else.
+        UserError: weights that cannot be read or do not fit, or a directory that exists and is about something else.
+
+    What a directory knows of other weights, which the same source held before, is dropped.
     """
     parts = json.loads(to_json(experiment))
     config = json.dumps({name: parts[name] for name in KNOWN}, indent=2) + "\n"
@@ -40,10 +42,14 @@ def adopt(
         load_weights(model, source)
     if (out / CONFIG).is_file():
         run = Run.open(out)
-        if run.config() != config:
+        before = run.environment().get("source", source)
+        if run.config() != config or Path(before).resolve() != Path(source).resolve():
             raise UserError(f"{out} is about another model, data or threat; give another --out")
     else:
         run = Run.create(out, config, {"source": source})
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    if not run.holds("last", state):
+        run.update_result({"evaluations": {}})
+    run.save_weights("last", state)
     run.update_result({"classes": list(images.classes), "shape": list(images.shape)})
-    run.save_weights("last", {name: value.clone() for name, value in model.state_dict().items()})
     return run

@@ -1,9 +1,12 @@
 """The evaluation of a run: attacks its checkpoints on the test split and writes what came out beside them."""
 
 import hashlib
+import inspect
 import json
+import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +40,7 @@ from regmix.evaluation import (
     predict,
     preflight,
     probe,
+    repeatable,
     survivors,
     to_uint8,
     verdict,
@@ -44,9 +48,9 @@ from regmix.evaluation import (
     withstood,
 )
 from regmix.experiment import Experiment, build_model, from_json
-from regmix.models import load_weights
+from regmix.models import Function, load_weights
 from regmix.objectives import hard
-from regmix.runs import CONFIG, BatteryJournal, Checkpoint, Run
+from regmix.runs import CONFIG, BatteryJournal, Checkpoint, Run, digest
 from regmix.threats import Threat, format_eps
 from regmix.training import engine
 from regmix.types import UserError
@@ -106,7 +110,8 @@ def assess(
     Started again after a kill it goes on where it was. Under torchrun the processes share the work; the first writes.
 
     Raises:
-        UserError: an unknown attack, missing weights, more examples than there are.
+        UserError: an unknown attack, one that is not made for the threat or would have the name of another, missing
+            weights, more examples than there are.
     """
     experiment = from_json(directory.config(), str(directory.path / CONFIG))
     threats = [replace(experiment.threat, eps=radius) for radius in questions.eps] or [experiment.threat]
@@ -115,19 +120,21 @@ def assess(
         raise UserError(
             f"{directory.path} has no {', '.join(missing)} weights; it has: {', '.join(there) or 'none yet'}"
         )
+    check_attacks(questions.attacks, threats)
     if questions.batch_size < 1:
         raise UserError(f"the batch size must be at least 1, not {questions.batch_size}")
     test = test_images(experiment.data, questions.examples)
     source = Computed() if questions.corruption_files is None else OfficialFiles(questions.corruption_files)
     kinds = _kinds(questions, source, test)
-    place = engine.start(device, "32").device
+    place = engine.start(device, "32", patient=True).device
     suite = {name: _attack(name, test, place) for name in questions.attacks if name != CLEAN}
     world = processes.Processes()
     for checkpoint in checkpoints or there:
         model = _model(experiment, directory, checkpoint, test).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if questions.draws > 1:
             model = Eot(model, questions.draws)
-        journal = BatteryJournal(directory.path, checkpoint, _key(directory, checkpoint, questions), world.rank)
+        key = _key(directory, checkpoint, model, experiment, questions)
+        journal = BatteryJournal(directory.path, checkpoint, key, world.rank)
         first = pick(test, torch.arange(min(len(test), 100)), place)
         findings = preflight(model, first.x, hard(first.y))
         for finding in findings:
@@ -178,11 +185,37 @@ def _model(experiment: Experiment, directory: Run, checkpoint: Checkpoint, test:
     return model
 
 
-def _key(directory: Run, checkpoint: Checkpoint, questions: Questions) -> str:
-    """Names everything that the outcome of a chunk depends on."""
-    weights = hashlib.sha256(directory.weights(checkpoint).read_bytes()).hexdigest()
-    settings = json.dumps([__version__, asdict(questions), weights, directory.config()], default=str)
-    return hashlib.sha256(settings.encode()).hexdigest()[:16]
+def _key(directory: Run, checkpoint: Checkpoint, model: nn.Module, experiment: Experiment, questions: Questions) -> str:
+    """Names everything that the outcome of a chunk depends on, but for the attack and its radius."""
+    kept = ("batch_size", "examples", "exact", "save", "draws", "corruption_files")
+    settings = [__version__, {name: getattr(questions, name) for name in kept}, directory.config()]
+    files = [directory.weights(checkpoint), *_code(model, experiment)]
+    text = json.dumps([*settings, *map(digest, files)], default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _code(model: nn.Module, experiment: Experiment) -> list[Path]:
+    """The files that the classes of a model's modules, and the function that makes it, are written in."""
+    written: set[Any] = {type(module) for module in model.modules()}
+    if isinstance(experiment.model, Function):
+        written.add(sys.modules[experiment.model.source.partition(":")[0]])
+    files = set()
+    for one in written:
+        with suppress(TypeError, OSError):  # written in C, or in no file
+            files.add(inspect.getsourcefile(one))
+    return [Path(name) for name in sorted(filter(None, files)) if Path(name).is_file()]
+
+
+def check_attacks(names: Sequence[str], threats: Sequence[Threat]) -> None:
+    """Raises UserError for an attack that is not made for a threat, and for two that would have the same name."""
+    for name in names:
+        if name != CLEAN and not name.startswith(TRANSFER):
+            # those that are made for some threats have a check
+            check = getattr(parse_attack(name), "check", lambda _: None)
+            for threat in threats:
+                check(threat)
+        if alike := [other for other in names if other != name and _short(other) == _short(name)]:
+            raise UserError(f"{name} and {alike[0]} would both be called {_short(name)}; rename one of the folders")
 
 
 def test_images(data: DataConfig, examples: int | None) -> ImageSet:
@@ -213,7 +246,9 @@ def _table(
     progress: Progress,
 ) -> tuple[Outcomes, dict[str, dict[str, object]]]:
     model.eval()
-    clean = torch.cat([(predict(model, b.x, b.y) == b.y).cpu() for b in batches(test, questions.batch_size, place)])
+    with repeatable(CLEAN, place):
+        seen = [(predict(model, b.x, b.y) == b.y).cpu() for b in batches(test, questions.batch_size, place)]
+    clean = processes.from_first(torch.cat(seen))
     table = Outcomes((CLEAN,), test.labels, clean[:, None])
     columns: dict[str, dict[str, object]] = {CLEAN: _column(CLEAN, 0.0, clean)}
     progress.column(checkpoint, CLEAN, *_share(clean))
@@ -221,6 +256,7 @@ def _table(
     for number, (threat, name, attack) in enumerate(todo):
         later = int(clean.sum()) * sum(passes(other) for _, _, other in todo[number + 1 :])
         column = f"{_short(name)}@{format_eps(threat.eps)}"
+        noted = f"{_noted(name)}@{threat.eps!r}"
         stages = attack.under(threat) if isinstance(attack, Ensemble) else ((name, attack),)
         alive, began, told = clean, time.perf_counter(), []
 
@@ -232,7 +268,7 @@ def _table(
             rest = int(alive.sum()) * sum(passes(other) for _, other in stages[place_in_line:])
             progress.stage(f"{checkpoint}, {column}" + (f": {stage}" if len(stages) > 1 else ""), rest + later)
             alive = survivors(
-                model, lambda index: pick(test, index, place), alive, one, threat, name=f"{column}/{stage}",
+                model, lambda index: pick(test, index, place), alive, one, threat, name=f"{noted}/{stage}",
                 batch_size=questions.batch_size, screen=not questions.exact and isinstance(one, SCREENED),
                 journal=journal, world=world, on_work=progress.work, keep=keep,
             )  # fmt: skip
@@ -243,7 +279,7 @@ def _table(
         if isinstance(attack, Ensemble):
             columns[column] |= {"stages": told} | ({"note": attack.note} if attack.note else {})
         if questions.save and world.rank == 0:
-            columns[column]["rounded"] = _recheck(model, directory, checkpoint, column, test, place)
+            columns[column]["rounded"] = _recheck(model, directory, checkpoint, column, clean & ~alive, test, place)
         progress.column(checkpoint, column, *_share(alive))
         if "note" in columns[column]:
             progress.note(f"{checkpoint:<9} {columns[column]['note']}")
@@ -251,10 +287,11 @@ def _table(
 
 
 def _recheck(
-    model: nn.Module, directory: Run, checkpoint: Checkpoint, column: str, test: ImageSet, place: torch.device
-) -> dict[str, int]:
+    model: nn.Module, directory: Run, checkpoint: Checkpoint, column: str, broken: Tensor, test: ImageSet,
+    place: torch.device,
+) -> dict[str, int]:  # fmt: skip
     """Asks the model about the adversarial images as they lie on the disk; writes adversarial.npz beside them."""
-    rows, images = directory.load_adversarial(checkpoint, column)
+    rows, images = directory.load_adversarial(checkpoint, column, broken.nonzero()[:, 0].tolist())
     labels = test.labels[torch.tensor(rows, dtype=torch.long)]
     seen = [
         predict(model, batch.x, batch.y).cpu() for batch in batches(ImageSet(images, labels, test.classes), 250, place)
@@ -318,6 +355,14 @@ def _corruptions(
 def _short(name: str) -> str:
     """transfer:RUN by the run's own name."""
     return f"{TRANSFER}{Path(name.removeprefix(TRANSFER)).name}" if name.startswith(TRANSFER) else name
+
+
+def _noted(name: str) -> str:
+    """The name under which the journal knows an attack: transfer:RUN by the weights."""
+    if not name.startswith(TRANSFER):
+        return name
+    source = Run.open(Path(name.removeprefix(TRANSFER)))
+    return TRANSFER + digest(source.weights(source.checkpoints()[0]))
 
 
 def _share(alive: Tensor) -> tuple[float, float, float]:

@@ -4,6 +4,7 @@ Every function that speaks of all processes must be called by all of them, in th
 """
 
 import os
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -18,10 +19,15 @@ def started() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def meet(device: str) -> None:
-    """Lets the processes that torchrun started meet: over gloo, and for tensors on CUDA devices over NCCL."""
+def meet(device: str, *, patient: bool = False) -> None:
+    """Lets the processes that torchrun started meet: over gloo, and for tensors on CUDA devices over NCCL.
+
+    With `patient` they wait a week for each other, not torch's half an hour: in an evaluation one may have hours of
+    work more than another. (torchrun ends those whose colleague has died.)
+    """
     if started()[1] > 1 and not dist.is_initialized():
-        dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl")
+        patience = timedelta(days=7) if patient else None
+        dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=patience)
 
 
 def rank() -> int:

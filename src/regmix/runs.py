@@ -67,7 +67,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """A checksum of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST]
 
@@ -79,7 +80,7 @@ def _number(state: Path) -> int:
 def _load_state(path: Path) -> dict[str, Any] | None:
     """The content of a state whose name ends with its checksum; None if it is damaged."""
     try:
-        if _digest(path) != path.stem.split("-")[2]:
+        if digest(path) != path.stem.split("-")[2]:
             return None
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, pickle.UnpicklingError):
@@ -89,6 +90,10 @@ def _load_state(path: Path) -> dict[str, Any] | None:
 
 def _named(error: OSError, path: Path) -> OSError:
     return OSError(error.errno, error.strerror, str(path))
+
+
+def _packed(state: Mapping[str, Tensor]) -> bytes:
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
 
 
 class BatteryJournal:
@@ -191,6 +196,10 @@ class Run:
         """The text of config.json."""
         return (self.path / CONFIG).read_text()
 
+    def environment(self) -> dict[str, Any]:
+        """The content of environment.json, empty if there is none."""
+        return self._read_json(ENVIRONMENT)
+
     def append_metrics(self, row: Mapping[str, object]) -> None:
         """Adds one line to metrics.jsonl."""
         if not self._writes:
@@ -223,8 +232,13 @@ class Run:
         """Writes weights as safetensors."""
         if not self._writes:
             return
-        data = save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+        data = _packed(state)
         write_atomically(self.weights(checkpoint), lambda file: file.write(data))
+
+    def holds(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> bool:
+        """Whether these are the weights of the checkpoint."""
+        path = self.weights(checkpoint)
+        return path.is_file() and path.read_bytes() == _packed(state)
 
     def weights(self, checkpoint: Checkpoint) -> Path:
         """Where the weights of a checkpoint are."""
@@ -241,15 +255,15 @@ class Run:
         older = self._states(STATE)
         new = self.path / f".state{PART}"
         write_atomically(new, lambda file: torch.save(dict(state), file))
-        digest = _digest(new)
-        place = self.path / STATE.format(_number(older[0]) + 1 if older else 1, digest)
+        checksum = digest(new)
+        place = self.path / STATE.format(_number(older[0]) + 1 if older else 1, checksum)
         new.replace(place)
         for path in older[1:]:
             path.unlink()
         if healthy:
             # A link and not a copy, because a state with a method's memory can be gigabytes.
             before = self._states(HEALTHY)
-            (self.path / HEALTHY.format(_number(place), digest)).hardlink_to(place)
+            (self.path / HEALTHY.format(_number(place), checksum)).hardlink_to(place)
             for path in before:
                 path.unlink()
 
@@ -286,13 +300,7 @@ class Run:
 
     def result(self) -> dict[str, Any]:
         """The content of result.json, empty if there is none yet."""
-        try:
-            result: dict[str, Any] = json.loads((self.path / RESULT).read_text())
-        except FileNotFoundError:
-            return {}
-        except json.JSONDecodeError as error:
-            raise UserError(f"{self.path / RESULT} is damaged: {error}") from None
-        return result
+        return self._read_json(RESULT)
 
     def update_result(self, values: Mapping[str, object]) -> None:
         """Adds values to result.json, replacing those of the same name."""
@@ -323,12 +331,18 @@ class Run:
             picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
             write_atomically(folder / f"{row:06d}.png", lambda file, picture=picture: picture.save(file, "PNG"))  # type: ignore[misc]
 
-    def load_adversarial(self, checkpoint: Checkpoint, column: str) -> tuple[list[int], Tensor]:
-        """The places and images, uint8 [B, C, H, W], that the PNG files of a column hold."""
+    def load_adversarial(self, checkpoint: Checkpoint, column: str, broken: Sequence[int]) -> tuple[list[int], Tensor]:
+        """The places and images, uint8 [B, C, H, W], that the PNG files of a column hold for the broken rows.
+
+        Those of other rows are what an earlier evaluation has left, and are deleted.
+        """
         from PIL import Image
 
-        rows, images = [], []
+        rows, images, expected = [], [], set(broken)
         for path in sorted(self._adversarial(checkpoint, column).glob("*.png")):
+            if int(path.stem) not in expected:
+                path.unlink()
+                continue
             pixels = np.array(Image.open(path))
             rows.append(int(path.stem))
             images.append(torch.from_numpy(pixels if pixels.ndim == 3 else pixels[:, :, None]).permute(2, 0, 1))
@@ -342,6 +356,15 @@ class Run:
 
     def _adversarial(self, checkpoint: Checkpoint, column: str) -> Path:
         return self.path / ADVERSARIAL.format(checkpoint) / column.replace("/", "_").replace(":", "-")
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            return {}
+        except json.JSONDecodeError as error:
+            raise UserError(f"{self.path / name} is damaged: {error}") from None
+        return content
 
     def _write_json(self, name: str, value: Mapping[str, object]) -> None:
         self._write_text(name, json.dumps(value, indent=2) + "\n")

@@ -1,11 +1,14 @@
 """The projection onto a hyperplane inside the box, against general solvers."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 
+from regmix.attacks import Fab, Screened
 from regmix.attacks.plane import to_plane
 from regmix.threats import L1, L2, Linf
 
@@ -108,3 +111,20 @@ def test_a_row_without_a_gradient_stays() -> None:
     x, w, gap = problem(1)
     for threat in (Linf(), L2(), L1()):
         assert to_plane(x, torch.zeros_like(w), gap, threat).abs().max() == 0
+
+
+def test_where_only_the_rough_model_crosses_an_exact_walk_follows() -> None:
+    """The rough boundary lies at 0.5 eps, the model's own at 0.8: a walk on the rough one alone never gets there."""
+    eps, x, y = 0.1, torch.full((2, 1, 2, 2), 0.5), torch.zeros(2, dtype=torch.long)
+
+    def with_boundary_at(distance: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        def model(images: torch.Tensor) -> torch.Tensor:
+            lead = distance - (images - 0.5).mean((1, 2, 3))
+            return torch.stack([lead, -lead], 1)
+
+        return model
+
+    rough, exact = with_boundary_at(0.5 * eps), with_boundary_at(0.8 * eps)
+    delta = Fab(targets=1, steps=20)(Screened(rough, exact, slack=1.0), x, y, Linf(eps))
+    assert delta.abs().max() <= eps
+    assert (exact(x + delta).argmax(1) == 1).all()

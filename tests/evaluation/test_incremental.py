@@ -61,12 +61,24 @@ class Overwriting(nn.Module):
         return (self.second(self.relu(x)) + x).mean((2, 3))
 
 
+class OverwritingOnce(nn.Module):
+    """Writes over maps that nothing else reads, with what changes a map each time that it is done."""
+
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+        self.point = kind(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.point(self.first(x))).mean((2, 3))
+
+
 def lively(model: nn.Module) -> nn.Module:
     """In evaluation mode, with BatchNorm statistics that change something, in float64."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None
-            assert module.running_var is not None
+            if module.running_mean is None or module.running_var is None:
+                continue
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2)
     return model.eval().double().requires_grad_(False)
@@ -98,6 +110,12 @@ MODELS = {
     "small": (lambda: build(SmallCnn(width=4), 10, channels=1), (1, 8, 8)),
     "odd": (Odd, (3, 24, 22)),
     "overwriting": (Overwriting, (3, 16, 16)),
+    "mish": (lambda: OverwritingOnce(nn.Mish), (3, 16, 16)),
+    "batch": (
+        lambda: nn.Sequential(Odd().wide, nn.BatchNorm2d(6, track_running_stats=False), nn.Flatten()),
+        (3, 16, 16),
+    ),
+    "silu": (lambda: OverwritingOnce(nn.SiLU), (3, 16, 16)),
 }
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from regmix.attacks import Eot
 from regmix.evaluation import in_train_mode, preflight, zero_gradients
 from regmix.types import UserError
 
@@ -65,6 +66,12 @@ def test_an_odd_model_is_noticed_in_one_line(name: str) -> None:
     (finding,) = preflight(Around(function), images(), y)
     assert said in finding
     assert "\n" not in finding
+
+
+def test_a_random_model_whose_logits_are_averaged_is_told_so() -> None:
+    torch.manual_seed(0)
+    (finding,) = preflight(Eot(Around(ODD["random"][0]), 5), images(), labels())
+    assert "the mean of 5 passes" in finding
 
 
 @pytest.mark.parametrize("function", [lambda m, x: m(x), lambda m, x: m(x).log_softmax(1), lambda m, x: 100 * m(x)])

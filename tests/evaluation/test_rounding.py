@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from regmix.evaluation import to_uint8
 from regmix.threats import L2, Linf
 
-THREATS = [Linf(8 / 255), Linf(0.03), Linf(1 / 255), Linf(0.5 / 255), L2(0.5), L2(128 / 255), L2(0.01)]
+THREATS = [Linf(8 / 255), Linf(0.03), Linf(1 / 255), Linf(0.5 / 255), Linf(0.03137), L2(0.5), L2(128 / 255), L2(0.01)]
 
 
 def a_case(seed: int, threat: Linf | L2) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from regmix.attacks import Apgd, Fgsm, Screened
-from regmix.evaluation import screened, survivors
+from regmix.evaluation import battery, screened, survivors
 from regmix.evaluation.precision import _folded
 from regmix.models import PreActResNet, ResNet, SmallCnn, build
 from regmix.threats import Linf
@@ -124,6 +124,43 @@ def test_a_screen_never_decides_what_is_broken() -> None:
     assert attack(alive, Boasts(), screen=True).all()
 
 
+def test_every_process_and_every_resumption_screens_alike(monkeypatch) -> None:
+    """The slack is measured on the first chunk, whoever attacks it and whether it is known already."""
+    alive, notes, seen = torch.ones(COUNT, dtype=torch.bool), Notes(), []
+    real = battery.screened
+    monkeypatch.setattr(battery, "screened", lambda model, x, y: seen.append(x) or real(model, x, y))
+    attack(alive, screen=True, journal=notes)
+    attack(alive, screen=True, world=OneOf(1, 2, torch.zeros(COUNT, dtype=torch.bool)))
+    del notes.known["fgsm", notes.added[-1]]
+    attack(alive, screen=True, journal=notes)
+    assert len(seen) == 3
+    assert all(torch.equal(x, a_case()[1][:5]) for x in seen)
+
+
+def test_a_random_model_gives_the_same_table_again_and_leaves_the_random_state_alone() -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, :4] + torch.randn(len(x), 4)
+
+    def table(journal: Notes) -> Tensor:
+        x = torch.rand(COUNT, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+        y = torch.zeros(COUNT, dtype=torch.long)
+        return survivors(
+            Noisy(), lambda index: Batch(x[index], y[index]), y == 0, Fgsm(), Linf(0.05), name="fgsm", batch_size=5,
+            screen=False, journal=journal, world=Alone(), on_work=lambda _: None,
+        )  # fmt: skip
+
+    notes = Notes()
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    whole = table(notes)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert 0 < whole.sum() < COUNT
+    del notes.known["fgsm", notes.added[1]]
+    torch.manual_seed(2)
+    assert torch.equal(table(notes), whole)
+
+
 def test_screened_and_exact_attacks_agree() -> None:
     alive = torch.ones(COUNT, dtype=torch.bool)
     rough = attack(alive, Apgd(steps=40), eps=0.05, screen=True)
@@ -155,6 +192,13 @@ def test_batchnorm_is_folded_exactly_and_the_model_is_left_alone() -> None:
         folded = _folded(copy.deepcopy(model))
         with torch.no_grad():
             torch.testing.assert_close(folded(x), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_batchnorm_without_running_statistics_is_kept() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten()).eval()
+    x = torch.rand(3, 3, 5, 5)
+    with torch.no_grad():
+        assert (screened(model, x, torch.zeros(3, dtype=torch.long))(x) - model(x)).abs().max() < 0.1
 
 
 def test_a_model_that_cannot_be_traced_is_used_as_it_is() -> None:

@@ -59,9 +59,12 @@ class CwL2:
     def passes(self) -> int:
         return 3 * self.steps * self.searches
 
-    def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
+    def check(self, threat: Threat) -> None:
         if not isinstance(threat, L2):
             raise UserError("cw-l2 looks for the shortest perturbation in L2; give an L2 radius, or use cw-30")
+
+    def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
+        self.check(threat)
         shortest = torch.full((len(x),), float("inf"), dtype=x.dtype, device=x.device)
         best = torch.zeros_like(x)
         low, c = torch.zeros_like(shortest), torch.full_like(shortest, self.first_c)
@@ -74,7 +77,7 @@ class CwL2:
         return threat.project(best * (shortest <= threat.eps).view(-1, 1, 1, 1), x)
 
     def _search(
-        self, model: Model, x: Images, y: Labels, threat: L2, c: Tensor, shortest: Tensor, best: Images
+        self, model: Model, x: Images, y: Labels, threat: Threat, c: Tensor, shortest: Tensor, best: Images
     ) -> Tensor:
         """Adam at fixed c; updates shortest and best in place, and returns which rows were misclassified anywhere."""
         # A pixel at 0 or 1 has no finite tanh; 1e-6 off it is far below one grey level.

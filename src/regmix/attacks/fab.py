@@ -15,6 +15,8 @@ from regmix.types import Images, Labels, Model, PerExample
 OVERSHOOT, BACK, PULL = 1.05, 0.9, 0.1
 CLOSE = 1.1
 """In units of eps: where a rough walk came so near, an exact one follows."""
+DENIED = 1.0001
+"""In units of eps: the least distance of a crossing that only the rough model sees."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Fab:
 def _walk(model: Model, x: Images, y: Labels, wrong: Labels, threat: Threat, steps: int) -> tuple[Images, PerExample]:
     """Perturbations, and the distance at which each row was seen misclassified; within eps the model has confirmed it.
 
-    Beyond eps, rough logits are believed, and the perturbation is 0.
+    Beyond eps, rough logits are believed, and the perturbation is 0; so are those within that the model denies.
     """
     rows, at = Rows(x), x
     nearest = torch.full((len(x),), float("inf"), dtype=x.dtype, device=x.device)
@@ -91,8 +93,8 @@ def _walk(model: Model, x: Images, y: Labels, wrong: Labels, threat: Threat, ste
         out = crossed & (distance <= threat.eps)
         if isinstance(model, Screened) and out.any():
             out[out.clone()] = fooled(model, at[out], lead[out], y[out])
-        beyond = crossed & (distance > threat.eps)
-        nearest[rows.left] = torch.where(beyond | out, torch.minimum(nearest[rows.left], distance), nearest[rows.left])
+        seen = torch.where(out, distance, distance.clamp_min(DENIED * threat.eps))
+        nearest[rows.left] = torch.where(crossed, torch.minimum(nearest[rows.left], seen), nearest[rows.left])
         back = torch.where(crossed.view(-1, 1, 1, 1), x + BACK * (at - x), at)
         x, y, wrong, at = rows.leave(out, at - x, x, y, wrong, back)
         if not len(x):

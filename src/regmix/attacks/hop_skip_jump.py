@@ -36,10 +36,13 @@ class HopSkipJump:
     def passes(self) -> int:
         return self.queries
 
-    @torch.no_grad()
-    def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
+    def check(self, threat: Threat) -> None:
         if isinstance(threat, L1):
             raise UserError("hop-skip-jump is made for L-inf and L2; under L1 use square")
+
+    @torch.no_grad()
+    def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
+        self.check(threat)
         generator = torch.Generator(x.device).manual_seed(self.seed)
         delta = torch.zeros_like(x)
         with borrowed(model):

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 import tyro
 from rich.console import Console
 
-from regmix.assess import Questions, assess, test_images
+from regmix.assess import Questions, assess, check_attacks, test_images
 from regmix.commands.common import alone, attack_names, radii_in
 from regmix.commands.train import meant
 from regmix.compare import Planned, method_words, reaching_trainings, write_comparison
@@ -139,8 +139,8 @@ def _check(planned: list[Planned], flags: CompareFlags | SweepFlags, eps: list[f
     """Raises UserError for what would only be found out after a training."""
     for one in planned:
         one.check()
-        for radius in eps:
-            replace(one.experiment.threat, eps=radius)
+        threat = one.experiment.threat
+        check_attacks(attack_names(flags.attacks), [replace(threat, eps=radius) for radius in eps] or [threat])
     test_images(planned[0].experiment.data, flags.examples)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from regmix import processes
 from regmix.adopt import KNOWN, adopt, is_foreign
 from regmix.assess import Questions, assess, test_images
 from regmix.commands.common import attack_names, console_for, names_in, radii_in, severities_in, tell
@@ -118,4 +119,10 @@ def _adopted(words: list[str], about: str) -> tuple[EvaluateFlags, Run]:
     attack_names(flags.questions.attacks), radii_in(flags.questions.eps)  # before a model is built
     out = flags.out or Path("evaluations") / Path(source.replace(":", "-")).stem
     images = test_images(experiment.data, flags.questions.examples)
-    return flags.questions, adopt(source, experiment, flags.mean, flags.std, images, out)
+    if processes.started()[1] == 1:
+        return flags.questions, adopt(source, experiment, flags.mean, flags.std, images, out)
+    engine.start(flags.questions.device, "32", patient=True)
+    if processes.rank() == 0:
+        adopt(source, experiment, flags.mean, flags.std, images, out)
+    processes.from_first(None)  # the others wait for it
+    return flags.questions, Run.open(out)

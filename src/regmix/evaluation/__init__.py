@@ -1,6 +1,16 @@
 """Evaluation: which test examples survive which attack, and what follows from that."""
 
-from regmix.evaluation.battery import CLEAN, Examples, Journal, World, collect_examples, evaluate, predict, survivors
+from regmix.evaluation.battery import (
+    CLEAN,
+    Examples,
+    Journal,
+    World,
+    collect_examples,
+    evaluate,
+    predict,
+    repeatable,
+    survivors,
+)
 from regmix.evaluation.corrupted import withstood
 from regmix.evaluation.masking import Probe, probe, verdict
 from regmix.evaluation.outcomes import Outcomes, wilson
@@ -21,6 +31,7 @@ __all__ = [
     "predict",
     "preflight",
     "probe",
+    "repeatable",
     "screened",
     "survivors",
     "to_uint8",

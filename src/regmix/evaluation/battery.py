@@ -1,6 +1,8 @@
 """Runs attacks over a test set and keeps, per example, what survived."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -120,9 +122,13 @@ def survivors(
                 x, y = batch.x, hard(batch.y)
                 if asked is None:
                     assert isinstance(model, nn.Module)
-                    asked = screened(model, x, y)
-                adversarial = perturb(asked, attack, x, y, threat)
-                wrong = predict(model, adversarial, y) != y
+                    # the first chunk's, whoever has done it, so that every process and every resumption screens alike
+                    reference = take(todo[:batch_size])
+                    with repeatable(name, x.device):
+                        asked = screened(model, reference.x, hard(reference.y))
+                with repeatable(f"{name}/{rows[0]}", x.device):
+                    adversarial = perturb(asked, attack, x, y, threat)
+                    wrong = predict(model, adversarial, y) != y
                 fallen = chunk[wrong.cpu()].tolist()
                 if keep is not None and fallen:
                     keep(fallen, x[wrong], adversarial[wrong])
@@ -130,6 +136,14 @@ def survivors(
             broken[fallen] = True
             on_work(len(rows) * passes(attack))
     return alive & ~world.any(broken)
+
+
+@contextmanager
+def repeatable(about: str, device: torch.device) -> Iterator[None]:
+    """Random numbers that depend on `about` alone inside the block, for models that are random."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(zlib.crc32(about.encode()))
+        yield
 
 
 def perturb(model: Model, attack: Attack, x: Images, y: Labels, threat: Threat) -> Images:

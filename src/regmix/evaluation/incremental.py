@@ -263,13 +263,16 @@ class Incremental:
 
     def _pointwise(self, node: fx.Node) -> bool:
         kind = type(self._targets[node]) if node.op == "call_module" else node.target
-        return kind in POINTWISE.get(node.op, set())
+        of_batch = kind is nn.BatchNorm2d and self._targets[node].running_mean is None
+        return kind in POINTWISE.get(node.op, set()) and not of_batch
 
     def _overwrites(self, node: fx.Node) -> bool:
         """Whether it may write into a map that another node reads."""
         if node.op == "call_module" or "inplace" in node.kwargs:
             in_place = node.kwargs.get("inplace") or getattr(self._targets.get(node), "inplace", False)
-            return bool(in_place) and any(len(one.users) > 1 for one in node.all_input_nodes)
+            # what is no pointwise operation has its input remembered after it is written over
+            shared = any(len(one.users) > 1 for one in node.all_input_nodes)
+            return bool(in_place) and (shared or not self._pointwise(node))
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
         return node.op.startswith("call") and (name.endswith("_") or node.target in IN_PLACE)
 

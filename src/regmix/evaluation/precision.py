@@ -51,7 +51,9 @@ def _folded(model: nn.Module) -> nn.Module | None:
         if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module":
             continue
         norm, convolution = modules[str(node.target)], modules[str(before.target)]
-        if isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d) and len(before.users) == 1:
+        if not (isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d)):
+            continue
+        if len(before.users) == 1 and norm.running_mean is not None:
             parent, _, name = str(before.target).rpartition(".")
             setattr(modules[parent], name, fuse_conv_bn_eval(convolution, norm))
             modules[str(before.target)] = getattr(modules[parent], name)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from regmix.attacks import borrowed
+from regmix.attacks import Eot, borrowed
 from regmix.objectives import cross_entropy
 from regmix.types import Images, Labels, Model, UserError
 
@@ -49,7 +49,10 @@ def preflight(model: Model, x: Images, y: Labels) -> list[str]:
 def _findings(model: Model, x: Images, y: Labels, logits: torch.Tensor) -> Iterator[str]:
     size = float(logits.abs().max())
     if float((model(x) - logits).abs().max()) > 1e-5 * size:
-        yield "the model is random: two passes differ; use --draws 20, so that attacks climb the mean of its logits"
+        if isinstance(model, Eot):
+            yield f"the model is random: attacks and verdicts are about the mean of {model.draws} passes, which differs"
+        else:
+            yield "the model is random: two passes differ; use --draws 20, so that attacks climb the mean of its logits"
     elif len(x) > 1 and float((model(x[: len(x) // 2]) - logits[: len(x) // 2]).abs().max()) > 1e-3 * size:
         yield "an image's output depends on the others in its batch (batch statistics?): no verdict per image holds"
     total = logits.sum(1)

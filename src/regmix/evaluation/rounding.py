@@ -16,7 +16,7 @@ def to_uint8(x: Images, adversarial: Images, threat: Threat) -> UInt8[Tensor, "b
     """
     levels, wanted = 255 * x, 255 * adversarial
     # A radius such as 8/255 is a whole number of levels, but not exactly so in floating point.
-    slack = 1e-3
+    slack = 1e-4
     if isinstance(threat, Linf):
         low, high = (levels - 255 * threat.eps - slack).ceil(), (levels + 255 * threat.eps + slack).floor()
         rounded = wanted.round().clamp(low, high)

@@ -22,13 +22,13 @@ _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "64-true"]] = {
 }
 
 
-def start(device: Device, precision: Precision, *, together: bool = False) -> Fabric:
+def start(device: Device, precision: Precision, *, together: bool = False, patient: bool = False) -> Fabric:
     """Lets the processes that torchrun started, if any, meet, and launches Fabric on this one's device.
 
     device auto takes a CUDA GPU where there is one; several processes on a machine take one each. precision auto means
-    bf16 autocast with float32 weights, which is the fastest for convolutional networks of the usual widths on both;
-    float64 is for checks. On a CPU the process keeps freed memory from then on. With `together` a module that Fabric
-    sets up has its gradients averaged over the processes.
+    bf16 autocast with float32 weights, which is the fastest for convolutional networks of the usual widths on both; 32
+    is float32 throughout (no TF32), and float64 is for checks. On a CPU the process keeps freed memory from then on.
+    With `together` a module that Fabric sets up has its gradients averaged over the processes; `patient`: see `meet`.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device on this machine; use --device cpu")
@@ -42,8 +42,12 @@ def start(device: Device, precision: Precision, *, together: bool = False) -> Fa
         raise UserError(
             f"{here} processes on a machine with {torch.cuda.device_count()} CUDA devices; one each, please"
         )
-    processes.meet(device)
+    processes.meet(device, patient=patient)
     number = _FABRIC_PRECISION["bf16" if precision == "auto" else precision]
+    if number == "32-true":
+        # torch's default on a GPU computes float32 convolutions with ten bits of the mantissa
+        torch.backends.cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
     if together and processes.size() > 1:
         fabric = Fabric(
             accelerator=device, devices=here, num_nodes=processes.size() // here, strategy="ddp", precision=number
