@@ -101,7 +101,7 @@ def compare(words: list[str]) -> None:
         for text in texts
         for one in _planned(flags, [*method_words(text), *rest], out / text.replace(":", "-").replace("/", "_"))
     ]
-    _check(planned, flags, eps)
+    _check(planned, flags, attacks, eps)
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=flags.json)
     with reaching_trainings():
@@ -135,12 +135,12 @@ def _planned(flags: CompareFlags | SweepFlags, settings: list[str], stem: Path) 
     return found
 
 
-def _check(planned: list[Planned], flags: CompareFlags | SweepFlags, eps: list[float]) -> None:
+def _check(planned: list[Planned], flags: CompareFlags | SweepFlags, attacks: list[str], eps: list[float]) -> None:
     """Raises UserError for what would only be found out after a training."""
     for one in planned:
         one.check()
         threat = one.experiment.threat
-        check_attacks(attack_names(flags.attacks), [replace(threat, eps=radius) for radius in eps] or [threat])
+        check_attacks(attacks, [replace(threat, eps=radius) for radius in eps] or [threat])
     test_images(planned[0].experiment.data, flags.examples)
 
 
@@ -185,7 +185,7 @@ def sweep(words: list[str]) -> None:
         return _planned(flags, [*rest, *settings], out / name)
 
     corners = [replace(axis, values=axis.values or (f"{axis.low:.4g}", f"{axis.high:.4g}")) for axis in axes]
-    _check([one for point in grid(corners) for one in plan(point)], flags, eps)
+    _check([one for point in grid(corners) for one in plan(point)], flags, attacks, eps)
     if flags.engine == "local":
         grid(axes)  # a range has no grid
     out.mkdir(parents=True, exist_ok=True)
