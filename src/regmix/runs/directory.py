@@ -1,20 +1,19 @@
-"""One run directory: what is in it, how it is written, how it is read. No other file knows its layout."""
+"""One run directory: what is in it, how it is written, how it is read."""
 
-import hashlib
 import json
-import os
 import pickle
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from regmix.runs.files import PART, digest, named, write_atomically
+from regmix.runs.journal import BATTERY
 from regmix.types import UserError
 
 try:
@@ -31,46 +30,9 @@ METRICS = "metrics.jsonl"
 RESULT = "result.json"
 STATE = "state-{:06d}-{}.pt"
 HEALTHY = "healthy-{:06d}-{}.pt"
-DIGEST = 16
-PART = ".part"
 OUTCOMES = "outcomes-{}.csv"
 EXAMPLES = "examples-{}.npz"
-BATTERY = "battery-{}-{}.jsonl"
 ADVERSARIAL = "adversarial-{}"
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Lets `write` fill a temporary file beside `path`, flushes it to the disk and renames it.
-
-    Whatever goes wrong, `path` holds its old content or the whole new one, and no temporary file is left. An OSError
-    names `path`.
-    """
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=PART, delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.chmod(0o644)
-                temporary.replace(path)
-            except BaseException:
-                with suppress(OSError):
-                    temporary.unlink()
-                raise
-    except OSError as error:
-        raise _named(error, path) from error
-    except RuntimeError as error:
-        # torch's writer fails once more while it closes the file, and so hides why.
-        if isinstance(error.__context__, OSError):
-            raise _named(error.__context__, path) from error
-        raise
-
-
-def digest(path: Path) -> str:
-    """A checksum of a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST]
 
 
 def _number(state: Path) -> int:
@@ -88,46 +50,8 @@ def _load_state(path: Path) -> dict[str, Any] | None:
     return state
 
 
-def _named(error: OSError, path: Path) -> OSError:
-    return OSError(error.errno, error.strerror, str(path))
-
-
 def _packed(state: Mapping[str, Tensor]) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
-
-
-class BatteryJournal:
-    """What an unfinished evaluation has found so far: a line per chunk of examples, in a file per process.
-
-    Lines of other settings (another key) are passed over, and so is one that a kill has cut off.
-    """
-
-    def __init__(self, folder: Path, checkpoint: str, key: str, rank: int = 0) -> None:
-        self._key = key
-        self._path = folder / BATTERY.format(checkpoint, rank)
-        self._found: dict[tuple[str, tuple[int, ...]], list[int]] = {}
-        for path in folder.glob(BATTERY.format(checkpoint, "*")):
-            for line in path.read_text().splitlines():
-                with suppress(json.JSONDecodeError, KeyError, TypeError):
-                    row = json.loads(line)
-                    if row["key"] == key:
-                        self._found[row["stage"], tuple(row["chunk"])] = row["broken"]
-
-    def find(self, stage: str, chunk: Sequence[int]) -> list[int] | None:
-        """Which rows of the chunk a stage has broken; None if that is not known yet."""
-        return self._found.get((stage, tuple(chunk)))
-
-    def add(self, stage: str, chunk: Sequence[int], broken: Sequence[int]) -> None:
-        """Writes down what a stage has done to a chunk."""
-        row = {"key": self._key, "stage": stage, "chunk": list(chunk), "broken": list(broken)}
-        try:
-            with self._path.open("a") as file:
-                # A line that a kill cut off must not swallow this one.
-                file.write("\n" + json.dumps(row) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise _named(error, self._path) from error
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
@@ -209,7 +133,7 @@ class Run:
             with path.open("a") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise _named(error, path) from error
+            raise named(error, path) from error
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; a last line that was cut off by a kill is left out."""
