@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from regmix.data.decode import Encoded, decode, import_optional
-from regmix.data.stored import Files, Stored
+from regmix.data.stored import Stored
 from regmix.types import UserError
 
 NOISE = np.random.RandomState(0).randint(0, 256, (9, 9, 3)).astype(np.uint8)
@@ -27,9 +27,22 @@ def decode_one(content: bytes, size: int | None = None) -> np.ndarray:
     return decode(Encoded("the image", content), size)
 
 
+class Listed:
+    """Encoded images in a list."""
+
+    starts = None
+
+    def __init__(self, encoded: list[Encoded]) -> None:
+        self.encoded = encoded.__getitem__
+        self._len = len(encoded)
+
+    def __len__(self) -> int:
+        return self._len
+
+
 def resident(encoded: list[Encoded], size: int | None) -> torch.Tensor:
     """All of them, [N, 3, H, W]."""
-    return Stored.of(Files(encoded), size).resident()
+    return Stored.of(Listed(encoded), size).resident()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])

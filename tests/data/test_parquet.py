@@ -8,11 +8,15 @@ import pytest
 import torch
 
 from regmix.data import Cifar10, Cifar100, load
-from regmix.data.parquet import read_parquet
+from regmix.data.parquet import Disk, read_parquet
 from regmix.types import UserError
 
 NOISE = np.random.RandomState(0).randint(0, 256, (7, 32, 32, 3)).astype(np.uint8)
 LABELS = [3, 1, 4, 1, 5, 9, 2]
+
+
+def read(path: Path, image: list[str], label: list[str], classes: tuple[str, ...] | None = None):
+    return read_parquet([str(path)], image, label, classes, store=Disk(path.parent))
 
 
 @pytest.fixture
@@ -34,23 +38,23 @@ def write(encode):
 
 
 def test_pixels_and_labels_come_back(tmp_path, write):
-    images = read_parquet([str(write(tmp_path / "a.parquet"))], ("image", "img"), ("label",), tuple("abcdefghij"))
+    images = read(write(tmp_path / "a.parquet"), ["image", "img"], ["label"], tuple("abcdefghij"))
     assert torch.equal(images.images, torch.from_numpy(NOISE).permute(0, 3, 1, 2))
     assert images.labels.tolist() == LABELS
 
 
 def test_class_names_come_from_the_metadata(tmp_path, write):
     path = write(tmp_path / "a.parquet", names=[f"name {i}" for i in range(10)])
-    assert read_parquet([str(path)], ["img"], ["label"]).classes[9] == "name 9"
+    assert read(path, ["img"], ["label"]).classes[9] == "name 9"
     with pytest.raises(UserError, match=r"b\.parquet does not name the classes"):
-        read_parquet([str(write(tmp_path / "b.parquet"))], ["img"], ["label"])
+        read(write(tmp_path / "b.parquet"), ["img"], ["label"])
 
 
 def test_images_may_be_plain_binary(tmp_path, encode):
     for i, kind in enumerate((pa.binary(), pa.large_binary())):
         path = tmp_path / f"{i}.parquet"
         pq.write_table(pa.table({"x": pa.array([encode(NOISE[0])], kind), "y": pa.array([0], pa.uint8())}), path)
-        assert read_parquet([str(path)], ["x"], ["y"], ("a",)).images.shape == (1, 3, 32, 32)
+        assert read(path, ["x"], ["y"], ("a",)).images.shape == (1, 3, 32, 32)
 
 
 @pytest.mark.parametrize("folder", ["", "plain_text"])

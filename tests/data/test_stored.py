@@ -198,6 +198,9 @@ def test_the_hub_is_read_in_parts(shards, tmp_path, monkeypatch):
             read.append(path)
             return super().open(path, "rb")
 
+        def info(self, path, **options):
+            return {**super().info(path, **options), "blob_id": f"the hash of {Path(path).name}"}
+
     place = tmp_path / "remote" / "datasets" / "me" / "animals@refs%2Fone"
     place.mkdir(parents=True)
     (tmp_path / "data").rename(place / "data")
@@ -206,8 +209,43 @@ def test_the_hub_is_read_in_parts(shards, tmp_path, monkeypatch):
     assert len(read) == 3, "of each file the labels, and of the first the first image's group"
     expected = load(Parquet(root=str(place)), "train")
     assert torch.equal(images.pixels(), expected.images)
+    first = images.images.identity()[0]
+    size = (place / "data" / "train-00000-of-00002.parquet").stat().st_size
+    assert first == ("data/train-00000-of-00002.parquet row 0", size, "the hash of train-00000-of-00002.parquet")
     with pytest.raises(UserError, match="has no files"):
         load(Hub(repository="me/animals", revision="refs/one", train_files="*.csv", stream=True), "train")
+
+
+def test_a_stream_is_known_by_its_files_without_decoding(source, monkeypatch):
+    images = load(streamed(source), "train")
+    monkeypatch.setattr("regmix.data.stored.decode", None)
+    root = Path(source.root)
+    known = images.images.identity()
+    assert len(known) == len({one.name for one in known}) == len(images)
+    for name, size, version in known:
+        found = (root / name.partition(" row ")[0]).stat()
+        assert (size, version) == (found.st_size, str(found.st_mtime_ns))
+    assert images.images.identity() == known
+    some = torch.tensor([33, 2])
+    assert images.subset(some).images.identity() == [known[33], known[2]], "in the order of the numbers"
+
+
+def test_rows_are_known_by_their_number_in_the_file(shards):
+    known = load(streamed(shards), "train").images.identity()
+    assert known[0].name == "data/train-00000-of-00002.parquet row 0"
+    assert known[39].name == "data/train-00001-of-00002.parquet row 19"
+
+
+def test_an_overwritten_file_has_another_identity_and_a_lost_one_is_named(photos):
+    images = load(streamed(photos), "train")
+    before = images.images.identity()
+    changed = Path(photos.root) / "train" / "dog" / "003.png"
+    changed.write_bytes(changed.read_bytes() + b"!")
+    after = images.images.identity()
+    assert [place for place in range(len(images)) if before[place] != after[place]] == [23]
+    changed.unlink()
+    with pytest.raises(UserError, match=r"dog/003\.png cannot be read: No such file"):
+        images.images.identity()
 
 
 class Counted:
@@ -287,7 +325,7 @@ def test_groups_are_read_once_in_a_shuffled_pass_and_not_kept_for_ever(sizes, se
     numbers = torch.arange(0, sum(sizes), every)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parquet, "_read_group", read_group)
-        source = parquet.RowGroups([parquet.Shard("made up", open, Metadata(), "x")]).only(numbers)
+        source = parquet.RowGroups([parquet.Shard("made up", parquet.Disk(Path()), Metadata(), "x")]).only(numbers)
         images = ImageSet(Stored(source, numbers, None, (len(numbers), 3, 1, 1)), torch.zeros_like(numbers), ("a",))
         loader = Loader(images, 64, "cpu", pad=0, flip=False, seed=seed)
         order = torch.cat([index for index, _, _ in loader._plan(range(len(loader)))])

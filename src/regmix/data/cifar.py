@@ -12,7 +12,7 @@ import torch
 from regmix.data.cifar_files import Rows, read_binary, read_python
 from regmix.data.download import Archive, fetch_and_unpack
 from regmix.data.images import ImageSet, Split, check_labels
-from regmix.data.parquet import read_parquet
+from regmix.data.parquet import Disk, read_parquet
 from regmix.types import Tag, UserError
 
 DIGESTS = {
@@ -143,7 +143,8 @@ def _read(layout: Layout, root: Path, download: bool, split: Split) -> ImageSet:
             f"{split}-*.parquet; add --data.download, or unpack {layout.archive.url} there"
         )
     if found[0].suffix == ".parquet":
-        return read_parquet([str(path) for path in found], ("img", "image"), layout.label_columns, layout.classes)
+        columns = ("img", "image"), layout.label_columns
+        return read_parquet([str(path) for path in found], *columns, layout.classes, store=Disk(root))
     for path in found:
         if not path.is_file():
             raise UserError(f"{path} is missing; unpack {layout.archive.url} again")

@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 
-from regmix.data.decode import Encoded
 from regmix.data.images import ImageSet, Split
 from regmix.data.stored import Files, Stored
 from regmix.types import Tag, UserError
@@ -44,15 +43,15 @@ class Folder:
             raise UserError(f"the class {lonely[0]!r} is only in one of {root / 'train'} and {test}")
 
         base = root / "train" if split == "train" else test
-        encoded: list[Encoded] = []
+        paths: list[Path] = []
         labels: list[int] = []
         for label, name in enumerate(classes):
             files = _image_files(base / name)
             if not files:
                 raise UserError(f"{base / name} has no images ({' '.join(SUFFIXES)})")
-            encoded += [Encoded(str(path), path) for path in files]
+            paths += files
             labels += [label] * len(files)
-        images = ImageSet(Stored.of(Files(encoded), self.size), torch.tensor(labels), tuple(classes))
+        images = ImageSet(Stored.of(Files(paths, root), self.size), torch.tensor(labels), tuple(classes))
         return images if self.stream else images.resident()
 
 

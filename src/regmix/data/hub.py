@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, BinaryIO, Literal, cast
 from urllib.parse import quote
 
 from regmix.data.decode import import_optional
 from regmix.data.images import ImageSet, Split
-from regmix.data.parquet import Shards
+from regmix.data.parquet import Disk, Shards
+from regmix.data.stored import Identity
 from regmix.types import Tag, UserError
 
 
@@ -53,6 +54,25 @@ class Hub(Shards):
                 f"{self.repository} has {pattern} in several folders ({', '.join(folders)}); "
                 f"choose one with --data.{split}-files"
             )
-        if self.stream:
-            return self.read_files(files, split, self.repository, remote.open)
-        return self.read_files(files, split, self.repository)
+        store = Remote(remote, base) if self.stream else Disk(Path(base))
+        return self.read_files(files, split, self.repository, store)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """Files that stay on the hub and are fetched in parts."""
+
+    files: Any
+    """The file system of huggingface_hub."""
+    base: str
+    """What the names of the files begin with."""
+
+    def open(self, name: str) -> BinaryIO:
+        """A file of the hub, of which only what is read is fetched."""
+        return cast(BinaryIO, self.files.open(name))
+
+    def identity(self, name: str) -> Identity:
+        """Name and size of a file, and the hash of its content that the hub knows it by."""
+        found = self.files.info(name)
+        version = found.get("xet_hash") or found.get("blob_id") or ""
+        return Identity(Path(name).relative_to(self.base).as_posix(), found["size"], version)

@@ -3,7 +3,7 @@
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 import torch
@@ -20,16 +20,37 @@ from torch import Tensor
 
 from regmix.data.decode import Encoded, import_optional
 from regmix.data.images import ImageSet, Split, check_labels
-from regmix.data.stored import WINDOW, Stored
+from regmix.data.stored import WINDOW, Identity, Stored
 from regmix.types import Tag, UserError
 
 RowLabels = Int64[np.ndarray, "rows"]
-Open = Callable[[str], BinaryIO]
-"""Opens a file by its name, for reading at any place of it."""
 
 
-def _open_file(name: str) -> BinaryIO:
-    return Path(name).open("rb")
+class Store(Protocol):
+    """Where the files are."""
+
+    def open(self, name: str) -> BinaryIO:
+        """A file by its name, for reading at any place of it."""
+        ...
+
+    def identity(self, name: str) -> Identity:
+        """What tells whether a file is still the same."""
+        ...
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Files below a folder of this machine."""
+
+    root: Path
+
+    def open(self, name: str) -> BinaryIO:
+        """The file of this path, which includes the folder's."""
+        return Path(name).open("rb")
+
+    def identity(self, name: str) -> Identity:
+        """Its name below the folder, size and time."""
+        return Identity.of(Path(name), self.root)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +77,12 @@ class Shards:
         """The pattern of a split's files."""
         return self.train_files if split == "train" else self.test_files
 
-    def read_files(self, files: Sequence[str], split: Split, place: str, opener: Open = _open_file) -> ImageSet:
+    def read_files(self, files: Sequence[str], split: Split, place: str, store: Store) -> ImageSet:
         """The images in these files of a split, which were found at a place; see `read_parquet`."""
         if not files:
             raise UserError(f"{place} has no files {self.pattern(split)}; name them with --data.{split}-files")
         columns = [self.image_column], [self.label_column]
-        return read_parquet(files, *columns, size=self.size, stream=self.stream, opener=opener)
+        return read_parquet(files, *columns, size=self.size, stream=self.stream, store=store)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +97,7 @@ class Parquet(Shards):
         """Images uint8 [N, 3, H, W], RGB, in the order of the sorted files. Raises UserError naming what is missing
         or damaged."""
         files = sorted(str(path) for path in Path(self.root).glob(self.pattern(split)))
-        return self.read_files(files, split, self.root)
+        return self.read_files(files, split, self.root, Disk(Path(self.root)))
 
 
 def read_parquet(
@@ -87,7 +108,7 @@ def read_parquet(
     *,
     size: int | None = None,
     stream: bool = False,
-    opener: Open = _open_file,
+    store: Store,
 ) -> ImageSet:
     """All rows of parquet files with encoded images (binary, or a struct with `bytes`) and integer labels.
 
@@ -99,7 +120,7 @@ def read_parquet(
     shards: list[Shard] = []
     labels: list[RowLabels] = []
     for name in files:
-        shard, names, values = _open_shard(name, opener, image_columns, label_columns)
+        shard, names, values = _open_shard(name, store, image_columns, label_columns)
         classes = classes or names
         if classes is None:
             raise UserError(f"{name} does not name the classes of its labels (no ClassLabel in its metadata)")
@@ -116,7 +137,7 @@ class Shard:
     """A parquet file, what is known of it, and its column of images."""
 
     name: str
-    opener: Open
+    store: Store
     metadata: Any
     column: str
 
@@ -150,16 +171,31 @@ class RowGroups:
         """The same rows, of which only these will be asked for."""
         return RowGroups(self._shards, np.unique(numbers.numpy()))
 
+    def identity(self, numbers: Int64[Tensor, "chosen"]) -> list[Identity]:
+        """Of each of these rows, counted through all files, its file's identity and its number in the file."""
+        files = {shard.name: shard.store.identity(shard.name) for shard in self._shards}
+        found = []
+        for number in numbers.tolist():
+            shard, _, _, row = self._place(number)
+            file = files[shard.name]
+            found.append(file._replace(name=f"{file.name} row {row}"))
+        return found
+
     def encoded(self, number: int) -> Encoded:
         """The image of this row, counted through all files. Raises UserError naming what cannot be read."""
-        group = bisect_right(self.starts, number) - 1
-        shard, _, first = self._groups[group]
-        row = number - self.starts[group]
-        content = self._contents(group)[row]
-        name = f"{shard.name} row {first + row}"
+        shard, group, row_of_group, row = self._place(number)
+        content = self._contents(group)[row_of_group]
+        name = f"{shard.name} row {row}"
         if content is None:
             raise UserError(f"{name}: column {shard.column} holds no image")
         return Encoded(name, content)
+
+    def _place(self, number: int) -> tuple[Shard, int, int, int]:
+        """File and group of a row that is counted through all files, and its number in the group and in the file."""
+        group = bisect_right(self.starts, number) - 1
+        shard, _, first = self._groups[group]
+        row = number - self.starts[group]
+        return shard, group, row, first + row
 
     def _contents(self, group: int) -> dict[int, bytes | None]:
         """The wanted images of a group; whichever thread asks first reads it, and the others wait."""
@@ -202,10 +238,10 @@ def _check_complete(files: Sequence[str]) -> None:
 
 
 @contextmanager
-def _opened(name: str, opener: Open) -> Iterator[BinaryIO]:
+def _opened(name: str, store: Store) -> Iterator[BinaryIO]:
     """The open file; what goes wrong with it becomes a UserError that names it."""
     try:
-        with opener(name) as stream:
+        with store.open(name) as stream:
             yield stream
     except UserError:
         raise
@@ -215,11 +251,11 @@ def _opened(name: str, opener: Open) -> Iterator[BinaryIO]:
 
 
 def _open_shard(
-    name: str, opener: Open, image_columns: Sequence[str], label_columns: Sequence[str]
+    name: str, store: Store, image_columns: Sequence[str], label_columns: Sequence[str]
 ) -> tuple[Shard, tuple[str, ...] | None, RowLabels]:
     """A file of which nothing but the labels has been read, the names of its classes if it tells, and its labels."""
     arrow, parquet = import_optional("pyarrow"), import_optional("pyarrow.parquet")
-    with _opened(name, opener) as stream:
+    with _opened(name, store) as stream:
         file = parquet.ParquetFile(stream)
         schema = file.schema_arrow
         image = _choose(name, image_columns, schema.names)
@@ -233,7 +269,7 @@ def _open_shard(
     if not (arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind)):
         raise UserError(f"{name}: column {image} must hold encoded images, not {kind}")
     return (
-        Shard(name, opener, file.metadata, image),
+        Shard(name, store, file.metadata, image),
         _class_names(schema.metadata, label),
         labels.to_numpy(zero_copy_only=False).astype(np.int64),
     )
@@ -242,7 +278,7 @@ def _open_shard(
 def _read_group(shard: Shard, group: int) -> Any:
     """The column of encoded images of a row group."""
     arrow, parquet = import_optional("pyarrow"), import_optional("pyarrow.parquet")
-    with _opened(shard.name, shard.opener) as stream:
+    with _opened(shard.name, shard.store) as stream:
         # Its own threads gain little for one column, and would take the place of those that decode.
         file = parquet.ParquetFile(stream, metadata=shard.metadata)
         contents = file.read_row_group(group, columns=[shard.column], use_threads=False)[shard.column]

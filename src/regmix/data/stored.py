@@ -4,7 +4,8 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,26 @@ from regmix.types import UserError
 
 WINDOW = 4096
 """Images among which a pass is shuffled where they are read in groups: so many are in reach at a time."""
+
+
+class Identity(NamedTuple):
+    """What tells, without decoding an image, whether it is still the same."""
+
+    name: str
+    """Its file relative to the root of the data, with / between folders, and the row where a file holds several."""
+    size: int
+    """Of the file, in bytes."""
+    version: str
+    """When the file was last modified, in nanoseconds, or the hash of its content that the hub gives; else empty."""
+
+    @staticmethod
+    def of(path: Path, root: Path) -> "Identity":
+        """Of a file below a root. Raises UserError if it is gone."""
+        try:
+            found = path.stat()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        return Identity(path.relative_to(root).as_posix(), found.st_size, str(found.st_mtime_ns))
 
 
 class Source(Protocol):
@@ -36,12 +57,18 @@ class Source(Protocol):
         """The same images by the same numbers, of which no others will be asked for."""
         ...
 
+    def identity(self, numbers: Int64[Tensor, "chosen"]) -> list[Identity]:
+        """Of each of these images, without decoding one. Raises UserError naming a file that is gone."""
+        ...
+
 
 @dataclass(frozen=True)
 class Files:
     """Images that are files of their own."""
 
-    files: Sequence[Encoded]
+    files: Sequence[Path]
+    root: Path
+    """Folder that holds them all, however deep."""
     starts: None = None
 
     def __len__(self) -> int:
@@ -49,11 +76,16 @@ class Files:
 
     def encoded(self, number: int) -> Encoded:
         """The image at this place of the list."""
-        return self.files[number]
+        path = self.files[number]
+        return Encoded(str(path), path)
 
     def only(self, numbers: Int64[Tensor, "chosen"]) -> "Files":
         """The same files."""
         return self
+
+    def identity(self, numbers: Int64[Tensor, "chosen"]) -> list[Identity]:
+        """Name, size and time of the files at these places of the list."""
+        return [Identity.of(self.files[number], self.root) for number in numbers.tolist()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +120,10 @@ class Stored:
         """The images at these places, not decoded yet."""
         numbers = self.numbers[index.cpu()]
         return Stored(self.source.only(numbers), numbers, self.size, (len(index), *self.shape[1:]))
+
+    def identity(self) -> list[Identity]:
+        """Of each image, in order, without decoding one. Raises UserError naming a file that is gone."""
+        return self.source.identity(self.numbers)
 
     def resident(self) -> UInt8[Tensor, "examples channels height width"]:
         """All of them, decoded into memory by as many threads as there are cores."""

@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 
-from regmix.data.decode import Encoded
 from regmix.data.download import Archive, fetch_and_unpack
 from regmix.data.images import ImageSet, Split
 from regmix.data.stored import Files, Stored
@@ -41,7 +40,7 @@ class TinyImagenet:
         for path, wnid in files:
             if wnid not in label_of:
                 raise UserError(f"{path} belongs to {wnid}, which is not in {root / 'wnids.txt'}")
-        images = Stored.of(Files([Encoded(str(path), path) for path, _ in files]), size=None)
+        images = Stored.of(Files([path for path, _ in files], root), size=None)
         if images.shape[2:] != (SIZE, SIZE):
             raise UserError(f"the images in {root} are not {SIZE}x{SIZE}; use the source `folder` for others")
         labels = torch.tensor([label_of[wnid] for _, wnid in files])
