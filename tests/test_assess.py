@@ -1,6 +1,5 @@
 """`regmix evaluate`: survives kills, shares its work, and draws from other runs."""
 
-import csv
 import json
 import linecache
 import os
@@ -16,12 +15,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from contracts.evaluated import folder, journals, record, table
 from regmix.cli import main
 from regmix.corruptions import Computed
 from regmix.data import Digits, Folder, load
 from regmix.experiment import build_model, from_json
 from regmix.models import load_weights
-from regmix.runs import BatteryJournal
+from regmix.runs import Journal
 
 TINY = "--train-examples 400 --validation 50 --epochs 8 --model.width 8 --method standard"
 ATTACKS = "fgsm,apgd-ce,fab-t,pgd-5x2"
@@ -39,11 +39,6 @@ def evaluate(path: Path, *more: str, attacks: str = ATTACKS) -> int:
     return main([*words.split(), *more])
 
 
-def table(path: Path) -> list[list[str]]:
-    with (path / "outcomes-last.csv").open() as file:
-        return list(csv.reader(file))
-
-
 @pytest.mark.parametrize(
     ("share", "attacks"),
     [
@@ -57,51 +52,49 @@ def test_a_killed_evaluation_goes_on_where_it_was(run, tmp_path, monkeypatch, sh
     for copy in (whole, broken):
         shutil.copytree(run, copy)
     added = []
-    real = BatteryJournal.add
+    real = Journal.add
 
     def counts(self, *words):
         real(self, *words)
         added.append(words[:2])
 
-    monkeypatch.setattr(BatteryJournal, "add", counts)
+    monkeypatch.setattr(Journal, "add", counts)
     assert evaluate(whole, attacks=attacks) == 0
     all_of_it, added[:] = list(added), []
 
     def kills(self, *words):
         if len(added) == int(share * len(all_of_it)):
             # what a kill in the middle of a write leaves behind
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a") as file:
-                file.write('{"key": "' + self._key)
+                file.write('{"stage": "')
             raise KeyboardInterrupt
         counts(self, *words)
 
-    monkeypatch.setattr(BatteryJournal, "add", kills)
+    monkeypatch.setattr(Journal, "add", kills)
     assert evaluate(broken, attacks=attacks) == 130
-    assert not (broken / "outcomes-last.csv").exists()
-    monkeypatch.setattr(BatteryJournal, "add", counts)
+    assert not list((broken / "evaluations").glob("*/outcomes.csv"))
+    monkeypatch.setattr(Journal, "add", counts)
     assert evaluate(broken, attacks=attacks) == 0
     assert added == all_of_it, "no chunk twice"
     assert table(broken) == table(whole)
-    assert not list(broken.glob("battery-*"))
+    assert not journals(broken)
 
 
-def test_notes_of_other_settings_do_not_count(run, tmp_path, monkeypatch) -> None:
-    path = tmp_path / "run"
-    shutil.copytree(run, path)
-    monkeypatch.setattr(BatteryJournal, "add", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert evaluate(path) == 130
-    monkeypatch.undo()
-    lines = {"key": "another", "stage": "fgsm@0.1/fgsm", "chunk": list(range(8)), "broken": list(range(8))}
-    (path / "battery-last-0.jsonl").write_text(json.dumps(lines) + "\nnonsense\n")
-    assert evaluate(path, attacks="fgsm") == 0
-    clean = shutil.copytree(run, tmp_path / "clean")
+def test_notes_of_other_settings_do_not_count(run, tmp_path) -> None:
+    clean, path = (shutil.copytree(run, tmp_path / name) for name in ("clean", "run"))
     assert evaluate(clean, attacks="fgsm") == 0
+    place = path / "evaluations" / folder(clean).name
+    place.mkdir(parents=True)
+    lines = {"stage": "fgsm@0.1/fgsm", "chunk": list(range(8)), "broken": list(range(8))}
+    (place / "journal-another-0.jsonl").write_text(json.dumps(lines) + "\nnonsense\n")
+    assert evaluate(path, attacks="fgsm") == 0
     assert table(path) == table(clean)
 
 
 def test_other_attacks_make_use_of_what_an_unfinished_evaluation_has_found(run, tmp_path, monkeypatch) -> None:
     path = shutil.copytree(run, tmp_path / "run")
-    real, added = BatteryJournal.add, []
+    real, added = Journal.add, []
 
     def kills(self, stage, *words):
         if stage.startswith("pgd"):
@@ -109,7 +102,7 @@ def test_other_attacks_make_use_of_what_an_unfinished_evaluation_has_found(run, 
         added.append(stage)
         real(self, stage, *words)
 
-    monkeypatch.setattr(BatteryJournal, "add", kills)
+    monkeypatch.setattr(Journal, "add", kills)
     assert evaluate(path, attacks="fgsm,pgd-5x2") == 130
     assert set(added) == {"fgsm@0.1/fgsm"}
     added.clear()
@@ -141,23 +134,23 @@ def test_a_model_whose_code_has_changed_is_attacked_anew(tmp_path, monkeypatch) 
         linecache.clearcache()
         return main([*words.split(), "--out", out])
 
-    real = BatteryJournal.add
+    real = Journal.add
 
     def kills(self, stage, *more):
         if stage.startswith("pgd"):
             raise KeyboardInterrupt
         real(self, stage, *more)
 
-    monkeypatch.setattr(BatteryJournal, "add", kills)
+    monkeypatch.setattr(Journal, "add", kills)
     assert run_with(".mul(1e6).softmax(1)", "one") == 130  # FGSM has no gradient there
-    monkeypatch.setattr(BatteryJournal, "add", real)
+    monkeypatch.setattr(Journal, "add", real)
     assert run_with("", "one") == 0
     assert run_with("", "fresh") == 0
     assert table(tmp_path / "one") == table(tmp_path / "fresh")
 
 
 def test_what_cannot_run_is_said_before_anything_runs(run, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(BatteryJournal, "add", lambda *_: pytest.fail("an attack has run"))
+    monkeypatch.setattr(Journal, "add", lambda *_: pytest.fail("an attack has run"))
     assert evaluate(run, attacks="fgsm,cw-l2") == 2
     assert "give an L2 radius" in capsys.readouterr().err
     other = shutil.copytree(run, tmp_path / "other" / run.name)
@@ -174,7 +167,7 @@ def test_autoattack_tells_its_stages_and_is_no_better_than_any_of_them(run, tmp_
     monkeypatch.setitem(attacks.FIXED, "autoattack", short)
     path = shutil.copytree(run, tmp_path / "run")
     assert evaluate(path, attacks="apgd-ce,autoattack") == 0
-    column = json.loads((path / "result.json").read_text())["evaluations"]["last"]["columns"]["autoattack@0.1"]
+    column = record(path)["columns"]["autoattack@0.1"]
     accuracies = [stage["accuracy"] for stage in column["stages"]]
     assert [stage["attack"] for stage in column["stages"]] == ["apgd-ce", "fab-t", "square"]
     assert accuracies == sorted(accuracies, reverse=True)
@@ -184,7 +177,7 @@ def test_autoattack_tells_its_stages_and_is_no_better_than_any_of_them(run, tmp_
 def test_transfer_takes_the_examples_of_another_run(run, tmp_path) -> None:
     path = shutil.copytree(run, tmp_path / "run")
     assert evaluate(path, attacks=f"transfer:{run}") == 0
-    columns = json.loads((path / "result.json").read_text())["evaluations"]["last"]["columns"]
+    columns = record(path)["columns"]
     assert set(columns) == {"clean", "transfer:tiny@0.1", "transfer:tiny@0.2"}
     # from itself, it is a white-box attack
     assert columns["transfer:tiny@0.2"]["accuracy"] < columns["clean"]["accuracy"]
@@ -205,7 +198,7 @@ def test_two_processes_find_what_one_finds(run, tmp_path) -> None:
     assert evaluate(one) == 0
     in_two_processes(f"evaluate {two} --attacks {ATTACKS} --examples 24 --batch-size 8 --eps 0.1,0.2 --checkpoint last")
     assert table(two) == table(one)
-    assert not list(two.glob("battery-*"))
+    assert not journals(two)
     # a file of weights, of which both would make a directory
     out = tmp_path / "out"
     in_two_processes(
@@ -232,16 +225,20 @@ def test_weights_from_elsewhere_are_evaluated_like_a_run(run, tmp_path) -> None:
     assert main([*words.replace("theirs", "other").split(), *more, "--out", str(out)]) == 2, "another source"
 
 
-def test_outcomes_of_weights_that_a_file_no_longer_holds_are_dropped(run, tmp_path, monkeypatch) -> None:
+def test_outcomes_of_weights_that_a_file_no_longer_holds_are_outdated(run, tmp_path, monkeypatch, capsys) -> None:
     state = load_file(run / "last.safetensors")
     torch.save(state, tmp_path / "theirs.pth")
     words = f"evaluate {tmp_path / 'theirs.pth'} --data digits --model small_cnn --model.width 8 --attacks fgsm"
     words += f" --examples 24 --threat.eps 0.1 --out {tmp_path / 'out'}"
     assert main(words.split()) == 0
     torch.save({name: value + 0.01 * value for name, value in state.items()}, tmp_path / "theirs.pth")
-    monkeypatch.setattr(BatteryJournal, "add", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(Journal, "add", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(words.split()) == 130
-    assert json.loads((tmp_path / "out" / "result.json").read_text())["evaluations"] == {}
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "out"), "-o", str(tmp_path / "r.html")]) == 0
+    text = (tmp_path / "r.html").read_text()
+    assert "is outdated: the last weights have changed since" in text
+    assert "right without an attack" not in text
 
 
 def test_a_function_of_ones_own_is_evaluated_and_trained(tmp_path, monkeypatch) -> None:
@@ -263,15 +260,15 @@ def test_a_function_of_ones_own_is_evaluated_and_trained(tmp_path, monkeypatch) 
 def test_saved_adversarial_images_are_inside_the_set_and_still_fool_the_model(run, tmp_path) -> None:
     path = shutil.copytree(run, tmp_path / "run")
     assert evaluate(path, "--save", attacks="pgd-5x2") == 0
-    column = json.loads((path / "result.json").read_text())["evaluations"]["last"]["columns"]["pgd-5x2@0.2"]
-    folder = path / "adversarial-last" / "pgd-5x2@0.2"
-    held = np.load(folder / "adversarial.npz")
+    column = record(path)["columns"]["pgd-5x2@0.2"]
+    images = folder(path) / "adversarial" / "pgd-5x2@0.2"
+    held = np.load(images / "adversarial.npz")
     header, *rows = table(path)
     broken = [
         int(row[0]) for row in rows if row[header.index("clean")] == "1" and row[header.index("pgd-5x2@0.2")] == "0"
     ]
     assert held["index"].tolist() == broken
-    assert len(list(folder.glob("*.png"))) == len(broken) == column["rounded"]["images"]
+    assert len(list(images.glob("*.png"))) == len(broken) == column["rounded"]["images"]
     digits = load(Digits(), "test")
     x = digits.images[broken].numpy().astype(int)
     assert np.abs(held["images"].astype(int) - x).max() <= 0.2 * 255
@@ -282,16 +279,16 @@ def test_saved_adversarial_images_are_inside_the_set_and_still_fool_the_model(ru
     assert "saved images still fool the model as files" in (tmp_path / "r.html").read_text()
 
 
-def test_saved_images_of_an_earlier_evaluation_do_not_count(run, tmp_path) -> None:
+def test_saved_images_of_evaluations_of_other_images_stay_apart(run, tmp_path) -> None:
     path = shutil.copytree(run, tmp_path / "run")
     assert evaluate(path, "--save", attacks="fgsm") == 0
-    folder = path / "adversarial-last" / "fgsm@0.2"
-    before = sorted(int(image.stem) for image in folder.glob("*.png"))
-    assert before[0] < 8 < before[-1]
+    first = folder(path) / "adversarial" / "fgsm@0.2"
+    before = sorted(int(image.stem) for image in first.glob("*.png"))
     words = f"evaluate {path} --attacks fgsm --examples 8 --batch-size 8 --eps 0.2 --checkpoint last --save"
     assert main(words.split()) == 0
-    assert sorted(int(image.stem) for image in folder.glob("*.png")) == [row for row in before if row < 8]
-    assert np.load(folder / "adversarial.npz")["index"].tolist() == [row for row in before if row < 8]
+    (second,) = (path / "evaluations").glob("last-8-*/adversarial/fgsm@0.2")
+    assert np.load(second / "adversarial.npz")["index"].tolist() == [row for row in before if row < 8]
+    assert sorted(int(image.stem) for image in first.glob("*.png")) == before
 
 
 @pytest.fixture(scope="module")
@@ -328,10 +325,8 @@ def test_corruptions_are_asked_about_and_what_is_known_is_not_asked_again(colour
     made.extend([("", 0, 0)] * 10)
     assert main(words) == 0
     assert [kind for kind in made[10:] if kind[2] == 16] == [("contrast", 5, 16), ("contrast", 1, 16)]
-    found = json.loads((colourful / "result.json").read_text())["evaluations"]["last"]["corruptions"]
-    assert found["severities"] == [5, 1]
-    assert list(found["accuracy"]) == ["fog", "contrast"]
-    assert found["mean"] == pytest.approx(sum(map(sum, found["accuracy"].values())) / 4)
+    found = record(colourful)["corruptions"][0]
+    assert {name: [*row] for name, row in found["accuracy"].items()} == {"fog": ["5", "1"], "contrast": ["5", "1"]}
     text = capsys.readouterr().out
     assert "mean of all" in text
 
@@ -342,7 +337,7 @@ def test_corruptions_are_asked_about_and_what_is_known_is_not_asked_again(colour
     bad = real(Computed(), "contrast", 5, test.images, test.labels)
     with torch.no_grad():
         right = model.eval()(bad.float() / 255).argmax(1) == test.labels
-    assert found["accuracy"]["contrast"][0] == pytest.approx(float(right.double().mean()))
+    assert found["accuracy"]["contrast"]["5"] == pytest.approx(float(right.double().mean()))
     page = colourful / "report.html"
     assert main(["report", str(colourful), "-o", str(page)]) == 0
     assert "Under corruptions" in page.read_text()
@@ -354,9 +349,9 @@ def test_official_files_of_corruptions_are_read(colourful, tmp_path) -> None:
     np.save(tmp_path / "labels.npy", np.tile(test.labels.numpy().astype(np.uint8), 5))
     words = f"evaluate {colourful} --attacks clean --no-verdict --checkpoint last --corruptions all --corruption-files"
     assert main([*words.split(), str(tmp_path)]) == 0
-    last = json.loads((colourful / "result.json").read_text())["evaluations"]["last"]
-    assert last["corruptions"]["accuracy"] == {"snow": pytest.approx([last["columns"]["clean"]["accuracy"]] * 5)}
-    assert last["corruptions"]["source"] == str(tmp_path)
+    last = record(colourful)
+    found = {one["source"]: one["accuracy"] for one in last["corruptions"]}
+    assert [*found[str(tmp_path)]["snow"].values()] == pytest.approx([last["columns"]["clean"]["accuracy"]] * 5)
 
 
 def test_grey_images_have_no_corruptions(run, capsys) -> None:

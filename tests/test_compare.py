@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.evaluated import evaluated, folder, record
 from regmix.cli import main
 from regmix.compare import method_words
 from regmix.runs import Run
@@ -37,9 +38,8 @@ def test_compare_from_training_to_report_and_again(tmp_path, capfd):
     assert result == json.loads((out / "comparison.json").read_text())
     assert [one["label"] for one in result["methods"]] == ["RegMix", "PGD-AT"]
     for arm in result["methods"]:
-        found = [json.loads((Path(run) / "result.json").read_text()) for run in arm["runs"]]
         assert [json.loads((Path(run) / "config.json").read_text())["seed"] for run in arm["runs"]] == [0, 1]
-        clean = [one["evaluations"]["last"]["columns"]["clean"]["accuracy"] for one in found]
+        clean = [record(Path(run))["columns"]["clean"]["accuracy"] for run in arm["runs"]]
         assert arm["accuracy"]["last"]["clean"]["values"] == clean
         assert arm["accuracy"]["last"]["clean"]["mean"] == pytest.approx(sum(clean) / 2)
         assert all(memory > 2**26 for memory in arm["peak_memory"])
@@ -55,15 +55,15 @@ def test_compare_from_training_to_report_and_again(tmp_path, capfd):
     assert compare(out, "regmix", "--attacks", "clean,fgsm") == 0
     after = {path: path.stat().st_mtime_ns for path in out.glob("regmix-seed0/*")}
     assert after[out / "regmix-seed0" / "last.safetensors"] == before[out / "regmix-seed0" / "last.safetensors"]
-    assert "fgsm@0.15" in Run.open(out / "regmix-seed0").result()["evaluations"]["last"]["columns"]
+    assert "fgsm@0.15" in record(out / "regmix-seed0")["columns"]
 
     # probed for masking: once
     assert compare(out, "regmix", "--attacks", "clean,fgsm", "--seeds", "1", "--verdict") == 0
-    assert all("masking" in one for one in Run.open(out / "regmix-seed0").result()["evaluations"].values())
-    probed = (out / "regmix-seed0" / "result.json").stat().st_mtime_ns
+    assert all(record(out / "regmix-seed0", name)["masking"] for name in evaluated(out / "regmix-seed0"))
+    probed = (folder(out / "regmix-seed0") / "evaluation.json").stat().st_mtime_ns
     for verdict in ("--verdict", "--no-verdict"):
         assert compare(out, "regmix", "--attacks", "clean,fgsm", "--seeds", "1", verdict) == 0
-    assert (out / "regmix-seed0" / "result.json").stat().st_mtime_ns == probed
+    assert (folder(out / "regmix-seed0") / "evaluation.json").stat().st_mtime_ns == probed
 
     capfd.readouterr()
     assert compare(out, "regmix", "--epochs", "3") == 2
@@ -89,7 +89,7 @@ def test_an_interrupted_training_is_continued(tmp_path, monkeypatch):
     monkeypatch.setattr(validation, "validate", stops)
     words = f"train digits-regmix --method fgsm_rs {TINY} --out {again / 'fgsm_rs-seed0'}"
     assert main(words.split()) == 130
-    assert Run.open(again / "fgsm_rs-seed0").result().get("status") != "finished"
+    assert Run.open(again / "fgsm_rs-seed0").result().status != "finished"
     assert compare(again, "fgsm_rs", "--seeds", "1") == 0
     assert (again / "fgsm_rs-seed0" / "last.safetensors").read_bytes() == whole
 

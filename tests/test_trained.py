@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import regmix
+from contracts.evaluated import folder
 from regmix.cli import main
 from regmix.data import Digits, load
 from regmix.runs import CHECKPOINTS
@@ -41,7 +42,7 @@ def test_it_is_right_where_the_evaluation_saw_it_right(checkpoint, run: Path, mo
     assert not model.training
     with torch.no_grad():
         right = model(test.images.float() / 255).argmax(1) == test.labels
-    with (run / f"outcomes-{checkpoint}.csv").open() as file:
+    with (folder(run, checkpoint) / "outcomes.csv").open() as file:
         seen = [row["clean"] for row in csv.DictReader(file)]
     assert [str(int(value)) for value in right] == seen
     assert 0 < right.float().mean() < 1

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from regmix.data import ImageSet
+from regmix.data import ImageSet, class_changes
 from regmix.experiment import Experiment, to_json
 from regmix.models import build, load_weights
 from regmix.models.function import Function
@@ -33,7 +33,7 @@ def adopt(
     Raises:
         UserError: weights that cannot be read or do not fit, or a directory that exists and is about something else.
 
-    What a directory knows of other weights, which the same source held before, is dropped.
+    Evaluations of other weights, which the same source held before, stay in the directory and are outdated.
     """
     parts = json.loads(to_json(experiment))
     config = json.dumps({name: parts[name] for name in KNOWN}, indent=2) + "\n"
@@ -47,9 +47,9 @@ def adopt(
             raise UserError(f"{out} is about another model, data or threat; give another --out")
     else:
         run = Run.create(out, config, {"source": source})
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    if not run.holds("last", state):
-        run.update_result({"evaluations": {}})
-    run.save_weights("last", state)
+    known = run.result()
+    if known.classes and (text := class_changes(tuple(known.classes), images.classes)):
+        raise UserError(f"{out} is about other classes: {text}; give another --out")
+    run.save_weights("last", {name: value.clone() for name, value in model.state_dict().items()})
     run.update_result({"classes": list(images.classes), "shape": list(images.shape)})
     return run

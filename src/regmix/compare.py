@@ -14,15 +14,15 @@ from types import FrameType
 from rich.console import Console
 from rich.table import Table
 
-from regmix.assess import Questions
+from regmix.assess import Chosen, Questions, columns_of
 from regmix.evaluation import CLEAN
 from regmix.experiment import UNIONS, Experiment, from_json, to_json
 from regmix.flags import known
 from regmix.reports import comparison, page, write_report
-from regmix.reports.load import load
+from regmix.reports.load import aligned, load
 from regmix.runs import CONFIG, Run, write_atomically
+from regmix.runs.evaluations import holds
 from regmix.signals import handled
-from regmix.threats import format_eps
 from regmix.types import Interrupted, UserError
 
 _running: set[subprocess.Popen[bytes]] = set()
@@ -89,7 +89,7 @@ class Planned:
             UserError: the training failed; it has said why.
         """
         if self.path.exists():
-            if Run.open(self.path).result().get("status") in ("finished", "stopped"):
+            if Run.open(self.path).result().status in ("finished", "stopped"):
                 return
             words = ["--resume", str(self.path)]
         else:
@@ -116,23 +116,23 @@ class Planned:
         if code:
             raise UserError(f"{self.path}: the training ended with exit code {code}; see {log or 'the line above'}")
 
-    def evaluated(self, directory: Run, questions: Questions) -> bool:
-        """Whether every checkpoint has met all of these attacks on so many images, and been probed for masking."""
-        radii = [format_eps(radius) for radius in questions.eps or [self.experiment.threat.eps]]
-        columns = {CLEAN, *(f"{name}@{radius}" for name in questions.attacks if name != CLEAN for radius in radii)}
-        evaluations = directory.result().get("evaluations", {})
-        return all(
-            checkpoint in evaluations
-            and columns <= evaluations[checkpoint]["columns"].keys()
-            and evaluations[checkpoint].get("requested") == questions.examples
-            and (not questions.verdict or "masking" in evaluations[checkpoint])
-            for checkpoint in directory.checkpoints()
-        )
+    def evaluated(self, directory: Run, questions: Questions, test: Chosen) -> bool:
+        """Whether every checkpoint's weights have met all of these attacks on these images, and been probed."""
+        columns, images = columns_of(questions, self.experiment.threat.eps), (test.sample, test.split, questions.draws)
+        current = [one.evaluation for one in directory.evaluations() if not one.outdated]
+        enough = {
+            one.subject.checkpoint
+            for one in current
+            if (one.subject.sample, one.subject.data, one.subject.draws) == images
+            and holds(columns, one)
+            and (not questions.verdict or one.masking is not None or one.columns[CLEAN].correct == 0)
+        }
+        return enough >= {*directory.checkpoints()}
 
 
 def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> dict[str, object]:
     """Prints the table and the paired differences, and writes comparison.json and report.html into a folder."""
-    arms = comparison.arms([load(path) for path in paths])
+    arms = comparison.arms(aligned([load(path) for path in paths]))
     header, *rows = comparison.table(arms)
     table = Table(box=None, pad_edge=False)
     for name in header:

@@ -15,10 +15,20 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import nn
 
 from regmix import processes
-from regmix.data import DataConfig, Digits, ImageSet, load, split_train
+from regmix.data import (
+    DataConfig,
+    Digits,
+    ImageSet,
+    changes,
+    class_changes,
+    fingerprint,
+    load,
+    split_train,
+)
 from regmix.methods import FgsmPgk, GradAlign, MethodConfig, RegMix
-from regmix.models import ModelConfig, SmallCnn, build
+from regmix.models import Function, ModelConfig, SmallCnn, build
 from regmix.runs import CONFIG, Run
+from regmix.runs.records import Data
 from regmix.threats import Linf, ThreatConfig
 from regmix.training import AveragingConfig, Constant, GatedEma, NoAveraging, ScheduleConfig, engine
 from regmix.training.guard import Guard
@@ -108,6 +118,10 @@ class Experiment:
         require(self.clip_norm is None or self.clip_norm > 0, f"clip_norm is {self.clip_norm}; it must be positive")
         require(0 <= self.awp < 1, f"awp is {self.awp}; it must lie in [0, 1)")
         require(0 < self.label_mass <= 1, f"label_mass is {self.label_mass}; it must lie in (0, 1]")
+        require(
+            not (self.normalise and isinstance(self.model, Function)),
+            "normalise has no effect on a model of your own, which normalises its input itself; leave out --normalise",
+        )
         require(
             not (self.shard_weights and isinstance(self.method, GradAlign)),
             "grad_align takes second derivatives, which sharded weights do not give; leave out --shard-weights",
@@ -215,13 +229,35 @@ def _train(
         )
     plan = Plan(**{name: getattr(experiment, name) for name in Plan.__dataclass_fields__})
     with directory.claim():
+        _recognise(directory, Data(fingerprint(train_set), fingerprint(validation_set)), train_set, display)
         directory.update_result({"classes": list(train_set.classes), "shape": list(train_set.shape)})
         summary = train(fabric, model, plan, train_set, validation_set, directory, display)
     # A resumed run has the peaks of several processes.
-    peaks = [directory.result().get("peak_memory"), engine.peak_memory(fabric.device)]
+    peaks = [directory.result().peak_memory, engine.peak_memory(fabric.device)]
     peak = max((peak for peak in peaks if peak is not None), default=None)
     directory.update_result({**summary, "peak_memory": peak})
     return directory
+
+
+def _recognise(directory: Run, now: Data, images: ImageSet, display: Display) -> None:
+    """Notes the images of a new run; raises UserError if a run that goes on has others than it began with.
+
+    With other images the held-out ones would be others, too: what was trained on could become validation.
+    """
+    known, facts = directory.data(), directory.result()
+    if known is None:
+        text = class_changes(tuple(facts.classes), images.classes) if facts.classes else ""
+        before = text and f"the classes have changed: {text}"
+    else:
+        before = changes(known.train, now.train) or changes(known.validation, now.validation)
+        if known.train.times != now.train.times and not before:
+            display.warn("the files of the images were written again since the run began; names and sizes agree")
+    if before:
+        raise UserError(
+            f"the images have changed since {directory.path} began: {before}; put them back, or start a new run"
+        )
+    if known is None:
+        directory.save_data(now)
 
 
 def build_model(experiment: Experiment, images: ImageSet) -> nn.Module:
@@ -234,16 +270,6 @@ def build_model(experiment: Experiment, images: ImageSet) -> nn.Module:
 
 
 def _environment(fabric: Fabric, command: str) -> dict[str, object]:
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = None
     cuda = fabric.device.type == "cuda"
     return {
         "regmix": __version__,
@@ -253,6 +279,25 @@ def _environment(fabric: Fabric, command: str) -> dict[str, object]:
         "device": torch.cuda.get_device_name(fabric.device) if cuda else "cpu",
         "threads": torch.get_num_threads(),
         "processes": processes.size(),
-        "git_commit": commit,
+        "git_commit": git_commit(),
         "command": command or " ".join(sys.argv),
     }
+
+
+def git_commit(package: Path = Path(__file__).parent) -> str | None:
+    """The commit of this package's own checkout, ending in -dirty if its source has been changed since.
+
+    None where the package lies elsewhere: in a folder of installed packages, whatever repository that is part of.
+    """
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=package, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) / "src" / package.name != package.resolve():
+            return None
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -39,10 +39,10 @@ def load_model(run: str | Path, checkpoint: Checkpoint | None = None) -> Trained
     there, facts = directory.checkpoints(), directory.result()
     if not there or checkpoint not in (None, *there):
         raise UserError(f"{run} has no {checkpoint or 'best'} weights; it has: {', '.join(there) or 'none yet'}")
-    if not {"classes", "shape"} <= facts.keys():
+    if not facts.classes or len(facts.shape) != 3:
         raise UserError(f"{directory.path / RESULT} does not say for which images the model is; train it anew")
-    shape, classes = tuple(facts["shape"]), tuple(facts["classes"])
+    (channels, height, width), classes = facts.shape, tuple(facts.classes)
     # Normalisation comes with the weights.
-    model = build(config, len(classes), shape[0])
+    model = build(config, len(classes), channels)
     load_weights(model, directory.weights(checkpoint or there[0]))
-    return Trained(model.eval(), classes, shape)
+    return Trained(model.eval(), classes, (channels, height, width))

@@ -1,7 +1,8 @@
 """The values that travel between the parts: a batch of images, what a method makes of it, and their types."""
 
 from collections.abc import Callable
-from typing import Annotated, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import tyro
 from jaxtyping import Bool, Float, Int
@@ -63,6 +64,40 @@ class Losses(NamedTuple):
         for term in rest:
             first = first + term
         return first
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a set of images holds, so that it is recognised later."""
+
+    classes: tuple[str, ...]
+    """Their names, in the order of the labels."""
+    counts: tuple[int, ...]
+    """Images per class."""
+    kind: Literal["pixels", "files"]
+    """What the digest is of: pixels and labels, or, where images are decoded when they are looked at, names and sizes
+    of files, and labels."""
+    digest: str
+    times: str = ""
+    """Digest of the times at which files were last changed."""
+
+    @property
+    def images(self) -> int:
+        """Their number."""
+        return sum(self.counts)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Which images of a split are used, and how they were drawn."""
+
+    examples: int
+    of: int
+    """Images of the split."""
+    how: Literal["all", "stratified", "first"] = "all"
+    """stratified: drawn evenly from the classes; first: those at the head of the split."""
+    seed: int = 0
+    """Of the drawing."""
 
 
 class UserError(ValueError):

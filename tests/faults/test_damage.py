@@ -1,6 +1,5 @@
 """Damaged run directories and full disks: everything is recovered or named, and no number changes in silence."""
 
-import json
 import random
 import shutil
 import subprocess
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.evaluated import evaluated, record, table
 from contracts.finished import assert_same_weights, rows
 from regmix.cli import main
 
@@ -26,11 +26,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def numbers(run: Path) -> dict:
     """What the evaluations have found."""
-    evaluations = json.loads((run / "result.json").read_text())["evaluations"]
     return {
-        name: {column: found["correct"] for column, found in one["columns"].items()}
-        for name, one in evaluations.items()
-    } | {path.name: path.read_text() for path in run.glob("outcomes-*.csv")}
+        name: ({column: found["correct"] for column, found in record(run, name)["columns"].items()}, table(run, name))
+        for name in evaluated(run)
+    }
 
 
 def ends_well(code: int, capsys: pytest.CaptureFixture[str], damaged: Path) -> bool:
@@ -72,7 +71,7 @@ def test_a_truncated_file_is_recovered_or_named(seed: int, whole: Path, tmp_path
 def test_a_disk_that_is_full_leaves_the_last_good_state(share: float, whole: Path, tmp_path: Path, capsys) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    training = [path for path in whole.iterdir() if not path.name.startswith(("outcomes", "examples"))]
+    training = [path for path in whole.iterdir() if path.is_file()]
     size = int(share * sum(path.stat().st_size for path in training))
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:

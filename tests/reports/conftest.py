@@ -1,6 +1,5 @@
 """Made-up run directories that look like real ones."""
 
-import csv
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,10 @@ import pytest
 from sklearn.datasets import load_digits
 
 from regmix.evaluation import wilson
+from regmix.runs import digest
+from regmix.runs.evaluations import Examples, Outcomes, add, settings_digest
+from regmix.runs.records import Column, Evaluation, Subject
+from regmix.types import Fingerprint, Sample
 
 N = 500
 ATTACKS = {"fgsm": 0.8, "pgd-10": 0.96, "pgd-50": 1.0}
@@ -76,22 +79,15 @@ def _columns(
     return columns
 
 
-def _summary(columns: dict[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+def _summary(columns: dict[str, np.ndarray[Any, Any]]) -> dict[str, Column]:
     described = {}
     for name, survives in columns.items():
         attack, _, radius = name.partition("@")
         correct = int(survives.sum())
-        low, high = wilson(correct, N)
-        described[name] = {
-            "attack": attack,
-            "eps": float(radius or 0),
-            "eps_text": radius or "0",
-            "accuracy": correct / N,
-            "low": low,
-            "high": high,
-            "correct": correct,
-        }
-    return {"examples": N, "seconds": 12.0, "columns": described}
+        described[name] = Column(
+            attack, float(radius or 0), radius or "0", correct / N, *wilson(correct, N), correct
+        )  # fmt: skip
+    return described
 
 
 @pytest.fixture(scope="session")
@@ -135,41 +131,34 @@ def make_run(
         "git_commit": None, "command": command,
     }  # fmt: skip
     (path / "config.json").write_text(json.dumps(config, indent=2))
+    settings = settings_digest(config)
     (path / "environment.json").write_text(json.dumps(environment))
     rows = _metrics(method, rng, epochs, epochs if done is None else done, averaged)
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (path / "last.safetensors").write_bytes(b"\0" * 4096)
+    for number, name in enumerate(("best", "last", "averaged") if averaged else ("best", "last")):
+        (path / f"{name}.safetensors").write_bytes(bytes([number]) * 4096)
     if done is not None and done < epochs:
         return path
     validated = [row for row in rows if row["validation"]]
     best = max(validated, key=lambda row: row["validation"]["pgd"])["epoch"]
     result: dict[str, Any] = {
         "status": "finished", "epochs": epochs, "train_seconds": 61.2, "best_epoch": best,
-        "classes": list(classes), "evaluations": {},
+        "classes": list(classes), "shape": [1, 8, 8],
     }  # fmt: skip
     digits = load_digits()
     labels = digits.target[:N]
+    split = Fingerprint(tuple(classes), tuple(np.bincount(labels, minlength=len(classes)).tolist()), "pixels", "0" * 32)
     for checkpoint in checkpoints:
         columns = _columns(method, checkpoint, rng, eps, shared)
-        result["evaluations"][checkpoint] = _summary(columns)
-        with (path / f"outcomes-{checkpoint}.csv").open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["index", "label", *columns])
-            for index in range(N):
-                writer.writerow([index, labels[index], *(int(survives[index]) for survives in columns.values())])
+        subject = Subject(
+            checkpoint, digest(path / f"{checkpoint}.safetensors"), settings, split, Sample(N, N, "all"),
+        )  # fmt: skip
         x = np.rint(digits.images[:8] * 255 / 16).astype(np.uint8)[:, None]
         corner = np.where(rng.random(x.shape) < 0.5, -0.1, 0.1)
         delta = np.clip(x / 255 + corner, 0, 1) - x / 255
         after = np.where(rng.random(8) < (0.2 if method == "regmix" else 0.9), (labels[:8] + 5) % 10, labels[:8])
-        np.savez_compressed(
-            path / f"examples-{checkpoint}.npz",
-            x=x,
-            delta=delta.astype(np.float32),
-            label=labels[:8],
-            clean_prediction=labels[:8],
-            adversarial_prediction=after,
-            attack="pgd-50",
-            eps=0.1,
-        )
+        few = Examples(x, delta.astype(np.float32), labels[:8], labels[:8], after, "pgd-50", 0.1)
+        evaluation = Evaluation(subject, _summary(columns), seconds=12.0, made="2026-01-01T00:00:00+00:00")
+        add(path, evaluation, Outcomes(np.arange(N), labels, columns), few)
     (path / "result.json").write_text(json.dumps(result, indent=2))
     return path

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
+from contracts.evaluated import change, folder
 from regmix.reports import words, write_report
 from regmix.reports.comparison import (
     arms,
@@ -102,7 +103,7 @@ def test_runs_that_differ_in_their_seed_are_one_arm(seeded):
     assert [[run.path for run in arm.runs] for arm in found] == [paths[:3], paths[3:]]
     header, *rows = table(found)
     assert header[:2] == ["method", "checkpoint"]
-    values = [run.result.evaluations["best"].columns["clean"].accuracy for run in runs[:3]]
+    values = [run.evaluations["best"].columns["clean"].accuracy for run in runs[:3]]
     place = header.index("clean")
     assert rows[0][place] == f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}"
 
@@ -116,7 +117,7 @@ def test_pairs_only_where_all_met_the_same_attack_on_the_same_images(seeded, wri
     mixed = arms([*runs[3:], other])
     assert all(name == "clean" or name.endswith("@0.05") for name in shared_columns(mixed)["best"])
     assert differences(mixed, "best", "clean")
-    file = other.path / "outcomes-best.csv"
+    file = folder(other.path, "best") / "outcomes.csv"
     header, *rows = file.read_text().splitlines()
     file.write_text("\n".join([header, "9" + rows[0], *rows[1:]]) + "\n")
     mixed = arms([*runs[3:], load(other.path)])
@@ -139,9 +140,9 @@ def test_what_speaks_against_single_runs_is_told_of_every_seed(seeded, tmp_path)
     assert doubts(arms(runs)) == as_json(arms(runs))["doubts"] == []
     result = json.loads((paths[4] / "result.json").read_text())
     result["alarms"] = [{"epoch": 3, "reason": "catastrophic overfitting: PGD fell", "action": "continue"}]
-    result["evaluations"]["best"]["masking"] = {"verdict": "no sign of masking", "signs": []}
-    result["evaluations"]["last"]["masking"] = {"verdict": "masked", "signs": ["one sign", "another"]}
-    result["evaluations"]["last"]["preflight"] = ["the outputs are probabilities"]
+    change(paths[4], "best", lambda one: one.update(masking={"verdict": "no sign of masking", "signs": []}))
+    masked = {"verdict": "masked", "signs": ["one sign", "another"]}
+    change(paths[4], "last", lambda one: one.update(masking=masked, preflight=["the outputs are probabilities"]))
     (paths[4] / "result.json").write_text(json.dumps(result))
     told = doubts(arms([load(path) for path in paths]))
     assert told == [

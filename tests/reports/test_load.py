@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contracts.evaluated import folder
 from regmix.reports.load import checkpoints, load
 from regmix.types import UserError
 
@@ -15,7 +16,7 @@ def test_reads_everything_that_a_run_holds(write_run, tmp_path):
     assert len(run.epochs) == 30
     assert run.epochs[0].loss == pytest.approx(sum(run.epochs[0].terms.values()))
     assert set(run.outcomes) == set(run.examples) == {"best", "last", "averaged"}
-    assert run.outcomes["last"].survives["clean"].mean() == run.result.evaluations["last"].columns["clean"].accuracy
+    assert run.outcomes["last"].survives["clean"].mean() == run.evaluations["last"].columns["clean"].accuracy
     assert run.examples["best"].attack == "pgd-50"
     assert run.examples["best"].eps == 0.1
 
@@ -42,13 +43,13 @@ def test_half_a_last_line_of_metrics_is_left_out(write_run, tmp_path):
 
 def test_an_evaluation_without_attacks_has_no_examples(write_run, tmp_path):
     path = write_run(tmp_path / "run")
-    np.savez_compressed(path / "examples-best.npz")
+    (folder(path, "best") / "examples.npz").unlink()
     assert "best" not in load(path).examples
 
 
 def _without(text: str, key: str) -> str:
     result = json.loads(text)
-    del result["evaluations"]["best"]["columns"]["clean"][key]
+    del result["columns"]["clean"][key]
     return json.dumps(result)
 
 
@@ -59,34 +60,35 @@ def _without(text: str, key: str) -> str:
         ("config.json", lambda text: "[]"),
         ("environment.json", lambda text: "no json"),
         ("result.json", lambda text: text[: len(text) // 2]),
-        ("result.json", lambda text: _without(text, "accuracy")),
+        ("evaluation.json", lambda text: _without(text, "accuracy")),
         ("metrics.jsonl", lambda text: text.replace('"lr"', "lr", 1)),
         ("metrics.jsonl", lambda text: text.replace('"terms"', '"things"', 1)),
-        ("outcomes-best.csv", lambda text: text.replace("index,label", "label,index")),
-        ("outcomes-best.csv", lambda text: text + "1,2\n"),
-        ("outcomes-best.csv", lambda text: text.replace("\n3,", "\nthree,")),
-        ("outcomes-best.csv", lambda text: text[: text.index("\n400,") + 1]),
-        ("outcomes-best.csv", lambda text: ""),
+        ("outcomes.csv", lambda text: text.replace("index,label", "label,index")),
+        ("outcomes.csv", lambda text: text + "1,2\n"),
+        ("outcomes.csv", lambda text: text.replace("\n3,", "\nthree,")),
+        ("outcomes.csv", lambda text: text[: text.index("\n400,") + 1]),
+        ("outcomes.csv", lambda text: ""),
     ],
 )
 def test_damage_is_told_in_one_line_that_names_the_file(write_run, tmp_path, name, damage):
     path = write_run(tmp_path / "run")
-    (path / name).write_text(damage((path / name).read_text()))
+    file = (folder(path, "best") if name in ("evaluation.json", "outcomes.csv") else path) / name
+    file.write_text(damage(file.read_text()))
     with pytest.raises(UserError) as caught:
         load(path)
-    assert str(path / name) in str(caught.value)
+    assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_damaged_examples_are_named(write_run, tmp_path):
     path = write_run(tmp_path / "run")
-    whole = (path / "examples-last.npz").read_bytes()
+    whole = (folder(path) / "examples.npz").read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"nonsense"):
-        (path / "examples-last.npz").write_bytes(damaged)
-        with pytest.raises(UserError, match=r"examples-last\.npz is damaged"):
+        (folder(path) / "examples.npz").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"examples\.npz is damaged"):
             load(path)
-    np.savez_compressed(path / "examples-last.npz", x=np.zeros((2, 1, 8, 8), np.uint8))
-    with pytest.raises(UserError, match=r"examples-last\.npz is damaged"):
+    np.savez_compressed(folder(path) / "examples.npz", x=np.zeros((2, 1, 8, 8), np.uint8))
+    with pytest.raises(UserError, match=r"examples\.npz is damaged"):
         load(path)
 
 

@@ -5,9 +5,11 @@ import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from contracts.evaluated import change, evaluated, folder, record
 from regmix.evaluation import wilson
 from regmix.reports import write_report
 from regmix.types import UserError
@@ -53,7 +55,7 @@ def compared(write_run, tmp_path_factory):
 
 
 def column(run: Path, checkpoint: str, name: str) -> list[int]:
-    with (run / f"outcomes-{checkpoint}.csv").open() as file:
+    with (folder(run, checkpoint) / "outcomes.csv").open() as file:
         return [int(row[name]) for row in csv.DictReader(file)]
 
 
@@ -82,7 +84,7 @@ def test_limits_and_selection_are_told(compared):
 def test_every_accuracy_is_there_with_its_interval(compared):
     runs, shown = compared
     for run in runs:
-        for evaluation in json.loads((run / "result.json").read_text())["evaluations"].values():
+        for evaluation in (record(run, checkpoint) for checkpoint in evaluated(run)):
             for cell in evaluation["columns"].values():
                 low, high = f"{100 * cell['low']:.1f}", f"{100 * cell['high']:.1f}"
                 assert re.search(rf"{100 * cell['accuracy']:.1f}% {low}.{high} ", shown.text)
@@ -132,7 +134,7 @@ def test_curves_pictures_and_settings_are_there(compared):
             "method.name",
             "regmix train digits-regmix",
         ),
-        *("outcomes-best.csv", "git_commit", "ε = 0.2", "the training’s ε"),  # noqa: RUF001
+        *("outcomes.csv", "git_commit", "ε = 0.2", "the training’s ε"),  # noqa: RUF001
     ):
         assert words in shown.text
     assert sum(load.startswith("data:image/png;base64,") for load in shown.loads) == 2 * 8 * 3
@@ -187,11 +189,11 @@ def test_a_run_before_its_first_epoch_says_so(tmp_path):
 
 def test_what_a_run_lacks_is_said(write_run, tmp_path):
     run = write_run(tmp_path / "run", "standard", checkpoints=("last",), averaged=False)
-    (run / "outcomes-last.csv").unlink()
+    (folder(run) / "outcomes.csv").unlink()
     shown = report(tmp_path, run)
     assert "This run keeps no averaged weights." in shown.text
     assert "The best checkpoint has not been evaluated." in shown.text
-    assert "The worst case of last cannot be computed: outcomes-last.csv is missing." in shown.text
+    assert "The worst case of last cannot be computed: its outcomes.csv is missing." in shown.text
     assert "not evaluated so far: best." in shown.text
     assert "This method has no weighted divergences." in shown.text
     assert "This is the last checkpoint: the weights after the last epoch." in shown.text
@@ -211,7 +213,7 @@ def test_an_evaluation_without_attacks(write_run, tmp_path):
 
 def test_autoattack_among_the_columns_takes_the_warning_back(write_run, tmp_path):
     run = write_run(tmp_path / "run")
-    for file in run.glob("*"):
+    for file in run.rglob("*"):
         if file.suffix in (".csv", ".json"):
             file.write_text(file.read_text().replace("pgd-50", "autoattack"))
     shown = report(tmp_path, run)
@@ -233,14 +235,18 @@ def test_runs_of_one_method_are_told_apart_by_their_folders(write_run, tmp_path)
 
 def test_the_runs_are_only_read_and_the_output_is_replaced_whole(write_run, tmp_path, monkeypatch):
     run = write_run(tmp_path / "run")
-    before = {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in run.iterdir()}
+
+    def held() -> dict[str, tuple[int, bytes]]:
+        return {str(file): (file.stat().st_mtime_ns, file.read_bytes()) for file in run.rglob("*") if file.is_file()}
+
+    before = held()
     output = tmp_path / "out" / "report.html"
     output.parent.mkdir()
     output.write_text("old")
     write_report([run], output)
     assert page(output).text
     assert [file.name for file in output.parent.iterdir()] == ["report.html"]
-    assert {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in run.iterdir()} == before
+    assert held() == before
     output.write_text("old")
 
     def fail(*_: object) -> None:
@@ -279,10 +285,10 @@ def test_alarms_of_the_guard_are_shown_with_what_was_done(write_run, tmp_path):
 
 def test_screened_autoattack_is_not_autoattack_and_says_so_beside_its_numbers(write_run, tmp_path):
     run = write_run(tmp_path / "run")
-    for file in run.glob("*"):
+    for file in run.rglob("*"):
         if file.suffix in (".csv", ".json"):
             text = file.read_text().replace("pgd-50", "autoattack-screened")
-            file.write_text(text.replace('"eps_text"', '"note": "A note.", "eps_text"'))
+            file.write_text(text.replace('"note": ""', '"note": "A note."'))
     shown = report(tmp_path, run)
     assert "AutoAttack was not run" in shown.text
     assert shown.text.count("autoattack-screened: A note.") >= 2
@@ -291,13 +297,15 @@ def test_screened_autoattack_is_not_autoattack_and_says_so_beside_its_numbers(wr
 def test_the_verdict_on_masking_and_the_stages_of_autoattack_are_told(write_run, tmp_path):
     run = write_run(tmp_path / "run")
     assert "Can the numbers be believed?" not in report(tmp_path, run).text
-    result = json.loads((run / "result.json").read_text())
-    best, last = result["evaluations"]["best"], result["evaluations"]["last"]
-    best["masking"] = {"verdict": "masked", "signs": ["12.0% of the images have no gradient"], "probe": {}}
-    last["masking"] = {"verdict": "no sign of masking", "signs": []}
-    last["preflight"] = ["the outputs are <probabilities>"]
-    last["columns"]["pgd-50@0.1"]["stages"] = [{"attack": "apgd-ce", "accuracy": 0.5, "seconds": 3.0}]
-    (run / "result.json").write_text(json.dumps(result))
+    masked = {"verdict": "masked", "signs": ["12.0% of the images have no gradient"], "probe": {}}
+    change(run, "best", lambda best: best.update(masking=masked))
+
+    def told(last: dict[str, Any]) -> None:
+        last["masking"] = {"verdict": "no sign of masking", "signs": []}
+        last["preflight"] = ["the outputs are <probabilities>"]
+        last["columns"]["pgd-50@0.1"]["stages"] = [{"attack": "apgd-ce", "accuracy": 0.5, "seconds": 3.0}]
+
+    change(run, "last", told)
     text = report(tmp_path, run).text
     assert "Can the numbers be believed?" in text
     assert "The gradients are masked: the accuracies under attack are too high." in text

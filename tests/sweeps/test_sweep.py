@@ -45,7 +45,7 @@ def test_the_grid_is_ranked_by_validation_and_the_best_are_compared(tmp_path: Pa
     )
     compared = json.loads((out / "comparison.json").read_text())["methods"]
     best = sorted(found.values(), reverse=True)[:2]
-    evaluated = [path.parent for path in out.glob("*/outcomes-best.csv")]
+    evaluated = [path.parents[2] for path in out.glob("*/evaluations/best-*/outcomes.csv")]
     assert len(compared) == len(evaluated) == 2, "only the first two meet the test images"
     assert sorted((json.loads((p / "result.json").read_text())["best_pgd"] for p in evaluated), reverse=True) == best
     assert (out / "report.html").is_file()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.evaluated import evaluated, record, table
 from regmix.assess import Questions, assess
 from regmix.cli import main
 from regmix.data import Digits
@@ -69,12 +70,12 @@ def test_an_evaluation_leaves_a_row_per_example_that_agrees_with_its_summary(tmp
     path = tmp_path / "run"
     train(path, "--epochs 2 --train-examples 200")
     assess(Run.open(path), Questions(["clean", "pgd-3"], [0.1, 0.2], 60, 25), [], "cpu", Silent())
-    result = json.loads((path / "result.json").read_text())
-    assert result["evaluations"].keys() == {"best", "last", "averaged"}
-    for checkpoint, evaluation in result["evaluations"].items():
-        header, *rows = [line.split(",") for line in (path / f"outcomes-{checkpoint}.csv").read_text().splitlines()]
+    assert evaluated(path) == {"best", "last", "averaged"}
+    for checkpoint in evaluated(path):
+        evaluation = record(path, checkpoint)
+        header, *rows = table(path, checkpoint)
         assert header == ["index", "label", "clean", "pgd-3@0.1", "pgd-3@0.2"]
-        assert len(rows) == evaluation["examples"] == 60
+        assert len(rows) == evaluation["subject"]["sample"]["examples"] == 60
         for place, name in enumerate(header[2:], 2):
             column = evaluation["columns"][name]
             assert sum(int(row[place]) for row in rows) == column["correct"]

@@ -1,6 +1,7 @@
 """What several commands do with their flags and results."""
 
 import json
+from dataclasses import asdict
 
 from rich.console import Console
 
@@ -46,10 +47,23 @@ def alone(command: str) -> None:
         raise UserError(f"regmix {command} runs in one process; start it without torchrun")
 
 
+def facts(directory: Run) -> dict[str, object]:
+    """What a run directory says of its training, and all evaluations that hold for its present weights."""
+    result = asdict(directory.result())
+    del result["evaluations"]
+    found = directory.evaluations()
+    return {
+        "run": str(directory.path),
+        **result,
+        "evaluations": [asdict(one.evaluation) for one in found if not one.outdated],
+        "outdated": [f"{one.folder.name}: {one.outdated}" for one in found if one.outdated],
+    }
+
+
 def tell(directory: Run, as_json: bool, next_command: str) -> None:
     if processes.started()[0] > 0:
         return
     if as_json:
-        print(json.dumps({"run": str(directory.path), **directory.result()}, indent=2))
+        print(json.dumps(facts(directory), indent=2))
     else:
         print(f"{directory.path}  (next: {next_command})")

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 import tyro
 from rich.console import Console
 
-from regmix.assess import Questions, assess, check_attacks, test_images
+from regmix.assess import Chosen, Questions, assess, check_attacks, test_images
 from regmix.commands.common import alone, attack_names, radii_in
 from regmix.commands.train import meant
 from regmix.compare import Planned, method_words, reaching_trainings, write_comparison
@@ -101,14 +101,14 @@ def compare(words: list[str]) -> None:
         for text in texts
         for one in _planned(flags, [*method_words(text), *rest], out / text.replace(":", "-").replace("/", "_"))
     ]
-    _check(planned, flags, attacks, eps)
+    test = _check(planned, flags, attacks, eps)
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=flags.json)
     with reaching_trainings():
         for number, one in enumerate(planned, 1):
             console.print(f"{one.path} ({number} of {len(planned)})", highlight=False, markup=False, soft_wrap=True)
             one.train(quiet=flags.json)
-            _evaluate(one, flags, attacks, eps, console)
+            _evaluate(one, flags, attacks, eps, test, console)
     _finish(planned, out, console, flags.json)
 
 
@@ -135,22 +135,27 @@ def _planned(flags: CompareFlags | SweepFlags, settings: list[str], stem: Path) 
     return found
 
 
-def _check(planned: list[Planned], flags: CompareFlags | SweepFlags, attacks: list[str], eps: list[float]) -> None:
-    """Raises UserError for what would only be found out after a training."""
+def _check(planned: list[Planned], flags: CompareFlags | SweepFlags, attacks: list[str], eps: list[float]) -> Chosen:
+    """The test images. Raises UserError for what would only be found out after a training."""
     for one in planned:
         one.check()
         threat = one.experiment.threat
         check_attacks(attacks, [replace(threat, eps=radius) for radius in eps] or [threat])
-    test_images(planned[0].experiment.data, flags.examples)
+    return test_images(planned[0].experiment.data, flags.examples)
 
 
 def _evaluate(
-    one: Planned, flags: CompareFlags | SweepFlags, attacks: list[str], eps: list[float], console: Console
+    one: Planned,
+    flags: CompareFlags | SweepFlags,
+    attacks: list[str],
+    eps: list[float],
+    test: Chosen,
+    console: Console,
 ) -> None:
     """Evaluates a trained run on the test images, unless that has been done."""
     directory = Run.open(one.path)
     questions = Questions(attacks, eps, flags.examples, verdict=flags.verdict)
-    if not one.evaluated(directory, questions):
+    if not one.evaluated(directory, questions, test):
         with ConsoleDisplay(console) as display:
             assess(directory, questions, [], flags.device, display)
 
@@ -185,7 +190,7 @@ def sweep(words: list[str]) -> None:
         return _planned(flags, [*rest, *settings], out / name)
 
     corners = [replace(axis, values=axis.values or (f"{axis.low:.4g}", f"{axis.high:.4g}")) for axis in axes]
-    _check([one for point in grid(corners) for one in plan(point)], flags, attacks, eps)
+    test = _check([one for point in grid(corners) for one in plan(point)], flags, attacks, eps)
     if flags.engine == "local":
         grid(axes)  # a range has no grid
     out.mkdir(parents=True, exist_ok=True)
@@ -193,5 +198,5 @@ def sweep(words: list[str]) -> None:
     points = search(flags.engine, axes, plan, flags.workers, flags.trials, out, console)
     best = [one for point in points[: flags.top] for one in plan(point)]
     for one in best:
-        _evaluate(one, flags, attacks, eps, console)
+        _evaluate(one, flags, attacks, eps, test, console)
     _finish(best, out, console, flags.json)

@@ -118,7 +118,7 @@ def _adopted(words: list[str], about: str) -> tuple[EvaluateFlags, Run]:
     experiment = replace(base, data=flags.data, model=flags.model, threat=flags.threat)
     attack_names(flags.questions.attacks), radii_in(flags.questions.eps)  # before a model is built
     out = flags.out or Path("evaluations") / Path(source.replace(":", "-")).stem
-    images = test_images(experiment.data, flags.questions.examples)
+    images = test_images(experiment.data, flags.questions.examples).images
     if processes.started()[1] == 1:
         return flags.questions, adopt(source, experiment, flags.mean, flags.std, images, out)
     engine.start(flags.questions.device, "32", patient=True)

@@ -52,7 +52,10 @@ def meant(words: list[str]) -> tuple[str, TrainFlags]:
     kinds = {part: take(words, f"--{part}") for part in UNIONS}
     name = words.pop(0) if words and not words[0].startswith("-") else None
     if source is not None and name is None:
-        base, name = from_json(Run.open(Path(source)).config(), f"{source}/{CONFIG}"), Path(source).name
+        earlier = Run.open(Path(source))
+        if "source" in earlier.environment():
+            raise UserError(f"{source} is a model from elsewhere, whose training is not known; start from a recipe")
+        base, name = from_json(earlier.config(), f"{source}/{CONFIG}"), Path(source).name
     elif name is not None and source is None:
         base = recipe(name)
     elif {"-h", "--help"} & set(words):

@@ -3,6 +3,7 @@
 from regmix.data.augment import draw_views, from_view, take, to_view
 from regmix.data.cifar import Cifar10, Cifar100
 from regmix.data.digits import Digits
+from regmix.data.fingerprint import changes, class_changes, fingerprint
 from regmix.data.folder import Folder
 from regmix.data.hub import Hub
 from regmix.data.images import ImageSet, Split
@@ -34,7 +35,10 @@ __all__ = [
     "Split",
     "TinyImagenet",
     "batches",
+    "changes",
+    "class_changes",
     "draw_views",
+    "fingerprint",
     "from_view",
     "load",
     "pick",

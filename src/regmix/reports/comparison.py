@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regmix.reports import words
-from regmix.reports.load import LoadedRun, checkpoints
+from regmix.reports.load import LoadedRun, checkpoints, images_of
 from regmix.reports.statistics import same_examples
 
 
@@ -24,7 +24,7 @@ class Arm:
 
     def values(self, checkpoint: str, column: str) -> list[float]:
         """The accuracy of every run, in the order of the seeds; empty if one of them lacks it."""
-        evaluations = [run.result.evaluations.get(checkpoint) for run in self.runs]
+        evaluations = [run.evaluations.get(checkpoint) for run in self.runs]
         if any(one is None or column not in one.columns for one in evaluations):
             return []
         return [one.columns[column].accuracy for one in evaluations if one is not None]
@@ -150,15 +150,16 @@ def as_json(those: Sequence[Arm]) -> dict[str, object]:
 
 
 def shared_columns(those: Sequence[Arm]) -> dict[str, list[str]]:
-    """Per checkpoint, the columns that every run has."""
+    """Per checkpoint, the columns that every run has; none where the runs met different images."""
     runs = [run for arm in those for run in arm.runs]
     found: dict[str, list[str]] = {}
     for checkpoint in checkpoints(runs[0]):
-        evaluations = [run.result.evaluations.get(checkpoint) for run in runs]
+        evaluations = [run.evaluations.get(checkpoint) for run in runs]
         names = [
             name
-            for name in runs[0].result.evaluations[checkpoint].columns
+            for name in runs[0].evaluations[checkpoint].columns
             if all(one is not None and name in one.columns for one in evaluations)
+            and len({images_of(one) for one in evaluations if one is not None}) == 1
         ]
         if names:
             found[checkpoint] = names
@@ -218,7 +219,7 @@ def doubts(those: Sequence[Arm]) -> list[str]:
         for run in arm.runs:
             who = f"{arm.label}, seed {run.config.get('seed', 0)}"
             found += [f"{who}: alarm in epoch {alarm.epoch}: {alarm.reason}." for alarm in run.result.alarms]
-            for name, evaluation in run.result.evaluations.items():
+            for name, evaluation in run.evaluations.items():
                 found += [f"{who}, {name}: before the attacks, {finding}." for finding in evaluation.preflight]
                 if evaluation.masking is not None and evaluation.masking.verdict == "masked":
                     signs = "; ".join(evaluation.masking.signs)

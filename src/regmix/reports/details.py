@@ -14,7 +14,9 @@ from regmix.reports.images import magnification, triples
 from regmix.reports.load import Epoch, LoadedRun, checkpoints, same_eps
 from regmix.reports.page import FEW, Subject, attacks
 from regmix.reports.statistics import column_of, radii
-from regmix.runs import CHECKPOINTS, EXAMPLES, METRICS
+from regmix.runs import CHECKPOINTS, METRICS
+from regmix.runs.evaluations import EXAMPLES
+from regmix.runs.records import Corruptions
 from regmix.threats import format_eps
 
 LINES: dict[str, Dash] = dict(zip(CHECKPOINTS, DASHES, strict=True))
@@ -172,11 +174,11 @@ def gallery(one: Subject) -> Gallery:
         return Gallery("There are no example images, because this run has not been evaluated yet.", [])
     few = run.examples.get(checkpoint)
     if few is None:
-        return Gallery(f"There are no example images: {EXAMPLES.format(checkpoint)} is missing or empty.", [])
+        return Gallery(f"There are no example images: its evaluation has no {EXAMPLES}.", [])
     images = triples(few)
     if not images:
         return Gallery(f"The example images have {few.x.shape[1]} channels; only grey and RGB images are shown.", [])
-    names = run.result.classes
+    names = run.evaluations[checkpoint].subject.data.classes
 
     def called(index: np.int64) -> str:
         number = int(index)
@@ -199,13 +201,13 @@ def gallery(one: Subject) -> Gallery:
 def settings(run: LoadedRun) -> Settings:
     """Config, environment, commands and files of a run."""
     recorded = run.environment.get("command")
-    again = f"regmix train --from {words.shell(run.path)} --out NEW"
+    again = [("To repeat it from its own settings", f"regmix train --from {words.shell(run.path)} --out NEW")]
     return Settings(
         config=json.dumps(run.config, indent=2, ensure_ascii=False),
         environment=[(name, _value(value)) for name, value in run.environment.items() if name != "command"],
         commands=[
             *([("The command that made this run", str(recorded))] if recorded else []),
-            ("To repeat it from its own settings", again),
+            *(again if run.source is None else []),
         ],
         files=[(name, words.size(count)) for name, count in run.files],
     )
@@ -240,7 +242,7 @@ def _validation(rows: Sequence[Epoch], name: str) -> list[float | None]:
 
 
 def _against_eps(one: Subject, checkpoint: str, attack: str, dash: Dash) -> Series | None:
-    evaluation = one.run.result.evaluations.get(checkpoint)
+    evaluation = one.run.evaluations.get(checkpoint)
     if evaluation is None:
         return None
     clean = column_of(evaluation, CLEAN, 0.0)
@@ -276,7 +278,7 @@ def trust(subjects: Sequence[Subject]) -> list[tuple[Subject, list[tuple[str, bo
     found = []
     for one in subjects:
         lines = []
-        for name, evaluation in one.run.result.evaluations.items():
+        for name, evaluation in one.run.evaluations.items():
             notes = [f"Before the attacks: {finding}." for finding in evaluation.preflight]
             for column_name, column in evaluation.columns.items():
                 if column.stages:
@@ -312,15 +314,25 @@ def corruptions(subjects: Sequence[Subject]) -> list[tuple[Subject, CorruptionTa
     """Per run that has met any: the checkpoint by which it is judged, or else the first that has."""
     found = []
     for one in subjects:
-        there = {name: e.corruptions for name, e in one.run.result.evaluations.items() if e.corruptions is not None}
+        there = {name: e.corruptions for name, e in one.run.evaluations.items() if e.corruptions}
         if not there:
             continue
         name = one.checkpoint if one.checkpoint in there else next(iter(there))
-        those = there[name]
-        every = {words.corruption_text(kind): row for kind, row in those.accuracy.items()}
-        every["Mean of all"] = [sum(column) / len(every) for column in zip(*every.values(), strict=True)]
-        rows = [[kind, *(f"{100 * value:.1f}" for value in (sum(row) / len(row), *row))] for kind, row in every.items()]
-        source = "computed here" if those.source == "computed" else f"from the files in {those.source}"
-        header = ["Corruption", "mean", *(str(severity) for severity in those.severities)]
-        found.append((one, CorruptionTable(name, header, rows, source)))
+        found += [(one, _corruption_table(name, those)) for those in there[name]]
     return found
+
+
+def _corruption_table(checkpoint: str, those: Corruptions) -> CorruptionTable:
+    severities = sorted({severity for row in those.accuracy.values() for severity in row})
+    rows = [(words.corruption_text(kind), [row.get(s) for s in severities]) for kind, row in those.accuracy.items()]
+    columns = [*zip(*(values for _, values in rows), strict=True)]
+    rows.append(("Mean of all", [_mean(column) if None not in column else None for column in columns]))
+    numbers = [(kind, [_mean(values), *values]) for kind, values in rows]
+    cells = [[kind, *("" if v is None else f"{100 * v:.1f}" for v in values)] for kind, values in numbers]
+    source = "computed here" if those.source == "computed" else f"from the files in {those.source}"
+    return CorruptionTable(checkpoint, ["Corruption", "mean", *map(str, severities)], cells, source)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if there else None

@@ -1,146 +1,40 @@
-"""Run directories as typed values: everything that a report says is read here, and nothing is written."""
+"""Run directories as a report sees them; nothing is written."""
 
-import csv
 import json
-import math
-import zipfile
-import zlib
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from regmix.runs import CHECKPOINTS, CONFIG, ENVIRONMENT, METRICS, RESULT, Run
+from regmix.runs.evaluations import OUTCOMES, Examples, Outcomes, Stored
+from regmix.runs.records import (
+    Column,
+    Epoch,
+    Evaluation,
+    Result,
+    read_json,
+    read_record,
+    read_text,
+    same_eps,
+    typed,
+)
+from regmix.types import Fingerprint, Sample, UserError
 
-from regmix.runs import CHECKPOINTS, CONFIG, ENVIRONMENT, EXAMPLES, METRICS, OUTCOMES, RESULT
-from regmix.types import UserError
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Rounded:
-    """How many adversarial images were saved in whole grey levels, and how many of them still fool the model."""
-
-    images: int
-    still_adversarial: int
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One attack of an ensemble, and the accuracy that it and those before it leave."""
-
-    attack: str
-    accuracy: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Masking:
-    """Whether the model hides its gradients, and what speaks for it."""
-
-    verdict: str
-    signs: list[str]
-
-
-@dataclass(frozen=True)
-class Column:
-    """One attack at one eps on one checkpoint: how many examples survive, with the 95 % Wilson interval."""
-
-    attack: str
-    eps: float
-    eps_text: str
-    accuracy: float
-    low: float
-    high: float
-    correct: int
-    stages: list[Stage] = field(default_factory=list)
-    rounded: Rounded | None = None
-    note: str = ""
-    """What must stand beside the number."""
-
-
-@dataclass(frozen=True)
-class Corruptions:
-    """Accuracy per corruption, from the weakest severity on."""
-
-    source: str
-    severities: list[int]
-    accuracy: dict[str, list[float]]
-    mean: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One checkpoint's columns, by the names that they have in the outcomes file."""
-
-    examples: int
-    columns: dict[str, Column]
-    preflight: list[str] = field(default_factory=list)
-    masking: Masking | None = None
-    corruptions: Corruptions | None = None
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of metrics.jsonl; accuracies lie in [0, 1], terms are weighted, per_example is not."""
-
-    epoch: int
-    epochs: int
-    lr: float
-    loss: float
-    terms: dict[str, float]
-    per_example: dict[str, float] = field(default_factory=dict)
-    train_robust: float | None = None
-    validation: dict[str, float] | None = None
-    images_per_second: float | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """What the guard against catastrophic overfitting found, and what it was told to do about it."""
-
-    epoch: int
-    reason: str
-    action: Literal["continue", "stop", "rollback"]
-
-
-@dataclass(frozen=True)
-class Result:
-    """result.json; everything in it may be missing as long as a run is not finished."""
-
-    status: str | None = None
-    epochs: int | None = None
-    train_seconds: float | None = None
-    best_epoch: int | None = None
-    peak_memory: int | None = None
-    alarms: list[Alarm] = field(default_factory=list)
-    classes: list[str] = field(default_factory=list)
-    evaluations: dict[str, Evaluation] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """The rows of an outcomes file: index and label [N], and per column which examples survive, bool [N]."""
-
-    index: NDArray[np.int64]
-    label: NDArray[np.int64]
-    survives: dict[str, NDArray[np.bool_]]
-
-
-@dataclass(frozen=True)
-class Examples:
-    """A few attacked images: x uint8 [K, C, H, W], delta float in pixel units of [0, 1], classes [K]."""
-
-    x: NDArray[np.uint8]
-    delta: NDArray[np.float32]
-    label: NDArray[np.int64]
-    clean_prediction: NDArray[np.int64]
-    adversarial_prediction: NDArray[np.int64]
-    attack: str
-    eps: float
+__all__ = [
+    "Column",
+    "Epoch",
+    "Evaluation",
+    "Examples",
+    "LoadedRun",
+    "Outcomes",
+    "aligned",
+    "checkpoints",
+    "images_of",
+    "load",
+    "same_eps",
+]
 
 
 @dataclass(frozen=True)
@@ -152,14 +46,30 @@ class LoadedRun:
     environment: dict[str, Any]
     epochs: list[Epoch]
     result: Result
-    outcomes: dict[str, Outcomes]
-    examples: dict[str, Examples]
+    stored: list[Stored]
+    """All its evaluations that hold, the latest last."""
+    outdated: list[str]
+    """What it has of evaluations that no longer hold, in a sentence each."""
     files: list[tuple[str, int]]
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    """By checkpoint the one that is shown, chosen by `aligned`."""
+    outcomes: dict[str, Outcomes] = field(default_factory=dict)
+    examples: dict[str, Examples] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
         """Whether the training came to its end."""
         return self.result.status == "finished"
+
+    @property
+    def source(self) -> str | None:
+        """Where a model comes from that was not trained here; None for a run of regmix."""
+        return str(self.environment["source"]) if "source" in self.environment else None
+
+    @property
+    def others(self) -> list[Evaluation]:
+        """Evaluations that hold and are not the ones that are shown: of other images."""
+        return [one.evaluation for one in self.stored if one.evaluation not in self.evaluations.values()]
 
     @property
     def best_epoch(self) -> int | None:
@@ -182,73 +92,77 @@ def load(path: Path) -> LoadedRun:
     Raises:
         UserError: no run directory, or a damaged file, which the message names.
     """
-    if not (path / CONFIG).is_file():
-        raise UserError(f"{path} is not a run directory: it has no {CONFIG}")
-    result = Result()
-    if (path / RESULT).is_file():
-        result = _typed(path / RESULT, Result, _json(path / RESULT))
-    outcomes, examples = {}, {}
-    for checkpoint, evaluation in result.evaluations.items():
-        if (file := path / OUTCOMES.format(checkpoint)).is_file():
-            outcomes[checkpoint] = _outcomes(file, evaluation)
-        if (file := path / EXAMPLES.format(checkpoint)).is_file():
-            few = _examples(file)
-            if few is not None:
-                examples[checkpoint] = few
-    return LoadedRun(
+    run = Run.open(path, writes=False)
+    result = read_record(path / RESULT, Result) if (path / RESULT).is_file() else Result()
+    found = run.evaluations()
+    outdated = [
+        f"An evaluation of {one.evaluation.subject.checkpoint} on {one.evaluation.examples} images, made "
+        f"{one.evaluation.made[:10]}, is outdated: {one.outdated}."
+        for one in found
+        if one.outdated
+    ]
+    if result.evaluations:
+        outdated.append("Evaluations by regmix 0.1 are left out: they do not say which weights they are about.")
+    loaded = LoadedRun(
         path=path,
-        config=_typed(path / CONFIG, dict[str, Any], _json(path / CONFIG)),
-        environment=_typed(path / ENVIRONMENT, dict[str, Any], _json(path / ENVIRONMENT))
-        if (path / ENVIRONMENT).is_file()
-        else {},
+        config=_dictionary(path / CONFIG),
+        environment=_dictionary(path / ENVIRONMENT) if (path / ENVIRONMENT).is_file() else {},
         epochs=_epochs(path / METRICS, result.epochs or 0),
         result=result,
-        outcomes=outcomes,
-        examples=examples,
-        files=sorted((file.name, file.stat().st_size) for file in path.iterdir() if file.is_file()),
+        stored=[one for one in found if not one.outdated],
+        outdated=outdated,
+        files=_files(path),
     )
+    return aligned([loaded])[0]
+
+
+def aligned(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
+    """The runs with the evaluations that are shown: of the images that most of their checkpoints met, the latest."""
+    met = Counter(images_of(one.evaluation) for run in runs for one in run.stored)
+    shown = []
+    for run in runs:
+        chosen: dict[str, Stored] = {}
+        for one in sorted(run.stored, key=lambda one: (met[images_of(one.evaluation)], one.evaluation.made)):
+            chosen[one.evaluation.subject.checkpoint] = one
+        few = {name: one.examples() for name, one in chosen.items()}
+        shown.append(
+            replace(
+                run,
+                evaluations={name: chosen[name].evaluation for name in CHECKPOINTS if name in chosen},
+                outcomes={name: one.outcomes() for name, one in chosen.items() if (one.folder / OUTCOMES).is_file()},
+                examples={name: one for name, one in few.items() if one is not None},
+            )
+        )
+    return shown
+
+
+def images_of(evaluation: Evaluation) -> tuple[Sample, Fingerprint, int]:
+    """What two evaluations must have in common to be compared: the images, how they were drawn, and the passes."""
+    return evaluation.subject.sample, evaluation.subject.data, evaluation.subject.draws
 
 
 def checkpoints(run: LoadedRun) -> list[str]:
     """The evaluated checkpoints of a run, in the order in which they are shown."""
-    return [checkpoint for checkpoint in CHECKPOINTS if checkpoint in run.result.evaluations]
+    return [checkpoint for checkpoint in CHECKPOINTS if checkpoint in run.evaluations]
 
 
-def same_eps(a: float, b: float) -> bool:
-    """Whether two radii are the same but for the digits that their files keep."""
-    return math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-9)
+def _files(path: Path) -> list[tuple[str, int]]:
+    """Names below the directory and sizes; saved images are left out, for there may be thousands."""
+    found = [file for pattern in ("*", "*/*/*") for file in path.glob(pattern) if file.is_file()]
+    return sorted((str(file.relative_to(path)), file.stat().st_size) for file in found)
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(_read(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-
-
-def _typed(path: Path, kind: type[T], value: Any) -> T:
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path} is damaged: {where + ': ' if where else ''}{first['msg']}") from None
+def _dictionary(path: Path) -> dict[str, Any]:
+    return typed(path, dict[str, Any], read_json(path))
 
 
 def _epochs(path: Path, done: int) -> list[Epoch]:
     """The rows, which must be there for all the epochs that are done."""
     rows: list[Epoch] = []
-    lines = _read(path).splitlines() if path.is_file() else []
+    lines = read_text(path).splitlines() if path.is_file() else []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(_typed(path, Epoch, json.loads(line)))
+            rows.append(typed(path, Epoch, json.loads(line)))
         except json.JSONDecodeError as error:
             # A run that was killed while it wrote leaves half a line behind; that is no damage.
             if number < len(lines):
@@ -256,38 +170,3 @@ def _epochs(path: Path, done: int) -> list[Epoch]:
     if [row.epoch for row in rows][:done] != [*range(1, done + 1)]:
         raise UserError(f"{path} lacks epochs; regmix train --resume {path.parent} writes it anew")
     return rows
-
-
-def _outcomes(path: Path, evaluation: Evaluation) -> Outcomes:
-    header, *rows = list(csv.reader(_read(path).splitlines())) or [[]]
-    try:
-        if header[:2] != ["index", "label"]:
-            raise ValueError("the header does not begin with index,label")
-        table = np.array(rows, dtype=np.int64).reshape(len(rows), len(header))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-    if len(table) != evaluation.examples:
-        raise UserError(
-            f"{path} has {len(table)} examples but {RESULT} speaks of {evaluation.examples}; evaluate the run again"
-        )
-    survives = {name: table[:, column] == 1 for column, name in enumerate(header) if column >= 2}
-    for name, column in evaluation.columns.items():
-        if name not in survives or survives[name].sum() != column.correct:
-            raise UserError(f"{path} and {RESULT} do not agree about {name}; evaluate the run again")
-    return Outcomes(table[:, 0], table[:, 1], survives)
-
-
-def _examples(path: Path) -> Examples | None:
-    """None if the file is empty, as it is after an evaluation without attacks."""
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            if not file.files:
-                return None
-            arrays = {name: file[name] for name in Examples.__dataclass_fields__}
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is damaged: {error}") from None
-    few = Examples(**{**arrays, "attack": str(arrays["attack"]), "eps": float(arrays["eps"])})
-    labels = (few.label, few.clean_prediction, few.adversarial_prediction)
-    if few.x.ndim != 4 or few.x.shape != few.delta.shape or any(values.shape != few.x.shape[:1] for values in labels):
-        raise UserError(f"{path} is damaged: its arrays do not have the same number of examples")
-    return few

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from regmix.evaluation import CLEAN
 from regmix.reports import words
 from regmix.reports.charts import COLOURS, DASHES, Dash
-from regmix.reports.load import Column, LoadedRun, Outcomes, checkpoints, same_eps
+from regmix.reports.load import Column, LoadedRun, Outcomes, checkpoints, images_of, same_eps
 from regmix.reports.statistics import (
     Share,
     column_of,
@@ -20,7 +20,7 @@ from regmix.reports.statistics import (
     strongest,
     worst_case,
 )
-from regmix.runs import OUTCOMES
+from regmix.runs.evaluations import OUTCOMES
 from regmix.threats import format_eps
 
 FEW = 3
@@ -63,7 +63,7 @@ class Subject:
 
     def column(self, checkpoint: str | None, attack: str | None) -> tuple[str, Column] | None:
         """A column at the radius at which the run is judged, and its name."""
-        evaluation = self.run.result.evaluations.get(checkpoint or "")
+        evaluation = self.run.evaluations.get(checkpoint or "")
         return column_of(evaluation, attack, self.eps or 0.0) if attack else None
 
 
@@ -93,6 +93,16 @@ class Table:
     groups: list[Group]
     examples: str
     notes: list[str]
+
+
+@dataclass(frozen=True)
+class OtherEvaluation:
+    """An evaluation of the same weights on other images: what it was about, and a row of texts per column."""
+
+    checkpoint: str
+    images: str
+    made: str
+    rows: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -142,7 +152,7 @@ def summary(those: Sequence[Subject]) -> list[str]:
     groups: dict[tuple[str, str, str], list[Subject]] = {}
     for one in those:
         if one.checkpoint is not None:
-            examples = f"{one.run.result.evaluations[one.checkpoint].examples} {words.images_text(one.run)}"
+            examples = f"{one.run.evaluations[one.checkpoint].examples} {words.images_text(one.run)}"
             groups.setdefault((one.checkpoint, one.where, examples), []).append(one)
     sentences = []
     for (checkpoint, where, examples), alike in groups.items():
@@ -207,7 +217,7 @@ def attacks(runs: Sequence[LoadedRun]) -> list[str]:
         column.attack
         for run in runs
         for name in checkpoints(run)
-        for column in run.result.evaluations[name].columns.values()
+        for column in run.evaluations[name].columns.values()
         if column.eps > 0
     ]
     return list(dict.fromkeys(names))
@@ -219,7 +229,7 @@ def notes(runs: Sequence[LoadedRun]) -> list[str]:
         column.attack: f"{words.attack_text(column.attack)}: {column.note}"
         for run in runs
         for name in checkpoints(run)
-        for column in run.result.evaluations[name].columns.values()
+        for column in run.evaluations[name].columns.values()
         if column.note
     }
     return list(found.values())
@@ -230,7 +240,7 @@ def table(one: Subject) -> Table | None:
     run, there = one.run, checkpoints(one.run)
     if not there:
         return None
-    evaluations = [run.result.evaluations[name] for name in there]
+    evaluations = [run.evaluations[name] for name in there]
     found = [column_of(evaluation, CLEAN, 0.0) for evaluation in evaluations]
     groups = [Group("", [Row("Clean", [share(pair[1]) if pair else None for pair in found])])]
     wanted = words.training_eps(run)
@@ -248,8 +258,11 @@ def table(one: Subject) -> Table | None:
     else:
         examples = ", ".join(f"{name}: {count}" for name, count in zip(there, counts, strict=True))
     beside = notes([run])
+    drawn = [words.sample_text(evaluation.subject.sample) for evaluation in evaluations]
+    if any(evaluation.subject.sample.how != "all" for evaluation in evaluations):
+        beside.append(f"Images: {'; '.join(dict.fromkeys(drawn))}.")
     beside += [
-        f"The worst case of {name} cannot be computed: {OUTCOMES.format(name)} is missing."
+        f"The worst case of {name} cannot be computed: its {OUTCOMES} is missing."
         for name in there
         if name not in run.outcomes and len(groups) > 1
     ]
@@ -262,6 +275,23 @@ def table(one: Subject) -> Table | None:
     return Table(there, groups, examples, beside)
 
 
+def others(run: LoadedRun) -> list[OtherEvaluation]:
+    """The evaluations of a run that the tables do not show."""
+    found = []
+    for one in run.others:
+        rows = []
+        for column in one.columns.values():
+            name = words.attack_text(column.attack) + (f" at {words.eps_equals(column.eps_text)}" if column.eps else "")
+            interval = f"{words.percent(column.low)} to {words.percent(column.high)}"
+            rows.append((name, f"{words.percent(column.accuracy)} ({interval})"))
+        subject = one.subject
+        draws = f", mean of {subject.draws} passes" if subject.draws > 1 else ""
+        found.append(
+            OtherEvaluation(subject.checkpoint, words.sample_text(subject.sample) + draws, one.made[:10], rows)
+        )
+    return found
+
+
 def comparisons(those: Sequence[Subject]) -> list[str]:
     """The first run against each other one, where both met the same attack on the same examples."""
     sentences = []
@@ -270,6 +300,9 @@ def comparisons(those: Sequence[Subject]) -> list[str]:
         if those[0].where != other.where or those[0].run.part("data") != other.run.part("data"):
             continue
         if first is None or second is None or not same_examples(first[0], second[0]):
+            continue
+        shown = [one.run.evaluations[one.checkpoint or ""] for one in (those[0], other)]
+        if images_of(shown[0]) != images_of(shown[1]):
             continue
         difference = paired(first[1], second[1])
         sentences.append(words.comparison_text(those[0].label, other.label, other.where, difference, len(first[1])))
@@ -301,8 +334,7 @@ def gap(one: Subject) -> Gap:
         return Gap("Neither checkpoint keeps a single example, so there is no robustness to lose.", *numbers)
     tables = judged(one, "best"), judged(one, "last")
     if tables[0] is None or tables[1] is None:
-        files = " or ".join(OUTCOMES.format(name) for name in ("best", "last"))
-        return Gap(f"{files} is missing, so the noise of the difference cannot be told.", *numbers)
+        return Gap(f"{OUTCOMES} of best or last is missing, so the noise of the difference is not known.", *numbers)
     if not same_examples(tables[0][0], tables[1][0]):
         return Gap("Best and last were evaluated on different examples, so no paired difference exists.", *numbers)
     return Gap(words.gap_text(paired(tables[0][1], tables[1][1]), len(tables[0][1])), *numbers)

@@ -7,7 +7,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from regmix import __version__
 from regmix.reports import comparison, details, page, words
-from regmix.reports.load import LoadedRun, checkpoints, load
+from regmix.reports.load import LoadedRun, aligned, checkpoints, load
 from regmix.runs import write_atomically
 from regmix.types import UserError
 
@@ -27,7 +27,7 @@ def write_report(runs: Sequence[Path], output: Path) -> None:
         raise UserError(f"{output.parent} does not exist; make that folder first or write the report elsewhere")
     if output.is_dir():
         raise UserError(f"{output} is a folder; give the name of a file such as {output / 'report.html'}")
-    text = render([load(path) for path in runs])
+    text = render(aligned([load(path) for path in runs]))
     # Names of files may hold bytes that are no text; they must not stop the report.
     write_atomically(output, lambda file: file.write(text.encode("utf-8", errors="replace")))
 
@@ -76,6 +76,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
         galleries=[details.gallery(one) for one in subjects],
         settings=[details.settings(run) for run in runs],
         differences=details.differences(runs),
+        others=[page.others(one.run) for one in subjects],
         trust=details.trust(subjects),
         corruptions=details.corruptions(subjects),
         words=words,

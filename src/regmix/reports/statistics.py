@@ -77,7 +77,7 @@ def radii(runs: Sequence[LoadedRun], attack: str | None = None) -> list[tuple[fl
     """Every radius above 0 at which some checkpoint of these runs met this attack (None: any), with its text."""
     found: list[tuple[float, str]] = []
     for run in runs:
-        for evaluation in run.result.evaluations.values():
+        for evaluation in run.evaluations.values():
             for column in evaluation.columns.values():
                 wanted = column.eps > 0 and attack in (None, column.attack)
                 if wanted and not any(same_eps(column.eps, eps) for eps, _ in found):
@@ -91,7 +91,7 @@ def strongest(runs: Sequence[LoadedRun], eps: float) -> str | None:
     Only attacks count that every one of these checkpoints met. Of equally strong ones the last one in the order of the
     evaluation is taken, which is the one with the most steps in the usual order.
     """
-    tables = [columns_at(run.result.evaluations[name], eps) for run in runs for name in checkpoints(run)]
+    tables = [columns_at(run.evaluations[name], eps) for run in runs for name in checkpoints(run)]
     accuracies = [{column.attack: column.accuracy for column in table.values()} for table in tables]
     if not accuracies:
         return None

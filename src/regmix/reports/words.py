@@ -8,6 +8,7 @@ from pathlib import Path
 from regmix.reports.load import LoadedRun
 from regmix.reports.statistics import Paired
 from regmix.threats import format_eps
+from regmix.types import Sample
 
 METHODS = {
     "standard": "standard training",
@@ -70,13 +71,23 @@ def size(count: int) -> str:
     return f"{value:.1f} GB"
 
 
+def sample_text(sample: Sample) -> str:
+    """How many images of the test split there were, and how they were drawn."""
+    if sample.how == "all":
+        return f"all {sample.of} test images"
+    how = f"drawn evenly from the classes with seed {sample.seed}" if sample.how == "stratified" else "its first ones"
+    return f"{sample.examples} of {sample.of} test images, {how}"
+
+
 def listed(words: Sequence[str]) -> str:
     """a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def method_text(run: LoadedRun) -> str:
-    """The name of the training method."""
+    """The name of the training method; that of somebody else's model is not known."""
+    if run.source is not None:
+        return "a model from elsewhere"
     name = str(run.part("method").get("name", "unknown method"))
     return METHODS.get(name, name)
 
@@ -145,6 +156,9 @@ def threat_text(run: LoadedRun) -> str:
 
 def selection_text(runs: Sequence[LoadedRun]) -> str:
     """On what the best checkpoint was chosen."""
+    runs = [run for run in runs if run.source is None]
+    if not runs:
+        return ""
     sizes = {run.config.get("validation") for run in runs}
     held = f"{sizes.pop()} images" if len(sizes) == 1 and isinstance(next(iter(sizes)), int) else "images"
     return (
@@ -155,6 +169,8 @@ def selection_text(runs: Sequence[LoadedRun]) -> str:
 
 def status_text(run: LoadedRun) -> str:
     """How far the training got."""
+    if run.source is not None:
+        return f"Made elsewhere: {run.source}. How it was trained is not known."
     if not run.epochs:
         return "Finished." if run.finished else "Not finished: no epoch is done yet."
     done, planned = run.epochs[-1].epoch, run.epochs[-1].epochs

@@ -3,30 +3,19 @@
 May import `types` alone; training, evaluation and reports import it.
 """
 
-from regmix.runs.directory import (
-    CHECKPOINTS,
-    CONFIG,
-    ENVIRONMENT,
-    EXAMPLES,
-    METRICS,
-    OUTCOMES,
-    RESULT,
-    Checkpoint,
-    Run,
-)
+from regmix.runs.directory import CHECKPOINTS, CONFIG, ENVIRONMENT, METRICS, RESULT, Run
 from regmix.runs.files import digest, write_atomically
-from regmix.runs.journal import BatteryJournal
+from regmix.runs.journal import Journal
+from regmix.runs.records import Checkpoint
 
 __all__ = [
     "CHECKPOINTS",
     "CONFIG",
     "ENVIRONMENT",
-    "EXAMPLES",
     "METRICS",
-    "OUTCOMES",
     "RESULT",
-    "BatteryJournal",
     "Checkpoint",
+    "Journal",
     "Run",
     "digest",
     "write_atomically",

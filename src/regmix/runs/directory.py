@@ -5,15 +5,15 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from regmix.runs.evaluations import Stored, stored
 from regmix.runs.files import PART, digest, named, write_atomically
-from regmix.runs.journal import BATTERY
+from regmix.runs.records import Checkpoint, Data, Result, read_record, typed, write_record
 from regmix.types import UserError
 
 try:
@@ -21,18 +21,15 @@ try:
 except ImportError:  # Windows has none
     fcntl = None  # type: ignore[assignment]
 
-Checkpoint = Literal["best", "last", "averaged"]
 CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
+DATA = "data.json"
 STATE = "state-{:06d}-{}.pt"
 HEALTHY = "healthy-{:06d}-{}.pt"
-OUTCOMES = "outcomes-{}.csv"
-EXAMPLES = "examples-{}.npz"
-ADVERSARIAL = "adversarial-{}"
 
 
 def _number(state: Path) -> int:
@@ -54,11 +51,6 @@ def _packed(state: Mapping[str, Tensor]) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    # Without allow_pickle=False, which older versions of numpy would write as one more array.
-    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
-
-
 class Run:
     """A run directory.
 
@@ -68,10 +60,14 @@ class Run:
     last, best, averaged.safetensors     weights; best is chosen on the validation split
     state-N-SUM.pt       everything that resuming needs, twice: the last one and the one before; SUM is a checksum
     healthy-N-SUM.pt     the same of the epoch that a guard goes back to
-    outcomes-*.csv, examples-*.npz       one evaluation per checkpoint: a row per test example; a few images
-    battery-*.jsonl      what an evaluation that is not finished has found so far
-    adversarial-*/       if asked for: per attack the images that broke, as PNG, and all of them as adversarial.npz
-    result.json          the summary of training and of every evaluation
+    data.json            what the images of training and validation were, to be recognised by
+    result.json          the summary of the training
+    evaluations/CHECKPOINT-EXAMPLES-KEY/     what attacks have found about these weights and these test images:
+        evaluation.json      the accuracies, and what they are about (records.Evaluation)
+        outcomes.csv         a row per test image, a column per attack
+        examples.npz         a few attacked images
+        journal-*.jsonl      what an evaluation that is not finished has found so far
+        adversarial/COLUMN/  if asked for: the images that broke, as PNG, and all of them as adversarial.npz
     """
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
@@ -159,11 +155,6 @@ class Run:
         data = _packed(state)
         write_atomically(self.weights(checkpoint), lambda file: file.write(data))
 
-    def holds(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> bool:
-        """Whether these are the weights of the checkpoint."""
-        path = self.weights(checkpoint)
-        return path.is_file() and path.read_bytes() == _packed(state)
-
     def weights(self, checkpoint: Checkpoint) -> Path:
         """Where the weights of a checkpoint are."""
         return self.path / f"{checkpoint}.safetensors"
@@ -222,64 +213,29 @@ class Run:
         """The files of this kind, the newest first."""
         return sorted(self.path.glob(pattern.replace("{:06d}", "*").format("*")), key=_number, reverse=True)
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> Result:
         """The content of result.json, empty if there is none yet."""
-        return self._read_json(RESULT)
+        return typed(self.path / RESULT, Result, self._read_json(RESULT))
 
     def update_result(self, values: Mapping[str, object]) -> None:
         """Adds values to result.json, replacing those of the same name."""
-        self._write_json(RESULT, self.result() | dict(values))
+        content = self._read_json(RESULT) | dict(values)
+        typed(self.path / RESULT, Result, content)
+        self._write_json(RESULT, content)
 
-    def save_evaluation(
-        self,
-        checkpoint: Checkpoint,
-        summary: Mapping[str, object],
-        outcomes_csv: str,
-        examples: Mapping[str, np.ndarray[Any, Any]],
-    ) -> None:
-        """Writes one checkpoint's outcomes and example images, and its summary into result.json."""
-        self._write_text(OUTCOMES.format(checkpoint), outcomes_csv)
-        _write_arrays(self.path / EXAMPLES.format(checkpoint), examples)
-        evaluations = self.result().get("evaluations", {})
-        self.update_result({"evaluations": {**evaluations, checkpoint: dict(summary)}})
-        for path in self.path.glob(BATTERY.format(checkpoint, "*")):
-            path.unlink()
+    def data(self) -> Data | None:
+        """What the images of the training were; None for a run of regmix 0.1, which did not note it."""
+        path = self.path / DATA
+        return read_record(path, Data) if path.is_file() else None
 
-    def save_adversarial(self, checkpoint: Checkpoint, column: str, rows: Sequence[int], images: Tensor) -> None:
-        """Writes adversarial images, uint8 [B, C, H, W], as PNG files named by their places in the test split."""
-        from PIL import Image
+    def save_data(self, data: Data) -> None:
+        """Writes data.json."""
+        if self._writes:
+            write_record(self.path / DATA, data)
 
-        folder = self._adversarial(checkpoint, column)
-        folder.mkdir(parents=True, exist_ok=True)
-        for row, image in zip(rows, images.cpu().permute(0, 2, 3, 1).numpy(), strict=True):
-            picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-            write_atomically(folder / f"{row:06d}.png", lambda file, picture=picture: picture.save(file, "PNG"))  # type: ignore[misc]
-
-    def load_adversarial(self, checkpoint: Checkpoint, column: str, broken: Sequence[int]) -> tuple[list[int], Tensor]:
-        """The places and images, uint8 [B, C, H, W], that the PNG files of a column hold for the broken rows.
-
-        Those of other rows are what an earlier evaluation has left, and are deleted.
-        """
-        from PIL import Image
-
-        rows, images, expected = [], [], set(broken)
-        for path in sorted(self._adversarial(checkpoint, column).glob("*.png")):
-            if int(path.stem) not in expected:
-                path.unlink()
-                continue
-            pixels = np.array(Image.open(path))
-            rows.append(int(path.stem))
-            images.append(torch.from_numpy(pixels if pixels.ndim == 3 else pixels[:, :, None]).permute(2, 0, 1))
-        return rows, torch.stack(images) if images else torch.zeros(0, 1, 1, 1, dtype=torch.uint8)
-
-    def save_adversarial_table(self, checkpoint: Checkpoint, column: str, **arrays: np.ndarray[Any, Any]) -> None:
-        """Writes adversarial.npz beside the PNG files of a column."""
-        folder = self._adversarial(checkpoint, column)
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_arrays(folder / "adversarial.npz", arrays)
-
-    def _adversarial(self, checkpoint: Checkpoint, column: str) -> Path:
-        return self.path / ADVERSARIAL.format(checkpoint) / column.replace("/", "_").replace(":", "-")
+    def evaluations(self) -> list[Stored]:
+        """All that attacks have found so far, the latest last, each with whether it still holds."""
+        return stored(self.path, {checkpoint: self.weights(checkpoint) for checkpoint in self.checkpoints()})
 
     def _read_json(self, name: str) -> dict[str, Any]:
         try:

@@ -8,25 +8,25 @@ from pathlib import Path
 
 from regmix.runs.files import named
 
-BATTERY = "battery-{}-{}.jsonl"
+JOURNAL = "journal-{}-{}.jsonl"
 
 
-class BatteryJournal:
+class Journal:
     """What an unfinished evaluation has found so far: a line per chunk of examples, in a file per process.
 
-    Lines of other settings (another key) are passed over, and so is one that a kill has cut off.
+    A line that a kill has cut off is passed over.
     """
 
-    def __init__(self, folder: Path, checkpoint: str, key: str, rank: int = 0) -> None:
-        self._key = key
-        self._path = folder / BATTERY.format(checkpoint, rank)
+    def __init__(self, folder: Path, key: str, rank: int = 0) -> None:
+        """The key names all that the outcome of a chunk depends on, but for the attack and its radius."""
+        self._folder, self._key = folder, key
+        self._path = folder / JOURNAL.format(key, rank)
         self._found: dict[tuple[str, tuple[int, ...]], list[int]] = {}
-        for path in folder.glob(BATTERY.format(checkpoint, "*")):
-            for line in path.read_text().splitlines():
+        for path in folder.glob(JOURNAL.format(key, "*")):
+            for line in path.read_text(errors="replace").splitlines():
                 with suppress(json.JSONDecodeError, KeyError, TypeError):
                     row = json.loads(line)
-                    if row["key"] == key:
-                        self._found[row["stage"], tuple(row["chunk"])] = row["broken"]
+                    self._found[row["stage"], tuple(row["chunk"])] = row["broken"]
 
     def find(self, stage: str, chunk: Sequence[int]) -> list[int] | None:
         """Which rows of the chunk a stage has broken; None if that is not known yet."""
@@ -34,8 +34,9 @@ class BatteryJournal:
 
     def add(self, stage: str, chunk: Sequence[int], broken: Sequence[int]) -> None:
         """Writes down what a stage has done to a chunk."""
-        row = {"key": self._key, "stage": stage, "chunk": list(chunk), "broken": list(broken)}
+        row = {"stage": stage, "chunk": list(chunk), "broken": list(broken)}
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             with self._path.open("a") as file:
                 # A line that a kill cut off must not swallow this one.
                 file.write("\n" + json.dumps(row) + "\n")
@@ -43,3 +44,8 @@ class BatteryJournal:
                 os.fsync(file.fileno())
         except OSError as error:
             raise named(error, self._path) from error
+
+    def remove(self) -> None:
+        """Deletes it, of all processes: the evaluation is finished."""
+        for path in self._folder.glob(JOURNAL.format(self._key, "*")):
+            path.unlink(missing_ok=True)

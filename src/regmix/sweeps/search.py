@@ -44,7 +44,8 @@ def search(
         runs = plan(point)
         for one in runs:
             one.train(quiet=True, log=one.path.with_name(one.path.name + ".log"), threads=threads)
-        value = sum(float(Run.open(one.path).result()["best_pgd"]) for one in runs) / len(runs)
+        value = _value(runs)
+        assert value is not None, "a training that has ended says what it found"
         if (point, value) not in _points(folder):
             with (folder / POINTS).open("a") as file:
                 file.write(json.dumps({"point": point, "validation": value}) + "\n")
@@ -69,7 +70,9 @@ def search(
             one.check()  # another command may have left points that were trained otherwise
     with reaching_trainings():
         ENGINES[engine](axes, train if engine == "ray" else told, workers, trials, folder)
-    found = sorted(_points(folder), key=lambda pair: -pair[1])
+    # What the runs say now: a line of the file may speak of a run that has been deleted or trained anew.
+    values = [(point, _value(plan(point))) for point, _ in _points(folder)]
+    found = sorted(((point, value) for point, value in values if value is not None), key=lambda pair: -pair[1])
     if not found:
         raise UserError("no point could be trained; see the lines above")
     console.print("\nranked by the validation images:", highlight=False)
@@ -77,6 +80,13 @@ def search(
         console.print(f"  {value:6.1%}  {_text(point)}", highlight=False, markup=False, soft_wrap=True)
     console.print()
     return [point for point, _ in found]
+
+
+def _value(runs: Sequence[Planned]) -> float | None:
+    """The mean validation accuracy of a point's runs; None unless all of them are trained."""
+    results = [Run.open(one.path).result() for one in runs if one.path.exists()]
+    values = [one.best_pgd for one in results if one.status in ("finished", "stopped") and one.best_pgd is not None]
+    return sum(values) / len(runs) if len(values) == len(runs) else None
 
 
 def _text(point: Point) -> str:

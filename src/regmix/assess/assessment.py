@@ -1,0 +1,328 @@
+"""The evaluation of a run: attacks its checkpoints on the test split and writes what came out beside them."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from regmix import __version__, processes
+from regmix.assess.questions import TRANSFER, Asked, Questions, check_attacks
+from regmix.assess.subject import Chosen, check_images, code_of, is_users, journal_key, load_checkpoint, test_images
+from regmix.attacks import (
+    Apgd,
+    Attack,
+    Ensemble,
+    Eot,
+    Fab,
+    Fgsm,
+    Pgd,
+    Shortened,
+    Square,
+    Transfer,
+    parse_attack,
+    passes,
+)
+from regmix.corruptions import Computed, OfficialFiles
+from regmix.data import ImageSet, batches, changes, pick
+from regmix.evaluation import (
+    CLEAN,
+    collect_examples,
+    predict,
+    preflight,
+    probe,
+    repeatable,
+    survivors,
+    to_uint8,
+    verdict,
+    wilson,
+    withstood,
+)
+from regmix.experiment import Experiment, from_json
+from regmix.objectives import hard
+from regmix.runs import CONFIG, Checkpoint, Journal, Run, digest
+from regmix.runs.adversarial import load_adversarial, save_adversarial, save_adversarial_table
+from regmix.runs.evaluations import Examples, Outcomes, add, folder_of, settings_digest
+from regmix.runs.records import Column, Corruptions, Evaluation, Masking, Rounded, Source, Stage, Subject
+from regmix.threats import Threat, format_eps
+from regmix.training import engine
+from regmix.types import UserError
+
+EXAMPLES_SHOWN = 8
+PROBED = 64
+SCREENED = (Apgd, Fab, Shortened, Square)
+"""Attacks for which a bfloat16 copy of the model may screen; the others are known by their last iterate."""
+
+
+class Progress(Protocol):
+    """Shows the evaluation to whoever waits for it."""
+
+    def stage(self, description: str, left: int) -> None: ...
+    def work(self, amount: int) -> None: ...
+    def note(self, text: str) -> None: ...
+    def column(self, checkpoint: str, name: str, accuracy: float, low: float, high: float) -> None: ...
+    def corruption(self, checkpoint: str, name: str, accuracies: Sequence[float]) -> None: ...
+
+
+def assess(
+    directory: Run, questions: Questions, checkpoints: Sequence[Checkpoint], device: engine.Device, progress: Progress
+) -> None:
+    """Attacks a run's checkpoints on the test split, and adds what comes out to the run's evaluations.
+
+    Args:
+        checkpoints: which weights; empty means all that there are.
+
+    Started again after a kill it goes on where it was. Under torchrun the processes share the work; the first writes.
+
+    Raises:
+        UserError: an unknown attack, one that is not made for the threat or would have the name of another, missing
+            weights, more examples than there are, images of other classes or of another shape than the run's.
+    """
+    experiment = from_json(directory.config(), str(directory.path / CONFIG))
+    threats = [replace(experiment.threat, eps=radius) for radius in questions.eps] or [experiment.threat]
+    there = directory.checkpoints()
+    if missing := [checkpoint for checkpoint in checkpoints if checkpoint not in there] or (not there and ["best"]):
+        raise UserError(
+            f"{directory.path} has no {', '.join(missing)} weights; it has: {', '.join(there) or 'none yet'}"
+        )
+    check_attacks(questions.attacks, threats)
+    if questions.batch_size < 1:
+        raise UserError(f"the batch size must be at least 1, not {questions.batch_size}")
+    test = test_images(experiment.data, questions.examples)
+    check_images(directory, test.images)
+    source = Computed() if questions.corruption_files is None else OfficialFiles(questions.corruption_files)
+    kinds = _kinds(questions, source, test.images)
+    place = engine.start(device, "32", patient=True).device
+    suite = {Asked(name): _attack(name, test.images, place) for name in questions.attacks if name != CLEAN}
+    for checkpoint in checkpoints or there:
+        model, weights = load_checkpoint(experiment, directory, checkpoint, test.images)
+        one = _Assessment(
+            directory, experiment, questions, checkpoint, weights,
+            model.to(place, memory_format=torch.channels_last),  # type: ignore[call-overload]
+            test, place, progress,
+        )  # fmt: skip
+        one.attack(threats, suite)
+        one.ask_about_corruptions(kinds, source)
+        one.write(suite)
+
+
+class _Assessment:
+    """What attacks find about one checkpoint of a run: first the clean images, then one attack after the other."""
+
+    def __init__(
+        self, directory: Run, experiment: Experiment, questions: Questions, checkpoint: Checkpoint, weights: str,
+        model: nn.Module, test: Chosen, place: torch.device, progress: Progress,
+    ) -> None:  # fmt: skip
+        self._directory, self._questions, self._threat = directory, questions, experiment.threat
+        self._test, self._place, self._progress = test, place, progress
+        self._world = processes.Processes()
+        code = code_of(model, experiment)
+        self.subject = Subject(
+            checkpoint, weights, settings_digest(json.loads(directory.config())), test.split, test.sample,
+            questions.draws, {str(path): digest(path) for path in code if is_users(path)},
+        )  # fmt: skip
+        if processes.from_first(self.subject.key) != self.subject.key:
+            raise UserError(f"{directory.path} changed while its weights were read; evaluate it again")
+        self._folder = folder_of(directory.path, self.subject)
+        self._journal = Journal(self._folder, journal_key(self.subject, code, questions), self._world.rank)
+        self._model = Eot(model, questions.draws) if questions.draws > 1 else model
+        self._began = time.perf_counter()
+        self._columns: dict[str, Column] = {}
+        self._survives: dict[str, Tensor] = {}
+        self._corruptions: list[Corruptions] = []
+        self._tell_of_other_images()
+        first = pick(test.images, torch.arange(min(len(test.images), 100)), place)
+        self._findings = preflight(self._model, first.x, hard(first.y))
+        for finding in self._findings:
+            self._note(finding)
+        self._model.eval()
+        with repeatable(CLEAN, place):
+            stream = batches(test.images, questions.batch_size, place)
+            seen = [(predict(self._model, batch.x, batch.y) == batch.y).cpu() for batch in stream]
+        self._clean = processes.from_first(torch.cat(seen))
+        self._add(CLEAN, self._column(CLEAN, 0.0, self._clean), self._clean)
+
+    def attack(self, threats: Sequence[Threat], suite: dict[Asked, Attack]) -> None:
+        """Runs every attack at every radius on the images that are classified correctly without one."""
+        todo = [(threat, asked, attack) for threat in threats for asked, attack in suite.items()]
+        for number, (threat, asked, attack) in enumerate(todo):
+            later = int(self._clean.sum()) * sum(passes(other) for _, _, other in todo[number + 1 :])
+            self._run(threat, asked, attack, later)
+
+    def _run(self, threat: Threat, asked: Asked, attack: Attack, later: int) -> None:
+        name, questions = asked.column(threat.eps), self._questions
+        source = _source(asked)
+        noted = f"{asked.name if source is None else TRANSFER + source.weights}@{threat.eps!r}"
+        stages = attack.under(threat) if isinstance(attack, Ensemble) else ((asked.name, attack),)
+        alive, began, told = self._clean, time.perf_counter(), []
+
+        def save(rows: Sequence[int], x: Tensor, bad: Tensor) -> None:
+            save_adversarial(self._folder, name, self._test.index[list(rows)].tolist(), to_uint8(x, bad, threat))
+
+        for position, (stage, part) in enumerate(stages):
+            rest = int(alive.sum()) * sum(passes(other) for _, other in stages[position:])
+            title = f"{self.subject.checkpoint}, {name}" + (f": {stage}" if len(stages) > 1 else "")
+            self._progress.stage(title, rest + later)
+            alive = survivors(
+                self._model, lambda index: pick(self._test.images, index, self._place), alive, part, threat,
+                name=f"{noted}/{stage}", batch_size=questions.batch_size,
+                screen=not questions.exact and isinstance(part, SCREENED), journal=self._journal, world=self._world,
+                on_work=self._progress.work, keep=save if questions.save else None,
+            )  # fmt: skip
+            told.append(Stage(stage, float(alive.double().mean()), time.perf_counter() - began))
+        column = replace(self._column(asked.short, threat.eps, alive), source=source)
+        if isinstance(attack, Ensemble):
+            column = replace(column, stages=told, note=attack.note)
+        if questions.save and self._world.rank == 0:
+            column = replace(column, rounded=self._recheck(name, self._clean & ~alive))
+        self._add(name, column, alive)
+        if column.note:
+            self._note(column.note)
+
+    def _column(self, attack: str, eps: float, alive: Tensor) -> Column:
+        correct = int(alive.sum())
+        return Column(
+            attack, eps, format_eps(eps), correct / len(alive), *wilson(correct, len(alive)), correct,
+            exact=self._questions.exact, made=_now(), regmix=__version__,
+        )  # fmt: skip
+
+    def _add(self, name: str, column: Column, alive: Tensor) -> None:
+        self._columns[name], self._survives[name] = column, alive
+        self._progress.column(self.subject.checkpoint, name, column.accuracy, column.low, column.high)
+
+    def _note(self, text: str) -> None:
+        self._progress.note(f"{self.subject.checkpoint:<9} {text}")
+
+    def _tell_of_other_images(self) -> None:
+        before = [
+            one.evaluation for one in self._directory.evaluations()
+            if one.evaluation.subject.checkpoint == self.subject.checkpoint
+        ]  # fmt: skip
+        if before and (text := changes(before[-1].subject.data, self._test.split)):
+            self._note(
+                f"the test images are not those of the evaluation of {before[-1].made[:10]}: {text}; "
+                "this is another evaluation beside it"
+            )
+
+    def _recheck(self, name: str, broken: Tensor) -> Rounded:
+        """Asks the model about the adversarial images as they lie on the disk; writes adversarial.npz beside them."""
+        split = self._test.index[broken]
+        rows, images = load_adversarial(self._folder, name, split.tolist())
+        place_of = {int(row): place for place, row in enumerate(self._test.index.tolist())}
+        labels = self._test.images.labels[torch.tensor([place_of[row] for row in rows], dtype=torch.long)]
+        stream = batches(ImageSet(images, labels, self._test.images.classes), 250, self._place)
+        seen = [predict(self._model, batch.x, batch.y).cpu() for batch in stream]
+        prediction = torch.cat(seen) if seen else labels
+        save_adversarial_table(
+            self._folder, name, images=images.numpy(), index=np.array(rows), label=labels.numpy(),
+            prediction=prediction.numpy(),
+        )  # fmt: skip
+        return Rounded(len(rows), int((prediction != labels).sum()))
+
+    def _masking(self) -> Masking | None:
+        """The verdict on gradient masking at the training's eps, from a probe and from all that attacks have found.
+
+        None where no image is classified correctly even without an attack.
+        """
+        some = self._clean.nonzero()[:PROBED, 0]
+        if not len(some):
+            return None
+        batch = pick(self._test.images, some, self._place)
+        found = probe(self._model, batch.x, hard(batch.y), self._threat)
+        before = [one.evaluation for one in self._directory.evaluations() if one.folder == self._folder]
+        columns = (before[0].columns if before else {}) | self._columns
+        accuracies = {one.attack: one.accuracy for one in columns.values() if one.eps == self._threat.eps}
+        masked, signs = verdict(found, accuracies, len(self._clean))
+        self._note(f"gradient masking: {masked}")
+        for text in signs:
+            self._note(f"- {text}")
+        return Masking(masked, signs, asdict(found))
+
+    def ask_about_corruptions(self, kinds: Sequence[tuple[str, int]], source: Computed | OfficialFiles) -> None:
+        """The accuracy under every corruption at every severity."""
+        if not kinds:
+            return
+        images, questions = self._test.images, self._questions
+        self._progress.stage(f"{self.subject.checkpoint}, corruptions", len(kinds) * len(images))
+        right = withstood(
+            self._model, images.labels, kinds, partial(source.images, images=images.pixels(), labels=images.labels),
+            batch_size=questions.batch_size, device=self._place, journal=self._journal, world=self._world,
+            on_work=self._progress.work,
+        )  # fmt: skip
+        found: dict[str, dict[int, float]] = {}
+        for (name, severity), share in zip(kinds, right.double().mean(1).tolist(), strict=True):
+            found.setdefault(name, {})[severity] = share
+        for name, row in found.items():
+            self._progress.corruption(self.subject.checkpoint, name, [*row.values()])
+        means = [sum(column) / len(found) for column in zip(*(row.values() for row in found.values()), strict=True)]
+        self._progress.corruption(self.subject.checkpoint, "mean of all", means)
+        folder = questions.corruption_files
+        self._corruptions.append(Corruptions("computed" if folder is None else str(folder), found))
+
+    def write(self, suite: dict[Asked, Attack]) -> None:
+        """Adds everything to the run's evaluations; of several processes the first does."""
+        masking = self._masking() if self._questions.verdict else None
+        quick = [(asked.name, attack) for asked, attack in suite.items() if isinstance(attack, Fgsm | Pgd)]
+        shown = _examples(self._model, self._test.images, self._threat, quick, self._place) if suite else None
+        if self._world.rank == 0:
+            index, labels = self._test.index.numpy(), self._test.images.labels.numpy()
+            survives = {name: alive.numpy() for name, alive in self._survives.items()}
+            seconds = time.perf_counter() - self._began
+            found = Evaluation(
+                self.subject, self._columns, self._findings, masking, self._corruptions, seconds, _now()
+            )  # fmt: skip
+            add(self._directory.path, found, Outcomes(index, labels, survives), shown)
+            self._journal.remove()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _attack(name: str, test: ImageSet, place: torch.device) -> Attack:
+    if not name.startswith(TRANSFER):
+        return parse_attack(name)
+    source = Run.open(Path(name.removeprefix(TRANSFER)))
+    experiment = from_json(source.config(), str(source.path / CONFIG))
+    if not source.checkpoints():
+        raise UserError(f"{source.path} has no weights to transfer from")
+    check_images(source, test)
+    model, _ = load_checkpoint(experiment, source, source.checkpoints()[0], test)
+    return Transfer(model.to(place).eval())
+
+
+def _source(asked: Asked) -> Source | None:
+    """The weights that a transfer attack takes its examples from."""
+    if not asked.is_transfer:
+        return None
+    run = Run.open(Path(asked.name.removeprefix(TRANSFER)))
+    path = run.weights(run.checkpoints()[0])
+    return Source(str(path.resolve()), digest(path))
+
+
+def _kinds(questions: Questions, source: Computed | OfficialFiles, test: ImageSet) -> list[tuple[str, int]]:
+    """The corruptions that are asked for, with their severities; what is missing is missed now."""
+    names = source.names() if list(questions.corruptions) == ["all"] else questions.corruptions
+    kinds = [(name, severity) for name in names for severity in questions.severities]
+    for kind in kinds:
+        source.images(*kind, test.subset(torch.arange(1)).pixels(), test.labels[:1])
+    return kinds
+
+
+def _examples(
+    model: nn.Module, test: ImageSet, threat: Threat, quick: Sequence[tuple[str, Attack]], place: torch.device
+) -> Examples:
+    """A few test images before and after the last of the quick attacks, at the training's eps, for the report."""
+    name, attack = quick[-1] if quick else ("pgd-50", Pgd(50))
+    spread = torch.linspace(0, len(test) - 1, min(EXAMPLES_SHOWN, len(test))).long()
+    (batch,) = batches(test.subset(spread), EXAMPLES_SHOWN, place)
+    few = {key: value.numpy() for key, value in vars(collect_examples(model, batch, threat, attack)).items()}
+    few["x"] = (few["x"] * 255).round().astype("uint8")
+    return Examples(**few, attack=name, eps=threat.eps)

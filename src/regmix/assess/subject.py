@@ -1,0 +1,106 @@
+"""What an evaluation is about: the images of a test split, and a checkpoint's model with all that identifies it."""
+
+import hashlib
+import inspect
+import json
+import sys
+import sysconfig
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regmix import __version__
+from regmix.assess.questions import Questions
+from regmix.data import DataConfig, ImageSet, class_changes, fingerprint, load
+from regmix.experiment import Experiment, build_model
+from regmix.models import Function, load_weights
+from regmix.runs import Checkpoint, Run, digest
+from regmix.runs.records import Subject
+from regmix.types import Fingerprint, Sample, UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The images of the test split that an evaluation uses."""
+
+    images: ImageSet
+    index: Tensor
+    """Their positions in the split, int64 [N]."""
+    sample: Sample
+    split: Fingerprint
+    """Of the whole split."""
+
+
+def test_images(data: DataConfig, examples: int | None) -> Chosen:
+    """The first so many images of the test split; None means all.
+
+    Raises:
+        UserError: more than there are, or less than one.
+    """
+    test = load(data, "test")
+    split = fingerprint(test)
+    if examples is None:
+        return Chosen(test, torch.arange(len(test)), Sample(len(test), len(test)), split)
+    if not 1 <= examples <= len(test):
+        raise UserError(f"--examples {examples}: the test split has {len(test)} images")
+    index = torch.arange(examples)
+    return Chosen(test.subset(index), index, Sample(examples, len(test), "first"), split)
+
+
+def check_images(directory: Run, images: ImageSet) -> None:
+    """Raises UserError unless the images have the classes and the shape that the run was made for."""
+    known = directory.result()
+    if known.classes and (text := class_changes(tuple(known.classes), images.classes)):
+        raise UserError(
+            f"the test images have other classes than {directory.path} was trained on: {text}; "
+            "give it images of its own classes, in folders of the same names"
+        )
+    if known.shape and tuple(known.shape) != images.shape:
+        was, now = ("x".join(map(str, shape)) for shape in (known.shape, images.shape))
+        raise UserError(f"the test images are {now} (channels, height, width); {directory.path} was trained on {was}")
+
+
+def load_checkpoint(
+    experiment: Experiment, directory: Run, checkpoint: Checkpoint, test: ImageSet
+) -> tuple[nn.Module, str]:
+    """The model with a checkpoint's weights, and the digest of their file."""
+    # Normalisation comes with the weights, so the statistics of the training images are not needed here.
+    model = build_model(replace(experiment, normalise=False), test)
+    path = directory.weights(checkpoint)
+    while True:
+        before = digest(path)
+        load_weights(model, path)
+        if digest(path) == before:
+            return model, before
+        # a training has written new weights meanwhile: the digest must be of those that were loaded
+
+
+def journal_key(subject: Subject, code: Sequence[Path], questions: Questions) -> str:
+    """Names everything that the outcome of a chunk depends on, but for the attack and its radius."""
+    kept = ("batch_size", "exact", "save", "corruption_files")
+    settings = [__version__, subject.key, {name: getattr(questions, name) for name in kept}]
+    text = json.dumps([*settings, *map(digest, code)], default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def code_of(model: nn.Module, experiment: Experiment) -> list[Path]:
+    """The files that the classes of a model's modules, and the function that makes it, are written in."""
+    written: set[Any] = {type(module) for module in model.modules()}
+    if isinstance(experiment.model, Function):
+        written.add(sys.modules[experiment.model.source.partition(":")[0]])
+    files = set()
+    for part in written:
+        with suppress(TypeError, OSError):  # written in C, or in no file
+            files.add(inspect.getsourcefile(part))
+    return [Path(name).resolve() for name in sorted(filter(None, files)) if Path(name).is_file()]
+
+
+def is_users(path: Path) -> bool:
+    """Whether code is neither this package's nor an installed library's."""
+    libraries = [Path(__file__).parent, *map(Path, {sysconfig.get_path(name) for name in ("purelib", "stdlib")})]
+    return not any(path.is_relative_to(folder.resolve()) for folder in libraries)

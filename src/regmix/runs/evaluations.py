@@ -1,0 +1,206 @@
+"""The evaluations of a run directory: a folder for each subject, to which every evaluation adds what it has found."""
+
+import csv
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regmix.runs.files import digest, write_atomically
+from regmix.runs.lock import locked
+from regmix.runs.records import Evaluation, Subject, read_json, read_record, read_text, write_record
+from regmix.types import UserError
+
+EVALUATIONS = "evaluations"
+EVALUATION = "evaluation.json"
+OUTCOMES = "outcomes.csv"
+EXAMPLES = "examples.npz"
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """outcomes.csv: position in the test split and label [N], and per column which examples survive, bool [N]."""
+
+    index: NDArray[np.int64]
+    label: NDArray[np.int64]
+    survives: dict[str, NDArray[np.bool_]]
+
+    def merged(self, newer: "Outcomes") -> "Outcomes":
+        """The columns of both, of those with one name the newer ones."""
+        assert np.array_equal(self.index, newer.index), "outcomes of different examples"
+        return Outcomes(newer.index, newer.label, {**self.survives, **newer.survives})
+
+    def write(self, path: Path) -> None:
+        """One row per example: index, label, and 1 or 0 per column."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["index", "label", *self.survives])
+        table = np.stack([self.index, self.label, *(column.astype(np.int64) for column in self.survives.values())], 1)
+        writer.writerows(table.tolist())
+        write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+
+    @staticmethod
+    def read(path: Path) -> "Outcomes":
+        """Raises UserError if the file is damaged."""
+        header, *rows = list(csv.reader(read_text(path).splitlines())) or [[]]
+        try:
+            if header[:2] != ["index", "label"]:
+                raise ValueError("the header does not begin with index,label")
+            table = np.array(rows, dtype=np.int64).reshape(len(rows), len(header))
+        except (ValueError, OverflowError) as error:
+            raise UserError(f"{path} is damaged: {error}") from None
+        survives = {name: table[:, column] == 1 for column, name in enumerate(header) if column >= 2}
+        return Outcomes(table[:, 0], table[:, 1], survives)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """examples.npz: a few attacked images: x uint8 [K, C, H, W], delta float in pixel units of [0, 1], classes [K]."""
+
+    x: NDArray[np.uint8]
+    delta: NDArray[np.float32]
+    label: NDArray[np.int64]
+    clean_prediction: NDArray[np.int64]
+    adversarial_prediction: NDArray[np.int64]
+    attack: str
+    eps: float
+
+    def write(self, path: Path) -> None:
+        """Compressed arrays, one for every field."""
+        write_arrays(path, {name: np.asarray(value) for name, value in vars(self).items()})
+
+    @staticmethod
+    def read(path: Path) -> "Examples":
+        """Raises UserError if the file is damaged."""
+        try:
+            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+                arrays: dict[str, Any] = {name: file[name] for name in Examples.__dataclass_fields__}
+            few = Examples(**{**arrays, "attack": str(arrays["attack"]), "eps": float(arrays["eps"])})
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{path} is damaged: {error}") from None
+        labels = (few.label, few.clean_prediction, few.adversarial_prediction)
+        alike = few.x.ndim == 4 and few.x.shape == few.delta.shape
+        if not alike or any(values.shape != few.x.shape[:1] for values in labels):
+            raise UserError(f"{path} is damaged: its arrays do not have the same number of examples")
+        return few
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An evaluation as it lies in a run directory."""
+
+    folder: Path
+    evaluation: Evaluation
+    outdated: str = ""
+    """Why its numbers no longer are the run's; empty where they are."""
+
+    def outcomes(self) -> Outcomes:
+        """Which examples survive what.
+
+        Raises:
+            UserError: the file is missing or damaged, or does not agree with evaluation.json.
+        """
+        path = self.folder / OUTCOMES
+        found = Outcomes.read(path)
+        if len(found.label) != self.evaluation.examples:
+            raise UserError(
+                f"{path} has {len(found.label)} examples but {EVALUATION} speaks of {self.evaluation.examples}; "
+                "evaluate the run again"
+            )
+        for name, column in self.evaluation.columns.items():
+            if name not in found.survives or found.survives[name].sum() != column.correct:
+                raise UserError(f"{path} and {EVALUATION} do not agree about {name}; evaluate the run again")
+        return found
+
+    def examples(self) -> Examples | None:
+        """A few attacked images; None where there are none."""
+        path = self.folder / EXAMPLES
+        return Examples.read(path) if path.is_file() else None
+
+
+def folder_of(run: Path, subject: Subject) -> Path:
+    """Where the evaluations of a subject lie."""
+    return run / EVALUATIONS / f"{subject.checkpoint}-{subject.sample.examples}-{subject.key}"
+
+
+def add(run: Path, found: Evaluation, outcomes: Outcomes, examples: Examples | None) -> Evaluation:
+    """Puts what an evaluation has found beside what others have found about the same subject; returns all of it."""
+    folder = folder_of(run, found.subject)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, "evaluated", wait=True):
+        if (folder / EVALUATION).is_file():
+            known = Stored(folder, read_record(folder / EVALUATION, Evaluation))
+            found, outcomes = known.evaluation.merged(found), known.outcomes().merged(outcomes)
+        # In this order a reader may find more columns in the table than the record speaks of, never fewer.
+        outcomes.write(folder / OUTCOMES)
+        if examples is not None:
+            examples.write(folder / EXAMPLES)
+        write_record(folder / EVALUATION, found)
+    return found
+
+
+def stored(run: Path, weights: Mapping[str, Path]) -> list[Stored]:
+    """All evaluations of a run directory, the latest last, each with whether it still holds.
+
+    Args:
+        weights: the files of weights that the run has, by checkpoint.
+
+    Raises:
+        UserError: a damaged record.
+    """
+    found = []
+    digests: dict[Path, str] = {}
+    for path in (run / EVALUATIONS).glob(f"*/{EVALUATION}"):
+        evaluation = read_record(path, Evaluation)
+        found.append(Stored(path.parent, evaluation, _outdated(run, evaluation.subject, weights, digests)))
+    return sorted(found, key=lambda one: (one.evaluation.made, one.folder.name))
+
+
+def settings_digest(config: Mapping[str, Any]) -> str:
+    """Of the parts of config.json that decide what its weights compute and what may attack them."""
+    threat = config.get("threat")
+    parts = [config.get("model"), threat.get("name") if isinstance(threat, dict) else None]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _outdated(run: Path, subject: Subject, weights: Mapping[str, Path], digests: dict[Path, str]) -> str:
+    if subject.checkpoint not in weights:
+        return f"the run has no {subject.checkpoint} weights any more"
+    if _digest(weights[subject.checkpoint], digests) != subject.weights:
+        return f"the {subject.checkpoint} weights have changed since"
+    config = read_json(run / "config.json")
+    if not isinstance(config, dict) or settings_digest(config) != subject.settings:
+        return "the model or the threat model in config.json has changed since"
+    changed = [name for name, was in subject.code.items() if Path(name).is_file() and digest(Path(name)) != was]
+    return f"{changed[0]} has changed since" if changed else ""
+
+
+def holds(columns: Iterable[str], evaluation: Evaluation) -> bool:
+    """Whether an evaluation has all of these columns, and the weights behind those of transfer attacks are the same."""
+    return all(name in evaluation.columns and not source_changed(evaluation, name) for name in columns)
+
+
+def source_changed(evaluation: Evaluation, name: str) -> bool:
+    """Whether the examples of a transfer column come from weights that have changed since."""
+    source = evaluation.columns[name].source
+    return source is not None and Path(source.path).is_file() and digest(Path(source.path)) != source.weights
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Writes compressed arrays by their names, atomically."""
+    # Without allow_pickle=False, which older versions of numpy would write as one more array.
+    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+
+
+def _digest(path: Path, known: dict[Path, str]) -> str:
+    if path not in known:
+        known[path] = digest(path)
+    return known[path]
