@@ -6,6 +6,7 @@ May import `types` alone; training, evaluation and reports import it.
 from regmix.runs.directory import CHECKPOINTS, CONFIG, ENVIRONMENT, METRICS, RESULT, Run
 from regmix.runs.files import digest, write_atomically
 from regmix.runs.journal import Journal
+from regmix.runs.lock import locked
 from regmix.runs.records import Checkpoint
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "Journal",
     "Run",
     "digest",
+    "locked",
     "write_atomically",
 ]

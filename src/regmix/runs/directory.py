@@ -2,8 +2,8 @@
 
 import json
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,13 +13,9 @@ from torch import Tensor
 
 from regmix.runs.evaluations import Stored, stored
 from regmix.runs.files import PART, digest, named, write_atomically
+from regmix.runs.lock import locked
 from regmix.runs.records import Checkpoint, Data, Result, read_record, typed, write_record
 from regmix.types import UserError
-
-try:
-    import fcntl
-except ImportError:  # Windows has none
-    fcntl = None  # type: ignore[assignment]
 
 CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)
 
@@ -95,22 +91,13 @@ class Run:
             raise UserError(f"{path} is not a run directory: it has no {CONFIG}")
         return cls(path, writes=writes)
 
-    @contextmanager
-    def claim(self) -> Iterator[None]:
-        """Keeps other processes of this machine from training into the directory, as long as this one lives.
+    def claim(self) -> AbstractContextManager[None]:
+        """Keeps other processes from training into the directory, as long as this one lives; see `locked`.
 
         Raises:
             UserError: another one does.
         """
-        with (self.path / CONFIG).open("rb") as file:
-            if self._writes and fcntl is not None:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise UserError(
-                        f"{self.path} is being trained by another process; wait for it, or end it"
-                    ) from None
-            yield
+        return locked(self.path, "trained", wait=False) if self._writes else nullcontext()
 
     def config(self) -> str:
         """The text of config.json."""
