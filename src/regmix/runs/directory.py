@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from regmix.runs.evaluations import Stored, stored
-from regmix.runs.files import PART, digest, named, write_atomically
+from regmix.runs.files import PART, digest, link, named, write_atomically
 from regmix.runs.lock import locked
 from regmix.runs.records import Checkpoint, Data, Result, read_record, typed, write_record
 from regmix.types import UserError
@@ -165,7 +165,7 @@ class Run:
         if healthy:
             # A link and not a copy, because a state with a method's memory can be gigabytes.
             before = self._states(HEALTHY)
-            (self.path / HEALTHY.format(_number(place), checksum)).hardlink_to(place)
+            link(self.path / HEALTHY.format(_number(place), checksum), place)
             for path in before:
                 path.unlink()
 

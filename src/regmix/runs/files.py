@@ -1,15 +1,19 @@
 """Files that are whole or absent: written atomically, read by their checksum."""
 
+import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 DIGEST = 16
 PART = ".part"
+NO_FSYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What fsync answers where a file system does not have it."""
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -19,18 +23,21 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     names `path`.
     """
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=PART, delete=False) as file:
-            temporary = Path(file.name)
-            try:
+        # Not named after `path`, whose name may be as long as names may be.
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=PART)
+        temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
                 write(file)
-                file.flush()
-                os.fsync(file.fileno())
+                flush(file)
+            # Closed by now, because Windows renames no open file.
+            with suppress(OSError):  # some file systems give all files the same rights
                 temporary.chmod(0o644)
-                temporary.replace(path)
-            except BaseException:
-                with suppress(OSError):
-                    temporary.unlink()
-                raise
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
     except OSError as error:
         raise named(error, path) from error
     except RuntimeError as error:
@@ -38,6 +45,25 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         if isinstance(error.__context__, OSError):
             raise named(error.__context__, path) from error
         raise
+
+
+def flush(file: IO[Any]) -> None:
+    """Brings what was written to the disk, as far as the file system can be told to (some of FUSE's cannot)."""
+    file.flush()
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in NO_FSYNC:
+            raise
+
+
+def link(place: Path, source: Path) -> None:
+    """Makes `place` the same file as `source`; where the file system knows no hard links, a copy of it."""
+    try:
+        place.hardlink_to(source)
+    except OSError:
+        with source.open("rb") as content:
+            write_atomically(place, lambda file: shutil.copyfileobj(content, file))
 
 
 def digest(path: Path) -> str:

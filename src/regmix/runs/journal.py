@@ -1,12 +1,11 @@
 """What an unfinished evaluation has found so far."""
 
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from regmix.runs.files import named
+from regmix.runs.files import flush, named
 
 JOURNAL = "journal-{}-{}.jsonl"
 
@@ -40,8 +39,7 @@ class Journal:
             with self._path.open("a") as file:
                 # A line that a kill cut off must not swallow this one.
                 file.write("\n" + json.dumps(row) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+                flush(file)
         except OSError as error:
             raise named(error, self._path) from error
 
