@@ -88,7 +88,7 @@ def test_a_disk_that_is_full_leaves_the_last_good_state(share: float, whole: Pat
         shutil.copytree(path, moved)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-    assert not [file.name for file in moved.iterdir() if file.name.startswith(".")]
+    assert not [*moved.glob("*.part"), *moved.glob(".*.part")]
     assert main(["train", "--resume", str(moved)]) == 0
     assert rows(moved) == rows(whole)
     assert_same_weights(whole, moved)
