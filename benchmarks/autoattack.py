@@ -19,7 +19,7 @@ from pyautoattack import AutoAttack
 
 from regmix.attacks import AUTOATTACK, AUTOATTACK_SCREENED, Attack
 from regmix.attacks.base import Nearby
-from regmix.data import batches, load, pick
+from regmix.data import batches, draw, load, pick
 from regmix.evaluation import precision, predict, survivors
 from regmix.experiment import build_model, from_json
 from regmix.models import load_weights
@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--checkpoint", default="last")
     parser.add_argument("--examples", type=int, default=200)
+    parser.add_argument("--sample", choices=("stratified", "first"), default="stratified")
     parser.add_argument("--batch-size", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--without-exact", action="store_true", help="leave our autoattack out: the screened one only")
@@ -80,7 +81,9 @@ def main() -> None:
     engine.start("cpu", "32")  # as regmix evaluate does: freed memory is kept, for pyautoattack, too
     run = Run.open(flags.run)
     experiment = from_json(run.config(), str(flags.run))
-    test = load(experiment.data, "test").subset(torch.arange(flags.examples))
+    every = load(experiment.data, "test")
+    sample, positions = draw(every.labels, flags.examples, flags.sample)
+    test = every.subset(positions)
     model = build_model(replace(experiment, normalise=False), test)
     load_weights(model, run.weights(flags.checkpoint))
     model.eval()
@@ -90,7 +93,7 @@ def main() -> None:
     clean = torch.cat([predict(model, b.x, b.y) == b.y for b in batches(test, flags.batch_size, "cpu")])
     x, y = pick(test, torch.arange(len(test)), "cpu")[:2]
     x = x.contiguous()
-    print(f"{flags.run.name} {flags.checkpoint}, {len(test)} images, eps {threat.eps * 255:.0f}/255, "
+    print(f"{flags.run.name} {flags.checkpoint}, {sample.text()}, eps {threat.eps * 255:.0f}/255, "
           f"{int(clean.sum())} correct without an attack, {flags.threads} thread(s)")  # fmt: skip
 
     def ours_alone(stage: str, attack: Attack, alive: torch.Tensor) -> tuple[torch.Tensor, float, str]:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from contracts.evaluated import folder, journals, record, table
 from regmix.cli import main
 from regmix.corruptions import Computed
-from regmix.data import Digits, Folder, load
+from regmix.data import Digits, Folder, draw, load
 from regmix.experiment import build_model, from_json
 from regmix.models import load_weights
 from regmix.runs import Journal
@@ -286,9 +286,31 @@ def test_saved_images_of_evaluations_of_other_images_stay_apart(run, tmp_path) -
     before = sorted(int(image.stem) for image in first.glob("*.png"))
     words = f"evaluate {path} --attacks fgsm --examples 8 --batch-size 8 --eps 0.2 --checkpoint last --save"
     assert main(words.split()) == 0
+    few = draw(load(Digits(), "test").labels, 8)[1].tolist()
     (second,) = (path / "evaluations").glob("last-8-*/adversarial/fgsm@0.2")
-    assert np.load(second / "adversarial.npz")["index"].tolist() == [row for row in before if row < 8]
+    assert np.load(second / "adversarial.npz")["index"].tolist() == [row for row in before if row in few]
     assert sorted(int(image.stem) for image in first.glob("*.png")) == before
+
+
+def test_a_row_has_its_place_in_the_test_split_and_every_class_its_share(run, tmp_path) -> None:
+    path = shutil.copytree(run, tmp_path / "run")
+    assert evaluate(path, attacks="clean") == 0
+    labels = load(Digits(), "test").labels
+    sample, positions = draw(labels, 24)
+    rows = table(path)[1:]
+    assert [int(row[0]) for row in rows] == positions.tolist()
+    assert [int(row[1]) for row in rows] == labels[positions].tolist()
+    assert labels[positions].bincount(minlength=10).min() >= 1
+    assert record(path)["subject"]["sample"] == vars(sample)
+    assert vars(sample) == {"count": 24, "of": len(labels), "how": "stratified", "seed": 0}
+    page = tmp_path / "report.html"
+    assert main(["report", str(path), "-o", str(page)]) == 0
+    assert f"24 of {len(labels)} test digits, drawn evenly from the classes (seed 0)" in page.read_text()
+    for more, expected in ((("--sample", "first"), [*range(24)]), (("--sample-seed", "1"), None)):
+        other = shutil.copytree(run, tmp_path / more[0])
+        assert evaluate(other, *more, attacks="clean") == 0
+        wanted = expected or draw(labels, 24, seed=1)[1].tolist()
+        assert [int(row[0]) for row in table(other)[1:]] == wanted
 
 
 @pytest.fixture(scope="module")

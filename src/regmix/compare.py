@@ -140,7 +140,8 @@ def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> dict
     for row in rows:
         table.add_row(*row)
     console.print(table)
-    for note in page.notes([run for arm in arms for run in arm.runs]):
+    runs = [run for arm in arms for run in arm.runs]
+    for note in (f"Of {'; '.join(page.samples(runs))}.", *page.notes(runs)):
         console.print(f"\n{note}", highlight=False, markup=False, soft_wrap=True)
     for doubt in comparison.doubts(arms):
         console.print(f"\n{doubt}", highlight=False, markup=False, soft_wrap=True)

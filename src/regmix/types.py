@@ -89,15 +89,22 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Sample:
-    """Which images of a split are used, and how they were drawn."""
+    """How many images of a split were taken, and how they were drawn."""
 
-    examples: int
+    count: int
     of: int
     """Images of the split."""
-    how: Literal["all", "stratified", "first"] = "all"
-    """stratified: drawn evenly from the classes; first: those at the head of the split."""
+    how: Literal["all", "stratified", "first"]
     seed: int = 0
-    """Of the drawing."""
+    """Of the draw; 0 where nothing is drawn."""
+
+    def text(self, images: str = "test images") -> str:
+        """The sample in words, such as "500 of 10,000 test images, drawn evenly from the classes (seed 0)"."""
+        if self.how == "all":
+            return f"all {self.of:,} {images}"
+        if self.how == "first":
+            return f"the first {self.count:,} of {self.of:,} {images}"
+        return f"{self.count:,} of {self.of:,} {images}, drawn evenly from the classes (seed {self.seed})"
 
 
 class UserError(ValueError):

@@ -75,7 +75,7 @@ def test_an_evaluation_leaves_a_row_per_example_that_agrees_with_its_summary(tmp
         evaluation = record(path, checkpoint)
         header, *rows = table(path, checkpoint)
         assert header == ["index", "label", "clean", "pgd-3@0.1", "pgd-3@0.2"]
-        assert len(rows) == evaluation["subject"]["sample"]["examples"] == 60
+        assert len(rows) == evaluation["subject"]["sample"]["count"] == 60
         for place, name in enumerate(header[2:], 2):
             column = evaluation["columns"][name]
             assert sum(int(row[place]) for row in rows) == column["correct"]

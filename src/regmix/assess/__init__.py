@@ -5,7 +5,7 @@ May import all that trains; compare and the command line import it.
 
 from regmix.assess.assessment import Progress, assess
 from regmix.assess.questions import TRANSFER, Asked, Questions, check_attacks, columns_of
-from regmix.assess.subject import Chosen, test_images
+from regmix.assess.subject import Chosen, choose_images
 
 __all__ = [
     "TRANSFER",
@@ -15,6 +15,6 @@ __all__ = [
     "Questions",
     "assess",
     "check_attacks",
+    "choose_images",
     "columns_of",
-    "test_images",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from regmix import __version__, processes
 from regmix.assess.questions import TRANSFER, Asked, Questions, check_attacks
-from regmix.assess.subject import Chosen, check_images, code_of, is_users, journal_key, load_checkpoint, test_images
+from regmix.assess.subject import Chosen, check_images, choose_images, code_of, is_users, journal_key, load_checkpoint
 from regmix.attacks import (
     Apgd,
     Attack,
@@ -31,7 +31,7 @@ from regmix.attacks import (
     passes,
 )
 from regmix.corruptions import Computed, OfficialFiles
-from regmix.data import ImageSet, batches, changes, pick
+from regmix.data import ImageSet, batches, changes, pick, spread
 from regmix.evaluation import (
     CLEAN,
     collect_examples,
@@ -56,7 +56,8 @@ from regmix.training import engine
 from regmix.types import UserError
 
 EXAMPLES_SHOWN = 8
-PROBED = 64
+PREFLIGHT, PROBED = 100, 64
+"""How many images the checks before the attacks and the probe for masked gradients look at."""
 SCREENED = (Apgd, Fab, Shortened, Square)
 """Attacks for which a bfloat16 copy of the model may screen; the others are known by their last iterate."""
 
@@ -95,10 +96,11 @@ def assess(
     check_attacks(questions.attacks, threats)
     if questions.batch_size < 1:
         raise UserError(f"the batch size must be at least 1, not {questions.batch_size}")
-    test = test_images(experiment.data, questions.examples)
+    test = choose_images(experiment.data, questions.examples, questions.sample, questions.sample_seed)
     check_images(directory, test.images)
-    source = Computed() if questions.corruption_files is None else OfficialFiles(questions.corruption_files)
+    source = Computed() if questions.corruption_files is None else OfficialFiles(questions.corruption_files, test.index)
     kinds = _kinds(questions, source, test.images)
+    progress.note(test.sample.text())
     place = engine.start(device, "32", patient=True).device
     suite = {Asked(name): _attack(name, test.images, place) for name in questions.attacks if name != CLEAN}
     for checkpoint in checkpoints or there:
@@ -138,8 +140,8 @@ class _Assessment:
         self._survives: dict[str, Tensor] = {}
         self._corruptions: list[Corruptions] = []
         self._tell_of_other_images()
-        first = pick(test.images, torch.arange(min(len(test.images), 100)), place)
-        self._findings = preflight(self._model, first.x, hard(first.y))
+        some = pick(test.images, spread(test.images.labels, PREFLIGHT), place)
+        self._findings = preflight(self._model, some.x, hard(some.y))
         for finding in self._findings:
             self._note(finding)
         self._model.eval()
@@ -215,8 +217,7 @@ class _Assessment:
         """Asks the model about the adversarial images as they lie on the disk; writes adversarial.npz beside them."""
         split = self._test.index[broken]
         rows, images = load_adversarial(self._folder, name, split.tolist())
-        place_of = {int(row): place for place, row in enumerate(self._test.index.tolist())}
-        labels = self._test.images.labels[torch.tensor([place_of[row] for row in rows], dtype=torch.long)]
+        labels = self._test.images.labels[torch.searchsorted(self._test.index, torch.tensor(rows, dtype=torch.long))]
         stream = batches(ImageSet(images, labels, self._test.images.classes), 250, self._place)
         seen = [predict(self._model, batch.x, batch.y).cpu() for batch in stream]
         prediction = torch.cat(seen) if seen else labels
@@ -231,10 +232,11 @@ class _Assessment:
 
         None where no image is classified correctly even without an attack.
         """
-        some = self._clean.nonzero()[:PROBED, 0]
-        if not len(some):
+        right = self._clean.nonzero()[:, 0]
+        if not len(right):
             return None
-        batch = pick(self._test.images, some, self._place)
+        labels = self._test.images.labels[right]
+        batch = pick(self._test.images, right[spread(labels, PROBED)], self._place)
         found = probe(self._model, batch.x, hard(batch.y), self._threat)
         before = [one.evaluation for one in self._directory.evaluations() if one.folder == self._folder]
         columns = (before[0].columns if before else {}) | self._columns
@@ -321,8 +323,7 @@ def _examples(
 ) -> Examples:
     """A few test images before and after the last of the quick attacks, at the training's eps, for the report."""
     name, attack = quick[-1] if quick else ("pgd-50", Pgd(50))
-    spread = torch.linspace(0, len(test) - 1, min(EXAMPLES_SHOWN, len(test))).long()
-    (batch,) = batches(test.subset(spread), EXAMPLES_SHOWN, place)
+    batch = pick(test, spread(test.labels, EXAMPLES_SHOWN), place)
     few = {key: value.numpy() for key, value in vars(collect_examples(model, batch, threat, attack)).items()}
     few["x"] = (few["x"] * 255).round().astype("uint8")
     return Examples(**few, attack=name, eps=threat.eps)

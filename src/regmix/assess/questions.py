@@ -6,6 +6,7 @@ from pathlib import Path
 
 from regmix.attacks import parse_attack
 from regmix.corruptions import SEVERITIES
+from regmix.data import How
 from regmix.evaluation import CLEAN
 from regmix.threats import Threat, format_eps
 from regmix.types import UserError
@@ -22,7 +23,7 @@ class Questions:
     eps: Sequence[float] = ()
     """Radii in pixel units of [0, 1]; empty means the one of the training. Every attack runs at every one."""
     examples: int | None = None
-    """The first so many images of the test split; None means all."""
+    """How many images of the test split; None means all."""
     batch_size: int = 250
     exact: bool = False
     """Attacks may not ask a bfloat16 copy of the model before the model itself."""
@@ -38,6 +39,10 @@ class Questions:
     """Of the corruptions, 1 to 5."""
     corruption_files: Path | None = None
     """A folder with the official files of CIFAR-10-C or CIFAR-100-C; None means that corruptions are computed."""
+    sample: How = "stratified"
+    """How `examples` images are drawn: evenly from the classes, or the first."""
+    sample_seed: int = 0
+    """Which images are drawn; the same ones for the same test split, number and seed."""
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from regmix import __version__
 from regmix.assess.questions import Questions
-from regmix.data import DataConfig, ImageSet, class_changes, fingerprint, load
+from regmix.data import DataConfig, How, ImageSet, class_changes, draw, fingerprint, load
 from regmix.experiment import Experiment, build_model
 from regmix.models import Function, load_weights
 from regmix.runs import Checkpoint, Run, digest
@@ -36,20 +35,17 @@ class Chosen:
     """Of the whole split."""
 
 
-def test_images(data: DataConfig, examples: int | None) -> Chosen:
-    """The first so many images of the test split; None means all.
+def choose_images(data: DataConfig, count: int | None, how: How = "stratified", seed: int = 0) -> Chosen:
+    """A sample of the test split, see `draw`; `count` None takes all.
 
     Raises:
-        UserError: more than there are, or less than one.
+        UserError: as `load`, and for more images than there are or less than one.
     """
     test = load(data, "test")
-    split = fingerprint(test)
-    if examples is None:
-        return Chosen(test, torch.arange(len(test)), Sample(len(test), len(test)), split)
-    if not 1 <= examples <= len(test):
-        raise UserError(f"--examples {examples}: the test split has {len(test)} images")
-    index = torch.arange(examples)
-    return Chosen(test.subset(index), index, Sample(examples, len(test), "first"), split)
+    if count is not None and not 1 <= count <= len(test):
+        raise UserError(f"--examples {count}: the test split has {len(test)} images; ask for 1 to {len(test)}")
+    sample, positions = draw(test.labels, count, how, seed)
+    return Chosen(test if sample.how == "all" else test.subset(positions), positions, sample, fingerprint(test))
 
 
 def check_images(directory: Run, images: ImageSet) -> None:

@@ -8,11 +8,12 @@ from typing import Annotated, TypeVar
 import tyro
 from rich.console import Console
 
-from regmix.assess import Chosen, Questions, assess, check_attacks, test_images
+from regmix.assess import Chosen, Questions, assess, check_attacks, choose_images
 from regmix.commands.common import alone, attack_names, radii_in
 from regmix.commands.train import meant
 from regmix.compare import Planned, method_words, reaching_trainings, write_comparison
 from regmix.console import ConsoleDisplay
+from regmix.data import How
 from regmix.flags import parse_some
 from regmix.recipes import recipe
 from regmix.runs import Run
@@ -37,7 +38,12 @@ class CompareFlags:
     eps: str | None = None
     """Radii in pixel units of [0, 1], separated by commas, such as 8/255,16/255; None means the training's eps."""
     examples: int | None = None
-    """Use the first so many test images; None means all of them."""
+    """How many test images to use, the same ones for all that is compared; None means all of them."""
+    sample: How = "stratified"
+    """How these are drawn: evenly from the classes, or the first ones of the test split (of files that are ordered by
+    class: images of the first classes only)."""
+    sample_seed: int = 0
+    """Which images are drawn; a smaller sample is a part of a larger one with the same seed."""
     device: engine.Device = "auto"
     """Where to train and evaluate."""
     verdict: bool = True
@@ -72,7 +78,12 @@ class SweepFlags:
     eps: str | None = None
     """Radii in pixel units of [0, 1], separated by commas, such as 8/255,16/255; None means the training's eps."""
     examples: int | None = None
-    """Use the first so many test images; None means all of them."""
+    """How many test images to use, the same ones for all that is compared; None means all of them."""
+    sample: How = "stratified"
+    """How these are drawn: evenly from the classes, or the first ones of the test split (of files that are ordered by
+    class: images of the first classes only)."""
+    sample_seed: int = 0
+    """Which images are drawn; a smaller sample is a part of a larger one with the same seed."""
     verdict: bool = True
     """Probe 64 images per run and checkpoint for gradient masking, and say which numbers cannot be believed."""
     json: bool = False
@@ -141,7 +152,7 @@ def _check(planned: list[Planned], flags: CompareFlags | SweepFlags, attacks: li
         one.check()
         threat = one.experiment.threat
         check_attacks(attacks, [replace(threat, eps=radius) for radius in eps] or [threat])
-    return test_images(planned[0].experiment.data, flags.examples)
+    return choose_images(planned[0].experiment.data, flags.examples, flags.sample, flags.sample_seed)
 
 
 def _evaluate(
@@ -154,7 +165,9 @@ def _evaluate(
 ) -> None:
     """Evaluates a trained run on the test images, unless that has been done."""
     directory = Run.open(one.path)
-    questions = Questions(attacks, eps, flags.examples, verdict=flags.verdict)
+    questions = Questions(
+        attacks, eps, flags.examples, verdict=flags.verdict, sample=flags.sample, sample_seed=flags.sample_seed
+    )
     if not one.evaluated(directory, questions, test):
         with ConsoleDisplay(console) as display:
             assess(directory, questions, [], flags.device, display)

@@ -8,10 +8,10 @@ import tyro
 
 from regmix import processes
 from regmix.adopt import KNOWN, adopt, is_foreign
-from regmix.assess import Questions, assess, test_images
+from regmix.assess import Questions, assess, choose_images
 from regmix.commands.common import attack_names, console_for, names_in, radii_in, severities_in, tell
 from regmix.console import ConsoleDisplay
-from regmix.data import DataConfig
+from regmix.data import DataConfig, How
 from regmix.experiment import UNIONS, Experiment
 from regmix.flags import known, parse, take
 from regmix.models import Function, ModelConfig, ResNet
@@ -31,7 +31,12 @@ class EvaluateFlags:
     eps: str | None = None
     """Radii in pixel units of [0, 1], separated by commas, such as 8/255,16/255; None means the training's eps."""
     examples: int | None = None
-    """Use the first so many test images; None means all of them."""
+    """How many test images to use, the same ones for all that is compared; None means all of them."""
+    sample: How = "stratified"
+    """How these are drawn: evenly from the classes, or the first ones of the test split (of files that are ordered by
+    class: images of the first classes only)."""
+    sample_seed: int = 0
+    """Which images are drawn; a smaller sample is a part of a larger one with the same seed."""
     checkpoint: Literal["best", "last", "averaged", "all"] = "all"
     """Which weights to evaluate."""
     batch_size: int = 250
@@ -100,6 +105,8 @@ def evaluate(words: list[str]) -> None:
             names_in(flags.corruptions),
             severities_in(flags.severities),
             flags.corruption_files,
+            flags.sample,
+            flags.sample_seed,
         )
         assess(directory, questions, checkpoints, flags.device, display)
     tell(directory, flags.json, f"regmix report {directory.path} -o report.html")
@@ -118,7 +125,8 @@ def _adopted(words: list[str], about: str) -> tuple[EvaluateFlags, Run]:
     experiment = replace(base, data=flags.data, model=flags.model, threat=flags.threat)
     attack_names(flags.questions.attacks), radii_in(flags.questions.eps)  # before a model is built
     out = flags.out or Path("evaluations") / Path(source.replace(":", "-")).stem
-    images = test_images(experiment.data, flags.questions.examples).images
+    asked = flags.questions
+    images = choose_images(experiment.data, asked.examples, asked.sample, asked.sample_seed).images
     if processes.started()[1] == 1:
         return flags.questions, adopt(source, experiment, flags.mean, flags.std, images, out)
     engine.start(flags.questions.device, "32", patient=True)

@@ -32,6 +32,8 @@ class OfficialFiles:
     """A folder with CIFAR-10-C's or CIFAR-100-C's files: NAME.npy with the test set at five severities, labels.npy."""
 
     folder: Path
+    positions: Int64[Tensor, "chosen"] | None = None
+    """Which images of the test set are asked for, in increasing order; None means the first."""
 
     def names(self) -> list[str]:
         """The corruptions of the benchmark whose files are there.
@@ -45,7 +47,7 @@ class OfficialFiles:
         return there
 
     def images(self, name: str, severity: int, images: Pictures, labels: Labels) -> Pictures:
-        """What the files have for the first images of the test set, whose labels must be theirs.
+        """What the files have for the images at `positions` of the test set, whose labels must be theirs.
 
         Raises:
             UserError: an unknown severity, or a file is missing, of another form, or of another test set.
@@ -56,13 +58,16 @@ class OfficialFiles:
         if every.dtype != np.uint8 or every.ndim != 4 or every.shape[3] != 3 or len(every) % len(SEVERITIES):
             raise UserError(f"{path} is {every.dtype} {every.shape}, not uint8 (5 N, height, width, 3)")
         count = len(every) // len(SEVERITIES)
-        if len(labels) > count:
-            raise UserError(f"{path} has {count} images per severity; {len(labels)} were asked for")
-        first = (severity - 1) * count
+        places = np.arange(len(labels)) if self.positions is None else self.positions[: len(labels)].numpy()
+        if places[-1] >= count:
+            raise UserError(
+                f"{path} has {count} images per severity; image {places[-1] + 1} of the test set was asked for"
+            )
+        places = (severity - 1) * count + places
         theirs = self._open("labels")
-        if theirs.shape != every.shape[:1] or (theirs[first : first + len(labels)] != labels.numpy()).any():
+        if theirs.shape != every.shape[:1] or (theirs[places] != labels.numpy()).any():
             raise UserError(f"{self.folder / 'labels.npy'} has other labels than the test split")
-        chosen = np.ascontiguousarray(every[first : first + len(labels)].transpose(0, 3, 1, 2))
+        chosen = np.ascontiguousarray(every[places].transpose(0, 3, 1, 2))
         return torch.from_numpy(chosen)
 
     def _open(self, name: str) -> Shaped[np.ndarray, "..."]:

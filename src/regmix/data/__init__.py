@@ -9,6 +9,7 @@ from regmix.data.hub import Hub
 from regmix.data.images import ImageSet, Split
 from regmix.data.loader import Loader, batches, pick
 from regmix.data.parquet import Parquet
+from regmix.data.sample import How, draw, spread
 from regmix.data.splits import split_train
 from regmix.data.tiny_imagenet import TinyImagenet
 
@@ -28,6 +29,7 @@ __all__ = [
     "DataConfig",
     "Digits",
     "Folder",
+    "How",
     "Hub",
     "ImageSet",
     "Loader",
@@ -37,12 +39,14 @@ __all__ = [
     "batches",
     "changes",
     "class_changes",
+    "draw",
     "draw_views",
     "fingerprint",
     "from_view",
     "load",
     "pick",
     "split_train",
+    "spread",
     "take",
     "to_view",
 ]

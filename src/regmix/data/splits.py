@@ -9,20 +9,26 @@ from regmix.data.images import ImageSet
 from regmix.types import UserError
 
 
-def stratified_order(labels: Int64[Tensor, "examples"], seed: int) -> Int64[Tensor, "examples"]:
+def stratified_order(
+    labels: Int64[Tensor, "examples"], seed: int, *, random_start: bool = False
+) -> Int64[Tensor, "examples"]:
     """A random order of the examples, every prefix of which holds the classes in their overall proportions.
 
-    The k-th example of a class of n, in random order, comes at (k + 1/2) / n of the way.
+    The k-th example of a class of n, in random order, comes at (k + 1/2) / n of the way. With `random_start` it comes
+    at (k + u) / n, with u uniform in [0, 1) for every class: then small classes are not too rare in short prefixes, and
+    every example has the same chance to be in one.
     """
     y = labels.numpy()
     # NumPy guarantees RandomState's stream for ever; the newer Generator's may change between versions.
-    shuffled = np.random.RandomState(np.random.MT19937(seed)).permutation(len(y))
+    random = np.random.RandomState(np.random.MT19937(seed))
+    shuffled = random.permutation(len(y))
     y = y[shuffled]
     counts = np.bincount(y)
     first = np.cumsum(counts) - counts
     rank = np.empty(len(y), dtype=np.int64)
     rank[np.argsort(y, kind="stable")] = np.arange(len(y)) - np.repeat(first, counts)
-    place = (rank + 0.5) / counts[y]
+    start = random.random_sample(len(counts))[y] if random_start else 0.5
+    place = (rank + start) / counts[y]
     return torch.from_numpy(shuffled[np.argsort(place, kind="stable")])
 
 

@@ -53,11 +53,11 @@ class Outcomes:
         columns = [self.robust, *(other.column(name)[:, None] for name in new)]
         return Outcomes((*self.names, *new), self.labels, torch.cat(columns, 1))
 
-    def to_csv(self) -> str:
-        """One row per example: index, label, and 1 or 0 per attack."""
+    def to_csv(self, positions: Int[Tensor, "examples"]) -> str:
+        """One row per example: its position in the test split (`index`), its label, and 1 or 0 per attack."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["index", "label", *self.names])
-        for index, (label, row) in enumerate(zip(self.labels.tolist(), self.robust.int().tolist(), strict=True)):
-            writer.writerow([index, label, *row])
+        rows = zip(positions.tolist(), self.labels.tolist(), self.robust.int().tolist(), strict=True)
+        writer.writerows([index, label, *row] for index, label, row in rows)
         return text.getvalue()

@@ -235,6 +235,12 @@ def notes(runs: Sequence[LoadedRun]) -> list[str]:
     return list(found.values())
 
 
+def samples(runs: Sequence[LoadedRun]) -> list[str]:
+    """Which test images the evaluations are of, each kind once."""
+    found = [words.sample_text(run, run.evaluations[name]) for run in runs for name in checkpoints(run)]
+    return list(dict.fromkeys(found))
+
+
 def table(one: Subject) -> Table | None:
     """The accuracies of a run; None without an evaluation."""
     run, there = one.run, checkpoints(one.run)
@@ -252,15 +258,12 @@ def table(one: Subject) -> Table | None:
         if len(names) > 1:
             rows.append(Row("Worst case", [worst_case(run.outcomes.get(name), names) for name in there], worst=True))
         groups.append(Group(f"ε = {text}", rows, wanted is not None and same_eps(eps, wanted)))
-    counts = [f"{evaluation.examples} {words.images_text(run)}" for evaluation in evaluations]
+    counts = [words.sample_text(run, evaluation) for evaluation in evaluations]
     if len(set(counts)) == 1:
         examples = counts[0]
     else:
         examples = ", ".join(f"{name}: {count}" for name, count in zip(there, counts, strict=True))
     beside = notes([run])
-    drawn = [words.sample_text(evaluation.subject.sample) for evaluation in evaluations]
-    if any(evaluation.subject.sample.how != "all" for evaluation in evaluations):
-        beside.append(f"Images: {'; '.join(dict.fromkeys(drawn))}.")
     beside += [
         f"The worst case of {name} cannot be computed: its {OUTCOMES} is missing."
         for name in there
@@ -286,9 +289,7 @@ def others(run: LoadedRun) -> list[OtherEvaluation]:
             rows.append((name, f"{words.percent(column.accuracy)} ({interval})"))
         subject = one.subject
         draws = f", mean of {subject.draws} passes" if subject.draws > 1 else ""
-        found.append(
-            OtherEvaluation(subject.checkpoint, words.sample_text(subject.sample) + draws, one.made[:10], rows)
-        )
+        found.append(OtherEvaluation(subject.checkpoint, words.sample_text(run, one) + draws, one.made[:10], rows))
     return found
 
 

@@ -5,10 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from regmix.reports.load import LoadedRun
+from regmix.reports.load import Evaluation, LoadedRun
 from regmix.reports.statistics import Paired
 from regmix.threats import format_eps
-from regmix.types import Sample
 
 METHODS = {
     "standard": "standard training",
@@ -71,14 +70,6 @@ def size(count: int) -> str:
     return f"{value:.1f} GB"
 
 
-def sample_text(sample: Sample) -> str:
-    """How many images of the test split there were, and how they were drawn."""
-    if sample.how == "all":
-        return f"all {sample.of} test images"
-    how = f"drawn evenly from the classes with seed {sample.seed}" if sample.how == "stratified" else "its first ones"
-    return f"{sample.examples} of {sample.of} test images, {how}"
-
-
 def listed(words: Sequence[str]) -> str:
     """a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
@@ -123,6 +114,11 @@ def shell(path: Path) -> str:
 def images_text(run: LoadedRun) -> str:
     """What the test images are called."""
     return "test " + IMAGES.get(str(run.part("data").get("name")), "images")
+
+
+def sample_text(run: LoadedRun, evaluation: Evaluation) -> str:
+    """Which test images an evaluation is of."""
+    return evaluation.subject.sample.text(images_text(run))
 
 
 def labels(runs: Sequence[LoadedRun]) -> list[str]:

@@ -128,7 +128,7 @@ class Stored:
 
 def folder_of(run: Path, subject: Subject) -> Path:
     """Where the evaluations of a subject lie."""
-    return run / EVALUATIONS / f"{subject.checkpoint}-{subject.sample.examples}-{subject.key}"
+    return run / EVALUATIONS / f"{subject.checkpoint}-{subject.sample.count}-{subject.key}"
 
 
 def add(run: Path, found: Evaluation, outcomes: Outcomes, examples: Examples | None) -> Evaluation:

@@ -177,7 +177,7 @@ class Evaluation:
     @property
     def examples(self) -> int:
         """The number of images."""
-        return self.subject.sample.examples
+        return self.subject.sample.count
 
     def merged(self, newer: "Evaluation") -> "Evaluation":
         """This and what a newer evaluation of the same subject has found; of the same columns the newer ones."""
