@@ -130,6 +130,46 @@ class Planned:
         return enough >= {*directory.checkpoints()}
 
 
+MEASURE = ("threat", "data", "validation", "split_seed", "validate_every", "best_of", "precision")
+"""Fields of an Experiment by which the PGD accuracy on the validation images is another number for the same weights:
+another attack, other images, or another precision; or by which the best of more weights is taken, which is never lower.
+train_examples is none of them: the validation images do not depend on it."""
+
+
+def check_ranking(experiments: Sequence[Experiment]) -> None:
+    """Raises UserError if experiments cannot be ranked by validation, because they differ in how it is measured."""
+    if name := _differing(experiments, MEASURE):
+        raise UserError(
+            f"--space: {name} changes how the points are measured (best PGD-10 accuracy on the validation images), so "
+            f"that a ranking would mean nothing; give one --{name.replace('_', '-')} for all"
+        )
+
+
+def check_comparison(experiments: Sequence[Experiment], eps: Sequence[float]) -> None:
+    """Raises UserError if the evaluations of these runs would not be of the same images, or not of the same threat.
+
+    eps: the radii of the evaluation; empty means each training's own.
+    """
+    if name := _differing(experiments, ("data",)):
+        raise UserError(f"--methods: {name} may change the test images; give one --{name} for all methods")
+    if name := _differing(experiments, ("threat",)):
+        if len({type(one.threat) for one in experiments}) > 1:
+            raise UserError("--methods: each method would be attacked under its own norm; give one --threat for all")
+        if not eps:
+            raise UserError(
+                f"--methods: {name} differs, and each method would be attacked at its own; "
+                "say with --eps at which radii all are evaluated, such as --eps 8/255"
+            )
+
+
+def _differing(experiments: Sequence[Experiment], fields: Sequence[str]) -> str | None:
+    """The first setting in these fields that is not the same for all experiments, by its name in config.json."""
+    settings = [_flat(json.loads(to_json(one))) for one in experiments]
+    names = dict.fromkeys(name for one in settings for name in one if name.split(".")[0] in fields)
+    different = (name for name in names if any(one.get(name) != settings[0].get(name) for one in settings))
+    return next((name.removesuffix(".name") for name in different), None)
+
+
 def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> dict[str, object]:
     """Prints the table and the paired differences, and writes comparison.json and report.html into a folder."""
     arms = comparison.arms(aligned([load(path) for path in paths]))

@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regmix.sweeps import Axis, grid, parse_space
+from regmix.sweeps.space import NO_SETTINGS
 from regmix.types import UserError
 
-words = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=6).filter(lambda word: word != "seed")
+words = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=6).filter(lambda word: word not in NO_SETTINGS)
 
 
 def test_lists_and_ranges() -> None:
@@ -48,6 +49,8 @@ def test_what_is_written_is_what_is_read(space: dict[str, list[str]]) -> None:
         ("a=1,,2", "empty"),
         ("a=1 a=2", "comes twice"),
         ("seed=1,2", "--seeds"),
+        ("--device=cpu,cuda", "--device"),
+        ("a=1 out=x,y", "--out"),
         ("a=1..x", "is no range"),
         ("a=2..1", "less than"),
         ("a=nan..1", "less than"),

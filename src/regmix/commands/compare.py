@@ -11,7 +11,7 @@ from rich.console import Console
 from regmix.assess import Chosen, Questions, assess, check_attacks, choose_images
 from regmix.commands.common import alone, attack_names, radii_in
 from regmix.commands.train import meant
-from regmix.compare import Planned, method_words, reaching_trainings, write_comparison
+from regmix.compare import Planned, check_comparison, check_ranking, method_words, reaching_trainings, write_comparison
 from regmix.console import ConsoleDisplay
 from regmix.data import How
 from regmix.flags import parse_some
@@ -58,7 +58,8 @@ class SweepFlags:
     """The recipe whose settings are searched."""
     space: str
     """What to try, separated by spaces: FLAG=VALUE,VALUE,... (flags of regmix train, such as
-    method.alpha=25,50,100), or FLAG=LOW..HIGH and FLAG=log:LOW..HIGH for numbers in a range."""
+    method.alpha=25,50,100), or FLAG=LOW..HIGH and FLAG=log:LOW..HIGH for numbers in a range. Not what the points are
+    ranked by: the data, the validation images and how often they are looked at, the threat, the precision."""
     device: engine.Device = "auto"
     """Where to train and evaluate."""
     engine: Engine = "local"
@@ -112,6 +113,7 @@ def compare(words: list[str]) -> None:
         for text in texts
         for one in _planned(flags, [*method_words(text), *rest], out / text.replace(":", "-").replace("/", "_"))
     ]
+    check_comparison([one.experiment for one in planned], eps)
     test = _check(planned, flags, attacks, eps)
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=flags.json)
@@ -203,7 +205,9 @@ def sweep(words: list[str]) -> None:
         return _planned(flags, [*rest, *settings], out / name)
 
     corners = [replace(axis, values=axis.values or (f"{axis.low:.4g}", f"{axis.high:.4g}")) for axis in axes]
-    test = _check([one for point in grid(corners) for one in plan(point)], flags, attacks, eps)
+    planned = [one for point in grid(corners) for one in plan(point)]
+    check_ranking([one.experiment for one in planned])
+    test = _check(planned, flags, attacks, eps)
     if flags.engine == "local":
         grid(axes)  # a range has no grid
     out.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,17 @@ Point = dict[str, str]
 """A value for every flag of a space, as one would type it."""
 
 
+NO_SETTINGS = {
+    "seed": "say how many with --seeds",
+    "device": "it is the same for all points; give --device",
+    "out": "all points lie in the folder of --out",
+    "json": "it is the same for all points; give --json",
+    "from": "name the recipe, and search its settings",
+    "resume": "start the same sweep again to go on with it",
+}
+"""Flags of `regmix train` that a sweep gives itself, and what to do instead."""
+
+
 @dataclass(frozen=True)
 class Axis:
     """One flag of `regmix train`, without its dashes, and what it may be: one of `values`, or a number in a range."""
@@ -40,8 +51,9 @@ def parse_space(text: str) -> list[Axis]:
     flags = [axis.flag for axis in axes]
     if twice := [flag for flag in flags if flags.count(flag) > 1]:
         raise UserError(f"--space: {twice[0]} comes twice")
-    if "seed" in flags:
-        raise UserError("--space: seed is no setting to search; say how many with --seeds")
+    for axis in axes:
+        if (name := axis.flag.replace("_", "-")) in NO_SETTINGS:
+            raise UserError(f"--space: {axis.flag} is no setting to search; {NO_SETTINGS[name]}")
     return axes
 
 
