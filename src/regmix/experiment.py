@@ -227,6 +227,8 @@ def _train(
             f"{count} processes share every batch of {experiment.batch_size} images; the peak learning rate is "
             f"{experiment.lr:g}, whatever their number"
         )
+    for note in train_set.notes:
+        display.note(note)
     plan = Plan(**{name: getattr(experiment, name) for name in Plan.__dataclass_fields__})
     with directory.claim():
         _recognise(directory, Data(fingerprint(train_set), fingerprint(validation_set)), train_set, display)

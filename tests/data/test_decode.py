@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from regmix.data.decode import Encoded, decode, import_optional
+from regmix.data.decode import Encoded, decode, decode_and_tell, import_optional
+from regmix.data.images import ImageSet
 from regmix.data.stored import Stored
 from regmix.types import UserError
 
@@ -169,6 +170,80 @@ def test_one_broken_image_among_many_is_named():
     encoded = [Encoded(f"row {i}", b"" if i == 600 else good) for i in range(1000)]
     with pytest.raises(UserError, match=r"^row 600 "):
         resident(encoded, None)
+
+
+def lying(orientation, kind: str, mode: str = "RGB") -> bytes:
+    """NOISE as a camera stores it that was held in one of the eight ways."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return saved(Image.fromarray(np.tile(NOISE, (1, 2, 1))).convert(mode), kind, exif=exif)
+
+
+UPRIGHT = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+"""What the standard says is to be done with the stored pixels."""
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize(("kind", "mode"), [("PNG", "RGB"), ("PNG", "L"), ("TIFF", "RGB"), ("JPEG", "RGB")])
+def test_images_are_turned_as_their_exif_orientation_says(kind, mode, orientation):
+    content = lying(orientation, kind, mode)
+    with Image.open(io.BytesIO(lying(1, kind, mode))) as image:
+        stored = np.asarray(image.convert("RGB"))
+    decoded = decode_and_tell(Encoded("the image", content), None)
+    assert np.array_equal(decoded.pixels, UPRIGHT[orientation](stored))
+    assert (decoded.turned, decoded.unread) == (orientation > 1, False)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_an_orientation_that_means_nothing_changes_nothing(kind, orientation):
+    decoded = decode_and_tell(Encoded("the image", lying(orientation, kind)), None)
+    assert decoded.pixels.shape == (9, 18, 3)
+    assert not decoded.turned
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0MM\0*", b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.filterwarnings("default:Corrupt EXIF data")
+def test_damaged_exif_data_stops_nothing(kind, exif):
+    content = saved(Image.fromarray(NOISE), kind, exif=exif)
+    decoded = decode_and_tell(Encoded("the image", content), None)
+    assert np.array_equal(decoded.pixels, decode_one(saved(Image.fromarray(NOISE), kind)))
+    assert not decoded.turned
+
+
+def test_sets_in_memory_tell_how_many_images_were_turned():
+    nonsense = saved(Image.fromarray(np.tile(NOISE, (1, 2, 1))), "JPEG", exif=b"Exif\0\0nonsense")
+    encoded = [Encoded("x", content) for content in [lying(3, "JPEG")] * 300 + [lying(1, "PNG"), nonsense]]
+    stored = Stored.of(Listed(encoded), None)
+    images = ImageSet(stored, torch.zeros(302, dtype=torch.int64), ("a",), ("told before",)).resident()
+    assert images.notes == (
+        "told before",
+        "300 of 302 images were turned upright, as their EXIF orientation says",
+        "1 of 302 images have damaged EXIF data: they may lie on their side",
+    )
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "JPEG2000"])
+def test_newer_formats_are_read(kind):
+    smooth = np.indices((16, 16)).sum(axis=0).astype(np.uint8)
+    assert abs(decode_one(saved(Image.fromarray(smooth), kind)).astype(int)[:, :, 1] - smooth).max() < 8
+
+
+def test_only_a_file_of_that_suffix_can_pass_for_tga():
+    content = saved(Image.fromarray(NOISE), "TGA")
+    assert np.array_equal(decode(Encoded("a.TGA", content), None), NOISE)
+    with pytest.raises(UserError, match="is no image of a known kind"):
+        decode(Encoded("a.png", content), None)
 
 
 def test_nothing_to_decode_is_an_error():

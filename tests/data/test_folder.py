@@ -1,7 +1,10 @@
 import os
+import shutil
+import unicodedata
 
 import numpy as np
 import pytest
+import torch
 
 from regmix.data import Folder, load
 from regmix.types import UserError
@@ -9,13 +12,13 @@ from regmix.types import UserError
 
 @pytest.fixture
 def root(tmp_path, encode):
-    """Two classes, cats darker than dogs, each split with two images per class."""
-    for split in ("train", "test"):
+    """Two classes, cats darker than dogs, each split with two images per class; those for testing are wider."""
+    for split, width in (("train", 12), ("test", 14)):
         for name, grey in (("dog", 200), ("cat", 50)):
             folder = tmp_path / split / name
             folder.mkdir(parents=True)
             for i in range(2):
-                (folder / f"{i}.png").write_bytes(encode(np.full((8, 12), grey + i, np.uint8)))
+                (folder / f"{i}.png").write_bytes(encode(np.full((8, width), grey + i, np.uint8)))
     return tmp_path
 
 
@@ -61,6 +64,112 @@ def test_hidden_files_other_suffixes_and_loose_files_are_ignored(root):
     images = read(root)
     assert images.classes == ("cat", "dog")
     assert len(images) == 4
+    assert images.notes == (
+        f"{root / 'train'}: 3 files were left out, whose suffix is none of an image that can be read: 1 .npy, 1 .txt, "
+        "1 without a suffix; convert photographs among them to JPEG or PNG",
+        f"{root / 'train'}: 1 files beside the class folders were left out",
+    )
+
+
+def test_clutter_of_operating_systems_is_not_told(root):
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._0.png"):
+        (root / "train" / name).write_bytes(b"clutter")
+        (root / "train" / "cat" / name).write_bytes(b"clutter")
+    images = read(root)
+    assert (len(images), images.notes) == (4, ())
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [(".jfif", "JPEG"), (".JPE", "JPEG"), (".avif", "AVIF"), (".jp2", "JPEG2000"), (".TGA", "TGA"), (".pnm", "PPM"),
+     (".apng", "PNG"), (".pbm", "PPM"), (".jpf", "JPEG2000")],
+)  # fmt: skip
+def test_suffixes_of_readable_images(root, encode, suffix, kind):
+    (root / "train" / "cat" / f"more{suffix}").write_bytes(encode(np.full((8, 8), 77, np.uint8), kind))
+    images = read(root)
+    assert images.labels.tolist() == [0, 0, 0, 1, 1]
+    assert abs(int(images.images[2, 0, 4, 4]) - 77) < 4
+    assert images.notes == ()
+
+
+def test_photographs_that_cannot_be_read_are_told(root):
+    for name in ("a.HEIC", "b.HEIC", "c.cr2"):
+        (root / "train" / "cat" / name).write_bytes(b"no image")
+    (note,) = read(root).notes
+    assert "3 files were left out" in note
+    assert "2 .HEIC, 1 .cr2; convert photographs" in note
+    for path in (root / "train" / "cat").glob("*.png"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"train/cat has no images, only 2 \.HEIC, 1 \.cr2; convert photographs"):
+        read(root)
+
+
+def test_linked_folders_are_read_once_and_circles_end(root, tmp_path_factory, encode):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "linked.png").write_bytes(encode(np.full((8, 8), 9, np.uint8)))
+    cat = root / "train" / "cat"
+    (cat / "b").symlink_to(elsewhere)
+    (cat / "a").symlink_to(elsewhere)
+    (cat / "self").symlink_to(cat)
+    (elsewhere / "up").symlink_to(root / "train")
+    images = read(root)
+    assert images.images[:, 0, 0, 0].tolist()[:3] == [50, 51, 9]
+    assert len(images) == 7, "through up, cat holds the dogs, too"
+
+
+@pytest.mark.parametrize("name", ["broken.png", "folder"])
+def test_a_link_to_nothing_is_named(root, name):
+    (root / "train" / "cat" / name).symlink_to(root / "gone")
+    with pytest.raises(UserError, match=rf"train/cat/{name} is a link to nothing; repair or remove it"):
+        read(root)
+
+
+def test_a_folder_that_may_not_be_looked_into_is_named(root, monkeypatch):
+    (root / "train" / "cat" / "locked").mkdir()
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match="train/cat/locked cannot be looked into: Permission denied"):
+        read(root)
+
+
+def test_a_name_with_an_accent_is_one_class_however_it_is_spelled(root):
+    one, other = unicodedata.normalize("NFC", "café"), unicodedata.normalize("NFD", "café")
+    (root / "train" / "cat").rename(root / "train" / one)
+    (root / "test" / "cat").rename(root / "test" / other)
+    for split in ("train", "test"):
+        images = read(root, split)
+        assert images.classes == (one, "dog")
+        assert len(images) == 4
+    (root / "train" / other).mkdir()
+    with pytest.raises(UserError, match="are called 'café', in two spellings; merge them"):
+        read(root)
+
+
+@pytest.mark.parametrize("name", ["Cat", "cat ", "CAT"])
+def test_names_that_could_be_one_class_are_told(root, name):
+    for split in ("train", "test"):
+        shutil.copytree(root / split / "cat", root / split / name)
+    for split in ("train", "test"):
+        images = read(root, split)
+        assert len(images.classes) == 3
+        assert "are two classes, whose names differ only in case or spaces" in images.notes[0]
+
+
+def test_test_images_that_are_training_images_are_told(root):
+    assert read(root, "test").notes == ()
+    shutil.copy(root / "train" / "cat" / "1.png", root / "test" / "dog" / "copy.png")
+    images = read(root, "test")
+    assert images.notes == (
+        f"1 of 5 test images are training images, byte for byte, such as {root / 'test' / 'dog' / 'copy.png'} and "
+        f"{root / 'train' / 'cat' / '1.png'}: accuracy on them says nothing about new images",
+    )
+    assert images.subset(torch.tensor([0])).notes == images.notes
 
 
 def test_classes_may_be_linked_folders(root, tmp_path_factory):
@@ -91,12 +200,45 @@ def test_an_empty_class_folder_is_named(root):
         read(root, "test")
 
 
-@pytest.mark.parametrize("split", ["train", "test"])
-@pytest.mark.parametrize("of", ["train", "test"])
-def test_a_class_in_only_one_split_is_named(root, split, of):
-    (root / of / "emu").mkdir()
-    with pytest.raises(UserError, match=r"the class 'emu' is only in one of .*train and .*test"):
-        read(root, split)
+def test_a_class_without_training_images_cannot_be_trained(root, encode):
+    (root / "test" / "bee").mkdir()
+    (root / "test" / "bee" / "0.png").write_bytes(encode(np.zeros((8, 8), np.uint8)))
+    with pytest.raises(UserError, match=r"the class 'bee' is in .*test but not in .*train: no model could learn it"):
+        read(root)
+    test = read(root, "test")
+    assert test.classes == ("bee", "cat", "dog"), "a model from elsewhere may know it"
+    assert test.labels.tolist() == [0, 1, 1, 2, 2]
+    assert any("1 of 3 classes have no training images: bee" in note for note in test.notes)
+
+
+def test_a_class_without_test_images_keeps_the_numbers_of_the_others(root):
+    shutil.rmtree(root / "test" / "cat")
+    train, test = read(root), read(root, "test")
+    assert train.classes == test.classes == ("cat", "dog")
+    assert test.labels.tolist() == [1, 1]
+    assert test.notes == ("1 of 2 classes have no test images: cat",)
+
+
+@pytest.mark.parametrize("name", ["test", "val", "."])
+def test_test_images_need_no_training_images(root, name):
+    shutil.rmtree(root / "train")
+    if name == ".":
+        for folder in (root / "test").iterdir():
+            folder.rename(root / folder.name)
+        (root / "test").rmdir()
+    else:
+        (root / "test").rename(root / name)
+    test = read(root, "test")
+    assert test.classes == ("cat", "dog")
+    assert test.images[:, 0, 0, 0].tolist() == [50, 51, 200, 201]
+    assert len(test.notes) == (name == ".")
+    with pytest.raises(UserError, match="train is missing"):
+        read(root)
+
+
+def test_of_two_folders_of_test_images_the_unused_one_is_told(root):
+    (root / "val").mkdir()
+    assert read(root, "test").notes == (f"{root / 'val'} was left out: the test images are those of {root / 'test'}",)
 
 
 @pytest.mark.parametrize("missing", ["train", "test"])

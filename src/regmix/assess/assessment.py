@@ -100,7 +100,8 @@ def assess(
     check_images(directory, test.images)
     source = Computed() if questions.corruption_files is None else OfficialFiles(questions.corruption_files, test.index)
     kinds = _kinds(questions, source, test.images)
-    progress.note(test.sample.text())
+    for note in (*test.images.notes, test.sample.text()):
+        progress.note(note)
     place = engine.start(device, "32", patient=True).device
     suite = {Asked(name): _attack(name, test.images, place) for name in questions.attacks if name != CLEAN}
     for checkpoint in checkpoints or there:

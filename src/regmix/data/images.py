@@ -26,6 +26,8 @@ class ImageSet:
     images: UInt8[Tensor, "examples channels height width"] | Stored
     labels: Int64[Tensor, "examples"]
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What whoever uses the images must know, a line each: what was left out, and what was changed."""
 
     def __post_init__(self) -> None:
         if isinstance(self.images, Tensor) and (self.images.ndim != 4 or self.images.dtype != torch.uint8):
@@ -47,11 +49,14 @@ class ImageSet:
     def subset(self, index: Int64[Tensor, "chosen"]) -> "ImageSet":
         """The images at these positions, in this order, with the same classes."""
         chosen = self.images.at(index) if isinstance(self.images, Stored) else self.images[index]
-        return ImageSet(chosen, self.labels[index], self.classes)
+        return ImageSet(chosen, self.labels[index], self.classes, self.notes)
 
     def resident(self) -> "ImageSet":
         """The same images in memory."""
-        return replace(self, images=self.pixels())
+        if not isinstance(self.images, Stored):
+            return self
+        pixels, notes = self.images.resident_and_notes()
+        return replace(self, images=pixels, notes=(*self.notes, *notes))
 
     def mean_and_deviation(self) -> tuple[list[float], list[float]]:
         """Of each channel, in [0, 1]: of all images in memory, and of 10,000, evenly spaced, where they are decoded."""

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from regmix.data.decode import Encoded, decode
+from regmix.data.decode import Encoded, decode, decode_and_tell
 from regmix.types import UserError
 
 WINDOW = 4096
@@ -111,10 +111,17 @@ class Stored:
 
     def __getitem__(self, index: Int64[Tensor, "chosen"]) -> UInt8[Tensor, "chosen channels height width"]:
         """The pixels of the images at these places. Raises UserError naming an image that cannot be decoded."""
+        return self._decode(index)[0]
+
+    def _decode(self, index: Int64[Tensor, "chosen"]) -> tuple[UInt8[Tensor, "chosen channels height width"], int, int]:
+        """Their pixels, how many of them were turned, and of how many the EXIF data is damaged."""
         pixels = np.empty((len(index), *self.shape[1:]), dtype=np.uint8)
+        turned = unread = 0
         for place, number in enumerate(self.numbers[index.cpu()].tolist()):
-            pixels[place] = decode(self.source.encoded(number), self.size, self.shape[2:]).transpose(2, 0, 1)
-        return torch.from_numpy(pixels)
+            image = decode_and_tell(self.source.encoded(number), self.size, self.shape[2:])
+            pixels[place] = image.pixels.transpose(2, 0, 1)
+            turned, unread = turned + image.turned, unread + image.unread
+        return torch.from_numpy(pixels), turned, unread
 
     def at(self, index: Int64[Tensor, "chosen"]) -> "Stored":
         """The images at these places, not decoded yet."""
@@ -127,16 +134,26 @@ class Stored:
 
     def resident(self) -> UInt8[Tensor, "examples channels height width"]:
         """All of them, decoded into memory by as many threads as there are cores."""
+        return self.resident_and_notes()[0]
+
+    def resident_and_notes(self) -> tuple[UInt8[Tensor, "examples channels height width"], tuple[str, ...]]:
+        """All of them as `resident`, and a line each for what was done about their orientation."""
         pixels = torch.empty(self.shape, dtype=torch.uint8)
 
-        def fill(part: Tensor) -> None:
-            pixels[part] = self[part]
+        def fill(part: Tensor) -> tuple[int, int]:
+            pixels[part], turned, unread = self._decode(part)
+            return turned, unread
 
         # Pillow lets go of the interpreter while it decodes, so threads are enough.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in pool.map(fill, torch.split(torch.arange(len(self)), 256)):
-                pass
-        return pixels
+            counts = [*pool.map(fill, torch.split(torch.arange(len(self)), 256))]
+        turned, unread = (sum(count) for count in zip(*counts, strict=True))
+        notes = []
+        if turned:
+            notes.append(f"{turned} of {len(self)} images were turned upright, as their EXIF orientation says")
+        if unread:
+            notes.append(f"{unread} of {len(self)} images have damaged EXIF data: they may lie on their side")
+        return pixels, tuple(notes)
 
     def groups(self) -> Int64[Tensor, "examples"] | None:
         """The group that each image is read with; None: every image is read alone."""
