@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regmix.data import Sample, draw
-from regmix.types import UserError
+from regmix.data import draw
+from regmix.types import Sample, UserError
 
 
 def ordered(*counts: int) -> torch.Tensor:
