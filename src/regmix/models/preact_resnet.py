@@ -1,6 +1,7 @@
 """Pre-activation ResNet for small images."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch.nn.functional as F
@@ -11,16 +12,25 @@ from regmix.models.resnet import BLOCKS
 from regmix.types import Tag
 
 
+Shortcut = Literal["activated", "raw"]
+
+
 @dataclass(frozen=True)
 class PreActResNet(Architecture):
-    """Pre-activation ResNet for small images, with a final BatchNorm and ReLU before the global average pool.
+    """Pre-activation ResNet for small images.
 
-    Depth 18 and width 64 at 10 classes have 11,172,170 parameters. Public implementations differ: some lack
-    the final `bn` (1,024 parameters less; their checkpoints are refused), and in some the shortcut
-    convolution sees the block's input before BatchNorm and ReLU, which no name tells. This is the variant of
-    "Overfitting in adversarially robust deep learning", with its names (conv1, layer1.0.bn1,
-    layer2.0.shortcut.0, bn, linear). Raises UserError for an unknown depth. Sources: arXiv 1603.05027,
-    2002.11569.
+    Depth 18 and width 64 at 10 classes have 11,172,170 parameters. Public code bases give four different networks
+    this name and the same parameter names (conv1, layer1.0.bn1, layer2.0.shortcut.0, bn, linear). They differ in
+    `shortcut`, which no name and no shape tells, and in `final_norm`:
+
+    - activated, with a final norm: locuslab/robust_overfitting and what is made from it; Rice2020Overfitting in
+      RobustBench. This is the default.
+    - activated, without: kuangliu/pytorch-cifar, FastAT Benchmark.
+    - raw, with: locuslab/fast_adversarial and what is made from it, such as AAER's code for SVHN.
+    - raw, without: Wong2020Fast in RobustBench.
+
+    Other activations than ReLU and other strides leave no trace in the names either, and are not supported.
+    Raises UserError for an unknown depth. Sources: arXiv 1603.05027, 2002.11569.
     """
 
     name: Tag[Literal["preact_resnet"]] = field(default="preact_resnet", kw_only=True)
@@ -28,17 +38,21 @@ class PreActResNet(Architecture):
     """Layers with weights: 18 or 34."""
     width: int = 64
     """Channels of the first stage."""
+    shortcut: Shortcut = "activated"
+    """What a block's shortcut convolution sees: its input after BatchNorm and ReLU (activated), or before (raw)."""
+    final_norm: bool = True
+    """BatchNorm and ReLU between the last block and the global average pool."""
 
     def network(self, classes: int, normalise: Normalise) -> nn.Module:
         require("PreActResNet depth", self.depth, BLOCKS)
         require("PreActResNet width", self.width)
-        return PreActResidualNetwork(BLOCKS[self.depth], self.width, classes, normalise)
+        return PreActResidualNetwork(self, classes, normalise)
 
 
 class PreActBlock(nn.Module):
-    """With a = relu(bn(x)): conv(relu(bn(conv(a)))) + x, or + shortcut(a) where the shape changes."""
+    """With a = relu(bn(x)): conv(relu(bn(conv(a)))) + x; where the shape changes, + shortcut(a) or shortcut(x)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, sees: Shortcut) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs)
         self.conv1 = conv3x3(inputs, outputs, stride)
@@ -47,30 +61,37 @@ class PreActBlock(nn.Module):
         self.shortcut: nn.Module | None = None
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False))
+        self.sees = sees
 
     def forward(self, x: Tensor) -> Tensor:
         activated = F.relu(self.bn1(x))
-        residual = x if self.shortcut is None else self.shortcut(activated)
+        residual = x
+        if self.shortcut is not None:
+            residual = self.shortcut(activated if self.sees == "activated" else x)
         out: Tensor = self.conv2(F.relu(self.bn2(self.conv1(activated))))
         return out + residual
 
 
 class PreActResidualNetwork(nn.Module):
-    """Stem, four stages, BatchNorm and ReLU, global average pool, linear head."""
+    """Stem, four stages, perhaps BatchNorm and ReLU, global average pool, linear head."""
 
-    def __init__(self, blocks: tuple[int, ...], width: int, classes: int, normalise: Normalise) -> None:
+    def __init__(self, config: PreActResNet, classes: int, normalise: Normalise) -> None:
         super().__init__()
+        blocks, width = BLOCKS[config.depth], config.width
+        block = partial(PreActBlock, sees=config.shortcut)
         self.normalise = normalise
         self.conv1 = conv3x3(normalise.channels, width)
-        self.layer1 = stage(PreActBlock, blocks[0], width, width, stride=1)
-        self.layer2 = stage(PreActBlock, blocks[1], width, 2 * width, stride=2)
-        self.layer3 = stage(PreActBlock, blocks[2], 2 * width, 4 * width, stride=2)
-        self.layer4 = stage(PreActBlock, blocks[3], 4 * width, 8 * width, stride=2)
-        self.bn = nn.BatchNorm2d(8 * width)
+        self.layer1 = stage(block, blocks[0], width, width, stride=1)
+        self.layer2 = stage(block, blocks[1], width, 2 * width, stride=2)
+        self.layer3 = stage(block, blocks[2], 2 * width, 4 * width, stride=2)
+        self.layer4 = stage(block, blocks[3], 4 * width, 8 * width, stride=2)
+        self.bn = nn.BatchNorm2d(8 * width) if config.final_norm else None
         self.linear = nn.Linear(8 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.conv1(self.normalise(x))
         out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
-        logits: Tensor = self.linear(pool(F.relu(self.bn(out))))
+        if self.bn is not None:
+            out = F.relu(self.bn(out))
+        logits: Tensor = self.linear(pool(out))
         return logits
