@@ -236,7 +236,7 @@ def test_other_classes_channels_and_a_missing_final_bn_are_explained() -> None:
     state = trained(PreActResNet(width=4)).state_dict()
     message = error(build(PreActResNet(width=4), 10), {k: v for k, v in state.items() if not k.startswith("bn.")})
     assert "missing bn.weight, bn.bias, bn.running_mean and 1 more" in message
-    assert message.endswith("looks like architecture PreActResNet without its final bn, the model has PreActResNet")
+    assert message.endswith("looks like final_norm False, the model has True")
 
 
 def test_missing_and_unexpected_entries_are_named() -> None:

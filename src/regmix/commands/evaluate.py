@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from regmix import processes
-from regmix.adopt import KNOWN, adopt, is_foreign
+from regmix.adopt import KNOWN, Adopted, adopt, is_file_of_weights, is_foreign
 from regmix.assess import Questions, assess, choose_images
 from regmix.commands.common import attack_names, console_for, names_in, radii_in, severities_in, tell
 from regmix.console import ConsoleDisplay
@@ -77,6 +77,9 @@ class ForeignFlags:
     """What the model subtracts from every channel, unless the file says so; none: 0."""
     std: tuple[float, ...] = ()
     """What it divides every channel by, unless the file says so; none: 1."""
+    weights: str | None = None
+    """Which weights of a file that holds several sets: raw (those that the optimiser changes), averaged (an EMA or
+    SWA of them), or the name of an entry; None where there is one."""
     out: Path | None = None
     """The folder for the outcomes; None means evaluations/NAME."""
 
@@ -86,13 +89,15 @@ def evaluate(words: list[str]) -> None:
     about = "Attacks the test split: a run's checkpoints, the weights in a file (.safetensors, .pt, .pth; see "
     about += "`regmix evaluate weights.pth --help`), or the model that module:function returns."
     if words and is_foreign(words[0]):
-        flags, directory = _adopted(words, about)
+        flags, directory, told = _adopted(words, about)
     else:
         flags = parse(EvaluateFlags, words, "evaluate", about)
-        directory = Run.open(flags.run)
+        directory, told = Run.open(flags.run), ""
     attacks, eps = attack_names(flags.attacks), radii_in(flags.eps)
     checkpoints: list[Checkpoint] = [] if flags.checkpoint == "all" else [flags.checkpoint]
     with ConsoleDisplay(console_for(flags.json)) as display:
+        if told:
+            display.note(told)
         questions = Questions(
             attacks,
             eps,
@@ -112,10 +117,10 @@ def evaluate(words: list[str]) -> None:
     tell(directory, flags.json, f"regmix report {directory.path} -o report.html")
 
 
-def _adopted(words: list[str], about: str) -> tuple[EvaluateFlags, Run]:
-    """The flags of an evaluation of somebody else's model, and the run directory made for it."""
+def _adopted(words: list[str], about: str) -> tuple[EvaluateFlags, Run, str]:
+    """The flags of an evaluation of somebody else's model, the run directory made for it, and what was loaded."""
     source = words[0]
-    base = Experiment(model=Function(source) if ":" in source else ResNet())
+    base = Experiment(model=ResNet() if is_file_of_weights(source) else Function(source))
     for part in KNOWN:
         kind = take(words, f"--{part}")
         if kind is not None and kind != getattr(base, part).name:
@@ -127,10 +132,14 @@ def _adopted(words: list[str], about: str) -> tuple[EvaluateFlags, Run]:
     out = flags.out or Path("evaluations") / Path(source.replace(":", "-")).stem
     asked = flags.questions
     images = choose_images(experiment.data, asked.examples, asked.sample, asked.sample_seed).images
+    settled = [word.split("=")[0].removeprefix("--model.") for word in words if word.startswith("--model.")]
+
+    def adopted() -> Adopted:
+        return adopt(source, experiment, flags.mean, flags.std, images, out, flags.weights, settled)
+
     if processes.started()[1] == 1:
-        return flags.questions, adopt(source, experiment, flags.mean, flags.std, images, out)
+        return flags.questions, *adopted()
     engine.start(flags.questions.device, "32", patient=True)
-    if processes.rank() == 0:
-        adopt(source, experiment, flags.mean, flags.std, images, out)
-    processes.from_first(None)  # the others wait for it
-    return flags.questions, Run.open(out)
+    told = adopted().told if processes.rank() == 0 else ""
+    told = processes.from_first(told)  # the others wait for it
+    return flags.questions, Run.open(out), told

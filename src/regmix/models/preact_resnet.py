@@ -11,7 +11,6 @@ from regmix.models.base import Architecture, Normalise, conv3x3, pool, require, 
 from regmix.models.resnet import BLOCKS
 from regmix.types import Tag
 
-
 Shortcut = Literal["activated", "raw"]
 
 

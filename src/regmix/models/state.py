@@ -157,11 +157,10 @@ def _prefixes(names: Mapping[str, Tensor]) -> list[str]:
     return sorted(found, key=len)
 
 
-def _match(
-    state: Mapping[str, Tensor], names: Mapping[str, str], own: dict[str, Tensor], optional: set[str]
-) -> _Match:
+def _match(state: Mapping[str, Tensor], names: Mapping[str, str], own: dict[str, Tensor], optional: set[str]) -> _Match:
     result: dict[str, Tensor] = {}
-    left_over, unexpected = [], []
+    left_over: list[str] = []
+    unexpected: list[str] = []
     for name, value in state.items():
         target = names[name]
         if target in own:

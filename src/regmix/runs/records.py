@@ -39,6 +39,8 @@ class Result:
     classes: list[str] = field(default_factory=list)
     shape: list[int] = field(default_factory=list)
     """[C, H, W] of the images."""
+    weights: str = ""
+    """Of a model from elsewhere: which weights were loaded."""
     evaluations: dict[str, Any] = field(default_factory=dict)
     """What regmix 0.1 wrote here does not say which weights it is about; it is not shown as a result."""
 
