@@ -85,6 +85,7 @@ class Prior:
         dtype: torch.dtype = torch.int8,
         limit: float = 1.0,
     ) -> None:
+        self.count = count
         self._shelf = Shelf(count, shape, dtype, device)
         self.gather, self.load = self._shelf.gather, self._shelf.load
         self.pad = pad
@@ -141,6 +142,7 @@ class ScalarPrior:
     """Remembers one number for every training image."""
 
     def __init__(self, count: int, device: torch.device) -> None:
+        self.count = count
         self._shelf = Shelf(count, (), torch.float32, device)
         self.gather, self.load = self._shelf.gather, self._shelf.load
 

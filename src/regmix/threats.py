@@ -1,6 +1,7 @@
 """Threat models: which perturbations of an image count, and the geometry that attacks need of them."""
 
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Annotated, Literal, Protocol
 
 import torch
@@ -42,6 +43,15 @@ Eps = Annotated[
 """A radius in pixel units of [0, 1] that the command line reads as `8/255` or `0.03`."""
 
 
+def _check_eps(eps: float, most: float = float("inf")) -> None:
+    """Raises UserError unless eps is a number in (0, most], and finite."""
+    if isinstance(eps, str):
+        raise UserError(f"eps is the text {eps!r}; write a number in units of the pixel range: 8 / 255")
+    require(isinstance(eps, Real) and not isinstance(eps, bool), f"eps is {type(eps).__name__}; write a number: 8 / 255")
+    must = "it must be positive" if most == float("inf") else "it must lie in (0, 1], in units of the pixel range: 8/255"
+    require(0 < eps <= most and eps < float("inf"), f"eps is {eps:g}; {must}")
+
+
 class Threat(Protocol):
     """The set of perturbations {delta : ||delta|| <= eps, x + delta in [0, 1]} and its geometry."""
 
@@ -74,6 +84,13 @@ def _per_example(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
+def check_threat(threat: object) -> None:
+    """Raises UserError for what is no threat, such as a bare radius."""
+    if isinstance(threat, type) or not hasattr(threat, "project"):
+        shown = f"{threat.__name__}, a class" if isinstance(threat, type) else repr(threat)
+        raise UserError(f"the threat is {shown}; write Linf(8 / 255), L2(0.5) or L1(12)")
+
+
 @dataclass(frozen=True)
 class Linf:
     """Every pixel may change by at most eps: max |delta_i| <= eps."""
@@ -83,7 +100,7 @@ class Linf:
     """Radius in pixel units of [0, 1]: 8/255 or a decimal."""
 
     def __post_init__(self) -> None:
-        require(0 < self.eps <= 1, f"eps is {self.eps:g}; it must lie in (0, 1], in units of the pixel range: 8/255")
+        _check_eps(self.eps, 1)
 
     def project(self, delta: Images, x: Images) -> Images:
         """The nearest perturbation in the set: clip to +-eps, then clip x + delta to [0, 1]."""
@@ -116,7 +133,7 @@ class L2:
     """Radius in pixel units of [0, 1]: 128/255 or a decimal."""
 
     def __post_init__(self) -> None:
-        require(0 < self.eps < float("inf"), f"eps is {self.eps:g}; it must be positive")
+        _check_eps(self.eps)
 
     def project(self, delta: Images, x: Images) -> Images:
         """Shrinks delta onto the ball, then clips x + delta to [0, 1] (which never lengthens it)."""
@@ -155,7 +172,7 @@ class L1:
     """Radius in pixel units of [0, 1]; 12 is usual for CIFAR-10."""
 
     def __post_init__(self) -> None:
-        require(0 < self.eps < float("inf"), f"eps is {self.eps:g}; it must be positive")
+        _check_eps(self.eps)
 
     def project(self, delta: Images, x: Images) -> Images:
         """The nearest perturbation in the ball and the image's range together (arXiv 2103.01208).

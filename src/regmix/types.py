@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
+import torch
 import tyro
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -118,6 +119,72 @@ class Interrupted(KeyboardInterrupt):
         self.signal = signal
         self.saved = saved
         """How far it came and how it goes on, in one line."""
+
+
+def as_batch(given: object) -> Batch:
+    """A batch as a loader gives it, Batch or (images, labels), with its labels as int64 or as probabilities.
+
+    Types and shapes are checked, which waits for no device. `check_values` checks the rest.
+
+    Raises:
+        UserError: not images [B, C, H, W] in float32 or float64, not one label per image, no image, or two devices.
+    """
+    if not isinstance(given, Batch):
+        if not (isinstance(given, tuple | list) and len(given) == 2):
+            kind = f"{type(given).__name__} of {len(given)}" if isinstance(given, tuple | list) else type(given).__name__
+            raise UserError(f"a batch is Batch(x, y) or (x, y), images and labels, not {kind}")
+        given = Batch(*given)
+    x, y = given.x, given.y
+    for name, value in (("images", x), ("labels", y)):
+        if not isinstance(value, Tensor):
+            raise UserError(f"the {name} are {type(value).__name__}; make a tensor of them with torch.as_tensor")
+    if x.ndim != 4:
+        raise UserError(f"images have the shape {list(x.shape)}; they must be [batch, channels, height, width]")
+    if x.dtype not in (torch.float32, torch.float64):
+        how = "x.float() / 255" if x.dtype == torch.uint8 else "x.float(), and torch.autocast for speed"
+        raise UserError(f"images are {_dtype(x)}; they must be float32 (or float64) in [0, 1]: {how}")
+    if len(x) == 0:
+        raise UserError("the batch is empty; it needs at least one image")
+    if y.ndim == 0 or len(y) != len(x):
+        raise UserError(f"labels have the shape {list(y.shape)} for {len(x)} images; give one per image")
+    if y.device != x.device:
+        raise UserError(f"labels are on {y.device} and images on {x.device}; move one to the other")
+    if y.ndim == 1 and not (y.is_floating_point() or y.is_complex()):
+        return given._replace(y=y.long())
+    if y.ndim != 2 or not y.is_floating_point() or y.shape[1] < 2:
+        raise UserError(
+            f"labels are {_dtype(y)} {list(y.shape)}; give class indices [{len(x)}], such as y.long(), "
+            f"or probabilities [{len(x)}, classes]"
+        )
+    return given
+
+
+def check_values(batch: Batch) -> None:
+    """Waits for the batch's device and looks at its numbers.
+
+    Raises:
+        UserError: images that are not finite or leave [0, 1] by more than rounding (1e-6), a label below 0, or labels
+            that are no probabilities.
+    """
+    low, high = (float(end) for end in torch.aminmax(batch.x))
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        if not low <= high or high == float("inf") or low == float("-inf"):
+            raise UserError("the images hold NaN or infinity; look at what loads them")
+        how = "divide them by 255" if low >= 0 and high > 2 else "leave normalisation to the model"
+        raise UserError(f"images lie in [{low:.3g}, {high:.3g}]; they must lie in [0, 1]: {how}")
+    if batch.y.ndim == 1:
+        if int(batch.y.min()) < 0:
+            raise UserError(f"a label is {int(batch.y.min())}; classes count from 0")
+    elif not (float(batch.y.min()) >= 0 and float((batch.y.sum(1) - 1).abs().max()) <= 1e-3):
+        raise UserError("labels [batch, classes] must be probabilities: none below 0, every row's sum 1")
+
+
+ROUNDING = 1e-6
+"""How far beyond [0, 1] images may lie, because arithmetic has put them there."""
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def require(condition: bool, complaint: str) -> None:

@@ -9,6 +9,7 @@ from regmix.attacks.apgd import Apgd
 from regmix.attacks.ascent import Ascent, ascend
 from regmix.attacks.base import Attack, Screened, borrowed, packed, passes
 from regmix.attacks.cw import Cw, CwL2
+from regmix.attacks.diagnosis import check_logits, explained
 from regmix.attacks.ensemble import AUTOATTACK, AUTOATTACK_SCREENED, Ensemble
 from regmix.attacks.eot import Eot
 from regmix.attacks.fab import Fab
@@ -43,6 +44,8 @@ __all__ = [
     "Transfer",
     "ascend",
     "borrowed",
+    "check_logits",
+    "explained",
     "packed",
     "parse_attack",
     "passes",

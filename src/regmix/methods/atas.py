@@ -54,7 +54,7 @@ class Atas(Method):
     def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
         return Memory(delta=perturbations(count, shape, pad, threat, device), v=ScalarPrior(count, device))
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         assert memory is not None, "atas keeps a memory"
         x, y = batch.x, hard(batch.y)
         # The published code counts epochs from 1 and does not start again in the last one.

@@ -26,7 +26,7 @@ class FgsmAt(Method):
     mutual: Mutual = Mutual()
     """RegMix's terms between the attack's first, its last and the clean output; none by default."""
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         x = batch.x
         ascent = ascend(
             model, x, hard(batch.y), threat,

@@ -37,7 +37,7 @@ class FgsmBp(Method):
     def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
         return Memory(delta=BatchPrior(shape, device))
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         assert memory is not None, "fgsm_bp keeps a memory"
         first = memory.epoch == memory.step == 0
         start = threat.corner(batch.x) if first else memory.priors["delta"].read(batch)

@@ -40,7 +40,7 @@ class FgsmEp(Method):
     def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
         return Memory(delta=perturbations(count, shape, pad, threat, device))
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         assert memory is not None, "fgsm_ep keeps a memory"
         start = remembered_or_corner(batch, threat, memory, self.reset)
         ascent = ascend(model, batch.x, batch.y, threat, start=start, steps=1, step_size=threat.eps, keep_graph=True)

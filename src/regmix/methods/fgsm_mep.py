@@ -52,7 +52,7 @@ class FgsmMep(Method):
         layout = (count, shape, pad, threat, device)
         return Memory(delta=perturbations(*layout), momentum=momenta(*layout))
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         assert memory is not None, "fgsm_mep keeps a memory"
         delta = remembered_or_corner(batch, threat, memory, self.reset)
         ascent = ascend(model, batch.x, batch.y, threat, start=delta, steps=1, step_size=threat.eps, keep_graph=True)

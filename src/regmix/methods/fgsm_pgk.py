@@ -56,7 +56,7 @@ class FgsmPgk(Method):
         layout = (count, shape, pad, threat, device)
         return Memory(delta=perturbations(*layout), momentum=momenta(*layout))
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         assert memory is not None, "fgsm_pgk keeps a memory"
         x = batch.x
         delta = remembered_or_corner(batch, threat, memory, self.reset)

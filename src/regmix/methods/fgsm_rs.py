@@ -31,7 +31,7 @@ class FgsmRs(Method):
     def __post_init__(self) -> None:
         check_attack(1, self.step_size)
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         x = batch.x
         start = threat.project(threat.uniform(x), x)
         ascent = ascend(

@@ -40,7 +40,7 @@ class Gat(Method):
     def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
         return Memory()
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         assert memory is not None, "gat needs to know the epoch"
         weight = self.lam * (self.late if memory.epoch >= round(self.late_from * memory.epochs) else 1)
         return guided_losses(model, batch, threat, _squared_distance, weight, guide=memory.step % 2 == 1)

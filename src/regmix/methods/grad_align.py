@@ -36,7 +36,7 @@ class GradAlign(Method):
     def __post_init__(self) -> None:
         check_weights(lam=self.lam)
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         x, y = batch.x, hard(batch.y)
         ascent = ascend(model, x, y, threat, start=torch.zeros_like(x), steps=1, step_size=threat.eps)
         logits = model(x + ascent.delta)

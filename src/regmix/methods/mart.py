@@ -40,7 +40,7 @@ class Mart(Method):
         check_attack(self.steps, self.step_size)
         check_weights(lam=self.lam)
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         x, y = batch.x, hard(batch.y)
         with batchnorm_mode(model, self.attack_batchnorm):
             delta = ascend(

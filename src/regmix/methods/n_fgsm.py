@@ -37,7 +37,7 @@ class NFgsm(Method):
         check_attack(1, self.step_size)
         check_weights(noise=self.noise)
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         x = batch.x
         noise = (x + self.noise * threat.uniform(x)).clamp(0, 1) - x
         ascent = ascend(

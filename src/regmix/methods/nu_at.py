@@ -37,7 +37,7 @@ class NuAt(Method):
     def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
         return Memory()
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         assert memory is not None, "nu_at needs to know the epoch"
         ramp = max(1, memory.epochs - 10)
         weight = self.lam * min(memory.epoch, ramp) / ramp

@@ -37,7 +37,7 @@ class PgdAt(Method):
     def __post_init__(self) -> None:
         check_attack(self.steps, 1.0 if self.step_size is None else self.step_size)
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         long = self.steps >= 4
         step_size = self.step_size if self.step_size is not None else (0.25 if long else 1 / self.steps)
         start = self.start if self.start is not None else ("uniform" if long else "zero")

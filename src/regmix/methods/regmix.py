@@ -62,7 +62,7 @@ class RegMix(Mutual, Method):
             return None
         return Memory(delta=perturbations(count, shape, pad, threat, device))
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         x, y = batch.x, batch.y
         share = self.pair and self.attack_batchnorm == "train"
         start = threat.corner(x) if memory is None or memory.epoch == 0 else memory.priors["delta"].read(batch)

@@ -18,6 +18,6 @@ class Standard(Method):
 
     name: Tag[Literal["standard"]] = field(default="standard", kw_only=True)
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         logits = model(batch.x)
         return Losses({"classify": cross_entropy(logits, batch.y).mean()}, logits, {})

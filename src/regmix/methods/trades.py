@@ -43,7 +43,7 @@ class Trades(Method):
         check_attack(self.steps, self.step_size)
         check_weights(lam=self.lam)
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         x = batch.x
         start = 0.001 * torch.randn_like(x)
         share = self.mutual.pair and self.attack_batchnorm == "train"

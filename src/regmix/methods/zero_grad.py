@@ -36,7 +36,7 @@ class ZeroGrad(Method):
         check_attack(1, self.step_size)
         require(0 <= self.q < 1, f"method q is {self.q}; it must lie in [0, 1)")
 
-    def __call__(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         x = batch.x
         start = threat.project(threat.uniform(x), x)
         gradient = ascend(model, x, hard(batch.y), threat, start=start, steps=1, step_size=0.0).gradient

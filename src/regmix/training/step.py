@@ -25,4 +25,4 @@ class TrainStep(nn.Module):
 
     def forward(self, batch: Batch, memory: Memory | None) -> Losses:
         batch = batch._replace(y=smooth(hard(batch.y), self.classes, self.label_mass))
-        return self.method(self.model, batch, self.threat, memory)
+        return self.method.compute(self.model, batch, self.threat, memory)
