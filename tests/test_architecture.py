@@ -43,6 +43,7 @@ MAY_IMPORT["compare"] = {
     "threats",
     "runs",
     "evaluation",
+    "models",  # to know a run whose code has to be named again
     "experiment",
     "assess",
     "reports",

@@ -18,12 +18,13 @@ from regmix.assess import Chosen, Questions, columns_of
 from regmix.evaluation import CLEAN
 from regmix.experiment import UNIONS, Experiment, from_json, to_json
 from regmix.flags import known
+from regmix.models import Function
 from regmix.reports import comparison, page, write_report
 from regmix.reports.load import aligned, load
 from regmix.runs import CONFIG, Run, write_atomically
 from regmix.runs.evaluations import holds
 from regmix.signals import handled
-from regmix.types import Interrupted, UserError
+from regmix.types import Interrupted, Trust, UserError
 
 _running: set[subprocess.Popen[bytes]] = set()
 """The trainings that run, in whichever thread."""
@@ -69,7 +70,8 @@ class Planned:
         """Raises UserError if there is another experiment in its place."""
         if not self.path.exists():
             return
-        there = _flat(json.loads(to_json(from_json(Run.open(self.path).config(), str(self.path / CONFIG)))))
+        everything = Trust(everything=True)  # only read, not built
+        there = _flat(json.loads(to_json(from_json(Run.open(self.path).config(), self.path / CONFIG, everything))))
         wanted = _flat(json.loads(to_json(self.experiment)))
         for name in sorted(there.keys() | wanted.keys()):
             if there.get(name) != wanted.get(name):
@@ -92,13 +94,15 @@ class Planned:
             if Run.open(self.path).result().status in ("finished", "stopped"):
                 return
             words = ["--resume", str(self.path)]
+            if isinstance(self.experiment.model, Function):  # `check` has found the same one there
+                words += ["--model.source", self.experiment.model.source]
         else:
             words = [*self.words, "--out", str(self.path)]
         environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads is not None else {})
         with (
             log.open("a") if log is not None else nullcontext(sys.stderr if quiet else None) as said,
             subprocess.Popen(
-                [sys.executable, "-m", "regmix", "train", *words], env=environment, stdout=said,
+                [sys.executable, "-P", "-m", "regmix", "train", *words], env=environment, stdout=said,
                 stderr=said if log is not None else None,
             ) as training,
         ):  # fmt: skip

@@ -27,14 +27,14 @@ from regmix.data import (
 )
 from regmix.methods import FgsmPgk, GradAlign, MethodConfig, RegMix
 from regmix.models import Function, ModelConfig, SmallCnn, build
-from regmix.runs import CONFIG, Run
+from regmix.runs import CONFIG, Run, parse_json
 from regmix.runs.records import Data
 from regmix.threats import Linf, ThreatConfig
 from regmix.training import AveragingConfig, Constant, GatedEma, NoAveraging, ScheduleConfig, engine
 from regmix.training.guard import Guard
 from regmix.training.loop import train
 from regmix.training.plan import Display, OnNonfinite, Plan
-from regmix.types import UserError, require
+from regmix.types import NO_TRUST, Trust, UserError, check_bounds, require
 from regmix.version import __version__
 
 
@@ -109,6 +109,7 @@ class Experiment:
     """auto and bf16: bfloat16 autocast with float32 weights; 32; 64 for checks."""
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         for name in ("epochs", "batch_size", "validation", "validate_every"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("pad", "seed", "split_seed", "weight_decay", "awp_warm_up"):
@@ -146,16 +147,22 @@ def to_json(experiment: Experiment) -> str:
     return json.dumps(asdict(experiment), indent=2) + "\n"
 
 
-def from_json(text: str, source: str = CONFIG) -> Experiment:
-    """Reads config.json strictly: an unknown key, a wrong type or a wrong value is a UserError that names it."""
+def from_json(text: str, source: str | Path = CONFIG, trust: Trust = NO_TRUST) -> Experiment:
+    """Reads config.json strictly: an unknown key, a wrong type or a wrong value is a UserError that names it.
+
+    So is a model whose code the user has not allowed to run: the text may come from anybody.
+    """
+    tree = parse_json(text, source)
     try:
         experiment = TypeAdapter(Experiment).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{source}: {where + ': ' if where else ''}{first['msg']}") from None
-    if unknown := _keys(json.loads(text)) - _keys(asdict(experiment)):
+    if unknown := _keys(tree) - _keys(asdict(experiment)):
         raise UserError(f"{source}: unknown key {min(unknown)}")
+    if isinstance(experiment.model, Function):
+        trust.check(experiment.model.source, Path(source).parent)
     return experiment
 
 
@@ -180,10 +187,14 @@ def run(experiment: Experiment, out: Path, display: Display, command: str = "") 
     return _train(experiment, directory, fabric, model, train_set, validation_set, display)
 
 
-def resume(path: Path, display: Display) -> Run:
-    """Continues a run from its last saved state; ends as it would have ended without the interruption."""
+def resume(path: Path, display: Display, trust: Trust = NO_TRUST) -> Run:
+    """Continues a run from its last saved state; ends as it would have ended without the interruption.
+
+    Raises:
+        UserError: anything that the user can mend, such as a model whose code is not trusted.
+    """
     directory = Run.open(path, writes=processes.started()[0] == 0)
-    experiment = from_json(directory.config(), str(path / CONFIG))
+    experiment = from_json(directory.config(), path / CONFIG, trust)
     return _train(experiment, directory, *_prepare(experiment), display)
 
 

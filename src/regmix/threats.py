@@ -47,8 +47,12 @@ def _check_eps(eps: float, most: float = float("inf")) -> None:
     """Raises UserError unless eps is a number in (0, most], and finite."""
     if isinstance(eps, str):
         raise UserError(f"eps is the text {eps!r}; write a number in units of the pixel range: 8 / 255")
-    require(isinstance(eps, Real) and not isinstance(eps, bool), f"eps is {type(eps).__name__}; write a number: 8 / 255")
-    must = "it must be positive" if most == float("inf") else "it must lie in (0, 1], in units of the pixel range: 8/255"
+    require(
+        isinstance(eps, Real) and not isinstance(eps, bool), f"eps is {type(eps).__name__}; write a number: 8 / 255"
+    )
+    must = (
+        "it must be positive" if most == float("inf") else "it must lie in (0, 1], in units of the pixel range: 8/255"
+    )
     require(0 < eps <= most and eps < float("inf"), f"eps is {eps:g}; {must}")
 
 

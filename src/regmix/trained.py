@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from torch import nn
 
-from regmix.models import build, load_weights
+from regmix.models import Function, build, load_weights
 from regmix.runs import CONFIG, RESULT, Checkpoint, Run
-from regmix.types import UserError
+from regmix.types import Trust, UserError
 
 
 class Trained(NamedTuple):
@@ -21,21 +21,27 @@ class Trained(NamedTuple):
     """[C, H, W] of the images that it was trained on."""
 
 
-def load_model(run: str | Path, checkpoint: Checkpoint | None = None) -> Trained:
+def load_model(
+    run: str | Path, checkpoint: Checkpoint | None = None, *, source: str | None = None, trust_code: bool = False
+) -> Trained:
     """The model of a run directory, which needs neither the data nor anything else that it was trained with.
 
     Args:
         run: the directory.
         checkpoint: best, last or averaged; None means the first of these that the run has.
+        source: the module:function that makes the model, where the run asks for one. Its code is run.
+        trust_code: whatever code the run asks for may be run.
 
     Raises:
-        UserError: no run directory, damaged files, or no such weights.
+        UserError: no run directory, damaged files, no such weights, or code that is not allowed to run.
     """
     # Here, because it brings all that trains, which `import regmix` does without.
     from regmix.experiment import from_json
 
     directory = Run.open(Path(run), writes=False)
-    config = from_json(directory.config(), str(directory.path / CONFIG)).model
+    config = from_json(directory.config(), directory.path / CONFIG, Trust(source, trust_code)).model
+    if source is not None and not isinstance(config, Function):
+        raise UserError(f"{run} has a model of its own kind, {config.name}; leave out source={source!r}")
     there, facts = directory.checkpoints(), directory.result()
     if not there or checkpoint not in (None, *there):
         raise UserError(f"{run} has no {checkpoint or 'best'} weights; it has: {', '.join(there) or 'none yet'}")

@@ -1,7 +1,8 @@
 """The values that travel between the parts: a batch of images, what a method makes of it, and their types."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import torch
@@ -112,6 +113,27 @@ class UserError(ValueError):
     """A mistake of the user's, told in one line that says what to do; the command line prints it."""
 
 
+@dataclass(frozen=True)
+class Trust:
+    """Which code the user allows to run, of that which a file asks for. A file cannot allow anything itself."""
+
+    named: str | None = None
+    """The module:function that the user has named, in this call or on this command line."""
+    everything: bool = False
+    """Whatever is asked for: --trust-code."""
+
+    def check(self, source: str, asker: Path) -> None:
+        """Raises UserError unless the user has allowed the code `source`, which `asker` asks for."""
+        if not self.everything and self.named != source:
+            raise UserError(
+                f"{asker} asks for the code {source}, which would be imported from {Path.cwd()}; allow it with "
+                f"--model.source {source} or --trust-code (in Python: source={source!r} or trust_code=True)"
+            )
+
+
+NO_TRUST = Trust()
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal has ended the work, after what was done was saved."""
 
@@ -131,7 +153,9 @@ def as_batch(given: object) -> Batch:
     """
     if not isinstance(given, Batch):
         if not (isinstance(given, tuple | list) and len(given) == 2):
-            kind = f"{type(given).__name__} of {len(given)}" if isinstance(given, tuple | list) else type(given).__name__
+            kind = (
+                f"{type(given).__name__} of {len(given)}" if isinstance(given, tuple | list) else type(given).__name__
+            )
             raise UserError(f"a batch is Batch(x, y) or (x, y), images and labels, not {kind}")
         given = Batch(*given)
     x, y = given.x, given.y
@@ -185,6 +209,26 @@ ROUNDING = 1e-6
 
 def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
+
+
+LEAST, MOST = 1e-12, 1e6
+"""What the size of a setting may be that is not 0: float32 holds the products of a few such numbers."""
+MOST_WHOLE = 10**9
+"""What a setting may be that is a whole number."""
+
+
+def check_bounds(settings: object, prefix: str = "") -> None:
+    """Raises UserError for a number among the fields of (nested) dataclasses that the arithmetic cannot hold."""
+    for name, value in vars(settings).items():
+        if is_dataclass(value):
+            check_bounds(value, f"{prefix}{name}.")
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, float):
+                fits = one == 0 or LEAST <= abs(one) <= MOST  # NaN is not
+                require(fits, f"{prefix}{name} is {one}; its size must be 0 or lie in [{LEAST:g}, {MOST:g}]")
+            elif isinstance(one, int):
+                # Not told, because Python writes no integer of thousands of digits.
+                require(abs(one) <= MOST_WHOLE, f"{prefix}{name} is too large; it must not exceed {MOST_WHOLE:,}")
 
 
 def require(condition: bool, complaint: str) -> None:

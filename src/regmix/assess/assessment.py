@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from regmix import __version__, processes
-from regmix.assess.questions import TRANSFER, Asked, Questions, check_attacks
+from regmix.assess.questions import TRANSFER, Asked, Questions, check_attacks, transfer_source
 from regmix.assess.subject import Chosen, check_images, choose_images, code_of, is_users, journal_key, load_checkpoint
 from regmix.attacks import (
     Apgd,
@@ -53,7 +53,7 @@ from regmix.runs.evaluations import Examples, Outcomes, add, folder_of, settings
 from regmix.runs.records import Column, Corruptions, Evaluation, Masking, Rounded, Source, Stage, Subject
 from regmix.threats import Threat, format_eps
 from regmix.training import engine
-from regmix.types import UserError
+from regmix.types import NO_TRUST, Trust, UserError
 
 EXAMPLES_SHOWN = 8
 PREFLIGHT, PROBED = 100, 64
@@ -73,12 +73,14 @@ class Progress(Protocol):
 
 
 def assess(
-    directory: Run, questions: Questions, checkpoints: Sequence[Checkpoint], device: engine.Device, progress: Progress
-) -> None:
+    directory: Run, questions: Questions, checkpoints: Sequence[Checkpoint], device: engine.Device, progress: Progress,
+    trust: Trust = NO_TRUST,
+) -> None:  # fmt: skip
     """Attacks a run's checkpoints on the test split, and adds what comes out to the run's evaluations.
 
     Args:
         checkpoints: which weights; empty means all that there are.
+        trust: which code may run that the run, or one of those that transfer attacks name, asks for.
 
     Started again after a kill it goes on where it was. Under torchrun the processes share the work; the first writes.
 
@@ -86,14 +88,14 @@ def assess(
         UserError: an unknown attack, one that is not made for the threat or would have the name of another, missing
             weights, more examples than there are, images of other classes or of another shape than the run's.
     """
-    experiment = from_json(directory.config(), str(directory.path / CONFIG))
+    experiment = from_json(directory.config(), directory.path / CONFIG, trust)
     threats = [replace(experiment.threat, eps=radius) for radius in questions.eps] or [experiment.threat]
     there = directory.checkpoints()
     if missing := [checkpoint for checkpoint in checkpoints if checkpoint not in there] or (not there and ["best"]):
         raise UserError(
             f"{directory.path} has no {', '.join(missing)} weights; it has: {', '.join(there) or 'none yet'}"
         )
-    check_attacks(questions.attacks, threats)
+    check_attacks(questions.attacks, threats, trust)
     if questions.batch_size < 1:
         raise UserError(f"the batch size must be at least 1, not {questions.batch_size}")
     test = choose_images(experiment.data, questions.examples, questions.sample, questions.sample_seed)
@@ -103,7 +105,7 @@ def assess(
     for note in (*test.images.notes, test.sample.text()):
         progress.note(note)
     place = engine.start(device, "32", patient=True).device
-    suite = {Asked(name): _attack(name, test.images, place) for name in questions.attacks if name != CLEAN}
+    suite = {Asked(name): _attack(name, test.images, place, trust) for name in questions.attacks if name != CLEAN}
     for checkpoint in checkpoints or there:
         model, weights = load_checkpoint(experiment, directory, checkpoint, test.images)
         one = _Assessment(
@@ -289,13 +291,10 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _attack(name: str, test: ImageSet, place: torch.device) -> Attack:
+def _attack(name: str, test: ImageSet, place: torch.device, trust: Trust) -> Attack:
     if not name.startswith(TRANSFER):
         return parse_attack(name)
-    source = Run.open(Path(name.removeprefix(TRANSFER)))
-    experiment = from_json(source.config(), str(source.path / CONFIG))
-    if not source.checkpoints():
-        raise UserError(f"{source.path} has no weights to transfer from")
+    source, experiment = transfer_source(name, trust)
     check_images(source, test)
     model, _ = load_checkpoint(experiment, source, source.checkpoints()[0], test)
     return Transfer(model.to(place).eval())

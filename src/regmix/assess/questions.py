@@ -8,8 +8,10 @@ from regmix.attacks import parse_attack
 from regmix.corruptions import SEVERITIES
 from regmix.data import How
 from regmix.evaluation import CLEAN
+from regmix.experiment import Experiment, from_json
+from regmix.runs import CONFIG, Run
 from regmix.threats import Threat, format_eps
-from regmix.types import UserError
+from regmix.types import NO_TRUST, Trust, UserError
 
 TRANSFER = "transfer:"
 
@@ -71,9 +73,24 @@ def columns_of(questions: Questions, training_eps: float) -> set[str]:
     return {CLEAN, *(one.column(eps) for one in asked for eps in questions.eps or [training_eps])}
 
 
-def check_attacks(names: Sequence[str], threats: Sequence[Threat]) -> None:
-    """Raises UserError for an attack that is not made for a threat, and for two that would have the same name."""
+def transfer_source(name: str, trust: Trust) -> tuple[Run, Experiment]:
+    """The run that an attack transfers from.
+
+    Raises:
+        UserError: it is none, has no weights, or asks for code that is not trusted.
+    """
+    source = Run.open(Path(name.removeprefix(TRANSFER)))
+    if not source.checkpoints():
+        raise UserError(f"{source.path} has no weights to transfer from")
+    return source, from_json(source.config(), source.path / CONFIG, trust)
+
+
+def check_attacks(names: Sequence[str], threats: Sequence[Threat], trust: Trust = NO_TRUST) -> None:
+    """Raises UserError for an attack that is not made for a threat, for two that would have the same name, and for a
+    run to transfer from that is none or whose code is not trusted."""
     for name in names:
+        if name.startswith(TRANSFER):
+            transfer_source(name, trust)
         if name != CLEAN and not name.startswith(TRANSFER):
             # those that are made for some threats have a check
             check = getattr(parse_attack(name), "check", lambda _: None)

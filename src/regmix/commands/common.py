@@ -1,17 +1,25 @@
 """What several commands do with their flags and results."""
 
 import json
+import shlex
 from dataclasses import asdict
+from typing import Annotated
 
+import tyro
 from rich.console import Console
 
 from regmix import processes
 from regmix.assess import TRANSFER
 from regmix.attacks import parse_attack
 from regmix.evaluation import CLEAN
+from regmix.experiment import from_json
+from regmix.models import Function, ModelConfig
 from regmix.runs import Run
 from regmix.threats import parse_eps
-from regmix.types import UserError
+from regmix.types import Trust, UserError
+
+ModelSource = Annotated[str | None, tyro.conf.arg(name="model.source")]
+"""The flag that names the code of a run's model."""
 
 
 def attack_names(text: str) -> list[str]:
@@ -35,6 +43,20 @@ def severities_in(text: str) -> list[int]:
         return [int(one) for one in text.split(",")]
     except ValueError as error:
         raise UserError(f"--severities {text}: write whole numbers from 1 to 5, such as 1,3,5") from error
+
+
+def trust_in(model: ModelConfig, *, everything: bool) -> Trust:
+    """What a command line allows to run that means this model: the model's own code has been named on it."""
+    return Trust(model.source if isinstance(model, Function) else None, everything)
+
+
+def evaluation_of(directory: Run) -> str:
+    """The command that evaluates a run, with the permission that it needs."""
+    experiment = from_json(directory.config(), trust=Trust(everything=True))  # only read, not built
+    words = ["regmix", "evaluate", str(directory.path)]
+    if isinstance(experiment.model, Function):
+        words += ["--model.source", experiment.model.source]
+    return shlex.join(words)
 
 
 def console_for(as_json: bool) -> Console:

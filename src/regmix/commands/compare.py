@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 
 from regmix.assess import Chosen, Questions, assess, check_attacks, choose_images
-from regmix.commands.common import alone, attack_names, radii_in
+from regmix.commands.common import alone, attack_names, radii_in, trust_in
 from regmix.commands.train import meant
 from regmix.compare import Planned, check_comparison, check_ranking, method_words, reaching_trainings, write_comparison
 from regmix.console import ConsoleDisplay
@@ -17,7 +17,7 @@ from regmix.data import How
 from regmix.flags import parse_some
 from regmix.recipes import recipe
 from regmix.runs import Run
-from regmix.sweeps import Engine, Point, grid, parse_space, search
+from regmix.sweeps import Engine, Point, grid, parse_space, search, typed
 from regmix.training import engine
 from regmix.types import UserError
 
@@ -48,6 +48,8 @@ class CompareFlags:
     """Where to train and evaluate."""
     verdict: bool = True
     """Probe 64 images per run and checkpoint for gradient masking, and say which numbers cannot be believed."""
+    trust_code: bool = False
+    """The code may run that a run from which an attack transfers asks for as its model."""
     json: bool = False
     """Print the comparison as JSON on standard output, and progress on standard error."""
 
@@ -87,6 +89,9 @@ class SweepFlags:
     """Which images are drawn; a smaller sample is a part of a larger one with the same seed."""
     verdict: bool = True
     """Probe 64 images per run and checkpoint for gradient masking, and say which numbers cannot be believed."""
+    trust_code: bool = False
+    """The code may run that a run from which an attack transfers asks for as its model, and that lies in the state of
+    an earlier search by ray."""
     json: bool = False
     """Print the comparison as JSON on standard output, and progress on standard error."""
 
@@ -153,7 +158,8 @@ def _check(planned: list[Planned], flags: CompareFlags | SweepFlags, attacks: li
     for one in planned:
         one.check()
         threat = one.experiment.threat
-        check_attacks(attacks, [replace(threat, eps=radius) for radius in eps] or [threat])
+        trust = trust_in(one.experiment.model, everything=flags.trust_code)
+        check_attacks(attacks, [replace(threat, eps=radius) for radius in eps] or [threat], trust)
     return choose_images(planned[0].experiment.data, flags.examples, flags.sample, flags.sample_seed)
 
 
@@ -172,7 +178,8 @@ def _evaluate(
     )
     if not one.evaluated(directory, questions, test):
         with ConsoleDisplay(console) as display:
-            assess(directory, questions, [], flags.device, display)
+            trust = trust_in(one.experiment.model, everything=flags.trust_code)
+            assess(directory, questions, [], flags.device, display, trust)
 
 
 def _finish(planned: list[Planned], out: Path, console: Console, as_json: bool) -> None:
@@ -204,12 +211,17 @@ def sweep(words: list[str]) -> None:
         name = "_".join(f"{flag}={value}" for flag, value in point.items()).replace("/", "-")
         return _planned(flags, [*rest, *settings], out / name)
 
-    corners = [replace(axis, values=axis.values or (f"{axis.low:.4g}", f"{axis.high:.4g}")) for axis in axes]
-    planned = [one for point in grid(corners) for one in plan(point)]
-    check_ranking([one.experiment for one in planned])
-    test = _check(planned, flags, attacks, eps)
+    corners = [one for point in grid([replace(axis, values=axis.ends()) for axis in axes]) for one in plan(point)]
+    check_ranking([one.experiment for one in corners])
+    test = _check(corners, flags, attacks, eps)
+    axes = typed(axes, [one.experiment for one in corners])
     if flags.engine == "local":
         grid(axes)  # a range has no grid
+    if flags.engine == "ray" and (out / "ray").exists() and not flags.trust_code:
+        raise UserError(
+            f"{out / 'ray'} holds the state of an earlier search, which is pickled and could run any code; allow it "
+            "with --trust-code, or give another --out"
+        )
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=flags.json)
     points = search(flags.engine, axes, plan, flags.workers, flags.trials, out, console)

@@ -9,7 +9,16 @@ import tyro
 from regmix import processes
 from regmix.adopt import KNOWN, Adopted, adopt, is_file_of_weights, is_foreign
 from regmix.assess import Questions, assess, choose_images
-from regmix.commands.common import attack_names, console_for, names_in, radii_in, severities_in, tell
+from regmix.commands.common import (
+    ModelSource,
+    attack_names,
+    console_for,
+    names_in,
+    radii_in,
+    severities_in,
+    tell,
+    trust_in,
+)
 from regmix.console import ConsoleDisplay
 from regmix.data import DataConfig, How
 from regmix.experiment import UNIONS, Experiment
@@ -18,6 +27,7 @@ from regmix.models import Function, ModelConfig, ResNet
 from regmix.runs import Checkpoint, Run
 from regmix.threats import ThreatConfig
 from regmix.training import engine
+from regmix.types import Trust, UserError
 
 
 @dataclass(frozen=True)
@@ -60,8 +70,17 @@ class EvaluateFlags:
     twelve of fifteen that need no outside program; motion_blur, snow and frost come only with the files)."""
     device: engine.Device = "auto"
     """Where to run."""
+    trust_code: bool = False
+    """The code may run that a run, or one that an attack transfers from, asks for as its model."""
     json: bool = False
     """Print the result as JSON on standard output, and progress on standard error."""
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    questions: Annotated[EvaluateFlags, tyro.conf.arg(name="")]
+    source: ModelSource = None
+    """The module:function that makes the run's model, if it is one of yours. Its code is run."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +108,11 @@ def evaluate(words: list[str]) -> None:
     about = "Attacks the test split: a run's checkpoints, the weights in a file (.safetensors, .pt, .pth; see "
     about += "`regmix evaluate weights.pth --help`), or the model that module:function returns."
     if words and is_foreign(words[0]):
-        flags, directory, told = _adopted(words, about)
+        flags, directory, told, trust = _adopted(words, about)
     else:
-        flags = parse(EvaluateFlags, words, "evaluate", about)
-        directory, told = Run.open(flags.run), ""
+        run = parse(RunFlags, words, "evaluate", about)
+        flags, directory, told = run.questions, Run.open(run.questions.run), ""
+        trust = Trust(run.source, flags.trust_code)
     attacks, eps = attack_names(flags.attacks), radii_in(flags.eps)
     checkpoints: list[Checkpoint] = [] if flags.checkpoint == "all" else [flags.checkpoint]
     with ConsoleDisplay(console_for(flags.json)) as display:
@@ -113,12 +133,13 @@ def evaluate(words: list[str]) -> None:
             flags.sample,
             flags.sample_seed,
         )
-        assess(directory, questions, checkpoints, flags.device, display)
+        assess(directory, questions, checkpoints, flags.device, display, trust)
     tell(directory, flags.json, f"regmix report {directory.path} -o report.html")
 
 
-def _adopted(words: list[str], about: str) -> tuple[EvaluateFlags, Run, str]:
-    """The flags of an evaluation of somebody else's model, the run directory made for it, and what was loaded."""
+def _adopted(words: list[str], about: str) -> tuple[EvaluateFlags, Run, str, Trust]:
+    """The flags of an evaluation of somebody else's model, the run directory made for it, what was loaded, and what
+    code may run."""
     source = words[0]
     base = Experiment(model=ResNet() if is_file_of_weights(source) else Function(source))
     for part in KNOWN:
@@ -127,19 +148,22 @@ def _adopted(words: list[str], about: str) -> tuple[EvaluateFlags, Run, str]:
             base = replace(base, **{part: UNIONS[part][known(kind, UNIONS[part], part)]()})
     start = ForeignFlags(EvaluateFlags(Path(source)), base.data, base.model, base.threat)
     flags = parse(ForeignFlags, words, f"evaluate {source}", about, start)
+    if ":" in source and flags.model != base.model:
+        raise UserError(f"{source} names the model; leave out --model and its flags")
     experiment = replace(base, data=flags.data, model=flags.model, threat=flags.threat)
     attack_names(flags.questions.attacks), radii_in(flags.questions.eps)  # before a model is built
     out = flags.out or Path("evaluations") / Path(source.replace(":", "-")).stem
     asked = flags.questions
     images = choose_images(experiment.data, asked.examples, asked.sample, asked.sample_seed).images
     settled = [word.split("=")[0].removeprefix("--model.") for word in words if word.startswith("--model.")]
+    trust = trust_in(experiment.model, everything=asked.trust_code)
 
     def adopted() -> Adopted:
         return adopt(source, experiment, flags.mean, flags.std, images, out, flags.weights, settled)
 
     if processes.started()[1] == 1:
-        return flags.questions, *adopted()
-    engine.start(flags.questions.device, "32", patient=True)
+        return asked, *adopted(), trust
+    engine.start(asked.device, "32", patient=True)
     told = adopted().told if processes.rank() == 0 else ""
     told = processes.from_first(told)  # the others wait for it
-    return flags.questions, Run.open(out), told
+    return asked, Run.open(out), told, trust

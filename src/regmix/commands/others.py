@@ -81,7 +81,18 @@ def bench(words: list[str]) -> None:
             rows[label] = asdict(bench_step(chosen.experiment, flags.rounds))
         else:
             # A process of its own, so that its peak memory is its own.
-            command = [sys.executable, "-m", "regmix", "bench", "step", *line, "--rounds", str(flags.rounds), "--json"]
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "regmix",
+                "bench",
+                "step",
+                *line,
+                "--rounds",
+                str(flags.rounds),
+                "--json",
+            ]
             done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
             if done.returncode:
                 raise UserError(f"{label}: the benchmark ended with exit code {done.returncode}; see the line above")

@@ -86,11 +86,15 @@ class Method(Protocol):
             return batch
         whole = not (index.is_floating_point() or index.dtype == torch.bool)
         if not whole or index.shape != batch.x.shape[:1] or index.device != batch.x.device:
-            raise UserError(f"index is {index.dtype} {list(index.shape)}; give one position (int64) per image, beside x")
+            raise UserError(
+                f"index is {index.dtype} {list(index.shape)}; give one position (int64) per image, beside x"
+            )
         if index.device.type == "cpu":
             count = min(prior.count for prior in by_image)
             low, high = int(index.min()), int(index.max())
-            require(0 <= low and high < count, f"index reaches from {low} to {high}, but the memory is for {count} images")
+            require(
+                low >= 0 and high < count, f"index reaches from {low} to {high}, but the memory is for {count} images"
+            )
         return batch._replace(index=index.long())
 
 

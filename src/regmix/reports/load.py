@@ -1,6 +1,5 @@
 """Run directories as a report sees them; nothing is written."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -9,17 +8,8 @@ from typing import Any
 
 from regmix.runs import CHECKPOINTS, CONFIG, ENVIRONMENT, METRICS, RESULT, Run
 from regmix.runs.evaluations import OUTCOMES, Examples, Outcomes, Stored
-from regmix.runs.records import (
-    Column,
-    Epoch,
-    Evaluation,
-    Result,
-    read_json,
-    read_record,
-    read_text,
-    same_eps,
-    typed,
-)
+from regmix.runs.files import parse_json, read_object, read_text
+from regmix.runs.records import Column, Epoch, Evaluation, Result, read_record, same_eps, typed
 from regmix.types import Fingerprint, Sample, UserError
 
 __all__ = [
@@ -105,8 +95,8 @@ def load(path: Path) -> LoadedRun:
         outdated.append("Evaluations by regmix 0.1 are left out: they do not say which weights they are about.")
     loaded = LoadedRun(
         path=path,
-        config=_dictionary(path / CONFIG),
-        environment=_dictionary(path / ENVIRONMENT) if (path / ENVIRONMENT).is_file() else {},
+        config=read_object(path / CONFIG),
+        environment=read_object(path / ENVIRONMENT) if (path / ENVIRONMENT).is_file() else {},
         epochs=_epochs(path / METRICS, result.epochs or 0),
         result=result,
         stored=[one for one in found if not one.outdated],
@@ -152,21 +142,19 @@ def _files(path: Path) -> list[tuple[str, int]]:
     return sorted((str(file.relative_to(path)), file.stat().st_size) for file in found)
 
 
-def _dictionary(path: Path) -> dict[str, Any]:
-    return typed(path, dict[str, Any], read_json(path))
-
-
 def _epochs(path: Path, done: int) -> list[Epoch]:
     """The rows, which must be there for all the epochs that are done."""
     rows: list[Epoch] = []
     lines = read_text(path).splitlines() if path.is_file() else []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(typed(path, Epoch, json.loads(line)))
-        except json.JSONDecodeError as error:
+            row = parse_json(line, f"line {number} of {path}")
+        except UserError:
             # A run that was killed while it wrote leaves half a line behind; that is no damage.
             if number < len(lines):
-                raise UserError(f"{path} is damaged in line {number}: {error}") from None
+                raise
+            break
+        rows.append(typed(path, Epoch, row))
     if [row.epoch for row in rows][:done] != [*range(1, done + 1)]:
         raise UserError(f"{path} lacks epochs; regmix train --resume {path.parent} writes it anew")
     return rows

@@ -4,7 +4,7 @@ May import `types` alone; training, evaluation and reports import it.
 """
 
 from regmix.runs.directory import CHECKPOINTS, CONFIG, ENVIRONMENT, METRICS, RESULT, Run
-from regmix.runs.files import digest, write_atomically
+from regmix.runs.files import append, digest, parse_json, read_text, write_atomically
 from regmix.runs.journal import Journal
 from regmix.runs.lock import locked
 from regmix.runs.records import Checkpoint
@@ -18,7 +18,10 @@ __all__ = [
     "Checkpoint",
     "Journal",
     "Run",
+    "append",
     "digest",
     "locked",
+    "parse_json",
+    "read_text",
     "write_atomically",
 ]

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from regmix.runs.evaluations import Stored, stored
-from regmix.runs.files import PART, digest, link, named, write_atomically
+from regmix.runs.files import PART, append, digest, link, parse_json, read_object, read_text, write_atomically
 from regmix.runs.lock import locked
 from regmix.runs.records import Checkpoint, Data, Result, read_record, typed, write_record
 from regmix.types import UserError
@@ -101,7 +101,7 @@ class Run:
 
     def config(self) -> str:
         """The text of config.json."""
-        return (self.path / CONFIG).read_text()
+        return read_text(self.path / CONFIG)
 
     def environment(self) -> dict[str, Any]:
         """The content of environment.json, empty if there is none."""
@@ -111,24 +111,19 @@ class Run:
         """Adds one line to metrics.jsonl."""
         if not self._writes:
             return
-        path = self.path / METRICS
-        try:
-            with path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-        except OSError as error:
-            raise named(error, path) from error
+        append(self.path / METRICS, json.dumps(row) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; a last line that was cut off by a kill is left out."""
         path = self.path / METRICS
-        lines = path.read_text().splitlines() if path.is_file() else []
+        lines = read_text(path).splitlines() if path.is_file() else []
         rows = []
         for number, line in enumerate(lines, 1):
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
+                rows.append(parse_json(line, f"line {number} of {path}"))
+            except UserError:
                 if number < len(lines):
-                    raise UserError(f"{path} is damaged in line {number}: {error}") from None
+                    raise
         return rows
 
     def write_metrics(self, rows: Sequence[Mapping[str, object]]) -> None:
@@ -226,12 +221,9 @@ class Run:
 
     def _read_json(self, name: str) -> dict[str, Any]:
         try:
-            content: dict[str, Any] = json.loads((self.path / name).read_text())
+            return read_object(self.path / name)
         except FileNotFoundError:
             return {}
-        except json.JSONDecodeError as error:
-            raise UserError(f"{self.path / name} is damaged: {error}") from None
-        return content
 
     def _write_json(self, name: str, value: Mapping[str, object]) -> None:
         self._write_text(name, json.dumps(value, indent=2) + "\n")

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regmix.runs.files import digest, write_atomically
+from regmix.runs.files import digest, read_json, read_text, write_atomically
 from regmix.runs.lock import locked
-from regmix.runs.records import Evaluation, Subject, read_json, read_record, read_text, write_record
+from regmix.runs.records import Evaluation, Subject, read_record, write_record
 from regmix.types import UserError
 
 EVALUATIONS = "evaluations"
@@ -50,12 +50,12 @@ class Outcomes:
     @staticmethod
     def read(path: Path) -> "Outcomes":
         """Raises UserError if the file is damaged."""
-        header, *rows = list(csv.reader(read_text(path).splitlines())) or [[]]
         try:
+            header, *rows = list(csv.reader(read_text(path).splitlines())) or [[]]
             if header[:2] != ["index", "label"]:
                 raise ValueError("the header does not begin with index,label")
             table = np.array(rows, dtype=np.int64).reshape(len(rows), len(header))
-        except (ValueError, OverflowError) as error:
+        except (ValueError, OverflowError, csv.Error) as error:
             raise UserError(f"{path} is damaged: {error}") from None
         survives = {name: table[:, column] == 1 for column, name in enumerate(header) if column >= 2}
         return Outcomes(table[:, 0], table[:, 1], survives)

@@ -1,14 +1,18 @@
-"""Files that are whole or absent: written atomically, read by their checksum."""
+"""Files that are whole or absent: written atomically, read by their checksum; records that anybody may have written."""
 
 import errno
 import hashlib
+import json
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
+
+from regmix.types import UserError
 
 DIGEST = 16
 PART = ".part"
@@ -64,6 +68,86 @@ def link(place: Path, source: Path) -> None:
     except OSError:
         with source.open("rb") as content:
             write_atomically(place, lambda file: shutil.copyfileobj(content, file))
+
+
+def append(path: Path, text: str) -> None:
+    """Adds text to the end of a file and flushes it to the disk. An OSError names `path`.
+
+    A symbolic link is not followed: in a folder from somebody else it may lead anywhere.
+    """
+    try:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+        with os.fdopen(os.open(path, flags, 0o644), "a", encoding="utf-8") as file:
+            file.write(text)
+            flush(file)
+    except OSError as error:
+        raise named(error, path) from error
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8.
+
+    Raises:
+        UserError: it holds anything else.
+        FileNotFoundError: there is none.
+    """
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read: it is no text in UTF-8 (byte {error.start})") from None
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file; see `parse_json`.
+
+    Raises:
+        UserError: the file is damaged.
+        FileNotFoundError: there is none.
+    """
+    return parse_json(read_text(path), path)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; raises what `read_json` does, and UserError for a value of another kind."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: it holds no object but a {type(value).__name__}")
+    return value
+
+
+def parse_json(text: str, source: Path | str) -> Any:
+    """The value of a JSON text: every number in it is finite, every integer has 64 bits at most.
+
+    Raises:
+        UserError: no JSON, NaN or Infinity, a number beyond these, text that is no Unicode, or too deep a nesting; the
+            message names `source`.
+    """
+    try:
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_short)
+        if "\\ud" in text or "\\uD" in text:  # half a pair of surrogates cannot be written again
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise UserError(f"{source} is damaged: it is nested too deeply") from None
+    except ValueError as error:
+        raise UserError(f"{source} is damaged: {error}") from None
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number that a record holds")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return value
+
+
+def _short(text: str) -> int:
+    if len(text) > 20 or not -(2**63) <= (value := int(text)) < 2**63:
+        raise ValueError(f"the number {text[:20]} is too large")
+    return value
 
 
 def digest(path: Path) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from regmix.runs.files import flush, named
+from regmix.runs.files import append, parse_json, read_text
+from regmix.types import UserError
 
 JOURNAL = "journal-{}-{}.jsonl"
 
@@ -22,9 +23,9 @@ class Journal:
         self._path = folder / JOURNAL.format(key, rank)
         self._found: dict[tuple[str, tuple[int, ...]], list[int]] = {}
         for path in folder.glob(JOURNAL.format(key, "*")):
-            for line in path.read_text(errors="replace").splitlines():
-                with suppress(json.JSONDecodeError, KeyError, TypeError):
-                    row = json.loads(line)
+            for line in read_text(path).splitlines():
+                with suppress(UserError, KeyError, TypeError):
+                    row = parse_json(line, path)
                     self._found[row["stage"], tuple(row["chunk"])] = row["broken"]
 
     def find(self, stage: str, chunk: Sequence[int]) -> list[int] | None:
@@ -34,14 +35,8 @@ class Journal:
     def add(self, stage: str, chunk: Sequence[int], broken: Sequence[int]) -> None:
         """Writes down what a stage has done to a chunk."""
         row = {"stage": stage, "chunk": list(chunk), "broken": list(broken)}
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a") as file:
-                # A line that a kill cut off must not swallow this one.
-                file.write("\n" + json.dumps(row) + "\n")
-                flush(file)
-        except OSError as error:
-            raise named(error, self._path) from error
+        self._folder.mkdir(parents=True, exist_ok=True)
+        append(self._path, "\n" + json.dumps(row) + "\n")  # a line that a kill cut off must not swallow this one
 
     def remove(self) -> None:
         """Deletes it, of all processes: the evaluation is finished."""

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from regmix.runs.files import write_atomically
+from regmix.runs.files import read_json, write_atomically
 from regmix.types import Fingerprint, Sample, UserError
 
 T = TypeVar("T")
@@ -212,22 +212,6 @@ def read_record(path: Path, kind: type[T]) -> T:
         UserError: a file that cannot be read or is damaged; it names the place.
     """
     return typed(path, kind, read_json(path))
-
-
-def read_text(path: Path) -> str:
-    """The text of a file in UTF-8. Raises UserError if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-
-
-def read_json(path: Path) -> Any:
-    """The value of a JSON file. Raises UserError if it cannot be read or is damaged."""
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is damaged: {error}") from None
 
 
 def typed(path: Path, kind: type[T], value: Any) -> T:

@@ -2,6 +2,6 @@
 
 from regmix.sweeps.engines import Engine
 from regmix.sweeps.search import search
-from regmix.sweeps.space import Axis, Point, grid, parse_space
+from regmix.sweeps.space import Axis, Point, grid, parse_space, typed
 
-__all__ = ["Axis", "Engine", "Point", "grid", "parse_space", "search"]
+__all__ = ["Axis", "Engine", "Point", "grid", "parse_space", "search", "typed"]

@@ -54,8 +54,11 @@ def optuna(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder
     def objective(trial: Any) -> float:
         point = {}
         for axis in axes:
-            if axis.is_range:
-                point[axis.flag] = f"{trial.suggest_float(axis.flag, axis.low, axis.high, log=axis.log):.4g}"
+            if axis.is_range and axis.whole:
+                drawn = trial.suggest_int(axis.flag, int(axis.low), int(axis.high), log=axis.log)
+                point[axis.flag] = str(drawn)
+            elif axis.is_range:
+                point[axis.flag] = axis.text(trial.suggest_float(axis.flag, axis.low, axis.high, log=axis.log))
             else:
                 point[axis.flag] = trial.suggest_categorical(axis.flag, axis.values)
         return train(point)
@@ -93,8 +96,11 @@ def ray(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder: P
 def _ray_axis(tune: Any, axis: Axis, ranges: bool) -> Any:
     if not axis.is_range:
         return tune.choice(list(axis.values)) if ranges else tune.grid_search(list(axis.values))
-    draw = tune.loguniform if axis.log else tune.uniform
-    return tune.sample_from(lambda _: f"{draw(axis.low, axis.high).sample():.4g}")
+    if axis.whole:
+        whole = (tune.lograndint if axis.log else tune.randint)(int(axis.low), int(axis.high) + 1)
+        return tune.sample_from(lambda _: str(whole.sample()))
+    number = (tune.loguniform if axis.log else tune.uniform)(axis.low, axis.high)
+    return tune.sample_from(lambda _: axis.text(number.sample()))
 
 
 def _needed(name: str) -> ModuleType:

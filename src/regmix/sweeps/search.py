@@ -1,6 +1,7 @@
 """Trains the points of a space, and ranks them by what the validation images say."""
 
 import json
+import math
 import os
 import threading
 from collections import defaultdict
@@ -11,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from regmix.compare import Planned, reaching_trainings
-from regmix.runs import Run
+from regmix.runs import Run, append, parse_json, read_text
 from regmix.sweeps.engines import ENGINES, Engine
 from regmix.sweeps.space import Axis, Point
 from regmix.types import UserError
@@ -46,9 +47,8 @@ def search(
             one.train(quiet=True, log=one.path.with_name(one.path.name + ".log"), threads=threads)
         value = _value(runs)
         assert value is not None, "a training that has ended says what it found"
-        if (point, value) not in _points(folder):
-            with (folder / POINTS).open("a") as file:
-                file.write(json.dumps({"point": point, "validation": value}) + "\n")
+        if (point, value) not in _points(folder, axes):
+            append(folder / POINTS, json.dumps({"point": point, "validation": value}) + "\n")
         return value
 
     busy: dict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -65,13 +65,13 @@ def search(
             console.print(line, highlight=False, markup=False, soft_wrap=True)
             return value
 
-    for point, _ in _points(folder):
+    for point, _ in _points(folder, axes):
         for one in plan(point):
             one.check()  # another command may have left points that were trained otherwise
     with reaching_trainings():
         ENGINES[engine](axes, train if engine == "ray" else told, workers, trials, folder)
     # What the runs say now: a line of the file may speak of a run that has been deleted or trained anew.
-    values = [(point, _value(plan(point))) for point, _ in _points(folder)]
+    values = [(point, _value(plan(point))) for point, _ in _points(folder, axes)]
     found = sorted(((point, value) for point, value in values if value is not None), key=lambda pair: -pair[1])
     if not found:
         raise UserError("no point could be trained; see the lines above")
@@ -93,12 +93,24 @@ def _text(point: Point) -> str:
     return " ".join(f"{flag}={value}" for flag, value in point.items())
 
 
-def _points(folder: Path) -> list[tuple[Point, float]]:
-    """The points that are trained; a line that a kill has cut off does not count."""
+def _points(folder: Path, axes: Sequence[Axis]) -> list[tuple[Point, float]]:
+    """The trained points of this space; a line that a kill has cut off does not count.
+
+    Only what the space has becomes a flag of a training, so that nobody else's file can choose other flags.
+    """
     found: dict[str, tuple[Point, float]] = {}
     path = folder / POINTS
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        with suppress(json.JSONDecodeError, KeyError, TypeError):
-            row = json.loads(line)
-            found[json.dumps(row["point"])] = row["point"], float(row["validation"])
+    for line in read_text(path).splitlines() if path.is_file() else []:
+        with suppress(KeyError, TypeError, AttributeError, ValueError):
+            row = parse_json(line, path)
+            point, value = row["point"], float(row["validation"])
+            if math.isfinite(value) and _lies_in(point, axes):
+                found[json.dumps(point)] = point, value
     return [*found.values()]
+
+
+def _lies_in(point: Point, axes: Sequence[Axis]) -> bool:
+    """Whether every axis of the space has the point's value, and the point nothing else."""
+    values = [point.get(axis.flag) for axis in axes]
+    fits = all(isinstance(value, str) and axis.has(value) for axis, value in zip(axes, values, strict=True))
+    return fits and len(point) == len(axes)

@@ -3,7 +3,8 @@
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import get_args, get_type_hints
 
 from regmix.types import UserError
 
@@ -32,11 +33,32 @@ class Axis:
     high: float = math.nan
     log: bool = False
     """The range is even in the logarithm."""
+    whole: bool = False
+    """Only whole numbers will do, since the setting is one."""
 
     @property
     def is_range(self) -> bool:
         """Whether any number between two ends will do."""
         return not self.values
+
+    def ends(self) -> tuple[str, ...]:
+        """The values; of a range its ends."""
+        return self.values or (self.text(self.low), self.text(self.high))
+
+    def text(self, value: float) -> str:
+        """A number of a range as one would type it."""
+        return str(int(value)) if value == int(value) and abs(value) < 1e15 else f"{value:.4g}"
+
+    def has(self, text: str) -> bool:
+        """Whether a text is one of the values, or a number of the range (but for the digits that `text` drops)."""
+        if not self.is_range:
+            return text in self.values
+        try:
+            value = float(text)
+        except ValueError:
+            return False
+        slack = 1e-3 * max(abs(self.low), abs(self.high))
+        return self.low - slack <= value <= self.high + slack
 
 
 def parse_space(text: str) -> list[Axis]:
@@ -75,6 +97,20 @@ def _axis(word: str) -> Axis:
     if not axis.low < axis.high or (axis.log and axis.low <= 0) or math.isinf(axis.high):
         raise UserError(f"--space: {word!r}: LOW must be less than HIGH, and positive for a log range")
     return axis
+
+
+def typed(axes: Sequence[Axis], settings: Sequence[object]) -> list[Axis]:
+    """The axes, knowing which of them are whole numbers in one of the settings, which are nested dataclasses."""
+    return [replace(axis, whole=any(_is_whole(one, axis.flag) for one in settings)) for axis in axes]
+
+
+def _is_whole(settings: object, flag: str) -> bool:
+    """Whether the setting that a flag such as method.steps names is an integer."""
+    *parts, name = flag.replace("-", "_").split(".")
+    for part in parts:
+        settings = getattr(settings, part, None)
+    hint = get_type_hints(type(settings)).get(name)
+    return int in (hint, *get_args(hint)) and float not in (hint, *get_args(hint))
 
 
 def grid(axes: Sequence[Axis]) -> list[Point]:
