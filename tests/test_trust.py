@@ -166,9 +166,11 @@ def test_a_link_in_a_run_directory_leads_nowhere(folder: Path, capsys) -> None:
     outside = folder / "outside"
     outside.write_text("mine\n")
     assert main(f"train digits-regmix {SMALL} --model.width 4 --out mine".split()) == 0
-    (folder / "mine" / "battery-best-0.jsonl").symlink_to(outside)
-    assert main(f"evaluate mine --attacks fgsm {QUICK.split(' ', 2)[2]}".split()) == 1
-    assert "battery-best-0.jsonl" in capsys.readouterr().err
+    (folder / "elsewhere").mkdir()
+    (folder / "mine" / "evaluations").symlink_to(folder / "elsewhere")
+    assert main(f"evaluate mine --attacks fgsm {QUICK.split(' ', 2)[2]}".split()) == 2
+    assert "leads out of mine" in capsys.readouterr().err
+    assert not list((folder / "elsewhere").iterdir())
     (folder / "mine" / "metrics.jsonl").unlink()
     (folder / "mine" / "metrics.jsonl").symlink_to(outside)
     main(["train", "--resume", "mine"])

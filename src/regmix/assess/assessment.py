@@ -136,6 +136,8 @@ class _Assessment:
         if processes.from_first(self.subject.key) != self.subject.key:
             raise UserError(f"{directory.path} changed while its weights were read; evaluate it again")
         self._folder = folder_of(directory.path, self.subject)
+        if not self._folder.resolve().is_relative_to(directory.path.resolve()):
+            raise UserError(f"{self._folder} leads out of {directory.path} through a link; remove it")
         self._journal = Journal(self._folder, journal_key(self.subject, code, questions), self._world.rank)
         self._model = Eot(model, questions.draws) if questions.draws > 1 else model
         self._began = time.perf_counter()

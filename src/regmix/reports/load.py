@@ -91,6 +91,11 @@ def load(path: Path) -> LoadedRun:
         for one in found
         if one.outdated
     ]
+    outdated += [
+        f"A column of {one.evaluation.subject.checkpoint} is outdated: {text}."
+        for one in found
+        for text in one.left_out
+    ]
     if result.evaluations:
         outdated.append("Evaluations by regmix 0.1 are left out: they do not say which weights they are about.")
     loaded = LoadedRun(

@@ -7,7 +7,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from regmix.runs.files import digest, read_json, read_text, write_atomically
 from regmix.runs.lock import locked
-from regmix.runs.records import Evaluation, Subject, read_record, write_record
+from regmix.runs.records import Column, Evaluation, Subject, read_record, write_record
 from regmix.types import UserError
 
 EVALUATIONS = "evaluations"
@@ -101,6 +101,8 @@ class Stored:
     evaluation: Evaluation
     outdated: str = ""
     """Why its numbers no longer are the run's; empty where they are."""
+    left_out: list[str] = field(default_factory=list)
+    """Columns that no longer hold, which `evaluation` is without, and why."""
 
     def outcomes(self) -> Outcomes:
         """Which examples survive what.
@@ -160,7 +162,11 @@ def stored(run: Path, weights: Mapping[str, Path]) -> list[Stored]:
     digests: dict[Path, str] = {}
     for path in (run / EVALUATIONS).glob(f"*/{EVALUATION}"):
         evaluation = read_record(path, Evaluation)
-        found.append(Stored(path.parent, evaluation, _outdated(run, evaluation.subject, weights, digests)))
+        sources = {name: changed_source(column) for name, column in evaluation.columns.items()}
+        left_out = [f"{name}: {source} has changed since" for name, source in sources.items() if source]
+        columns = {name: column for name, column in evaluation.columns.items() if not sources[name]}
+        outdated = _outdated(run, evaluation.subject, weights, digests)
+        found.append(Stored(path.parent, replace(evaluation, columns=columns), outdated, left_out))
     return sorted(found, key=lambda one: (one.evaluation.made, one.folder.name))
 
 
@@ -183,15 +189,17 @@ def _outdated(run: Path, subject: Subject, weights: Mapping[str, Path], digests:
     return f"{changed[0]} has changed since" if changed else ""
 
 
-def holds(columns: Iterable[str], evaluation: Evaluation) -> bool:
+def holds(names: Iterable[str], evaluation: Evaluation) -> bool:
     """Whether an evaluation has all of these columns, and the weights behind those of transfer attacks are the same."""
-    return all(name in evaluation.columns and not source_changed(evaluation, name) for name in columns)
+    return all(name in evaluation.columns and not changed_source(evaluation.columns[name]) for name in names)
 
 
-def source_changed(evaluation: Evaluation, name: str) -> bool:
-    """Whether the examples of a transfer column come from weights that have changed since."""
-    source = evaluation.columns[name].source
-    return source is not None and Path(source.path).is_file() and digest(Path(source.path)) != source.weights
+def changed_source(column: Column) -> str:
+    """The file of weights that the examples of a transfer column come from, if it has changed since; else empty."""
+    source = column.source
+    if source is None or not Path(source.path).is_file() or digest(Path(source.path)) == source.weights:
+        return ""
+    return source.path
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

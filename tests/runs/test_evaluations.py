@@ -1,0 +1,154 @@
+"""Evaluations of a run add up, and do not outlive what they are about."""
+
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from regmix.runs import Run, digest
+from regmix.runs.evaluations import Outcomes, add, folder_of, holds, settings_digest
+from regmix.runs.records import Column, Corruptions, Evaluation, Masking, Source, Subject
+from regmix.types import Fingerprint, Sample, UserError
+
+CONFIG = {"model": {"name": "small_cnn", "width": 4}, "threat": {"name": "linf", "eps": 0.1}, "epochs": 3}
+SPLIT = Fingerprint(("a", "b"), (2, 2), "pixels", "0" * 32)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    directory = Run.create(tmp_path / "run", json.dumps(CONFIG), {})
+    directory.weights("last").write_bytes(b"weights")
+    return directory
+
+
+def subject(run: Run, **changes: object) -> Subject:
+    base = Subject("last", digest(run.weights("last")), settings_digest(CONFIG), SPLIT, Sample(4, 4, "all"))
+    return replace(base, **changes)
+
+
+def found(about: Subject, **survives: list[int]) -> tuple[Evaluation, Outcomes]:
+    table = {name: np.array(values, dtype=bool) for name, values in survives.items()}
+    columns = {name: Column(name, 0.1, "0.1", v.mean(), 0.0, 1.0, int(v.sum())) for name, v in table.items()}
+    labels = np.array([0, 0, 1, 1])
+    return Evaluation(about, columns, made="2026-01-01"), Outcomes(np.arange(4), labels, table)
+
+
+def test_columns_of_one_subject_are_put_together_and_the_newer_one_counts(run: Run) -> None:
+    about = subject(run)
+    add(run.path, *found(about, clean=[1, 1, 1, 0], fgsm=[1, 0, 0, 0]), None)
+    add(run.path, *found(about, clean=[1, 1, 1, 0], autoattack=[0, 0, 0, 0], fgsm=[1, 1, 0, 0]), None)
+    (one,) = run.evaluations()
+    assert set(one.evaluation.columns) == {"clean", "fgsm", "autoattack"}
+    assert one.evaluation.columns["fgsm"].correct == 2
+    assert one.outcomes().survives["fgsm"].tolist() == [True, True, False, False]
+    assert one.outdated == ""
+
+
+def test_what_is_not_asked_again_is_kept(run: Run) -> None:
+    about = subject(run)
+    evaluation, outcomes = found(about, clean=[1, 1, 1, 1])
+    fog, more = (
+        Corruptions("computed", {"fog": {1: 0.5}}),
+        Corruptions("computed", {"fog": {2: 0.25}, "snow": {1: 0.75}}),
+    )
+    first = replace(evaluation, seconds=2.0, masking=Masking("masked", ["a sign"]), corruptions=[fog])
+    second = replace(evaluation, seconds=3.0, corruptions=[more])
+    add(run.path, first, outcomes, None)
+    whole = add(run.path, second, outcomes, None)
+    assert whole == run.evaluations()[0].evaluation
+    assert whole.masking == first.masking
+    assert whole.corruptions == [Corruptions("computed", {"fog": {1: 0.5, 2: 0.25}, "snow": {1: 0.75}})]
+    assert whole.seconds == 5.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": "other"},
+        {"data": replace(SPLIT, digest="1" * 32)},
+        {"sample": Sample(4, 9, "stratified", 0)},
+        {"sample": Sample(4, 9, "stratified", 1)},
+        {"sample": Sample(4, 9, "first")},
+        {"draws": 20},
+        {"code": {"/some/model.py": "digest"}},
+        {"settings": "other"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_subject_is_another_evaluation(run: Run, change: dict[str, object]) -> None:
+    one, other = subject(run), subject(run, **change)
+    assert one.key != other.key
+    add(run.path, *found(one, clean=[1, 1, 1, 1]), None)
+    add(run.path, *found(other, clean=[0, 0, 0, 0]), None)
+    assert {stored.evaluation.columns["clean"].correct for stored in run.evaluations()} == {0, 4}
+
+
+def test_code_that_was_only_moved_is_the_same_subject(run: Run) -> None:
+    here, there = (subject(run, code={f"/{place}/model.py": "digest"}) for place in ("here", "there"))
+    assert folder_of(run.path, here) == folder_of(run.path, there)
+
+
+def test_evaluations_at_once_lose_nothing(run: Run) -> None:
+    about = subject(run)
+    names = [f"pgd-{number}" for number in range(12)]
+    workers = [
+        threading.Thread(target=add, args=(run.path, *found(about, **{name: [1, 0, 1, 0]}), None)) for name in names
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    (one,) = run.evaluations()
+    assert set(one.evaluation.columns) == set(one.outcomes().survives) == set(names)
+
+
+def test_an_evaluation_is_outdated_as_soon_as_what_it_is_about_has_changed(run: Run, tmp_path: Path) -> None:
+    code = tmp_path / "model.py"
+    code.write_text("one")
+    add(run.path, *found(subject(run, code={str(code): digest(code)}), clean=[1, 1, 1, 1]), None)
+
+    def reason() -> str:
+        return run.evaluations()[0].outdated
+
+    assert reason() == ""
+    code.write_text("another")
+    assert reason() == f"{code} has changed since"
+    code.unlink()
+    assert reason() == "", "somewhere else, as on another machine"
+    (run.path / "config.json").write_text(json.dumps({**CONFIG, "epochs": 9}))
+    assert reason() == ""
+    (run.path / "config.json").write_text(json.dumps({**CONFIG, "threat": {"name": "l2", "eps": 0.1}}))
+    assert "config.json has changed since" in reason()
+    (run.path / "config.json").write_text(json.dumps(CONFIG))
+    run.weights("last").write_bytes(b"trained on")
+    assert reason() == "the last weights have changed since"
+    run.weights("last").unlink()
+    assert reason() == "the run has no last weights any more"
+
+
+def test_a_transfer_column_does_not_outlive_the_weights_that_it_came_from(run: Run, tmp_path: Path) -> None:
+    source = tmp_path / "source.safetensors"
+    source.write_bytes(b"one")
+    evaluation, outcomes = found(subject(run), transfer=[1, 1, 0, 0])
+    column = replace(evaluation.columns["transfer"], source=Source(str(source), digest(source)))
+    whole = add(run.path, replace(evaluation, columns={"transfer": column}), outcomes, None)
+    assert holds(["transfer"], whole)
+    assert "transfer" in run.evaluations()[0].evaluation.columns
+    source.write_bytes(b"two")
+    (shown,) = run.evaluations()
+    assert "transfer" not in shown.evaluation.columns
+    assert shown.left_out == [f"transfer: {source} has changed since"]
+    assert not holds(["transfer"], whole)
+    assert not holds(["fgsm"], whole)
+
+
+@pytest.mark.parametrize("damage", ["index,label,clean\n0,0,1\n", "nonsense", "index,label,clean\n" + "0,0,0\n" * 4])
+def test_a_table_that_does_not_agree_with_the_record_is_named(run: Run, damage: str) -> None:
+    add(run.path, *found(subject(run), clean=[1, 1, 1, 1]), None)
+    (one,) = run.evaluations()
+    (one.folder / "outcomes.csv").write_text(damage)
+    with pytest.raises(UserError, match=r"outcomes\.csv"):
+        one.outcomes()
