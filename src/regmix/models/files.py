@@ -23,7 +23,7 @@ AVERAGED = re.compile(r"(?:^|[_.])(?:ema|swa|avg|averaged?|polyak|shadow)(?:$|[_
 
 
 class Chosen(NamedTuple):
-    """One set of weights, the entry of the file that it is from, and the other entries that hold weights."""
+    """One set of weights, the entry of the file that it is from ("top": none), and the others that hold weights."""
 
     state: dict[str, Tensor]
     entry: str
@@ -73,9 +73,15 @@ def choose(
     """
     if not isinstance(content, Mapping):
         raise UserError(f"{title} holds no state dict but a {type(content).__name__}")
-    sets = _sets(content, set(own))
-    # An entry of any name that fits the model could be what is meant.
-    found = {path: state for path, state in sets.items() if (path and _is_container(path)) or fits(state)}
+    names = set(own)
+    sets = _sets(content, names)
+    # An entry of any name that fits the model could be what is meant; so could what lies beside the entries, if it is
+    # more than a few values.
+    found = {
+        path: state
+        for path, state in sets.items()
+        if (_is_container(path) if path else 2 * len(state) > len(names)) or fits(state)
+    }
     if not found and "" in sets:
         found = {"": sets[""]}
     if not found:
@@ -90,7 +96,7 @@ def choose(
     else:
         meant = list(found)
     if len(meant) == 1:
-        return Chosen(sets[meant[0]], meant[0], [_named(path) for path in found if path != meant[0]])
+        return Chosen(sets[meant[0]], _named(meant[0]), [_named(path) for path in found if path != meant[0]])
     if not meant:
         raise UserError(f"{title} has no {which} weights; {few('it has', map(_named, found))}")
     if which is None and len(averaged) == len(raw) == 1:

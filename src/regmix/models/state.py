@@ -164,9 +164,10 @@ def _match(state: Mapping[str, Tensor], names: Mapping[str, str], own: dict[str,
     for name, value in state.items():
         target = names[name]
         if target in own:
-            flat = value.numel() == own[target].numel() and _is_normalisation(target)
             # also [C] and [C, 1, 1] are in use
-            result[target] = value.reshape(own[target].shape) if flat else value
+            other = _is_normalisation(target) and value.shape != own[target].shape
+            fits = other and value.layout == torch.strided and value.numel() == own[target].numel()
+            result[target] = value.reshape(own[target].shape) if fits else value
         else:
             (left_over if UNUSED.match(_unwrapped(name)) else unexpected).append(name)
     spare = set() if optional & result.keys() else set(optional)
