@@ -104,7 +104,7 @@ def main() -> None:
             inside(rough), exact, slack, nearby and (lambda: TimedNearby(nearby(), inside))
         )
         began = time.perf_counter()
-        left = survivors(
+        left, _ = survivors(
             ours, lambda index: pick(test, index, "cpu"), alive, attack, threat, name=stage,
             batch_size=flags.batch_size, screen=True, journal=Nothing(), world=Nothing(), on_work=lambda _: None,
         )  # fmt: skip

@@ -12,6 +12,7 @@ it. Foolbox is pip install foolbox.
 import argparse
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +32,10 @@ class Spent(Exception):
 class Counted(nn.Module):
     """Answers so many images, and keeps how near to x the nearest misclassified one was after each of the budgets."""
 
-    def __init__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, budgets: Sequence[int], free: int) -> None:
+    def __init__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, budgets: Sequence[int], used: int) -> None:
         super().__init__()
         self.model, self.x, self.y, self.threat, self.budgets = model, x, y, threat, budgets
-        self.used, self.nearest = -free, torch.tensor(float("inf"))
+        self.used, self.nearest = used, torch.tensor(float("inf"))
         self.reached: list[float] = []
 
     def forward(self, images: Tensor) -> Tensor:
@@ -64,13 +65,11 @@ def trained(method: Method, images: ImageSet, model: nn.Module, eps: float, epoc
 
 
 def ours(model: nn.Module, x: Tensor, y: Tensor, row: int, threat: Threat, budgets: Sequence[int]) -> list[float]:
-    # the images of the batch, which one decision each has paid for, come first in every walk
-    order = torch.cat([torch.tensor([row]), torch.arange(len(x))[torch.arange(len(x)) != row]])
-    counted = Counted(model, x[row], y[row], threat, budgets, len(x) - 1)
-    try:
-        HopSkipJump(queries=10 * max(budgets)).walk(counted, x[order], y[order], 0, threat)
-    except Spent:
-        pass
+    counted = Counted(model, x[row], y[row], threat, budgets, 1)  # one decision for each image of the batch
+    others = x[model(x).argmax(1) != y[row]]
+    attack, generator = HopSkipJump(queries=10 * max(budgets)), torch.Generator().manual_seed(0)
+    with suppress(Spent):
+        attack.walk(lambda images: counted(images).argmax(1) != y[row], x[row], others, threat, generator)
     return counted.reached + [float(counted.nearest)] * (len(budgets) - len(counted.reached))
 
 
@@ -80,12 +79,9 @@ def theirs(model: nn.Module, x: Tensor, y: Tensor, row: int, threat: Threat, bud
     counted = Counted(model, x[row], y[row], threat, budgets, 0).eval()
     attack = foolbox.attacks.HopSkipJumpAttack(constraint="l2" if isinstance(threat, L2) else "linf", steps=10_000)
     wrapped = foolbox.PyTorchModel(counted, bounds=(0, 1), device="cpu")
-    try:
+    # no start, or a point that rounding has put on the other side
+    with suppress(Spent, ValueError, AssertionError):
         attack.run(wrapped, x[row : row + 1], y[row : row + 1])
-    except Spent:
-        pass
-    except (ValueError, AssertionError):
-        pass  # no start, or a point that rounding has put on the other side
     return counted.reached + [float(counted.nearest)] * (len(budgets) - len(counted.reached))
 
 

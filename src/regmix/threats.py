@@ -43,17 +43,12 @@ Eps = Annotated[
 """A radius in pixel units of [0, 1] that the command line reads as `8/255` or `0.03`."""
 
 
-def _check_eps(eps: float, most: float = float("inf")) -> None:
-    """Raises UserError unless eps is a number in (0, most], and finite."""
-    if isinstance(eps, str):
-        raise UserError(f"eps is the text {eps!r}; write a number in units of the pixel range: 8 / 255")
-    require(
-        isinstance(eps, Real) and not isinstance(eps, bool), f"eps is {type(eps).__name__}; write a number: 8 / 255"
-    )
-    must = (
-        "it must be positive" if most == float("inf") else "it must lie in (0, 1], in units of the pixel range: 8/255"
-    )
-    require(0 < eps <= most and eps < float("inf"), f"eps is {eps:g}; {must}")
+def _check_eps(eps: object, most: float = float("inf")) -> None:
+    """Raises UserError unless eps is a finite number in (0, most]."""
+    if not isinstance(eps, Real) or isinstance(eps, bool):
+        raise UserError(f"eps is {eps!r}; write a number in units of the pixel range: 8 / 255")
+    range_of = "it must be positive" if most == float("inf") else "it must lie in (0, 1]"
+    require(0 < eps <= most and eps < float("inf"), f"eps is {eps:g}; {range_of}, in units of the pixel range: 8 / 255")
 
 
 class Threat(Protocol):

@@ -153,10 +153,8 @@ def as_batch(given: object) -> Batch:
     """
     if not isinstance(given, Batch):
         if not (isinstance(given, tuple | list) and len(given) == 2):
-            kind = (
-                f"{type(given).__name__} of {len(given)}" if isinstance(given, tuple | list) else type(given).__name__
-            )
-            raise UserError(f"a batch is Batch(x, y) or (x, y), images and labels, not {kind}")
+            parts = f" of {len(given)}" if isinstance(given, tuple | list) else ""
+            raise UserError(f"a batch is Batch(x, y) or (x, y), images and labels, not {type(given).__name__}{parts}")
         given = Batch(*given)
     x, y = given.x, given.y
     for name, value in (("images", x), ("labels", y)):

@@ -120,7 +120,7 @@ def test_autoattack_gives_no_weaker_verdict_than_pyautoattack(method, threat, sc
         alive = model(x).argmax(1) == y
         their_robust = model(adversarial).argmax(1) == y
     for name, attack in AUTOATTACK.under(threat):
-        alive = survivors(
+        alive, _ = survivors(
             model, lambda index: Batch(x[index], y[index]), alive, attack, threat, name=name, batch_size=100,
             screen=screen, journal=Alone(), world=Alone(), on_work=lambda _: None,
         )  # fmt: skip

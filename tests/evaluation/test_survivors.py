@@ -58,7 +58,7 @@ def attack(alive, attack=None, *, eps=0.05, batch_size=5, screen=False, journal=
         model, lambda index: Batch(x[index], y[index]), alive, attack or Fgsm(), Linf(eps), name="fgsm",
         batch_size=batch_size, screen=screen, journal=journal or Notes(), world=world or Alone(),
         on_work=(work if work is not None else []).append,
-    )  # fmt: skip
+    ).alive  # fmt: skip
 
 
 def expected(eps: float = 0.05) -> Tensor:
@@ -148,7 +148,7 @@ def test_a_random_model_gives_the_same_table_again_and_leaves_the_random_state_a
         return survivors(
             Noisy(), lambda index: Batch(x[index], y[index]), y == 0, Fgsm(), Linf(0.05), name="fgsm", batch_size=5,
             screen=False, journal=journal, world=Alone(), on_work=lambda _: None,
-        )  # fmt: skip
+        ).alive  # fmt: skip
 
     notes = Notes()
     torch.manual_seed(1)

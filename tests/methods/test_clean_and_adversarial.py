@@ -135,14 +135,15 @@ def nuclear_norm(one: Tensor, other: Tensor) -> Tensor:
 
 GUIDED = [
     (Gat(), squared_distance, [(0, 10.0), (85, 10.0), (86, 40.0), (99, 40.0)]),
-    (NuAt(), nuclear_norm, [(1, 4 / 90), (45, 2.0), (90, 4.0), (99, 4.0)]),
+    (NuAt(), nuclear_norm, [(1, 4 / 100), (50, 2.0), (90, 3.6), (99, 3.96)]),
+    (NuAt(lam=4.5, hold=10), nuclear_norm, [(1, 4.5 / 90), (45, 2.25), (90, 4.5), (99, 4.5)]),
 ]
 
 
 @both_norms
 @both_masses
 @pytest.mark.parametrize("step", [0, 1, 2, 3])
-@pytest.mark.parametrize("which", [0, 1], ids=["gat", "nu_at"])
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["gat", "nu_at", "nu_at, held"])
 def test_guided_attacks(which: int, step: int, mass: float, norm: str) -> None:
     method, distance, schedule = GUIDED[which]
     eps, x, threat = RADIUS[norm], reference.images(5), THREAT[norm](eps=RADIUS[norm])

@@ -35,6 +35,7 @@ from regmix.data import ImageSet, batches, changes, pick, spread
 from regmix.evaluation import (
     CLEAN,
     collect_examples,
+    not_attacked_note,
     predict,
     preflight,
     probe,
@@ -168,7 +169,7 @@ class _Assessment:
         source = _source(asked)
         noted = f"{asked.name if source is None else TRANSFER + source.weights}@{threat.eps!r}"
         stages = attack.under(threat) if isinstance(attack, Ensemble) else ((asked.name, attack),)
-        alive, began, told = self._clean, time.perf_counter(), []
+        alive, untried, began, told = self._clean, self._clean, time.perf_counter(), []
 
         def save(rows: Sequence[int], x: Tensor, bad: Tensor) -> None:
             save_adversarial(self._folder, name, self._test.index[list(rows)].tolist(), to_uint8(x, bad, threat))
@@ -177,16 +178,19 @@ class _Assessment:
             rest = int(alive.sum()) * sum(passes(other) for _, other in stages[position:])
             title = f"{self.subject.checkpoint}, {name}" + (f": {stage}" if len(stages) > 1 else "")
             self._progress.stage(title, rest + later)
-            alive = survivors(
+            alive, idle = survivors(
                 self._model, lambda index: pick(self._test.images, index, self._place), alive, part, threat,
                 name=f"{noted}/{stage}", batch_size=questions.batch_size,
                 screen=not questions.exact and isinstance(part, SCREENED), journal=self._journal, world=self._world,
                 on_work=self._progress.work, keep=save if questions.save else None,
             )  # fmt: skip
+            untried = untried & idle & alive
             told.append(Stage(stage, float(alive.double().mean()), time.perf_counter() - began))
         column = replace(self._column(asked.short, threat.eps, alive), source=source)
         if isinstance(attack, Ensemble):
             column = replace(column, stages=told, note=attack.note)
+        if idle_note := not_attacked_note(int(untried.sum()), len(untried)):
+            column = replace(column, not_attacked=int(untried.sum()), note=f"{idle_note}. {column.note}".strip())
         if questions.save and self._world.rank == 0:
             column = replace(column, rounded=self._recheck(name, self._clean & ~alive))
         self._add(name, column, alive)

@@ -2,11 +2,13 @@
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 from regmix.attacks.adaptive import Adaptive
 from regmix.attacks.apgd import Apgd
 from regmix.attacks.ascent import Ascent, ascend
+from regmix.attacks.attempt import Attempt, attempt
 from regmix.attacks.base import Attack, Screened, borrowed, packed, passes
 from regmix.attacks.cw import Cw, CwL2
 from regmix.attacks.diagnosis import check_logits, explained
@@ -29,6 +31,7 @@ __all__ = [
     "Apgd",
     "Ascent",
     "Attack",
+    "Attempt",
     "Cw",
     "CwL2",
     "Ensemble",
@@ -43,9 +46,11 @@ __all__ = [
     "Square",
     "Transfer",
     "ascend",
+    "attempt",
     "borrowed",
     "check_logits",
     "explained",
+    "named_attacks",
     "packed",
     "parse_attack",
     "passes",
@@ -84,3 +89,43 @@ def parse_attack(name: str) -> Attack:
     close = difflib.get_close_matches(name, ["clean", *FIXED, "pgd-10", "pgd-50", "cw-30", "mi-fgsm-10"], 1)
     hint = f"; did you mean {close[0]}?" if close else f"; known are clean, {', '.join(NAMES)}"
     raise UserError(f"unknown attack {name!r}{hint}")
+
+
+def named_attacks(attacks: str | Iterable[str | Attack] | Mapping[str, str | Attack]) -> dict[str, Attack]:
+    """Names and attacks, from names ("pgd-50,autoattack", or a list), attacks (a list), or either by a name of yours.
+
+    An attack without a name gets its conventional one, and otherwise what Python shows of it. `clean` is left out.
+
+    Raises:
+        UserError: an unknown name, the same name twice, or what is no attack.
+    """
+    if isinstance(attacks, str):
+        attacks = [name.strip() for name in attacks.split(",") if name.strip()]
+    if isinstance(attacks, Mapping):
+        pairs = list(attacks.items())
+    elif callable(attacks) or not isinstance(attacks, Iterable):
+        raise UserError(
+            f"attacks are {attacks!r}; give names, such as 'pgd-50,autoattack', or a list or dict of attacks"
+        )
+    else:
+        pairs = [(one if isinstance(one, str) else _name(one), one) for one in attacks]
+    found: dict[str, Attack] = {}
+    for name, one in pairs:
+        if name == "clean" and one == name:
+            continue  # it is always there
+        if name == "clean" or name in found:
+            raise UserError(f"two attacks would be called {name}; give a dict with a name for each")
+        if isinstance(one, type) or not (isinstance(one, str) or callable(one)):
+            shown = f"{one.__name__}, a class; write {one.__name__}()" if isinstance(one, type) else repr(one)
+            raise UserError(f"the attack {name} is {shown}" + ("" if isinstance(one, type) else ", which is no attack"))
+        found[name] = parse_attack(one) if isinstance(one, str) else one
+    return found
+
+
+def _name(attack: Attack) -> str:
+    steps, restarts = getattr(attack, "steps", 0), getattr(attack, "restarts", 1)
+    for name in (*FIXED, *(f"{kind}-{steps}" for kind in WITH_STEPS), f"pgd-{steps}x{restarts}"):
+        with suppress(UserError):
+            if parse_attack(name) == attack:
+                return name
+    return str(getattr(attack, "__name__", repr(attack)))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from regmix.attacks.apgd import Apgd
+from regmix.attacks.attempt import Attempt, attempt
 from regmix.attacks.base import Attack, borrowed, fooled, passes
 from regmix.attacks.fab import Fab
 from regmix.attacks.rows import Rows
@@ -35,16 +36,21 @@ class Ensemble:
         return sum(passes(attack) for _, attack in self.stages)
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
-        rows = Rows(x)
+        return self.attempt(model, x, y, threat).delta
+
+    def attempt(self, model: Model, x: Images, y: Labels, threat: Threat) -> Attempt:
+        """A row is attacked if one of the attacks has taken it on."""
+        rows, attacked = Rows(x), torch.zeros_like(y, dtype=torch.bool)
         for _, attack in self.under(threat):
             images, labels = x[rows.left], y[rows.left]
             if not len(images):
                 break
-            delta = attack(model, images, labels, threat)
+            delta, taken = attempt(attack, model, images, labels, threat)
+            attacked[rows.left] |= taken
             with borrowed(model), torch.no_grad():
                 lead = margin(model(images + delta), labels)
                 rows.leave(fooled(model, images + delta, lead, labels), delta)
-        return rows.delta
+        return Attempt(rows.delta, attacked)
 
 
 _FAB, _SQUARE = Fab(targets=9), Square(queries=5000)

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from regmix.attacks.attempt import Attempt
 from regmix.attacks.base import borrowed
 from regmix.threats import L1, L2, Threat
 from regmix.types import Images, Labels, Model, UserError
 
 Decide = Callable[[Images], Tensor]
 """Images to bool: are they misclassified?"""
+NOISE, BEST = 100, 5
+"""Random images that are tried as starts where the batch has none; images of the batch of which the best is taken."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,12 @@ class HopSkipJump:
 
     A round: bisect between the image and the misclassified point down to the boundary; estimate the boundary's normal
     from `samples sqrt(round)` noisy points, their decisions centred by their mean; step along it by distance /
-    sqrt(round), halved until the point is misclassified. It begins at a uniformly random image that is misclassified,
-    and rows for which a hundred of them are not come back unperturbed, as do those whose distance stays above eps.
-    Source: arXiv 1904.02144.
+    sqrt(round), halved until the point is misclassified.
+
+    It begins at an image of the batch that the model takes for another class than the label: of the 5 nearest ones the
+    one whose boundary is nearest; without any, at uniform noise. A row for which neither is misclassified is not
+    attacked (see `attempt`). Rows whose distance stays above eps come back unperturbed. Source: arXiv 1904.02144, which
+    starts from noise.
     """
 
     queries: int = 5000
@@ -40,33 +46,40 @@ class HopSkipJump:
         if isinstance(threat, L1):
             raise UserError("hop-skip-jump is made for L-inf and L2; under L1 use square")
 
-    @torch.no_grad()
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
+        return self.attempt(model, x, y, threat).delta
+
+    @torch.no_grad()
+    def attempt(self, model: Model, x: Images, y: Labels, threat: Threat) -> Attempt:
+        """A row for which no misclassified start is found is not attacked."""
         self.check(threat)
         generator = torch.Generator(x.device).manual_seed(self.seed)
-        delta = torch.zeros_like(x)
+        delta, attacked = torch.zeros_like(x), torch.ones_like(y, dtype=torch.bool)
         with borrowed(model):
+            seen = model(x).argmax(1)
             for row in range(len(x)):
                 image = x[row]
 
                 def wrong(images: Images, label: Tensor = y[row]) -> Tensor:
                     return model(images).argmax(1) != label
 
-                found = self._walk(wrong, image, threat, generator)
+                begun, found = self.walk(wrong, image, x[seen != y[row]], threat, generator)
+                attacked[row] = begun
                 if found is not None and threat.norm((found - image)[None]) <= threat.eps:
                     delta[row] = found - image
-        return delta
+        return Attempt(delta, attacked)
 
-    def _walk(self, wrong: Decide, x: Tensor, threat: Threat, generator: Generator) -> Tensor | None:
-        def noise(count: int) -> Images:
-            return torch.rand((count, *x.shape), generator=generator, dtype=x.dtype, device=x.device)
+    def walk(
+        self, wrong: Decide, x: Tensor, others: Images, threat: Threat, generator: Generator
+    ) -> tuple[bool, Tensor | None]:
+        """Whether there was a start for the image x [C, H, W], and the misclassified point within eps, if one is found.
 
-        trials = noise(100)
-        hits = wrong(trials)
-        if not hits.any():
-            return None
-        at, used, size = trials[hits][0], 100, x.numel()
-        euclid = isinstance(threat, L2)
+        others: misclassified images, the model's answers about which have been paid for by one query.
+        """
+        at, used = _start(wrong, x, others, threat, generator)
+        if at is None:
+            return False, None
+        size, euclid = x.numel(), isinstance(threat, L2)
         # The step at which a bisection ends, and the radius of the noise, in the paper's theta and delta.
         theta = 1 / (size * size**0.5) if euclid else 1 / size**2
         at, asked = _bisect(wrong, x, at, threat, theta)
@@ -75,29 +88,55 @@ class HopSkipJump:
             number += 1
             distance = float(threat.norm((at - x)[None]))
             if distance <= threat.eps:
-                return at
+                return True, at
             count = int(self.samples * number**0.5)
             if used + count > self.queries:
-                return None
+                return True, None
             radius = 0.1 if number == 1 else (size**0.5 * theta * distance if euclid else size * theta * distance)
-            around = torch.randn((count, *x.shape), generator=generator, dtype=x.dtype, device=x.device)
-            if not euclid:
-                around = 2 * noise(count) - 1
-            around = around / around.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-            points = (at + radius * around).clamp(0, 1)
-            sign = wrong(points).to(x.dtype) * 2 - 1
-            mean = sign.mean()
-            centred = sign if mean.abs() == 1 else sign - mean
-            normal = (centred.view(-1, 1, 1, 1) * (points - at) / radius).mean(0)
+            normal = _normal(wrong, at, radius, count, euclid, generator)
             normal = threat.direction(normal[None])[0]
-            step = distance / number**0.5
-            used += count
+            step, used = distance / number**0.5, used + count
             while not wrong((at + step * normal).clamp(0, 1)[None])[0]:
                 step, used = step / 2, used + 1
                 if used > self.queries or step < 1e-9:
-                    return None
+                    return True, None
             at, asked = _bisect(wrong, x, (at + step * normal).clamp(0, 1), threat, theta)
             used += asked + 1
+
+
+def _start(wrong: Decide, x: Tensor, others: Images, threat: Threat, generator: Generator) -> tuple[Tensor | None, int]:
+    """A misclassified point, the nearest of some that lie on the line to x, and the queries that it took."""
+    nearest = threat.norm(others - x).topk(min(BEST, len(others)), largest=False).indices
+    few, used = NOISE // 10, 1
+    trials = torch.rand((NOISE, *x.shape), generator=generator, dtype=x.dtype, device=x.device)
+    hits, used = trials[:few][wrong(trials[:few])], used + few
+    if not len(hits) and not len(others):
+        hits, used = trials[few:][wrong(trials[few:])], used + NOISE - few
+    found = torch.cat([others[nearest], hits[:BEST]])
+    if not len(found):
+        return None, used
+    low, high = torch.zeros(len(found), 1, 1, 1).to(x), torch.ones(len(found), 1, 1, 1).to(x)
+    for _ in range(10):
+        middle = (low + high) / 2
+        hit, used = wrong(x + middle * (found - x)).view(-1, 1, 1, 1), used + len(found)
+        low, high = torch.where(hit, low, middle), torch.where(hit, middle, high)
+    points = x + high * (found - x)
+    return points[int(threat.norm(points - x).argmin())], used
+
+
+def _normal(wrong: Decide, at: Tensor, radius: float, count: int, euclid: bool, generator: Generator) -> Tensor:
+    """The boundary's normal at a point, towards the misclassified side, from decisions at noisy points around it."""
+    shape = (count, *at.shape)
+    if euclid:
+        around = torch.randn(shape, generator=generator, dtype=at.dtype, device=at.device)
+    else:
+        around = 2 * torch.rand(shape, generator=generator, dtype=at.dtype, device=at.device) - 1
+    around = around / around.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    points = (at + radius * around).clamp(0, 1)
+    sign = wrong(points).to(at.dtype) * 2 - 1
+    mean = sign.mean()
+    centred = sign if mean.abs() == 1 else sign - mean
+    return (centred.view(-1, 1, 1, 1) * (points - at) / radius).mean(0)
 
 
 def _bisect(wrong: Decide, x: Tensor, at: Tensor, threat: Threat, theta: float) -> tuple[Tensor, int]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from regmix.attacks.attempt import Attempt, attempt
 from regmix.attacks.base import Attack, passes
 from regmix.attacks.mi_fgsm import MiFgsm
 from regmix.threats import Threat
@@ -23,4 +24,9 @@ class Transfer:
         return passes(self.attack)
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
-        return self.attack(self.source, x, y, threat)
+        return self.attempt(model, x, y, threat).delta
+
+    def attempt(self, model: Model, x: Images, y: Labels, threat: Threat) -> Attempt:
+        """A row that is as it was, because the source gives no gradient there, is not attacked."""
+        delta, attacked = attempt(self.attack, self.source, x, y, threat)
+        return Attempt(delta, attacked & (delta != 0).flatten(1).any(1))

@@ -1,21 +1,22 @@
 """Runs attacks over a test set and keeps, per example, what survived."""
 
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from regmix.attacks import Attack, borrowed, packed, passes
+from regmix.attacks import Attack, attempt, borrowed, check_logits, explained, named_attacks, packed, passes
 from regmix.evaluation.outcomes import Outcomes
 from regmix.evaluation.precision import screened
 from regmix.objectives import hard
-from regmix.threats import Threat
-from regmix.types import Batch, Images, Labels, Model, UserError
+from regmix.threats import Threat, check_threat
+from regmix.types import Batch, Images, Labels, Model, UserError, as_batch, check_values
 
 CLEAN = "clean"
 """The column without an attack, the first of every table."""
@@ -23,9 +24,9 @@ CLEAN = "clean"
 
 def evaluate(
     model: Model,
-    batches: Iterable[Batch],
+    batches: Iterable[Batch | tuple[Tensor, Tensor] | list[Tensor]],
     threat: Threat,
-    attacks: Mapping[str, Attack],
+    attacks: str | Iterable[str | Attack] | Mapping[str, str | Attack],
     on_batch: Callable[[int], None] | None = None,
 ) -> Outcomes:
     """Attacks every correctly classified example with every attack, in evaluation mode.
@@ -33,34 +34,63 @@ def evaluate(
     Returns the table whose first column is `clean` and whose others are the attacks in their order. The evaluator
     does not trust an attack: it asserts that the perturbation lies in the threat set and clips the adversarial image
     to [0, 1] before it asks the model again. The model's mode, gradients and BatchNorm statistics stay as they were.
+    Rows that an attack could not take on survive it; the table knows them (`Outcomes.not_attacked`), and a warning says
+    how many they are.
 
     Args:
-        batches: images in [0, 1] with class indices; they are streamed, and moved nowhere.
+        batches: Batch or (images, labels), images in [0, 1] with class indices; they are streamed, and moved nowhere.
+        attacks: names ("pgd-50,autoattack", or a list), attacks, or a dict that names them.
         on_batch: called after every batch with the number of its examples.
 
     Raises:
-        UserError: images outside [0, 1], or labels outside the model's classes.
+        UserError: no example, images outside [0, 1], labels outside the model's classes or of another shape or type
+            than Batch has, an unknown attack or one that is not made for the threat, a model that fails or does not
+            return finite logits, or perturbations that are not finite.
     """
-    rows: list[Tensor] = []
-    labels: list[Tensor] = []
+    check_threat(threat)
+    suite = named_attacks(attacks)
+    for attack in suite.values():
+        getattr(attack, "check", lambda _: None)(threat)
+    rows, labels, untried = [], [], []
     with borrowed(model):
-        for batch in batches:
-            x, y = batch.x, hard(batch.y)
-            correct = predict(model, x, y) == y
-            columns = [correct]
-            for attack in attacks.values():
-                survives = torch.zeros_like(correct)
+        for given in _iterated(batches):
+            batch = as_batch(given)
+            check_values(batch)
+            x, y = batch.x.clamp(0, 1), hard(batch.y)
+            with explained(model, batch):
+                correct = predict(model, x, y) == y
+            columns, missed = [correct], [torch.zeros_like(correct)]
+            for attack in suite.values():
+                survives, idle = torch.zeros_like(correct), torch.zeros_like(correct)
                 if correct.any():
-                    adversarial = perturb(model, attack, x[correct], y[correct], threat)
+                    adversarial, attacked = _perturb(model, attack, x[correct], y[correct], threat)
                     survives[correct] = predict(model, adversarial, y[correct]) == y[correct]
+                    idle[correct] = ~attacked
                 columns.append(survives)
+                missed.append(idle & survives)
             rows.append(torch.stack(columns, 1).cpu())
+            untried.append(torch.stack(missed, 1).cpu())
             labels.append(y.cpu())
             if on_batch is not None:
                 on_batch(len(x))
     if not rows:
         raise UserError("there is no example to evaluate")
-    return Outcomes((CLEAN, *attacks), torch.cat(labels), torch.cat(rows))
+    outcomes = Outcomes((CLEAN, *suite), torch.cat(labels), torch.cat(rows), torch.cat(untried))
+    for name in suite:
+        if note := not_attacked_note(outcomes.not_attacked(name), len(outcomes)):
+            warnings.warn(f"{name}: {note}", stacklevel=2)
+    return outcomes
+
+
+def not_attacked_note(rows: int, examples: int) -> str:
+    """What stands beside the number of an attack that left surviving rows alone; empty where there are none."""
+    return f"{rows} of {examples} images were not attacked (no start was found) and count as robust" if rows else ""
+
+
+def _iterated(batches: object) -> Iterator[object]:
+    if isinstance(batches, Batch | Tensor) or not isinstance(batches, Iterable):
+        raise UserError(f"batches are {type(batches).__name__}; give a loader or a list of batches: [Batch(x, y)]")
+    yield from batches
 
 
 class Journal(Protocol):
@@ -68,6 +98,13 @@ class Journal(Protocol):
 
     def find(self, stage: str, chunk: Sequence[int]) -> list[int] | None: ...
     def add(self, stage: str, chunk: Sequence[int], broken: Sequence[int]) -> None: ...
+
+
+class Survivors(NamedTuple):
+    """Which examples survive an attack, and which of them it could not take on, bool [N] each."""
+
+    alive: Bool[Tensor, "examples"]
+    not_attacked: Bool[Tensor, "examples"]
 
 
 class World(Protocol):
@@ -94,7 +131,7 @@ def survivors(
     world: World,
     on_work: Callable[[int], None],
     keep: Callable[[Sequence[int], Images, Images], None] | None = None,
-) -> Bool[Tensor, "examples"]:
+) -> Survivors:
     """Which of the examples that are still alive survive an attack.
 
     They are dealt into full chunks, the same ones whatever the number of processes, each of which takes every size-th.
@@ -109,14 +146,15 @@ def survivors(
         keep: called with the positions of broken examples, their images, and their adversarial images.
     """
     attack = packed(attack, batch_size)
-    broken = torch.zeros_like(alive)
+    broken, idle = torch.zeros_like(alive), torch.zeros_like(alive)
+    untried = f"{name}, not attacked"
     asked = None if screen and isinstance(model, nn.Module) else model
     with borrowed(model):
         todo = alive.nonzero()[:, 0]
         for first in range(world.rank * batch_size, len(todo), world.size * batch_size):
             chunk = todo[first : first + batch_size]
             rows = chunk.tolist()
-            fallen = journal.find(name, rows)
+            fallen, left = journal.find(name, rows), journal.find(untried, rows) or []
             if fallen is None:
                 batch = take(chunk)
                 x, y = batch.x, hard(batch.y)
@@ -127,15 +165,18 @@ def survivors(
                     with repeatable(name, x.device):
                         asked = screened(model, reference.x, hard(reference.y))
                 with repeatable(f"{name}/{rows[0]}", x.device):
-                    adversarial = perturb(asked, attack, x, y, threat)
+                    adversarial, attacked = _perturb(asked, attack, x, y, threat)
                     wrong = predict(model, adversarial, y) != y
                 fallen = chunk[wrong.cpu()].tolist()
                 if keep is not None and fallen:
                     keep(fallen, x[wrong], adversarial[wrong])
+                if left := chunk[~(wrong | attacked).cpu()].tolist():
+                    journal.add(untried, rows, left)  # before the line that says that the chunk is done
                 journal.add(name, rows, fallen)
             broken[fallen] = True
+            idle[left] = True
             on_work(len(rows) * passes(attack))
-    return alive & ~world.any(broken)
+    return Survivors(alive & ~world.any(broken), world.any(idle))
 
 
 @contextmanager
@@ -148,10 +189,22 @@ def repeatable(about: str, device: torch.device) -> Iterator[None]:
 
 def perturb(model: Model, attack: Attack, x: Images, y: Labels, threat: Threat) -> Images:
     """The adversarial images of an attack, checked against the threat set and clipped to [0, 1]."""
-    delta = attack(model, x, y, threat)
+    return _perturb(model, attack, x, y, threat)[0]
+
+
+def _perturb(
+    model: Model, attack: Attack, x: Images, y: Labels, threat: Threat
+) -> tuple[Images, Bool[Tensor, "batch"]]:
+    """What `perturb` returns, and which rows were attacked."""
+    delta, attacked = attempt(attack, model, x, y, threat)
+    if bad := int((~delta.isfinite()).flatten(1).any(1).sum()):
+        raise UserError(
+            f"{attack} made {bad} of {len(x)} perturbations that are not finite: the model's gradients are not; "
+            "look for a division by zero, a square root or a logarithm of zero in it"
+        )
     longest = float(threat.norm(delta).max())
     assert longest <= threat.eps * (1 + 1e-5) + 1e-7, f"{attack} left the threat set: {longest} > {threat.eps}"
-    return (x + delta).clamp(0, 1)
+    return (x + delta).clamp(0, 1), attacked
 
 
 @torch.no_grad()
@@ -160,6 +213,7 @@ def predict(model: Model, x: Images, y: Labels) -> Labels:
     if x.min() < 0 or x.max() > 1:
         raise UserError(f"images lie in [{float(x.min()):.3g}, {float(x.max()):.3g}]; they must lie in [0, 1]")
     logits = model(x)
+    check_logits(logits, len(x))
     if int(y.min()) < 0 or int(y.max()) >= logits.shape[1]:
         raise UserError(f"labels reach {int(y.max())} but the model has {logits.shape[1]} classes")
     if not logits.isfinite().all():

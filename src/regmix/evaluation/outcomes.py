@@ -30,6 +30,8 @@ class Outcomes:
     names: tuple[str, ...]
     labels: Int[Tensor, "examples"]
     robust: Bool[Tensor, "examples attacks"]
+    untried: Bool[Tensor, "examples attacks"] | None = None
+    """Which examples survive because the attack could not take them on; None where that is not known."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,6 +43,10 @@ class Outcomes:
     def accuracy(self, name: str) -> float:
         """The share of examples that survive the attack of this name."""
         return float(self.column(name).double().mean())
+
+    def not_attacked(self, name: str) -> int:
+        """How many examples survive the attack of this name because it could not take them on."""
+        return 0 if self.untried is None else int(self.untried[:, self.names.index(name)].sum())
 
     def worst_case(self, names: Sequence[str]) -> Bool[Tensor, "examples"]:
         """Which examples survive every one of these attacks."""

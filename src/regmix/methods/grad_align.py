@@ -26,7 +26,8 @@ class GradAlign(Method):
     The mean is over the examples both of whose gradients are not zero. g(x) is the attack's gradient and is held
     constant, as in the public code; the gradient flows through g(x + u), which takes a double backward pass.
 
-    Source: arXiv 2007.02617 and its public code.
+    Source: arXiv 2007.02617 and its public code. Deviation: x + u is clipped to the image's range, as the FastAT
+    benchmark does; in the code it is not, so that pixels near 0 or 1 are shown up to eps outside of it.
     """
 
     name: Tag[Literal["grad_align"]] = field(default="grad_align", kw_only=True)

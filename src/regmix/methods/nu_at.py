@@ -11,7 +11,7 @@ from regmix.methods.guided import guided_losses
 from regmix.objectives import precise
 from regmix.priors import Memory
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, Tag
+from regmix.types import Batch, Losses, Tag, require
 
 
 @dataclass(frozen=True)
@@ -21,25 +21,32 @@ class NuAt(Method):
         loss = CE(f(x), y) + lam_e ||f(x) - f(x + delta)||_* / B
 
     delta is one step of eps from a random corner of the ball of eps / 2; in every other step the attack climbs the
-    whole loss, otherwise cross-entropy alone. lam_e grows linearly from 0 to lam over all epochs but the last ten.
-    Source: Sriramanan et al., NeurIPS 2021, and its public code for CIFAR-10, whose weight average is
-    `--averaging ema`. Deviation: the clean output that guides the attack is computed only in the steps that use it.
-    Each of several processes takes the norm of its share of the batch.
+    whole loss, otherwise cross-entropy alone. lam_e = lam e / (epochs - hold) in epoch e, counted from 0, and lam in the
+    last `hold` epochs.
+
+    Source: Sriramanan et al., NeurIPS 2021, and its public code for ResNet-18 on CIFAR-10, which has two scripts: with
+    weight averaging (`--averaging ema`) lam is 4 and grows over all epochs, which is the default here; without it lam
+    is 4.5 and stays at its end for the last ten of 100 epochs (lam=4.5, hold=10). Deviation: the clean output that
+    guides the attack is computed only in the steps that use it. Each of several processes takes the norm of its share
+    of the batch.
     """
 
     name: Tag[Literal["nu_at"]] = field(default="nu_at", kw_only=True)
     lam: float = 4.0
-    """Final weight of the nuclear norm (published for ResNet-18 on CIFAR-10: 4)."""
+    """Final weight of the nuclear norm (the code's script with weight averaging: 4; without: 4.5)."""
+    hold: int = 0
+    """Epochs at the end in which the weight stays lam (the code's script with weight averaging: 0; without: 10)."""
 
     def __post_init__(self) -> None:
         check_weights(lam=self.lam)
+        require(self.hold >= 0, f"method hold is {self.hold}; it must be 0 or positive")
 
     def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
         return Memory()
 
     def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
         assert memory is not None, "nu_at needs to know the epoch"
-        ramp = max(1, memory.epochs - 10)
+        ramp = max(1, memory.epochs - self.hold)
         weight = self.lam * min(memory.epoch, ramp) / ramp
         return guided_losses(model, batch, threat, _nuclear_norm, weight, guide=memory.step % 2 == 1)
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, check_attack
+from regmix.methods.base import Method, batchnorm_mode, check_attack
 from regmix.methods.mutual import Mutual
 from regmix.objectives import hard
 from regmix.priors import Memory
@@ -20,7 +20,11 @@ class PgdAt(Method):
     """Cross-entropy at the end of a PGD attack on it: min E max_delta CE(f(x + delta), y) (arXiv 1706.06083).
 
     10 steps of eps / 4 are PGD-AT as published at 8/255; 2 steps of eps / 2 from zero are PGD-2-AT. The attack climbs
-    the cross-entropy of the hard label and runs in train mode, as the public implementations do.
+    the cross-entropy of the hard label. Its start is clipped to the image's range, as in the public code of PGD-AT,
+    of FGSM-RS's paper (arXiv 2001.03994) and of arXiv 2002.11569.
+
+    BatchNorm during the attack: these codes leave it in train mode, which is the default here; the FastAT benchmark
+    (through torchattacks) attacks in evaluation mode, which is attack_batchnorm="eval".
     """
 
     name: Tag[Literal["pgd_at"]] = field(default="pgd_at", kw_only=True)
@@ -30,7 +34,9 @@ class PgdAt(Method):
     """Length of a step in units of eps; None means 1 / 4 from 4 steps on, and 1 / steps below."""
     start: Literal["zero", "uniform", "corner"] | None = None
     """Where the attack begins; None means uniform from 4 steps on, and zero below."""
-
+    attack_batchnorm: Literal["train", "eval"] = "train"
+    """BatchNorm during the attack: batch statistics, updating the running ones, or the running ones. With eval, the
+    first output of the mutual terms is computed anew in train mode, which costs one more forward pass."""
     mutual: Mutual = Mutual()
     """RegMix's terms between the attack's first, its last and the clean output; none by default."""
 
@@ -45,9 +51,12 @@ class PgdAt(Method):
         if start == "zero":
             delta = torch.zeros_like(x)
         else:
-            delta = threat.uniform(x) if start == "uniform" else threat.corner(x)
-        ascent = ascend(
-            model, x, hard(batch.y), threat,
-            start=delta, steps=self.steps, step_size=step_size * threat.eps, keep_graph=self.mutual.pair,
-        )  # fmt: skip
-        return self.mutual.losses(model, batch, ascent.delta, ascent.first_logits)
+            delta = threat.project(threat.uniform(x) if start == "uniform" else threat.corner(x), x)
+        share = self.mutual.pair and self.attack_batchnorm == "train"
+        with batchnorm_mode(model, self.attack_batchnorm):
+            ascent = ascend(
+                model, x, hard(batch.y), threat,
+                start=delta, steps=self.steps, step_size=step_size * threat.eps, keep_graph=share,
+            )  # fmt: skip
+        initial = model(x + delta) if self.mutual.pair and not share else ascent.first_logits
+        return self.mutual.losses(model, batch, ascent.delta, initial)

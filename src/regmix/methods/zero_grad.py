@@ -23,12 +23,13 @@ class ZeroGrad(Method):
 
         delta = P[delta_0 + step_size eps sign(g)]
 
-    Source: ZeroGrad, arXiv 2103.15476 and its public code.
+    The start is clipped to the image's range, and nothing but the gradient's signs is scaled, as in the public code.
+    Source: ZeroGrad, arXiv 2103.15476 and its public code, whose defaults these are.
     """
 
     name: Tag[Literal["zero_grad"]] = field(default="zero_grad", kw_only=True)
     q: float = 0.35
-    """Share of every example's gradient that is set to zero, in [0, 1) (0.4 is the code's default)."""
+    """Share of every example's gradient that is set to zero, in [0, 1) (the code's default: 0.35)."""
     step_size: float = 2.0
     """Length of the step in units of eps."""
 

@@ -21,6 +21,11 @@ def fastat_cifar10() -> Experiment:
     the weights more closely in its first 18,000 steps, and methods attack the hard label where their papers do (there:
     the smoothed one). The published runs of a method have its settings of configs/, such as FGSM-MEP's reset every 40
     epochs on every data set.
+
+    Other differences: gat's attack there takes the softmax of the output twice in every other step; pgd_at attacks
+    with BatchNorm in evaluation mode (here: attack_batchnorm="eval"), nu_at in train mode (here: in evaluation mode, as
+    published); free_at has 4 replays over 50 passes, and every batch starts from no perturbation (here: from the last
+    batch's, as published); runs without a weight average are tested on their last weights, the others on their best.
     """
     return Experiment(
         data=Cifar10(),

@@ -110,6 +110,8 @@ class Column:
     rounded: Rounded | None = None
     note: str = ""
     """What must stand beside the number."""
+    not_attacked: int = 0
+    """How many of the survivors the attack could not take on."""
     source: Source | None = None
     """Of a transfer attack."""
     exact: bool = False
