@@ -47,8 +47,12 @@ def _check_eps(eps: object, most: float = float("inf")) -> None:
     """Raises UserError unless eps is a finite number in (0, most]."""
     if not isinstance(eps, Real) or isinstance(eps, bool):
         raise UserError(f"eps is {eps!r}; write a number in units of the pixel range: 8 / 255")
+    radius = float(eps)
     range_of = "it must be positive" if most == float("inf") else "it must lie in (0, 1]"
-    require(0 < eps <= most and eps < float("inf"), f"eps is {eps:g}; {range_of}, in units of the pixel range: 8 / 255")
+    require(
+        0 < radius <= most and radius < float("inf"),
+        f"eps is {radius:g}; {range_of}, in units of the pixel range: 8 / 255",
+    )
 
 
 class Threat(Protocol):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from regmix.evaluation import wilson
+from regmix.evaluation import paired, wilson
 from regmix.reports.load import Outcomes, load
-from regmix.reports.statistics import paired, radii, same_examples, strongest, worst_case
+from regmix.reports.statistics import radii, same_examples, strongest, worst_case
 
 
 def _columns(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:

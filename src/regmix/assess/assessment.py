@@ -247,14 +247,26 @@ class _Assessment:
         labels = self._test.images.labels[right]
         batch = pick(self._test.images, right[spread(labels, PROBED)], self._place)
         found = probe(self._model, batch.x, hard(batch.y), self._threat)
-        before = [one.evaluation for one in self._directory.evaluations() if one.folder == self._folder]
-        columns = (before[0].columns if before else {}) | self._columns
-        accuracies = {one.attack: one.accuracy for one in columns.values() if one.eps == self._threat.eps}
-        masked, signs = verdict(found, accuracies, len(self._clean))
+        survived = self._survived_before()
+        survived |= {
+            column.attack: self._survives[name]
+            for name, column in self._columns.items()
+            if column.eps == self._threat.eps
+        }
+        masked, signs = verdict(found, survived, self._threat)
         self._note(f"gradient masking: {masked}")
         for text in signs:
             self._note(f"- {text}")
         return Masking(masked, signs, asdict(found))
+
+    def _survived_before(self) -> dict[str, Tensor]:
+        """Which images survived the attacks of earlier evaluations of this subject, at the training's eps."""
+        for one in self._directory.evaluations():
+            if one.folder == self._folder:
+                table = one.outcomes().survives
+                columns = one.evaluation.columns.items()
+                return {c.attack: torch.from_numpy(table[name]) for name, c in columns if c.eps == self._threat.eps}
+        return {}
 
     def ask_about_corruptions(self, kinds: Sequence[tuple[str, int]], source: Computed | OfficialFiles) -> None:
         """The accuracy under every corruption at every severity."""

@@ -136,7 +136,8 @@ def _normal(wrong: Decide, at: Tensor, radius: float, count: int, euclid: bool, 
     sign = wrong(points).to(at.dtype) * 2 - 1
     mean = sign.mean()
     centred = sign if mean.abs() == 1 else sign - mean
-    return (centred.view(-1, 1, 1, 1) * (points - at) / radius).mean(0)
+    normal: Tensor = (centred.view(-1, 1, 1, 1) * (points - at) / radius).mean(0)
+    return normal
 
 
 def _bisect(wrong: Decide, x: Tensor, at: Tensor, threat: Threat, theta: float) -> tuple[Tensor, int]:

@@ -14,8 +14,8 @@ from regmix.evaluation.battery import (
     survivors,
 )
 from regmix.evaluation.corrupted import withstood
-from regmix.evaluation.masking import Probe, probe, verdict
-from regmix.evaluation.outcomes import Outcomes, wilson
+from regmix.evaluation.masking import Probe, Verdict, probe, verdict
+from regmix.evaluation.outcomes import Outcomes, Paired, paired, wilson
 from regmix.evaluation.precision import screened
 from regmix.evaluation.preflight import in_train_mode, preflight, zero_gradients
 from regmix.evaluation.rounding import to_uint8
@@ -25,13 +25,16 @@ __all__ = [
     "Examples",
     "Journal",
     "Outcomes",
+    "Paired",
     "Probe",
     "Survivors",
+    "Verdict",
     "World",
     "collect_examples",
     "evaluate",
     "in_train_mode",
     "not_attacked_note",
+    "paired",
     "predict",
     "preflight",
     "probe",

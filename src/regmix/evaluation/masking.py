@@ -1,24 +1,35 @@
 """Is a model robust, or does it only hide its gradients? A verdict from evidence (arXiv 1802.00420, 1902.06705)."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
-from regmix.attacks import Apgd, Ensemble, Pgd, Square, ascend, borrowed
+from regmix.attacks import Apgd, Attack, Ensemble, Eot, Square, ascend, borrowed
 from regmix.evaluation.battery import perturb, predict
+from regmix.evaluation.outcomes import Paired, paired, wilson
 from regmix.evaluation.preflight import zero_gradients
 from regmix.objectives import cross_entropy
-from regmix.threats import L2, Linf, Threat
+from regmix.threats import L1, L2, Linf, Threat
 from regmix.types import Images, Labels, Model
 
-Verdict = Literal["masked", "no sign of masking"]
+Verdict = Literal["masked", "no sign of masking", "undecided"]
 QUERIES = 300
 WHITE_BOX = Ensemble((("apgd-ce", Apgd(steps=50)), ("apgd-dlr", Apgd("dlr", steps=50))))
 """Of both losses, because Square climbs the margin: an honest model whose outputs were drawn together by a KL term has
 images that the cross-entropy does not break and the margin does."""
+ENOUGH = 10
+"""Of fewer correctly classified images, and of a random model's single passes, silence says nothing: "undecided"."""
+FEW = 3
+"""Fewer images than these are no sign, whatever their share: any attack leaves one or two that another breaks."""
+OTHERS = 8
+"""Images of other classes towards which an image is moved at the large radius, one after the other."""
+PASSES = 10
+"""Passes that are averaged, where a model is random."""
 
 
 @dataclass(frozen=True)
@@ -37,78 +48,125 @@ class Probe:
     only_black_box: float
     """The share of images that Square breaks and APGD does not."""
     far: float
-    """Accuracy under PGD-20 at a radius at which an unhindered attack always wins."""
+    """The share of images that APGD leaves at a radius at which every image can be turned into grey, although grey or
+    a mixture with an image of another class breaks them there."""
+    averaged: Paired | None = None
+    """Of a random model: `white_box` less what the same attacks leave of the mean of 10 passes."""
 
 
 def probe(model: Model, x: Images, y: Labels, threat: Threat) -> Probe:
     """Attacks correctly classified images in the ways that tell robust models from masked ones."""
 
-    def survives(attack: Ensemble | Pgd | Square, within: Threat) -> Tensor:
+    def survives(attack: Attack, within: Threat) -> Tensor:
         return predict(model, perturb(model, attack, x, y, within), y) == y
 
     with borrowed(model):
         start = threat.project(threat.uniform(x, torch.Generator(x.device).manual_seed(0)), x)
         with torch.no_grad():
-            before = cross_entropy(model(x + start), y)
+            before = cross_entropy(model(x + start).double(), y)
         zero = zero_gradients(model, x, y)
         after = before
         if zero < 1:
             delta = ascend(model, x, y, threat, start=start, steps=20, step_size=threat.eps / 4).delta
             with torch.no_grad():
-                after = cross_entropy(model(x + delta), y)
-        white = survives(WHITE_BOX, threat) if zero < 1 else torch.ones_like(y, dtype=torch.bool)
+                after = cross_entropy(model(x + delta).double(), y)
+        everything = torch.ones_like(y, dtype=torch.bool)
+        white = survives(WHITE_BOX, threat) if zero < 1 else everything
         black = survives(Square(queries=QUERIES), threat)
-        size = x[0].numel()
-        radius = 0.5 if isinstance(threat, Linf) else 0.5 * (size**0.5 if isinstance(threat, L2) else size)
-        far = survives(Pgd(20), replace(threat, eps=radius)) if zero < 1 else white  # type: ignore[type-var]
+        wide = _wide(threat, x[0].numel())
+        far = (survives(WHITE_BOX, wide) if zero < 1 else everything) & _breakable(model, x, y, wide)
+        averaged = None
+        if zero < 1 and not isinstance(model, Eot) and _is_random(model, x):
+            mean = Eot(model, PASSES)
+            left = predict(mean, perturb(mean, WHITE_BOX, x, y, threat), y) == y
+            averaged = paired(white.cpu().numpy(), left.cpu().numpy())
     shares = (after > before, white, black, white & ~black, far)
     rising, white_box, black_box, only_black, at_far = (float(share.double().mean()) for share in shares)
-    return Probe(len(x), zero, rising, white_box, black_box, only_black, at_far)
+    return Probe(len(x), zero, rising, white_box, black_box, only_black, at_far, averaged)
 
 
-def verdict(probe: Probe, accuracies: Mapping[str, float], examples: int) -> tuple[Verdict, list[str]]:
-    """The verdict, and every sign of masking in a sentence.
+def _wide(threat: Threat, size: int) -> Threat:
+    """The threat at a radius at which every image of so many values can be turned into grey."""
+    radius = 0.5 if isinstance(threat, Linf) else 0.5 * (size**0.5 if isinstance(threat, L2) else size)
+    wide: Threat = replace(threat, eps=radius)  # type: ignore[type-var]
+    return wide
+
+
+def _breakable(model: Model, x: Images, y: Labels, threat: Threat) -> Tensor:
+    """Which images grey, or a move towards another image of the batch, turns into another class: bool [B].
+
+    A model that sees one class everywhere near an image is no masked one, and an attack that finds nothing there right.
+    """
+    broken = predict(model, torch.full_like(x, 0.5), y) != y
+    for shift in range(1, min(OTHERS, len(x) - 1) + 1):
+        moved = x + threat.project(x.roll(shift * len(x) // (OTHERS + 1) or shift, 0) - x, x)
+        broken |= predict(model, moved.clamp(0, 1), y) != y
+    return broken
+
+
+@torch.no_grad()
+def _is_random(model: Model, x: Images) -> bool:
+    return not torch.allclose(model(x), model(x), rtol=1e-3, atol=1e-5)
+
+
+def verdict(
+    probe: Probe, survived: Mapping[str, Bool[Tensor, "examples"]], threat: Threat
+) -> tuple[Verdict, list[str]]:
+    """The verdict, and every sign of masking in a sentence, with its 95 % interval.
+
+    A share of the probe is a sign if it is of three images or more and the lower end of its Wilson interval lies above
+    what honest models show; a difference of two attacks, if the lower end of its paired interval does.
 
     Args:
-        accuracies: by attack name (pgd-10, pgd-50, autoattack, square, transfer:..., hop-skip-jump), at one radius.
-        examples: how many test images they are shares of.
+        survived: which of the test images survive an attack, by its name (pgd-10, pgd-50, autoattack, square,
+            transfer:..., hop-skip-jump), at one radius.
+        threat: of all of it.
     """
     signs = []
 
-    def sign(holds: bool, text: str) -> None:
-        if holds:
-            signs.append(text)
+    def share(value: float, usual: float, text: str) -> None:
+        count = round(value * probe.examples)
+        low, high = wilson(count, probe.examples)
+        if count >= FEW and low > usual:
+            signs.append(text.format(f"{100 * value:.1f}% (95% interval {100 * low:.1f}% to {100 * high:.1f}%)"))
 
-    def percent(share: float) -> str:
-        return f"{100 * share:.1f}%"
+    def gap(found: Paired, usual: float, text: str) -> None:
+        if found.low > usual:
+            low, high = 100 * found.low, 100 * found.high
+            signs.append(text.format(f"{100 * found.difference:.1f} points (95% interval {low:.1f} to {high:.1f})"))
 
-    few = max(0.02, 2 / probe.examples)
-    sign(probe.zero_gradients > 0.05, f"{percent(probe.zero_gradients)} of the images have no gradient")
-    sign(probe.rising < 0.8, f"the loss rises along PGD-20 for only {percent(probe.rising)} of the images")
-    sign(
-        probe.only_black_box > few,
-        f"Square, which sees no gradient, breaks {percent(probe.only_black_box)} of the images that APGD does not",
+    def less(weaker: str, stronger: str) -> Paired:
+        return paired(survived[weaker].numpy(), survived[stronger].numpy())
+
+    share(probe.zero_gradients, 0.05, "{} of the images have no gradient")
+    share(1 - probe.rising, 0.2, "the loss does not rise along PGD-20 for {} of the images")
+    share(probe.only_black_box, 0.02, "Square, which sees no gradient, breaks {} of the images that APGD does not")
+    grey = (
+        "at a radius at which every image can be turned into grey, APGD leaves {} of the images, which a mixture breaks"
     )
-    sign(
-        probe.far > 0.05,
-        f"accuracy is still {percent(probe.far)} at a radius at which every image can be turned into grey",
-    )
-    pgd = min((value for name, value in accuracies.items() if name.startswith("pgd-")), default=None)
-    if pgd is not None:
-        noise = 3 * (max(pgd * (1 - pgd), 0.01) / examples) ** 0.5
-        if "autoattack" in accuracies:
-            gap = pgd - accuracies["autoattack"]
-            sign(gap > max(0.1, noise), f"AutoAttack leaves {100 * gap:.1f} points less than PGD")
+    share(probe.far, 0.02, grey)
+    if probe.averaged is not None:
+        gap(probe.averaged, 0.02, f"the model is random: of the mean of {PASSES} passes APGD leaves {{}} less")
+    if (pgd := _strongest_pgd(survived, threat)) is not None:
+        if "autoattack" in survived:
+            gap(less(pgd, "autoattack"), 0.1, "AutoAttack leaves {} less than PGD")
         # PGD climbs the cross-entropy: honest RegMix runs lose up to 4.6 points more to the margin (benchmarks/LOG.md).
-        usual = max(0.05, noise)
-        for name in ("square", "hop-skip-jump", *(name for name in accuracies if name.startswith("transfer:"))):
-            if name in accuracies:
-                gap = pgd - accuracies[name]
-                sign(
-                    gap > usual,
-                    f"{name}, which sees no gradient of the model, leaves {100 * gap:.1f} points less than PGD",
-                )
-    if {"pgd-10", "pgd-50"} <= accuracies.keys():
-        gap = accuracies["pgd-10"] - accuracies["pgd-50"]
-        sign(gap > 0.1, f"PGD-50 leaves {100 * gap:.1f} points less than PGD-10")
-    return ("masked" if signs else "no sign of masking"), signs
+        for name in ("square", "hop-skip-jump", *(name for name in survived if name.startswith("transfer:"))):
+            if name in survived:
+                gap(less(pgd, name), 0.05, f"{name}, which sees no gradient of the model, leaves {{}} less than PGD")
+        if {"pgd-10", "pgd-50"} <= survived.keys():
+            gap(less("pgd-10", "pgd-50"), 0.1, "PGD-50 leaves {} less than PGD-10")
+    if signs:
+        return "masked", signs
+    return ("undecided" if probe.examples < ENOUGH or probe.averaged is not None else "no sign of masking"), []
+
+
+def _strongest_pgd(survived: Mapping[str, Tensor], threat: Threat) -> str | None:
+    """The PGD that leaves least, of those that an honest model is known to lose little more to other attacks than to.
+
+    With fewer than 10 steps it does not reach the ball's surface, and under L1 a step changes a twentieth of the image.
+    """
+    if isinstance(threat, L1):
+        return None
+    long = [name for name in survived if (steps := re.match(r"pgd-(\d+)", name)) and int(steps[1]) >= 10]
+    return min(long, key=lambda name: int(survived[name].sum()), default=None)

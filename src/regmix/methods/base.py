@@ -74,7 +74,7 @@ class Method(Protocol):
         if memory is None:
             if self.memory(1, shape, 0, threat, batch.x.device) is not None:  # type: ignore[arg-type]
                 raise UserError(
-                    f"{name} needs a memory: make it once by memory = method.memory(count, {shape}, 0, threat, x.device) "
+                    f"{name} needs a memory: make it once, memory = method.memory(count, {shape}, 0, threat, x.device) "
                     "for `count` training images, and call method(model, batch, threat, memory)"
                 )
             return batch

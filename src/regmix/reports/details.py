@@ -289,10 +289,9 @@ def trust(subjects: Sequence[Subject]) -> list[tuple[Subject, list[tuple[str, bo
                     notes.append(f"{column_name}: {kept} of {saved} saved images still fool the model as files.")
             masking = evaluation.masking
             if masking is not None:
-                masked = masking.verdict == "masked"
-                text = words.MASKED if masked else "No sign of masked gradients."
+                sound = masking.verdict == "no sign of masking" and not evaluation.preflight
                 signs = [f"{sign}." for sign in masking.signs]
-                lines.append((name, not masked and not evaluation.preflight, text, [*signs, *notes]))
+                lines.append((name, sound, words.VERDICTS[masking.verdict], [*signs, *notes]))
             elif notes:
                 lines.append((name, not evaluation.preflight, "Gradient masking was not probed.", notes))
         if lines:

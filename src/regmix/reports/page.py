@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from regmix.evaluation import CLEAN
+from regmix.evaluation import CLEAN, paired
 from regmix.reports import words
 from regmix.reports.charts import COLOURS, DASHES, Dash
 from regmix.reports.load import Column, LoadedRun, Outcomes, checkpoints, images_of, same_eps
@@ -14,7 +14,6 @@ from regmix.reports.statistics import (
     Share,
     column_of,
     columns_at,
-    paired,
     radii,
     same_examples,
     strongest,

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from regmix.evaluation import Paired
 from regmix.reports.load import Evaluation, LoadedRun
-from regmix.reports.statistics import Paired
 from regmix.threats import format_eps
 
 METHODS = {
@@ -33,6 +33,11 @@ ALARM_TEXTS = {
     "rollback": "The run went back to its last healthy state and on with a remedy.",
 }
 MASKED = "The gradients are masked: the accuracies under attack are too high."
+VERDICTS = {
+    "masked": MASKED,
+    "no sign of masking": "No sign of masked gradients.",
+    "undecided": "Whether gradients are masked is undecided: the model is random, or right about fewer than 10 images.",
+}
 CHECKPOINT_TEXTS = {
     "best": "the weights of the epoch with the highest PGD accuracy on the validation split",
     "last": "the weights after the last epoch",

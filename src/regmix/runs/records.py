@@ -126,7 +126,7 @@ class Column:
 class Masking:
     """Whether the model hides its gradients, and what speaks for it."""
 
-    verdict: str
+    verdict: Literal["masked", "no sign of masking", "undecided"]
     signs: list[str]
     probe: dict[str, Any] = field(default_factory=dict)
 
