@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -311,6 +312,47 @@ def test_a_row_has_its_place_in_the_test_split_and_every_class_its_share(run, tm
         assert evaluate(other, *more, attacks="clean") == 0
         wanted = expected or draw(labels, 24, seed=1)[1].tolist()
         assert [int(row[0]) for row in table(other)[1:]] == wanted
+
+
+def test_a_model_that_answers_one_class_is_named_in_training_evaluation_and_report(tmp_path, monkeypatch, capsys):
+    (tmp_path / "one_class.py").write_text(
+        "import torch\n"
+        "def make(classes):\n"
+        "    head = torch.nn.Linear(64, classes)\n"
+        "    torch.nn.init.zeros_(head.weight)\n"
+        "    head.bias.data = 5.0 * (torch.arange(classes) == 3)\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), head)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    words = "train digits-regmix --epochs 3 --train-examples 100 --validation 50 --lr 1e-9 --averaging none --out run"
+    assert main([*words.split(), "--model", "function", "--model.source", "one_class:make"]) == 0
+    told = capsys.readouterr().out
+    said = 'answers "3" for 100.0% of the validation images'
+    assert [line.split(":")[0] for line in told.splitlines() if said in line] == [
+        "WARNING epoch 1", "WARNING the best weights", "WARNING the last weights",
+    ]  # fmt: skip
+    assert len(json.loads(Path("run/result.json").read_text())["warnings"]) == 2
+    assert evaluate(Path("run"), "--no-verdict", attacks="fgsm") == 0
+    assert 'the model answers "3" for 100.0% of the test images' in capsys.readouterr().out
+    last = json.loads(Path("run/result.json").read_text())["evaluations"]["last"]
+    assert last["one_answer"] == {"name": "3", "share": 1.0}
+    assert main(["report", "run", "-o", "report.html"]) == 0
+    page = Path("report.html").read_text()
+    assert "of the images are answered with &#34;3&#34;" in page
+    assert " right under FGSM" not in page
+    assert "keeps" not in page.split("</header>")[0]
+
+
+@pytest.mark.slow
+def test_a_sample_of_many_unequal_classes_is_fair(shared, tmp_path) -> None:
+    with tarfile.open(shared / "gtsrb-small.tar") as archive:
+        archive.extractall(tmp_path, filter="data")
+    (root,) = {path.parent for path in tmp_path.rglob("*") if path.is_dir() and path.name in ("test", "Test")}
+    test = load(Folder(root=root, size=16), "test")
+    drawn = test.labels[draw(test.labels, len(test) // 4)[1]]
+    share = test.labels.bincount() / 4
+    assert (drawn.bincount(minlength=len(test.classes)) - share).abs().max() < 2
+    assert len(test.labels[: len(test) // 4].unique()) < len(drawn.unique())
 
 
 @pytest.fixture(scope="module")

@@ -109,6 +109,18 @@ class Sample:
         return f"{self.count:,} of {self.of:,} {images}, drawn evenly from the classes (seed {self.seed})"
 
 
+@dataclass(frozen=True)
+class OneAnswer:
+    """The class that a model answers for nearly everything, and the share of images for which it does, in [0, 1]."""
+
+    name: str
+    share: float
+
+    def text(self, images: str) -> str:
+        """The finding in words; `images` says which ones, such as "the test images"."""
+        return f'the model answers "{self.name}" for {100 * self.share:.1f}% of {images}, whatever they show'
+
+
 class UserError(ValueError):
     """A mistake of the user's, told in one line that says what to do; the command line prints it."""
 

@@ -68,6 +68,21 @@ def test_an_odd_model_is_noticed_in_one_line(name: str) -> None:
     assert "\n" not in finding
 
 
+@pytest.mark.parametrize(
+    ("counts", "right", "said"),
+    [((50, 50), 90, False), ((50, 50), 55, True), ((80, 20), 78, True), ((80, 20), 95, False), ((30, 10), 12, False)],
+)
+def test_chance_is_the_share_of_the_most_frequent_class(counts: tuple[int, int], right: int, said: bool) -> None:
+    y = torch.arange(2).repeat_interleave(torch.tensor(counts))
+    answers = torch.where(torch.randperm(len(y), generator=torch.Generator().manual_seed(0)) < right, y, 1 - y)
+    x = torch.zeros(len(y), 1, 2, 2)
+    x[:, 0, 0, 0] = answers  # the model reads its answer from a pixel
+    findings = preflight(lambda images: torch.stack([1 - images[:, 0, 0, 0], images[:, 0, 0, 0] - 0.5], 1), x, y)
+    assert [("hardly above chance" in finding) for finding in findings] == [True] * said
+    if said:
+        assert f"most frequent class is {100 * counts[0] / len(y):.0f}%" in findings[0]
+
+
 def test_a_random_model_whose_logits_are_averaged_is_told_so() -> None:
     torch.manual_seed(0)
     (finding,) = preflight(Eot(Around(ODD["random"][0]), 5), images(), labels())

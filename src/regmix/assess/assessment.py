@@ -36,6 +36,7 @@ from regmix.evaluation import (
     CLEAN,
     collect_examples,
     not_attacked_note,
+    one_answer,
     predict,
     preflight,
     probe,
@@ -153,8 +154,13 @@ class _Assessment:
         self._model.eval()
         with repeatable(CLEAN, place):
             stream = batches(test.images, questions.batch_size, place)
-            seen = [(predict(self._model, batch.x, batch.y) == batch.y).cpu() for batch in stream]
-        self._clean = processes.from_first(torch.cat(seen))
+            seen = [predict(self._model, batch.x, batch.y).cpu() for batch in stream]
+        predicted = processes.from_first(torch.cat(seen))
+        self._clean = predicted == test.images.labels
+        self._one_answer = one_answer(predicted, test.images.labels, test.images.classes)
+        if self._one_answer is not None:
+            self._findings.append(self._one_answer.text("the test images"))
+            self._note(self._findings[-1])
         self._add(CLEAN, self._column(CLEAN, 0.0, self._clean), self._clean)
 
     def attack(self, threats: Sequence[Threat], suite: dict[Asked, Attack]) -> None:
@@ -299,7 +305,7 @@ class _Assessment:
             survives = {name: alive.numpy() for name, alive in self._survives.items()}
             seconds = time.perf_counter() - self._began
             found = Evaluation(
-                self.subject, self._columns, self._findings, masking, self._corruptions, seconds, _now()
+                self.subject, self._columns, self._findings, self._one_answer, masking, self._corruptions, seconds, _now()
             )  # fmt: skip
             add(self._directory.path, found, Outcomes(index, labels, survives), shown)
             self._journal.remove()

@@ -15,6 +15,7 @@ from regmix.evaluation.battery import (
 )
 from regmix.evaluation.corrupted import withstood
 from regmix.evaluation.masking import Probe, Verdict, probe, verdict
+from regmix.evaluation.one_answer import one_answer
 from regmix.evaluation.outcomes import Outcomes, Paired, paired, wilson
 from regmix.evaluation.precision import screened
 from regmix.evaluation.preflight import in_train_mode, preflight, zero_gradients
@@ -34,6 +35,7 @@ __all__ = [
     "evaluate",
     "in_train_mode",
     "not_attacked_note",
+    "one_answer",
     "paired",
     "predict",
     "preflight",

@@ -51,14 +51,16 @@ def evaluate(
     suite = named_attacks(attacks)
     for attack in suite.values():
         getattr(attack, "check", lambda _: None)(threat)
-    rows, labels, untried = [], [], []
+    rows, labels, untried, predicted = [], [], [], []
     with borrowed(model):
         for given in _iterated(batches):
             batch = as_batch(given)
             check_values(batch)
             x, y = batch.x.clamp(0, 1), hard(batch.y)
             with explained(model, batch):
-                correct = predict(model, x, y) == y
+                seen = predict(model, x, y)
+            predicted.append(seen.cpu())
+            correct = seen == y
             columns, missed = [correct], [torch.zeros_like(correct)]
             for attack in suite.values():
                 survives, idle = torch.zeros_like(correct), torch.zeros_like(correct)
@@ -75,7 +77,9 @@ def evaluate(
                 on_batch(len(x))
     if not rows:
         raise UserError("there is no example to evaluate")
-    outcomes = Outcomes((CLEAN, *suite), torch.cat(labels), torch.cat(rows), torch.cat(untried))
+    outcomes = Outcomes(
+        (CLEAN, *suite), torch.cat(labels), torch.cat(rows), torch.cat(untried), torch.cat(predicted)
+    )  # fmt: skip
     for name in suite:
         if note := not_attacked_note(outcomes.not_attacked(name), len(outcomes)):
             warnings.warn(f"{name}: {note}", stacklevel=2)

@@ -69,6 +69,8 @@ class Outcomes:
     robust: Bool[Tensor, "examples attacks"]
     untried: Bool[Tensor, "examples attacks"] | None = None
     """Which examples survive because the attack could not take them on; None where that is not known."""
+    predicted: Int[Tensor, "examples"] | None = None
+    """The classes that the model sees in the images without an attack, where these were kept."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -94,7 +96,7 @@ class Outcomes:
         assert torch.equal(self.labels, other.labels), "tables of different examples"
         new = [name for name in other.names if name not in self.names]
         columns = [self.robust, *(other.column(name)[:, None] for name in new)]
-        return Outcomes((*self.names, *new), self.labels, torch.cat(columns, 1))
+        return Outcomes((*self.names, *new), self.labels, torch.cat(columns, 1), self.predicted)
 
     def to_csv(self, positions: Int[Tensor, "examples"]) -> str:
         """One row per example: its position in the test split (`index`), its label, and 1 or 0 per attack."""

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from regmix.attacks import Eot, borrowed
+from regmix.evaluation.one_answer import above_largest_class
+from regmix.evaluation.outcomes import wilson
 from regmix.objectives import cross_entropy
 from regmix.types import Images, Labels, Model, UserError
 
@@ -75,9 +77,12 @@ def _findings(model: Model, x: Images, y: Labels, logits: torch.Tensor) -> Itera
                     "does the model normalise twice?"
                 )
                 return
-    if right < 2 / logits.shape[1] and len(x) >= 50:
+    hits = logits.argmax(1) == y
+    if len(x) >= 50 and not above_largest_class(hits, y):
+        low, high = (100 * end for end in wilson(int(hits.sum()), len(x)))
         yield (
-            f"accuracy is {100 * right:.0f}%, hardly above chance ({100 / logits.shape[1]:.0f}%): "
+            f"accuracy is {100 * right:.0f}% (95% interval {low:.0f}% to {high:.0f}%), hardly above chance: the "
+            f"most frequent class is {100 * int(y.bincount().max()) / len(y):.0f}% of these {len(x)} images; "
             "check the order of the classes, the weights and the normalisation"
         )
 

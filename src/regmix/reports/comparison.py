@@ -219,6 +219,7 @@ def doubts(those: Sequence[Arm]) -> list[str]:
         for run in arm.runs:
             who = f"{arm.label}, seed {run.config.get('seed', 0)}"
             found += [f"{who}: alarm in epoch {alarm.epoch}: {alarm.reason}." for alarm in run.result.alarms]
+            found += [f"{who}: {warning}." for warning in run.result.warnings]
             for name, evaluation in run.evaluations.items():
                 found += [f"{who}, {name}: before the attacks, {finding}." for finding in evaluation.preflight]
                 if evaluation.masking is not None and evaluation.masking.verdict == "masked":

@@ -21,6 +21,7 @@ from regmix.reports.statistics import (
 )
 from regmix.runs.evaluations import OUTCOMES
 from regmix.threats import format_eps
+from regmix.types import OneAnswer
 
 FEW = 3
 """Up to so many runs fit into one sentence and, with all their checkpoints, into one chart."""
@@ -133,12 +134,22 @@ def subjects(runs: Sequence[LoadedRun]) -> list[Subject]:
 
 
 def headline(one: Subject) -> list[tuple[str, str]]:
-    """The one or two numbers that stand above a run's table, each with what it is."""
+    """The one or two numbers that stand above a run's table, each with what it is.
+
+    Of a model that answers one class for nearly everything, that: its accuracies are the share of this class.
+    """
+    if (same := _one_answer(one)) is not None:
+        return [(words.percent(same.share), f'of the images are answered with "{same.name}", whatever they show')]
     numbers = [
         (one.column(one.checkpoint, one.attack), f"right {one.where}"),
         (one.column(one.checkpoint, CLEAN), "right without an attack"),
     ]
     return [(words.percent(found[1].accuracy), text) for found, text in numbers if found]
+
+
+def _one_answer(one: Subject) -> OneAnswer | None:
+    evaluation = one.run.evaluations.get(one.checkpoint or "")
+    return evaluation.one_answer if evaluation else None
 
 
 def share(column: Column | None) -> Share | None:
@@ -149,11 +160,16 @@ def share(column: Column | None) -> Share | None:
 def summary(those: Sequence[Subject]) -> list[str]:
     """The report in a few sentences; runs that were judged alike share them."""
     groups: dict[tuple[str, str, str], list[Subject]] = {}
+    constant = [(one, same) for one in those if (same := _one_answer(one)) is not None]
     for one in those:
-        if one.checkpoint is not None:
+        if one.checkpoint is not None and _one_answer(one) is None:
             examples = f"{one.run.evaluations[one.checkpoint].examples} {words.images_text(one.run)}"
             groups.setdefault((one.checkpoint, one.where, examples), []).append(one)
-    sentences = []
+    sentences = [
+        f'{words.heading(one.label)} answers "{same.name}" for {words.percent(same.share)} of the '
+        f"{words.images_text(one.run)} ({one.checkpoint} checkpoint): its accuracies say nothing."
+        for one, same in constant
+    ]
     for (checkpoint, where, examples), alike in groups.items():
         if robust := _accuracies(alike, attacked=True):
             sentences.append(_robust_sentence(robust, where, examples))

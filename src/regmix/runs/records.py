@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from regmix.runs.files import read_json, write_atomically
-from regmix.types import Fingerprint, Sample, UserError
+from regmix.types import Fingerprint, OneAnswer, Sample, UserError
 
 T = TypeVar("T")
 Checkpoint = Literal["best", "last", "averaged"]
@@ -36,6 +36,8 @@ class Result:
     best_pgd: float | None = None
     peak_memory: int | None = None
     alarms: list[Alarm] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    """What is wrong with the weights that the training has kept."""
     classes: list[str] = field(default_factory=list)
     shape: list[int] = field(default_factory=list)
     """[C, H, W] of the images."""
@@ -171,6 +173,8 @@ class Evaluation:
     subject: Subject
     columns: dict[str, Column]
     preflight: list[str] = field(default_factory=list)
+    one_answer: OneAnswer | None = None
+    """The class that the model answers for nearly every image."""
     masking: Masking | None = None
     corruptions: list[Corruptions] = field(default_factory=list)
     seconds: float = 0.0

@@ -1,7 +1,7 @@
 """The training loop, to be read from top to bottom."""
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 from lightning_fabric import Fabric
 from torch import nn
@@ -74,6 +74,9 @@ def train(
         if isinstance(verdict, int):
             raise Interrupted(verdict)
         trainee.best = verdict.best
+        if verdict.one_answer is not None and trainee.one_answer is None:
+            display.warn(f"epoch {trainee.epoch + 1}: {verdict.one_answer}")
+        trainee.one_answer = verdict.one_answer
         trainee.seconds += time.perf_counter() - began
         return verdict
 
@@ -116,6 +119,11 @@ def train(
                 f"{run.path} was saved with another config.json or regmix, and cannot be continued ({why})"
             ) from None
 
+    def finish(status: Literal["finished", "stopped"]) -> dict[str, object]:
+        for warning in trainee.warnings():
+            display.warn(warning)
+        return trainee.summary(status)
+
     def save_weights() -> None:
         for checkpoint, state in trainee.weights().items():
             run.save_weights(checkpoint, state)
@@ -142,7 +150,7 @@ def train(
                 if verdict is not None and verdict.alarm is not None:
                     action = heed(verdict.alarm, verdict.known)
                     if action == "stop":
-                        return trainee.summary("stopped")
+                        return finish("stopped")
                     if action == "rollback":
                         continue
                 if bad := trainee.tally.bad_steps():
@@ -162,4 +170,4 @@ def train(
                 f"continue with: regmix train --resume {run.path}"
             )
             raise
-    return trainee.summary("finished")
+    return finish("finished")

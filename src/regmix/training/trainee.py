@@ -58,7 +58,9 @@ class Trainee:
         self._learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.memory = self._new_memory(plan.method)
         self.epoch, self.step, self.trained, self.waited, self.seconds = 0, 0, 0.0, 0.0, 0.0
-        self.best: dict[str, Any] = {"epoch": 0, "pgd": -1.0}
+        self.best: dict[str, Any] = {"epoch": 0, "pgd": -1.0, "one_answer": None}
+        self.one_answer: str | None = None
+        """What the last validation has said of weights that answer one class for nearly everything."""
         self.alarms: list[dict[str, object]] = []
         self.rollbacks = 0
         self.left_out: list[tuple[int, int]] = []
@@ -176,11 +178,16 @@ class Trainee:
             found["averaged"] = whole(self.averaged.module.state_dict())
         return found
 
+    def warnings(self) -> list[str]:
+        """What is wrong with the weights that are kept: they answer one class for nearly everything."""
+        found = {"best": self.best["one_answer"], "last": self.one_answer}
+        return [f"the {name} weights: {text}" for name, text in found.items() if text is not None]
+
     def summary(self, status: Literal["finished", "stopped"]) -> dict[str, object]:
         """What result.json says of the training."""
         return {
             "status": status, "epochs": self.epoch, "train_seconds": self.seconds, "best_epoch": self.best["epoch"],
-            "best_pgd": self.best["pgd"], "alarms": self.alarms,
+            "best_pgd": self.best["pgd"], "alarms": self.alarms, "warnings": self.warnings(),
         }  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
@@ -196,6 +203,7 @@ class Trainee:
             "seconds": self.seconds,
             "best": self.best,
             "alarms": self.alarms,
+            "one_answer": self.one_answer,
             "rollbacks": self.rollbacks,
             "left_out": self.left_out,
             "tally": self.tally.state_dict(),
@@ -207,7 +215,7 @@ class Trainee:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("epoch", "step", "trained", "waited", "seconds", "best", "alarms", "left_out"):
+        for name in ("epoch", "step", "trained", "waited", "seconds", "best", "alarms", "left_out", "one_answer"):
             setattr(self, name, state[name])
         load(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

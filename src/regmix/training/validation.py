@@ -10,7 +10,7 @@ from torch import nn
 
 from regmix.attacks import Attack, Fgsm, Pgd
 from regmix.data import ImageSet, batches
-from regmix.evaluation import evaluate
+from regmix.evaluation import evaluate, one_answer
 from regmix.runs import Run
 from regmix.threats import Threat
 from regmix.training.guard import alignment
@@ -29,6 +29,8 @@ class Verdict(NamedTuple):
     """The guard's reason."""
     known: bool
     """The validation before raised it, too."""
+    one_answer: str | None
+    """What to say of weights that answer one class for nearly everything."""
 
 
 def compete(
@@ -46,19 +48,19 @@ def compete(
     """
     model, averaged = models
     look = partial(validate, fabric, images=images, threat=plan.threat, batch_size=plan.batch_size, check=check)
-    validation, before = look(model), [row for row in run.metrics() if row["validation"]]
+    (validation, one), before = look(model), [row for row in run.metrics() if row["validation"]]
     reason = plan.guard.alarm([row["validation"] for row in before], validation, len(images))
     known = bool(trainee.alarms and before and trainee.alarms[-1]["epoch"] == before[-1]["epoch"])
-    contender, pgd, best = model, validation["pgd"], trainee.best
+    contender, pgd, best, its = model, validation["pgd"], trainee.best, one
     if averaged is not None:
-        more = look(averaged, signs=False)
+        more, averaged_one = look(averaged, signs=False)
         validation |= {f"averaged_{name}": value for name, value in more.items()}
         if plan.best_of == "either" and more["pgd"] > pgd:
-            contender, pgd = averaged, more["pgd"]
+            contender, pgd, its = averaged, more["pgd"], averaged_one
     if pgd > best["pgd"]:
-        best = {"epoch": trainee.epoch + 1, "pgd": pgd}
+        best = {"epoch": trainee.epoch + 1, "pgd": pgd, "one_answer": its}
         run.save_weights("best", contender.state_dict())
-    return Verdict(validation, best, reason, known)
+    return Verdict(validation, best, reason, known, one)
 
 
 def validate(
@@ -69,9 +71,10 @@ def validate(
     batch_size: int,
     check: Callable[[], None],
     signs: bool = True,
-) -> dict[str, float]:
+) -> tuple[dict[str, float], str | None]:
     """Clean and PGD-10 accuracy, at the precision of the training; with `signs` FGSM accuracy and gradient alignment.
 
+    And what there is to say of a model that answers one class for nearly everything.
     `check` is called before every batch. The global random state stays as it was.
     """
 
@@ -89,4 +92,6 @@ def validate(
         results = {name: outcomes.accuracy(name) for name in outcomes.names}
         if signs:
             results["alignment"] = alignment(model, next(stream()), threat)
-    return results
+    assert outcomes.predicted is not None
+    same = one_answer(outcomes.predicted, outcomes.labels, images.classes)
+    return results, same.text("the validation images") if same is not None else None
