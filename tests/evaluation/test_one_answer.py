@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regmix.evaluation import one_answer
-from regmix.evaluation.one_answer import OneAnswer, above_largest_class
+from regmix.evaluation.one_answer import above_largest_class
+from regmix.types import OneAnswer
 
 NAMES = ("cat", "dog", "bird")
 

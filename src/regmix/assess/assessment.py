@@ -305,7 +305,8 @@ class _Assessment:
             survives = {name: alive.numpy() for name, alive in self._survives.items()}
             seconds = time.perf_counter() - self._began
             found = Evaluation(
-                self.subject, self._columns, self._findings, self._one_answer, masking, self._corruptions, seconds, _now()
+                self.subject, self._columns, preflight=self._findings, one_answer=self._one_answer, masking=masking,
+                corruptions=self._corruptions, seconds=seconds, made=_now(),
             )  # fmt: skip
             add(self._directory.path, found, Outcomes(index, labels, survives), shown)
             self._journal.remove()
