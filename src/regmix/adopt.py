@@ -1,7 +1,7 @@
 """Models that were not trained here, as run directories, so that they are evaluated and reported like any other."""
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from regmix.attacks import Attack
 from regmix.data import ImageSet, class_changes, pick
+from regmix.evaluation import check_tensors, preflight, settle
 from regmix.experiment import Experiment, to_json
 from regmix.models import Function, ModelConfig, PreActResNet, build, load_weights
 from regmix.models.files import SUFFIXES
@@ -44,6 +46,8 @@ def adopt(
     std: Sequence[float],
     images: ImageSet,
     out: Path,
+    place: torch.device,
+    attacks: Mapping[str, Attack],
     weights: str | None = None,
     settled: Collection[str] = (),
 ) -> Adopted:
@@ -53,18 +57,20 @@ def adopt(
         source: .safetensors, or .pt and .pth without pickled code, or module:function.
         experiment: its data, model and threat count; what the model was trained with is not known and not claimed.
         mean, std: what the model's input is normalised with, unless the file says so; 0 and 1 if empty.
+        place, attacks: where the model is tried on two images before anything is written, and what shall attack it.
         weights: "raw", "averaged" or the name of an entry, for a file with several sets of weights.
         settled: names of the model's settings that were chosen for this file, and so need not be asked about.
 
     Raises:
-        UserError: weights that cannot be read or do not fit, a file that fits several networks, or a directory that
+        UserError: weights that cannot be read or do not fit, a file that fits several networks, a model that
+            cannot be evaluated, or a directory that
             exists and is about something else.
 
     Evaluations of other weights, which the same source held before, stay in the directory and are outdated.
     """
 
     def make(config: ModelConfig) -> nn.Module:
-        return build(config, len(images.classes), images.shape[0], mean or (0.0,), std or (1.0,))
+        return build(config, len(images.classes), images.shape[0], mean or (0.0,), std or (1.0,), images.shape[1:])
 
     if is_file_of_weights(source):
         chosen, model, told = _loaded(source, experiment.model, make, weights)
@@ -77,6 +83,10 @@ def adopt(
             raise UserError(f"--weights {weights}: {source} is no file of weights")
         chosen, model = experiment.model, make(experiment.model)
         told = f"{source}: no file was loaded; the weights are those that {source} returns"
+    check_tensors(model)
+    few = pick(images, torch.arange(min(2, len(images))), place)
+    settle(model.to(place), few.x)
+    preflight(model, few.x, few.y, len(images.classes), attacks)
     parts = json.loads(to_json(replace(experiment, model=chosen)))
     config = json.dumps({name: parts[name] for name in KNOWN}, indent=2) + "\n"
     if (out / CONFIG).is_file():

@@ -14,10 +14,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from regmix.data import Loader
-from regmix.experiment import Experiment, initial_model, run, training_data
+from regmix.experiment import Experiment, initial_model, run, training_data, try_out
 from regmix.objectives import cross_entropy
 from regmix.priors import Memory
 from regmix.training import TrainStep, engine
+from regmix.training.readiness import at_rest, train_mode
 from regmix.types import Batch, Images, Labels, require
 
 WARM_UP = 3
@@ -101,7 +102,7 @@ def bench_step(experiment: Experiment, rounds: int) -> StepTimes:
         UserError: fewer than two rounds, or more than the whole training has steps for.
     """
     require(rounds >= 2, f"rounds is {rounds}; it must be at least 2")
-    train_set, _ = training_data(experiment)
+    train_set, validation_set = training_data(experiment)
     fabric = engine.start(experiment.device, experiment.precision)
     loader = Loader(
         train_set, experiment.batch_size, fabric.device, pad=experiment.pad, flip=experiment.flip, seed=0,
@@ -110,14 +111,16 @@ def bench_step(experiment: Experiment, rounds: int) -> StepTimes:
     # An epoch's first step is not timed.
     room = (len(loader) - 1) * experiment.epochs - WARM_UP
     require(rounds <= room, f"rounds is {rounds}; the training has steps for {max(0, room)}: more --epochs would help")
-    model = initial_model(experiment, train_set).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = initial_model(experiment, train_set)
+    try_out(experiment, model, validation_set, fabric)
+    train_mode(model, at_rest(model))
     step = TrainStep(model, experiment.method, experiment.threat, len(train_set.classes), experiment.label_mass)
     memory = experiment.method.memory(len(train_set), train_set.shape, experiment.pad, experiment.threat, fabric.device)
     batch = next(loader.epoch(0))
     if memory is not None:
         memory.epoch, memory.epochs, memory.step = 0, experiment.epochs, 0
     with fabric.autocast():
-        passes = count_passes(step.train(), batch, memory)
+        passes = count_passes(step, batch, memory)
     if experiment.awp:
         passes = Passes(*(2 * count for count in asdict(passes).values()))
     del memory
@@ -191,10 +194,11 @@ def _bare_passes(model: nn.Module, x: Images, y: Labels, fabric: Fabric) -> tupl
     forward(x)
     first = _now(device)
     images = x.detach().requires_grad_()
-    for parameter in model.parameters():
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in learned:
         parameter.requires_grad_(False)
     torch.autograd.grad(forward(images), images)
-    for parameter in model.parameters():
+    for parameter in learned:
         parameter.requires_grad_(True)
     second = _now(device)
     torch.autograd.backward(forward(x))

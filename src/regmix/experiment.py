@@ -23,6 +23,7 @@ from regmix.data import (
     class_changes,
     fingerprint,
     load,
+    pick,
     split_train,
 )
 from regmix.methods import FgsmPgk, GradAlign, MethodConfig, RegMix
@@ -34,6 +35,7 @@ from regmix.training import AveragingConfig, Constant, GatedEma, NoAveraging, Sc
 from regmix.training.guard import Guard
 from regmix.training.loop import train
 from regmix.training.plan import Display, OnNonfinite, Plan
+from regmix.training.readiness import ready
 from regmix.types import NO_TRUST, Trust, UserError, check_bounds, require
 from regmix.version import __version__
 
@@ -179,7 +181,7 @@ def run(experiment: Experiment, out: Path, display: Display, command: str = "") 
     Raises:
         UserError: anything that the user can mend, before the directory is made where possible.
     """
-    fabric, model, train_set, validation_set = _prepare(experiment)
+    fabric, model, train_set, validation_set = _prepare(experiment, display)
     if processes.rank() == 0:
         Run.create(out, to_json(experiment), _environment(fabric, command))
     processes.from_first("it is there")
@@ -195,15 +197,29 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST) -> Run:
     """
     directory = Run.open(path, writes=processes.started()[0] == 0)
     experiment = from_json(directory.config(), path / CONFIG, trust)
-    return _train(experiment, directory, *_prepare(experiment), display)
+    return _train(experiment, directory, *_prepare(experiment, display), display)
 
 
-def _prepare(experiment: Experiment) -> tuple[Fabric, nn.Module, ImageSet, ImageSet]:
+def _prepare(experiment: Experiment, display: Display) -> tuple[Fabric, nn.Module, ImageSet, ImageSet]:
     train_set, validation_set = training_data(experiment)
     model = initial_model(experiment, train_set)
-    # Sharded weights average their gradients themselves.
-    fabric = engine.start(experiment.device, experiment.precision, together=not experiment.shard_weights)
+    # Sharded weights average their gradients themselves. Whether a model of somebody else's leaves parameters unused
+    # may depend on the images.
+    fabric = engine.start(
+        experiment.device, experiment.precision, together=not experiment.shard_weights,
+        some_unused=isinstance(experiment.model, Function),
+    )  # fmt: skip
+    for line in try_out(experiment, model, validation_set, fabric):
+        display.note(line)
     return fabric, model, train_set, validation_set
+
+
+def try_out(experiment: Experiment, model: nn.Module, images: ImageSet, fabric: Fabric) -> list[str]:
+    """Moves a model to where it is trained, and tries it there on two images; see `training.readiness`."""
+    few = pick(images, torch.arange(2) % len(images), "cpu")
+    apart = experiment.shard_weights and processes.size() > 1
+    averaged = not isinstance(experiment.averaging, NoAveraging)
+    return ready(model, few.x, few.y, len(images.classes), fabric, copied=averaged or apart, whole=not apart)
 
 
 def training_data(experiment: Experiment) -> tuple[ImageSet, ImageSet]:
@@ -221,6 +237,8 @@ def initial_model(experiment: Experiment, images: ImageSet) -> nn.Module:
     """The model with which the training of these images begins."""
     torch.manual_seed(experiment.seed)
     model = build_model(experiment, images)
+    if other := [f"{name} ({one.dtype})" for name, one in model.named_parameters() if one.dtype != torch.float32]:
+        raise UserError(f"the model's weights must be float32 to be trained, unlike {other[0]}; return model.float()")
     return model.double() if experiment.precision == "64" else model
 
 
@@ -279,7 +297,7 @@ def build_model(experiment: Experiment, images: ImageSet) -> nn.Module:
     mean, std = [0.0] * channels, [1.0] * channels
     if experiment.normalise:
         mean, std = images.mean_and_deviation()
-    return build(experiment.model, len(images.classes), channels, mean, std)
+    return build(experiment.model, len(images.classes), channels, mean, std, images.shape[1:])
 
 
 def _environment(fabric: Fabric, command: str) -> dict[str, object]:

@@ -49,6 +49,6 @@ def load_model(
         raise UserError(f"{directory.path / RESULT} does not say for which images the model is; train it anew")
     (channels, height, width), classes = facts.shape, tuple(facts.classes)
     # Normalisation comes with the weights.
-    model = build(config, len(classes), channels)
+    model = build(config, len(classes), channels, size=(height, width))
     load_weights(model, directory.weights(checkpoint or there[0]))
     return Trained(model.eval(), classes, (channels, height, width))

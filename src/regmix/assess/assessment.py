@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,31 +16,21 @@ from torch import Tensor, nn
 from regmix import __version__, processes
 from regmix.assess.questions import TRANSFER, Asked, Questions, check_attacks, transfer_source
 from regmix.assess.subject import Chosen, check_images, choose_images, code_of, is_users, journal_key, load_checkpoint
-from regmix.attacks import (
-    Apgd,
-    Attack,
-    Ensemble,
-    Eot,
-    Fab,
-    Fgsm,
-    Pgd,
-    Shortened,
-    Square,
-    Transfer,
-    parse_attack,
-    passes,
-)
+from regmix.attacks import Attack, Ensemble, Eot, Fgsm, Pgd, Square, Transfer, parse_attack, passes
 from regmix.corruptions import Computed, OfficialFiles
 from regmix.data import ImageSet, batches, changes, pick, spread
 from regmix.evaluation import (
     CLEAN,
+    SCREENED,
     collect_examples,
+    gradient_fault,
     not_attacked_note,
     one_answer,
     predict,
     preflight,
     probe,
     repeatable,
+    settle,
     survivors,
     to_uint8,
     verdict,
@@ -60,8 +50,6 @@ from regmix.types import NO_TRUST, Trust, UserError
 EXAMPLES_SHOWN = 8
 PREFLIGHT, PROBED = 100, 64
 """How many images the checks before the attacks and the probe for masked gradients look at."""
-SCREENED = (Apgd, Fab, Shortened, Square)
-"""Attacks for which a bfloat16 copy of the model may screen; the others are known by their last iterate."""
 
 
 class Progress(Protocol):
@@ -111,9 +99,7 @@ def assess(
     for checkpoint in checkpoints or there:
         model, weights = load_checkpoint(experiment, directory, checkpoint, test.images)
         one = _Assessment(
-            directory, experiment, questions, checkpoint, weights,
-            model.to(place, memory_format=torch.channels_last),  # type: ignore[call-overload]
-            test, place, progress,
+            directory, experiment, questions, checkpoint, weights, model.to(place), test, place, progress, suite
         )  # fmt: skip
         one.attack(threats, suite)
         one.ask_about_corruptions(kinds, source)
@@ -125,7 +111,7 @@ class _Assessment:
 
     def __init__(
         self, directory: Run, experiment: Experiment, questions: Questions, checkpoint: Checkpoint, weights: str,
-        model: nn.Module, test: Chosen, place: torch.device, progress: Progress,
+        model: nn.Module, test: Chosen, place: torch.device, progress: Progress, suite: Mapping[Asked, Attack],
     ) -> None:  # fmt: skip
         self._directory, self._questions, self._threat = directory, questions, experiment.threat
         self._test, self._place, self._progress = test, place, progress
@@ -148,7 +134,11 @@ class _Assessment:
         self._corruptions: list[Corruptions] = []
         self._tell_of_other_images()
         some = pick(test.images, spread(test.images.labels, PREFLIGHT), place)
-        self._findings = preflight(self._model, some.x, hard(some.y))
+        layout = settle(model, some.x[:2])
+        attacks = {asked.name: attack for asked, attack in suite.items()}
+        self._findings = preflight(self._model, some.x, hard(some.y), len(test.images.classes), attacks)
+        if layout is not None:
+            self._note(layout)
         for finding in self._findings:
             self._note(finding)
         self._model.eval()
@@ -176,6 +166,7 @@ class _Assessment:
         noted = f"{asked.name if source is None else TRANSFER + source.weights}@{threat.eps!r}"
         stages = attack.under(threat) if isinstance(attack, Ensemble) else ((asked.name, attack),)
         alive, untried, began, told = self._clean, self._clean, time.perf_counter(), []
+        remarks: dict[str, None] = {}  # told once, of however many stages they are true
 
         def save(rows: Sequence[int], x: Tensor, bad: Tensor) -> None:
             save_adversarial(self._folder, name, self._test.index[list(rows)].tolist(), to_uint8(x, bad, threat))
@@ -188,7 +179,7 @@ class _Assessment:
                 self._model, lambda index: pick(self._test.images, index, self._place), alive, part, threat,
                 name=f"{noted}/{stage}", batch_size=questions.batch_size,
                 screen=not questions.exact and isinstance(part, SCREENED), journal=self._journal, world=self._world,
-                on_work=self._progress.work, keep=save if questions.save else None,
+                on_work=self._progress.work, keep=save if questions.save else None, note=remarks.setdefault,
             )  # fmt: skip
             untried = untried & idle & alive
             told.append(Stage(stage, float(alive.double().mean()), time.perf_counter() - began))
@@ -200,8 +191,8 @@ class _Assessment:
         if questions.save and self._world.rank == 0:
             column = replace(column, rounded=self._recheck(name, self._clean & ~alive))
         self._add(name, column, alive)
-        if column.note:
-            self._note(column.note)
+        for note in [column.note, *remarks] if column.note else remarks:
+            self._note(note)
 
     def _column(self, attack: str, eps: float, alive: Tensor) -> Column:
         correct = int(alive.sum())
@@ -322,7 +313,8 @@ def _attack(name: str, test: ImageSet, place: torch.device, trust: Trust) -> Att
     source, experiment = transfer_source(name, trust)
     check_images(source, test)
     model, _ = load_checkpoint(experiment, source, source.checkpoints()[0], test)
-    return Transfer(model.to(place).eval())
+    settle(model.to(place), pick(test, torch.arange(min(len(test), 2)), place).x)
+    return Transfer(model.eval())
 
 
 def _source(asked: Asked) -> Source | None:
@@ -347,8 +339,10 @@ def _examples(
     model: nn.Module, test: ImageSet, threat: Threat, quick: Sequence[tuple[str, Attack]], place: torch.device
 ) -> Examples:
     """A few test images before and after the last of the quick attacks, at the training's eps, for the report."""
-    name, attack = quick[-1] if quick else ("pgd-50", Pgd(50))
     batch = pick(test, spread(test.labels, EXAMPLES_SHOWN), place)
+    name, attack = quick[-1] if quick else ("pgd-50", Pgd(50))
+    if not quick and gradient_fault(model, batch.x[:2]) is not None:
+        name, attack = "square", Square()
     few = {key: value.numpy() for key, value in vars(collect_examples(model, batch, threat, attack)).items()}
     few["x"] = (few["x"] * 255).round().astype("uint8")
     return Examples(**few, attack=name, eps=threat.eps)

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 import tyro
 
 from regmix import processes
-from regmix.adopt import KNOWN, Adopted, adopt, is_file_of_weights, is_foreign
-from regmix.assess import Questions, assess, choose_images
+from regmix.adopt import KNOWN, adopt, is_file_of_weights, is_foreign
+from regmix.assess import TRANSFER, Questions, assess, choose_images
+from regmix.attacks import parse_attack
 from regmix.commands.common import (
     ModelSource,
     attack_names,
@@ -21,6 +22,7 @@ from regmix.commands.common import (
 )
 from regmix.console import ConsoleDisplay
 from regmix.data import DataConfig, How
+from regmix.evaluation import CLEAN
 from regmix.experiment import UNIONS, Experiment
 from regmix.flags import known, parse, take
 from regmix.models import Function, ModelConfig, ResNet
@@ -151,19 +153,20 @@ def _adopted(words: list[str], about: str) -> tuple[EvaluateFlags, Run, str, Tru
     if ":" in source and flags.model != base.model:
         raise UserError(f"{source} names the model; leave out --model and its flags")
     experiment = replace(base, data=flags.data, model=flags.model, threat=flags.threat)
-    attack_names(flags.questions.attacks), radii_in(flags.questions.eps)  # before a model is built
+    names = attack_names(flags.questions.attacks)
+    radii_in(flags.questions.eps)  # before a model is built
+    attacks = {name: parse_attack(name) for name in names if name != CLEAN and not name.startswith(TRANSFER)}
     out = flags.out or Path("evaluations") / Path(source.replace(":", "-")).stem
     asked = flags.questions
     images = choose_images(experiment.data, asked.examples, asked.sample, asked.sample_seed).images
     settled = [word.split("=")[0].removeprefix("--model.") for word in words if word.startswith("--model.")]
     trust = trust_in(experiment.model, everything=asked.trust_code)
 
-    def adopted() -> Adopted:
-        return adopt(source, experiment, flags.mean, flags.std, images, out, flags.weights, settled)
-
-    if processes.started()[1] == 1:
-        return asked, *adopted(), trust
-    engine.start(asked.device, "32", patient=True)
-    told = adopted().told if processes.rank() == 0 else ""
+    place = engine.start(asked.device, "32", patient=True).device
+    told = ""
+    if processes.rank() == 0:
+        told = adopt(
+            source, experiment, flags.mean, flags.std, images, out, place, attacks, flags.weights, settled
+        ).told  # fmt: skip
     told = processes.from_first(told)  # the others wait for it
     return asked, Run.open(out), told, trust

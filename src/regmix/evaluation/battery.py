@@ -11,9 +11,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from regmix.attacks import Attack, attempt, borrowed, check_logits, explained, named_attacks, packed, passes
+from regmix.attacks import Attack, attempt, borrowed, explained, named_attacks, packed, passes
+from regmix.evaluation.answers import logits_in, require_gradient, untouched
 from regmix.evaluation.outcomes import Outcomes
-from regmix.evaluation.precision import screened
+from regmix.evaluation.precision import NoCopy, screened
 from regmix.objectives import hard
 from regmix.threats import Threat, check_threat
 from regmix.types import Batch, Images, Labels, Model, UserError, as_batch, check_values
@@ -44,8 +45,9 @@ def evaluate(
 
     Raises:
         UserError: no example, images outside [0, 1], labels outside the model's classes or of another shape or type
-            than Batch has, an unknown attack or one that is not made for the threat, a model that fails or does not
-            return finite logits, or perturbations that are not finite.
+            than Batch has, an unknown attack or one that is not made for the threat, a model that fails, does not
+            return finite logits [B, classes], changes its images in place, or gives no gradient to an attack that needs
+            one, or perturbations that are not finite.
     """
     check_threat(threat)
     suite = named_attacks(attacks)
@@ -65,7 +67,11 @@ def evaluate(
             for attack in suite.values():
                 survives, idle = torch.zeros_like(correct), torch.zeros_like(correct)
                 if correct.any():
-                    adversarial, attacked = _perturb(model, attack, x[correct], y[correct], threat)
+                    try:
+                        adversarial, attacked = _perturb(model, attack, x[correct], y[correct], threat)
+                    except RuntimeError:
+                        require_gradient(model, x, suite)  # only now, because asking takes a pass
+                        raise
                     survives[correct] = predict(model, adversarial, y[correct]) == y[correct]
                     idle[correct] = ~attacked
                 columns.append(survives)
@@ -135,6 +141,7 @@ def survivors(
     world: World,
     on_work: Callable[[int], None],
     keep: Callable[[Sequence[int], Images, Images], None] | None = None,
+    note: Callable[[str], object] = lambda _: None,
 ) -> Survivors:
     """Which of the examples that are still alive survive an attack.
 
@@ -148,6 +155,7 @@ def survivors(
         screen: the attack may ask a bfloat16 copy of the model (an nn.Module); the model itself has the last word.
         on_work: called after every chunk with the passes through the network that it may have taken.
         keep: called with the positions of broken examples, their images, and their adversarial images.
+        note: called with a line if there is no bfloat16 copy, and the attack asks the model alone.
     """
     attack = packed(attack, batch_size)
     broken, idle = torch.zeros_like(alive), torch.zeros_like(alive)
@@ -167,7 +175,11 @@ def survivors(
                     # the first chunk's, whoever has done it, so that every process and every resumption screens alike
                     reference = take(todo[:batch_size])
                     with repeatable(name, x.device):
-                        asked = screened(model, reference.x, hard(reference.y))
+                        try:
+                            asked = screened(model, reference.x, hard(reference.y))
+                        except NoCopy as reason:
+                            asked = model
+                            note(f"no bfloat16 copy of the model screens, as with --exact ({reason})")
                 with repeatable(f"{name}/{rows[0]}", x.device):
                     adversarial, attacked = _perturb(asked, attack, x, y, threat)
                     wrong = predict(model, adversarial, y) != y
@@ -214,10 +226,9 @@ def _perturb(
 @torch.no_grad()
 def predict(model: Model, x: Images, y: Labels) -> Labels:
     """The classes that the model sees in images that must lie in [0, 1]; y are the true ones, for checking."""
-    if x.min() < 0 or x.max() > 1:
+    if not (x.min() >= 0 and x.max() <= 1):  # so that NaN is not among them
         raise UserError(f"images lie in [{float(x.min()):.3g}, {float(x.max()):.3g}]; they must lie in [0, 1]")
-    logits = model(x)
-    check_logits(logits, len(x))
+    logits = logits_in(untouched(model, x), len(x))
     if int(y.min()) < 0 or int(y.max()) >= logits.shape[1]:
         raise UserError(f"labels reach {int(y.max())} but the model has {logits.shape[1]} classes")
     if not logits.isfinite().all():

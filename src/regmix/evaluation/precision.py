@@ -7,10 +7,22 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from regmix.attacks.base import Screened
+from regmix.attacks import Apgd, Fab, Screened, Shortened, Square
+from regmix.evaluation.answers import gradient_fault, why
 from regmix.evaluation.incremental import Incremental
+from regmix.evaluation.layout import is_contiguous
 from regmix.objectives import margin, precise
 from regmix.types import Images, Labels, Logits
+
+SCREENED = (Apgd, Fab, Shortened, Square)
+"""Attacks for which a bfloat16 copy of the model may screen; the others are known by their last iterate."""
+
+AGREE = 0.25
+"""How far the copy's margins may lie from the model's, in units of the mean difference between an image's logits."""
+
+
+class NoCopy(Exception):  # noqa: N818  no mistake of anybody's
+    """A model can be attacked without a rough copy only; says why, as a clause."""
 
 
 def screened(model: nn.Module, x: Images, y: Labels) -> Screened:
@@ -19,39 +31,72 @@ def screened(model: nn.Module, x: Images, y: Labels) -> Screened:
     `x`, `y` are a batch of the images to attack: the largest difference of margins on them is the slack within which
     the exact model is asked. Where folding is not possible, or changes the float32 logits by more than a thousandth of
     their size, the copy keeps its BatchNorm.
+
+    Raises:
+        NoCopy: the model cannot be copied, or the copy fails, gives other answers, or gives no gradient where the model
+            does.
     """
-    rough = copy.deepcopy(model).eval().requires_grad_(False)
     with torch.no_grad():
         exact = model(x)
+    try:
+        found = _screened(model, x, y, exact)
+        same_gradient = gradient_fault(found, x[:2]) is None or gradient_fault(model, x[:2]) is not None
+    except Exception as error:  # there is nothing that a module could not do
+        raise NoCopy(f"{type(error).__name__}: {why(error)}") from None
+    spread = float((precise(exact).amax(1) - precise(exact).amin(1)).mean())
+    if not found.slack <= AGREE * spread:  # so that NaN is too far
+        raise NoCopy(f"it gives other answers: margins differ by {found.slack:.2g}, logits by {spread:.2g}")
+    if not same_gradient:
+        raise NoCopy("it gives no gradient")
+    return found
+
+
+def _screened(model: nn.Module, x: Images, y: Labels, exact: Logits) -> Screened:
+    rough, layout = copy.deepcopy(model).eval().requires_grad_(False), torch.channels_last
+    with torch.no_grad():
         folded = _folded(rough)
         if folded is not None and (folded(x) - exact).abs().max() <= 1e-3 * exact.abs().max():
             rough = folded
-    rough = rough.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if is_contiguous(model):
+        layout = torch.contiguous_format
+    rough = rough.to(memory_format=layout)  # type: ignore[call-overload]
     for module in rough.modules():
         # autocast would convert these weights anew in every pass
-        if type(module) in (nn.Conv2d, nn.Linear):
+        if type(module) in (nn.Conv2d, nn.Linear) and _is_plain(module):
             module.to(torch.bfloat16)
-    answer = _in_bfloat16(rough, x.device.type)
+    answer = _in_bfloat16(rough, x.device.type, layout)
     with torch.no_grad():
         slack = float((margin(answer(x), y) - margin(exact, y)).abs().max())
-    if isinstance(rough, fx.GraphModule) and x.device.type == "cpu":  # measured on a CPU only
+    if (
+        isinstance(rough, fx.GraphModule) and x.device.type == "cpu" and layout is torch.channels_last
+    ):  # measured on a CPU only
         return Screened(answer, model, slack, lambda: _IncrementalInBfloat16(rough))
     return Screened(answer, model, slack)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module's weights are what it computes with, rather than what a hook makes them of."""
+    return not module._forward_pre_hooks and not module._forward_hooks
 
 
 def _folded(model: nn.Module) -> nn.Module | None:
     """The model with every BatchNorm that follows a convolution folded into it; None if it cannot be traced."""
     try:
-        traced = fx.symbolic_trace(model)
+        return _fold(fx.symbolic_trace(model))
     except Exception:  # whatever a model does that cannot be traced, it is used as it is
         return None
+
+
+def _fold(traced: fx.GraphModule) -> nn.Module:
     modules = dict(traced.named_modules())
     for node in traced.graph.nodes:
         before = node.args[0] if node.args else None
         if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module":
             continue
         norm, convolution = modules[str(node.target)], modules[str(before.target)]
-        if not (isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d)):
+        if not (isinstance(norm, nn.BatchNorm2d) and type(convolution) is nn.Conv2d):  # no parametrised one
+            continue
+        if not (_is_plain(norm) and _is_plain(convolution)):
             continue
         if len(before.users) == 1 and norm.running_mean is not None:
             parent, _, name = str(before.target).rpartition(".")
@@ -63,10 +108,10 @@ def _folded(model: nn.Module) -> nn.Module | None:
     return traced
 
 
-def _in_bfloat16(model: nn.Module, device: str) -> Callable[[Images], Logits]:
+def _in_bfloat16(model: nn.Module, device: str, layout: torch.memory_format) -> Callable[[Images], Logits]:
     def answer(images: Images) -> Logits:
         with torch.autocast(device, torch.bfloat16):
-            return precise(model(images.contiguous(memory_format=torch.channels_last)))
+            return precise(model(images.contiguous(memory_format=layout)))
 
     return answer
 

@@ -142,7 +142,13 @@ def mean_one(gradient: Images) -> Images:
 
 @contextmanager
 def batchnorm_mode(model: nn.Module, mode: Literal["train", "eval"]) -> Iterator[None]:
-    """Runs BatchNorm on the batch's statistics, updating the running ones (train), or on the running ones (eval)."""
+    """Runs BatchNorm on the batch's statistics, updating the running ones (train), or on the running ones (eval).
+
+    Layers that are in evaluation mode in a model that is not are frozen, and stay so.
+    """
+    if mode == "train" and model.training:
+        yield
+        return
     layers = [
         layer
         for layer in model.modules()

@@ -1,10 +1,13 @@
 """Models that somebody else wrote."""
 
 import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from regmix.models.base import Normalise
 from regmix.models.imported import imported
@@ -15,8 +18,11 @@ from regmix.types import Tag, UserError
 class Function:
     """What a function of yours returns: any nn.Module that maps images [B, C, H, W] in [0, 1] to logits.
 
-    It normalises its input itself. The function is called with classes=N if it has such a parameter, without arguments
-    if not. The module is looked for in the current folder, too; its code is run, and so the user must have named it.
+    It normalises its input itself. The function is called with classes=N or num_classes=N, whichever it takes, and
+    without arguments if it takes neither. Of a dict or an object that the module returns, `logits` counts. Parts that
+    the function returns in evaluation mode, in a model that is not, stay in it while the rest is trained, such as a
+    frozen BatchNorm. The module is looked for in the current folder, too; its code is run, and so the user must have
+    named it.
     """
 
     name: Tag[Literal["function"]] = field(default="function", kw_only=True)
@@ -26,13 +32,57 @@ class Function:
     def network(self, classes: int, normalise: Normalise) -> nn.Module:
         function = imported(self.source)
         try:
-            takes_classes = "classes" in inspect.signature(function).parameters
-        except ValueError:  # some of those written in C have none
-            takes_classes = False
-        try:
-            model = function(classes=classes) if takes_classes else function()
+            model = _called(function, classes)
         except Exception as error:
             raise UserError(f"{self.source} failed: {type(error).__name__}: {error}") from error
         if not isinstance(model, nn.Module):
             raise UserError(f"{self.source}: returned {type(model).__name__}; it must return a torch.nn.Module")
+        try:
+            model.cpu()  # where every model is built; whoever uses it moves it
+        except NotImplementedError as error:  # of device meta
+            raise UserError(f"{self.source}: the weights hold no values ({error})") from None
+        # A hook, because a module around the model would put a prefix before the names of its weights.
+        model.register_forward_hook(_only_logits)
         return model
+
+
+def _called(function: Callable[..., Any], classes: int) -> Any:
+    """What the function returns for so many classes, whatever it calls their number."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (ValueError, TypeError):  # some of those written in C have none
+        return function()
+    named = {name for name, one in parameters.items() if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+    given = {name: classes for name in ("classes", "num_classes") if name in named}
+    if not given and any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        state = torch.get_rng_state()
+        try:
+            return function(num_classes=classes)
+        except Exception:  # whatever it is that it does not take
+            torch.set_rng_state(state)
+    return function(**given)
+
+
+def _only_logits(model: nn.Module, images: object, output: Any) -> Any:
+    """The logits of an output that names them; any other as it is."""
+    if isinstance(output, Tensor):
+        return output
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    return logits if isinstance(logits, Tensor) else output
+
+
+def materialise(model: nn.Module, shape: tuple[int, int, int]) -> None:
+    """Gives lazy modules their weights, which they make when they first see an image [C, H, W]."""
+    if not any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        return
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, *shape))
+    except Exception as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"the model's lazy modules cannot be made: it fails on images {list(shape)}: {why}") from None
+    for module, mode in modes:
+        module.training = mode
+    if left := [name for name, one in model.named_parameters() if is_lazy(one)]:
+        raise UserError(f"the model never calls the lazy module of {left[0]}; remove it, or give its sizes")

@@ -44,7 +44,15 @@ def _load_state(path: Path) -> dict[str, Any] | None:
 
 
 def _packed(state: Mapping[str, Tensor]) -> bytes:
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()})
+    """The tensors as safetensors, complete under every name, because the format knows no memory of two names."""
+    tensors: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in state.items():
+        own = tensor.detach().cpu().contiguous()
+        memory = own.untyped_storage().data_ptr()
+        tensors[name] = own.clone() if memory in taken else own
+        taken.add(memory)
+    return save(tensors)
 
 
 class Run:

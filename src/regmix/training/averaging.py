@@ -3,6 +3,7 @@
 import copy
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import compress
 from typing import Literal, Protocol
 
 import torch
@@ -93,7 +94,8 @@ AveragingConfig = NoAveraging | Ema | GatedEma | Swa
 class AveragedWeights:
     """Keeps the average of a model's parameters and floating-point buffers (BatchNorm statistics included).
 
-    Both models may still be moved or sharded before the first update.
+    A tensor of several names counts once, and parameters that require no gradient are copied. Both models may still be
+    moved or sharded before the first update.
     """
 
     def __init__(self, model: nn.Module, averaging: Averaging, steps_per_epoch: int) -> None:
@@ -104,16 +106,21 @@ class AveragedWeights:
 
     @cached_property
     def _pairs(self) -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
-        """The tensors of the average and of the model that belong together: those that are averaged, and counts."""
+        """The tensors of the average and of the model that belong together: those that are averaged, and the others.
+
+        Others are counts, and weights that do not learn: rounding would move their average.
+        """
         ours, theirs = ([*one.parameters(), *one.buffers()] for one in (self.module, self._model))
         pairs = [*zip(ours, theirs, strict=True)]
-        return [p for p in pairs if p[0].is_floating_point()], [p for p in pairs if not p[0].is_floating_point()]
+        frozen = {id(one) for one in self._model.parameters() if not one.requires_grad}
+        moving = [theirs.is_floating_point() and id(theirs) not in frozen for _, theirs in pairs]
+        return [*compress(pairs, moving)], [p for p, moves in zip(pairs, moving, strict=True) if not moves]
 
     @torch.no_grad()
     def update(self, stats: dict[str, Tensor]) -> None:
         """Moves the average towards the model by one update."""
         decay = self._averaging.decay(self._t, self._steps_per_epoch, stats)
-        values, counts = self._pairs
+        values, others = self._pairs
         averaged, current = ([local(t) for t in one] for one in zip(*values, strict=True))
         if decay.device.type == "cpu":
             torch._foreach_lerp_(averaged, current, float(1 - decay))
@@ -122,7 +129,7 @@ class AveragedWeights:
             decay = decay.to(averaged[0].dtype)
             torch._foreach_mul_(averaged, decay)
             torch._foreach_add_(averaged, torch._foreach_mul(current, 1 - decay))
-        for ours, theirs in counts:
+        for ours, theirs in others:
             ours.copy_(theirs)
         self._t += 1
 

@@ -23,7 +23,7 @@ def at_perturbed_weights(
     back exactly. Source: AWP, arXiv 2004.05884. Deviation from its code: the attack is repeated at w + v (the code
     keeps the adversarial examples of w), which makes a fast method twice as expensive, and weight decay applies to w.
     """
-    with _same_buffers(model):
+    with same_buffers(model):
         step(memory.read_only() if memory is not None else None)
     layers = [p for p in model.parameters() if p.ndim > 1 and p.grad is not None]
     weights = [p.detach().clone() for p in layers]
@@ -40,7 +40,8 @@ def at_perturbed_weights(
 
 
 @contextmanager
-def _same_buffers(model: nn.Module) -> Iterator[None]:
+def same_buffers(model: nn.Module) -> Iterator[None]:
+    """Puts the values of a model's buffers back after the block."""
     saved = [buffer.clone() for buffer in model.buffers()]
     yield
     with torch.no_grad():

@@ -22,13 +22,16 @@ _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "64-true"]] = {
 }
 
 
-def start(device: Device, precision: Precision, *, together: bool = False, patient: bool = False) -> Fabric:
+def start(
+    device: Device, precision: Precision, *, together: bool = False, some_unused: bool = False, patient: bool = False
+) -> Fabric:
     """Lets the processes that torchrun started, if any, meet, and launches Fabric on this one's device.
 
     device auto takes a CUDA GPU where there is one; several processes on a machine take one each. precision auto means
     bf16 autocast with float32 weights, which is the fastest for convolutional networks of the usual widths on both; 32
     is float32 throughout (no TF32), and float64 is for checks. On a CPU the process keeps freed memory from then on.
-    With `together` a module that Fabric sets up has its gradients averaged over the processes; `patient`: see `meet`.
+    With `together` a module that Fabric sets up has its gradients averaged over the processes; with
+    `some_unused` there may be parameters without one. `patient`: see `meet`.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device on this machine; use --device cpu")
@@ -49,8 +52,9 @@ def start(device: Device, precision: Precision, *, together: bool = False, patie
         torch.backends.cudnn.allow_tf32 = False
         torch.set_float32_matmul_precision("highest")
     if together and processes.size() > 1:
+        strategy = "ddp_find_unused_parameters_true" if some_unused else "ddp"
         fabric = Fabric(
-            accelerator=device, devices=here, num_nodes=processes.size() // here, strategy="ddp", precision=number
+            accelerator=device, devices=here, num_nodes=processes.size() // here, strategy=strategy, precision=number
         )
     else:
         fabric = Fabric(accelerator=device, devices=[local] if device == "cuda" else 1, precision=number)

@@ -44,7 +44,7 @@ def train(
 
     def rest_of_epoch() -> list[int]:
         """Makes the steps that are left; returns those that the run has to go back for."""
-        trainee.model.train()
+        trainee.begin()
         began = time.perf_counter()
         for batch in loader.epoch(trainee.epoch, trainee.step):
             trainee.waited += time.perf_counter() - began

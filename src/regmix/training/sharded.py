@@ -11,6 +11,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from regmix import processes
+from regmix.evaluation import place
 
 UNIT = 1_000_000
 """Parameters from which on a block of the model is gathered on its own, rather than with what contains it."""
@@ -82,4 +83,4 @@ def complete(outline: nn.Module, model: nn.Module, device: torch.device) -> nn.M
         return outline
     found = copy.deepcopy(outline)
     found.load_state_dict(state, assign=True)
-    return found.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return place(found, device)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from regmix import processes
 from regmix.data import ImageSet
+from regmix.evaluation import place
 from regmix.methods.base import Method
 from regmix.priors import Memory
 from regmix.runs import Checkpoint
@@ -18,6 +19,7 @@ from regmix.training.awp import at_perturbed_weights
 from regmix.training.finite import Finite
 from regmix.training.guard import remedy
 from regmix.training.plan import Plan
+from regmix.training.readiness import at_rest, train_mode
 from regmix.training.sharded import complete, load, shard, share, whole
 from regmix.training.statistics import Statistics
 from regmix.training.step import TrainStep
@@ -47,7 +49,7 @@ class Trainee:
             if self._outline is not None:
                 shard(one, fabric.device)
             else:
-                one.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+                place(one, fabric.device)
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, foreach=True
         )
@@ -56,6 +58,7 @@ class Trainee:
         fabric.setup_optimizers(self.optimizer)
         self._finite, self._statistics = Finite(self.model), Statistics(self.model)
         self._learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self._resting = at_rest(self.model)
         self.memory = self._new_memory(plan.method)
         self.epoch, self.step, self.trained, self.waited, self.seconds = 0, 0, 0.0, 0.0, 0.0
         self.best: dict[str, Any] = {"epoch": 0, "pgd": -1.0, "one_answer": None}
@@ -75,6 +78,10 @@ class Trainee:
     def passed_over(self) -> list[int]:
         """The steps of the present epoch that are left out."""
         return [step for epoch, step in self.left_out if epoch == self.epoch]
+
+    def begin(self) -> None:
+        """Puts the model into train mode, without the parts that came in evaluation mode."""
+        train_mode(self.model, self._resting)
 
     def learn(self, batch: Batch) -> None:
         """Makes the present epoch's next step with this batch, or passes over it."""

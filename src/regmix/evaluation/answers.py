@@ -1,0 +1,117 @@
+"""What a model answers, checked: finite logits for every image, images left as they were, and a gradient to them."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from regmix.attacks import Attack, Ensemble, HopSkipJump, Square, Transfer, borrowed
+from regmix.objectives import precise
+from regmix.types import Images, Logits, Model, UserError
+
+BLIND = (Square, HopSkipJump, Transfer)
+"""Attacks that need no gradient of the model."""
+
+
+def ask(model: Model, x: Images, classes: int | None = None) -> Logits:
+    """The logits of images, checked; the model's mode and gradients are the caller's affair.
+
+    Args:
+        classes: how many logits there must be per image; None means any number.
+
+    Raises:
+        UserError: the model fails, changes its input, or returns no [B, classes] of finite numbers.
+    """
+    try:
+        found = untouched(model, x)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"the model fails on {x.dtype} images {list(x.shape)} on {x.device}: {why(error)}") from None
+    logits = logits_in(found, len(x))
+    if not logits.isfinite().all():
+        raise UserError("the model's logits are not finite; an accuracy would mean nothing")
+    if classes is not None and logits.shape[1] != classes:
+        raise UserError(
+            f"the model returns {logits.shape[1]} logits for {classes} classes; it must return one for each class of "
+            "the data, in their order: give it an output of that size, or pick those of its logits that are meant"
+        )
+    return logits
+
+
+def untouched(model: Model, x: Images) -> object:
+    """What the model returns for images that it does not change; raises UserError where it does."""
+    kept = x.detach().clone(memory_format=torch.preserve_format)
+    found: object = model(x)
+    if not torch.equal(kept, x.detach()):
+        with torch.no_grad():
+            x.copy_(kept)
+        raise UserError(
+            "the model changes its input in place (sub_, div_, clamp_ or the like), so that attacks and losses would "
+            "be about other images: write x = x - mean instead, or begin with x = x.clone()"
+        )
+    return found
+
+
+def logits_in(logits: object, count: int) -> Logits:
+    """What a model has returned, which must be logits [count, classes]; raises UserError where it is not."""
+    if isinstance(logits, Tensor):
+        if logits.ndim == 2 and len(logits) == count:
+            return logits
+        said, remedy = f"{list(logits.shape)} for {count} images", ""
+    elif isinstance(logits, tuple | list):
+        said = f"a {type(logits).__name__} of {len(logits)}"
+        remedy = ": wrap it in a module whose forward returns the right one, such as model(x)[0]"
+    elif isinstance(logits, Mapping):
+        said = f"a {type(logits).__name__} of {', '.join(map(str, logits)) or 'nothing'}"
+        remedy = ': wrap it in a module whose forward returns the right one, such as model(x)["logits"]'
+    else:
+        said = f"a {type(logits).__name__}"
+        remedy = ": wrap it in a module whose forward returns them, such as model(x).logits"
+    raise UserError(f"the model returns {said}; it must return one tensor of logits [{count}, classes]{remedy}")
+
+
+def check_tensors(model: nn.Module) -> None:
+    """Raises UserError unless the model's state consists of tensors, which alone are saved."""
+    other = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]
+    if other:
+        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+        raise UserError(
+            f"the model's state holds what is no tensor, {', '.join(other[:3])}{more}, and would not be complete in a "
+            "file of weights: make it a buffer, or leave it out of the state dict"
+        )
+
+
+def gradient_fault(model: Model, x: Images) -> str | None:
+    """Why attacks that climb a gradient cannot run, as a clause; None where they can. A few images are enough."""
+    with borrowed(model), torch.enable_grad():
+        images = x.detach().clone().requires_grad_()
+        logits = model(images)
+        if logits.requires_grad:
+            try:
+                (gradient,) = torch.autograd.grad(precise(logits).sum(), images, allow_unused=True)
+            except Exception as error:
+                return f"the gradient of the model's logits cannot be computed ({why(error)})"
+            if gradient is not None:
+                return None
+    return "no gradient flows from the model's logits to the images (no_grad, detach, or a decision inside it?)"
+
+
+def require_gradient(model: Model, x: Images, attacks: Mapping[str, Attack]) -> None:
+    """Raises UserError, which names them, if there are attacks that need a gradient and the model gives none."""
+    names = [name for name, attack in attacks.items() if _climbs(attack)]
+    if names and (fault := gradient_fault(model, x[:2])) is not None:
+        raise UserError(
+            f"{fault}, so that {', '.join(names)} cannot attack it; use square, hop-skip-jump or transfer:RUN instead"
+        )
+
+
+def _climbs(attack: Attack) -> bool:
+    if isinstance(attack, Ensemble):
+        return any(_climbs(stage) for _, stage in attack.stages)
+    return not isinstance(attack, BLIND)
+
+
+def why(error: Exception) -> str:
+    """An exception in one line."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
