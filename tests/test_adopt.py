@@ -68,11 +68,12 @@ def test_a_function_without_a_file_says_whose_weights_they_are(fitted, capsys) -
         (lambda state: state | {"1.bias": torch.zeros(11)}, "", "1.bias [11] instead of [10]"),
         (lambda state: state | {"1.bias": torch.full((10,), torch.inf)}, "", "not finite"),
         (
-            lambda state: {"state_dict": state, "ema": state},
+            lambda state: {"state_dict": state, "ema": {name: -value for name, value in state.items()}},
             "",
             "--weights raw (state_dict) or --weights averaged (ema)",
         ),
         (lambda state: state, "--weights averaged", "has no averaged weights"),
+        (lambda state: {name: 3e38 * value.sign() for name, value in state.items()}, "", "logits are not finite"),
     ],
 )
 def test_a_file_that_is_refused_leaves_nothing(fitted, tmp_path, capsys, change, more, said) -> None:

@@ -125,6 +125,12 @@ def test_other_floats_are_the_same_weights(kind: torch.dtype) -> None:
     assert model.state_dict()["bn1.num_batches_tracked"].dtype == torch.int64
 
 
+def test_averaged_counters_are_no_fault() -> None:
+    model = build(SmallCnn(width=2), 10, 1)
+    load_weights(model, RAW | {"bn1.num_batches_tracked": torch.tensor(3.7)})
+    assert int(model.state_dict()["bn1.num_batches_tracked"]) == 3
+
+
 def quantised(value: Tensor) -> Tensor:
     return torch.quantize_per_tensor(value, 0.1, 0, torch.quint8)
 

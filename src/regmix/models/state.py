@@ -206,7 +206,10 @@ def _value(title: str, name: str, value: Tensor, own: Tensor) -> Tensor:
     elif own.is_floating_point() and value.dtype in FLOATS:
         return value.detach().to(own.dtype)
     elif not own.is_floating_point() and not own.is_complex() and not value.is_complex():
-        whole = value.detach().to(own.dtype)  # such as counters that were made half precision with all the rest
+        whole = value.detach().to(own.dtype)
+        # The counters of BatchNorm's steps decide nothing in evaluation; averages of weights have averaged them, too.
+        if name.endswith("num_batches_tracked") and value.isfinite().all():
+            return whole
         if torch.equal(whole.to(value.dtype), value):
             return whole
     expected = str(own.dtype).removeprefix("torch.")
