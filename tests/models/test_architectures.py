@@ -24,6 +24,7 @@ every = pytest.mark.parametrize("config", SMALL, ids=lambda config: config.name)
         (ResNet(), 100, 3, 11_173_962 + 90 * 513),
         (ResNet(depth=34), 10, 3, 21_282_122),
         (PreActResNet(), 10, 3, 11_172_170),
+        (PreActResNet(final_norm=False), 10, 3, 11_172_170 - 1024),
         (WideResNet(), 10, 3, 46_160_474),
         (WideResNet(depth=28), 10, 3, 36_479_194),
         (SmallCnn(), 10, 1, 94_186),
@@ -164,17 +165,20 @@ def resnet(state: dict[str, Tensor], x: Tensor) -> Tensor:
     return F.linear(x.mean((2, 3)), state["linear.weight"], state["linear.bias"])
 
 
-def preact(state: dict[str, Tensor], x: Tensor, stages: list[str], shortcut: str, final: str, head: str) -> Tensor:
+def preact(
+    state: dict[str, Tensor], x: Tensor, stages: list[str], shortcut: str, final: str, head: str, raw: bool = False
+) -> Tensor:
     x = F.conv2d(x, state["conv1.weight"], padding=1)
     for b, stride in blocks(state, stages):
         active = bn(state, b + "bn1", x).relu()
         out = F.conv2d(active, state[b + "conv1.weight"], stride=stride, padding=1)
         out = F.conv2d(bn(state, b + "bn2", out).relu(), state[b + "conv2.weight"], padding=1)
         if b + shortcut in state:
-            x = F.conv2d(active, state[b + shortcut], stride=stride)
+            x = F.conv2d(x if raw else active, state[b + shortcut], stride=stride)
         x = x + out
-    x = bn(state, final, x).relu().mean((2, 3))
-    return F.linear(x, state[head + ".weight"], state[head + ".bias"])
+    if final + ".weight" in state:
+        x = bn(state, final, x).relu()
+    return F.linear(x.mean((2, 3)), state[head + ".weight"], state[head + ".bias"])
 
 
 def reference(config: ModelConfig, state: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -183,7 +187,7 @@ def reference(config: ModelConfig, state: dict[str, Tensor], x: Tensor) -> Tenso
             return resnet(state, x)
         case PreActResNet():
             stages = [f"layer{i}." for i in range(1, 5)]
-            return preact(state, x, stages, "shortcut.0.weight", "bn", "linear")
+            return preact(state, x, stages, "shortcut.0.weight", "bn", "linear", config.shortcut == "raw")
         case WideResNet():
             stages = [f"block{i}.layer." for i in range(1, 4)]
             return preact(state, x, stages, "convShortcut.weight", "bn1", "fc")
@@ -196,7 +200,15 @@ def reference(config: ModelConfig, state: dict[str, Tensor], x: Tensor) -> Tenso
 
 @pytest.mark.parametrize(
     "config",
-    [*SMALL, ResNet(depth=34, width=3), PreActResNet(depth=34, width=3), WideResNet(depth=16, widen=2)],
+    [
+        *SMALL,
+        ResNet(depth=34, width=3),
+        PreActResNet(depth=34, width=3),
+        PreActResNet(width=3, shortcut="raw"),
+        PreActResNet(width=3, final_norm=False),
+        PreActResNet(width=3, shortcut="raw", final_norm=False),
+        WideResNet(depth=16, widen=2),
+    ],
     ids=lambda config: str(config),
 )
 def test_computes_what_its_parameter_names_say(config: ModelConfig) -> None:
