@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from regmix import processes
-from regmix.signals import handled
+from regmix.signals import ending, handled, survive_hangup
 from regmix.types import Interrupted, UserError
 
 OVERVIEW = """usage: regmix COMMAND ...
@@ -33,11 +33,11 @@ COMMANDS = ("recipes", "train", "evaluate", "compare", "sweep", "report", "bench
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit code: 0, 1 (the machine would not), 2 (the user can mend it), 130 (Ctrl-C), 143
-    (SIGTERM)."""
+    """Runs a command; returns its exit code: 0, 1 (the machine would not), 2 (the user can mend it), 129 (a closed
+    terminal), 130 (Ctrl-C), 143 (SIGTERM)."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        with handled(_terminate, signal.SIGTERM):  # unwinds the work as Ctrl-C does
+        with handled(_terminate, *ending()):  # unwinds the work as Ctrl-C does
             _dispatch(words)
     except UserError as error:
         print(f"regmix: error: {error}", file=sys.stderr)
@@ -85,6 +85,7 @@ def _is_of_lost_process(error: Exception) -> bool:
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    survive_hangup(number)
     raise Interrupted(number)
 
 

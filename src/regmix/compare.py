@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from regmix.reports import comparison, page, write_report
 from regmix.reports.load import aligned, load
 from regmix.runs import CONFIG, Run, write_atomically
 from regmix.runs.evaluations import holds
-from regmix.signals import handled
+from regmix.signals import ending, handled, survive_hangup
 from regmix.types import Interrupted, Trust, UserError
 
 _running: set[subprocess.Popen[bytes]] = set()
@@ -31,14 +30,15 @@ _running: set[subprocess.Popen[bytes]] = set()
 
 
 def reaching_trainings() -> AbstractContextManager[None]:
-    """Inside, SIGTERM goes to the trainings that run, which save what they have, before it ends the work."""
+    """Inside, SIGTERM and SIGHUP go to the trainings that run, which save what they have, before it ends the work."""
 
     def forward(number: int, frame: FrameType | None) -> None:
+        survive_hangup(number)
         for training in [*_running]:
             training.send_signal(number)
         raise Interrupted(number)
 
-    return handled(forward, signal.SIGTERM)
+    return handled(forward, *ending())
 
 
 def method_words(text: str) -> list[str]:
@@ -115,7 +115,7 @@ class Planned:
                 raise
             finally:
                 _running.discard(training)
-        if code in (130, 143):
+        if code in (129, 130, 143):
             raise Interrupted(code - 128)
         if code:
             raise UserError(f"{self.path}: the training ended with exit code {code}; see {log or 'the line above'}")

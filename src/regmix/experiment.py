@@ -1,5 +1,6 @@
 """An experiment as a value, its text in config.json, and its training into a run directory."""
 
+import copy
 import json
 import platform
 import subprocess
@@ -25,6 +26,7 @@ from regmix.data import (
     load,
     pick,
     split_train,
+    steps_per_epoch,
 )
 from regmix.methods import FgsmPgk, GradAlign, MethodConfig, RegMix
 from regmix.models import Function, ModelConfig, SmallCnn, build
@@ -114,8 +116,11 @@ class Experiment:
         check_bounds(self)
         for name in ("epochs", "batch_size", "validation", "validate_every"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
+        require(self.epochs <= 10**6, f"epochs is {self.epochs}; it must not exceed 1,000,000")
         for name in ("pad", "seed", "split_seed", "weight_decay", "awp_warm_up"):
             require(0 <= getattr(self, name) < float("inf"), f"{name} is {getattr(self, name)}; it must be at least 0")
+        size = getattr(self.data, "size", None)
+        require(size is None or 1 <= size <= 16_384, f"data size is {size}; it must lie in 1..16,384 pixels")
         require(0 < self.lr < float("inf"), f"lr is {self.lr}; it must be positive")
         require(0 <= self.momentum < 1, f"momentum is {self.momentum}; it must lie in [0, 1)")
         require(self.clip_norm is None or self.clip_norm > 0, f"clip_norm is {self.clip_norm}; it must be positive")
@@ -239,7 +244,24 @@ def initial_model(experiment: Experiment, images: ImageSet) -> nn.Module:
     model = build_model(experiment, images)
     if other := [f"{name} ({one.dtype})" for name, one in model.named_parameters() if one.dtype != torch.float32]:
         raise UserError(f"the model's weights must be float32 to be trained, unlike {other[0]}; return model.float()")
+    _check_smallest_batch(experiment, model, images)
     return model.double() if experiment.precision == "64" else model
+
+
+def _check_smallest_batch(experiment: Experiment, model: nn.Module, images: ImageSet) -> None:
+    """Raises UserError where BatchNorm would meet a single number per channel, of which it has no variance."""
+    count = processes.started()[1]
+    batch = len(images) // steps_per_epoch(len(images), experiment.batch_size, count)
+    if (batch if experiment.sync_batchnorm else batch // count) > 1:
+        return
+    try:
+        copy.deepcopy(model).train()(torch.zeros(1, *images.shape))
+    except Exception as error:  # what else is wrong with the model is not found out here
+        if "more than 1 value per channel" in str(error):
+            raise UserError(
+                f"{len(images)} training images in batches of {experiment.batch_size} leave a batch of one image, of "
+                "which BatchNorm cannot learn; give another --batch-size or --train-examples"
+            ) from None
 
 
 def _train(

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from tyro.constructors import PrimitiveConstructorSpec
 
-from regmix.types import Images, PerExample, Tag, UserError, require
+from regmix.types import LEAST, MOST, Images, PerExample, Tag, UserError, require
 
 
 def parse_eps(text: str) -> float:
@@ -43,16 +43,12 @@ Eps = Annotated[
 """A radius in pixel units of [0, 1] that the command line reads as `8/255` or `0.03`."""
 
 
-def _check_eps(eps: object, most: float = float("inf")) -> None:
-    """Raises UserError unless eps is a finite number in (0, most]."""
+def _check_eps(eps: object, most: float = MOST) -> None:
+    """Raises UserError unless eps is a number that arithmetic can hold, and at most `most`."""
     if not isinstance(eps, Real) or isinstance(eps, bool):
         raise UserError(f"eps is {eps!r}; write a number in units of the pixel range: 8 / 255")
-    radius = float(eps)
-    range_of = "it must be positive" if most == float("inf") else "it must lie in (0, 1]"
-    require(
-        0 < radius <= most and radius < float("inf"),
-        f"eps is {radius:g}; {range_of}, in units of the pixel range: 8 / 255",
-    )
+    fits = LEAST <= (radius := float(eps)) <= most
+    require(fits, f"eps is {radius:g}; it must lie in [{LEAST:g}, {most:g}], in units of the pixel range: 8 / 255")
 
 
 class Threat(Protocol):

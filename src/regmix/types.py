@@ -223,8 +223,8 @@ def _dtype(tensor: Tensor) -> str:
 
 LEAST, MOST = 1e-12, 1e6
 """What the size of a setting may be that is not 0: float32 holds the products of a few such numbers."""
-MOST_WHOLE = 10**9
-"""What a setting may be that is a whole number."""
+MOST_WHOLE = 2**42
+"""What a setting may be that is a whole number: a seed times 1,000,003 and what is added to it fit into 64 bits."""
 
 
 def check_bounds(settings: object, prefix: str = "") -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from regmix import __version__, processes
 from regmix.assess.questions import TRANSFER, Asked, Questions, check_attacks, transfer_source
-from regmix.assess.subject import Chosen, check_images, choose_images, code_of, is_users, journal_key, load_checkpoint
+from regmix.assess.subject import Chosen, check_images, choose_images, is_users, journal_key, load_checkpoint
 from regmix.attacks import Attack, Ensemble, Eot, Fgsm, Pgd, Square, Transfer, parse_attack, passes
 from regmix.corruptions import Computed, OfficialFiles
 from regmix.data import ImageSet, batches, changes, pick, spread
@@ -38,6 +38,7 @@ from regmix.evaluation import (
     withstood,
 )
 from regmix.experiment import Experiment, from_json
+from regmix.models import code_files
 from regmix.objectives import hard
 from regmix.runs import CONFIG, Checkpoint, Journal, Run, digest
 from regmix.runs.adversarial import load_adversarial, save_adversarial, save_adversarial_table
@@ -116,7 +117,7 @@ class _Assessment:
         self._directory, self._questions, self._threat = directory, questions, experiment.threat
         self._test, self._place, self._progress = test, place, progress
         self._world = processes.Processes()
-        code = code_of(model, experiment)
+        code = [path.resolve() for path in code_files(model, experiment.model)]
         self.subject = Subject(
             checkpoint, weights, settings_digest(json.loads(directory.config())), test.split, test.sample,
             questions.draws, {str(path): digest(path) for path in code if is_users(path)},

@@ -1,15 +1,11 @@
 """What an evaluation is about: the images of a test split, and a checkpoint's model with all that identifies it."""
 
 import hashlib
-import inspect
 import json
-import sys
 import sysconfig
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,7 +13,7 @@ from regmix import __version__
 from regmix.assess.questions import Questions
 from regmix.data import DataConfig, How, ImageSet, class_changes, draw, fingerprint, load
 from regmix.experiment import Experiment, build_model
-from regmix.models import Function, load_weights
+from regmix.models import load_weights
 from regmix.runs import Checkpoint, Run, digest
 from regmix.runs.records import Subject
 from regmix.types import Fingerprint, Sample, UserError
@@ -82,18 +78,6 @@ def journal_key(subject: Subject, code: Sequence[Path], questions: Questions) ->
     settings = [__version__, subject.key, {name: getattr(questions, name) for name in kept}]
     text = json.dumps([*settings, *map(digest, code)], default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def code_of(model: nn.Module, experiment: Experiment) -> list[Path]:
-    """The files that the classes of a model's modules, and the function that makes it, are written in."""
-    written: set[Any] = {type(module) for module in model.modules()}
-    if isinstance(experiment.model, Function):
-        written.add(sys.modules[experiment.model.source.partition(":")[0]])
-    files = set()
-    for part in written:
-        with suppress(TypeError, OSError):  # written in C, or in no file
-            files.add(inspect.getsourcefile(part))
-    return [Path(name).resolve() for name in sorted(filter(None, files)) if Path(name).is_file()]
 
 
 def is_users(path: Path) -> bool:

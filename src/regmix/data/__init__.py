@@ -7,7 +7,7 @@ from regmix.data.fingerprint import changes, class_changes, fingerprint
 from regmix.data.folder import Folder
 from regmix.data.hub import Hub
 from regmix.data.images import ImageSet, Split
-from regmix.data.loader import Loader, batches, pick
+from regmix.data.loader import Loader, batches, pick, steps_per_epoch
 from regmix.data.parquet import Parquet
 from regmix.data.sample import How, draw, spread
 from regmix.data.splits import split_train
@@ -47,6 +47,7 @@ __all__ = [
     "pick",
     "split_train",
     "spread",
+    "steps_per_epoch",
     "take",
     "to_view",
 ]

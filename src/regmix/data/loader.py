@@ -79,8 +79,7 @@ class Loader:
 
     def __len__(self) -> int:
         """The number of batches of an epoch: ceil(N / batch_size), but no more than give every process an example."""
-        count = len(self._labels)
-        return max(1, min(-(-count // self._batch_size), count // self._size))
+        return steps_per_epoch(len(self._labels), self._batch_size, self._size)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch (number >= 0), each example once, from the `first` on.
@@ -172,6 +171,11 @@ class Loader:
             order = order[place.argsort()]
         kept = order if isinstance(self._images, Stored) else order.to(device)
         return kept, View(*(part.to(device) for part in views))
+
+
+def steps_per_epoch(count: int, batch_size: int, size: int) -> int:
+    """Into how many batches `count` images are dealt that `size` processes share."""
+    return max(1, min(-(-count // batch_size), count // size))
 
 
 def batches(images: ImageSet, batch_size: int, device: torch.device | str) -> Iterator[Batch]:

@@ -1,21 +1,33 @@
 """Networks for small images; they take images in [0, 1] and normalise inside."""
 
+import os
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
-from regmix.models.base import Normalise, require
-from regmix.models.function import Function, materialise
+from regmix.models.base import Architecture, Normalise, require
+from regmix.models.function import Function, code_files, materialise
 from regmix.models.preact_resnet import PreActResNet
 from regmix.models.resnet import ResNet
 from regmix.models.small import SmallCnn
 from regmix.models.state import load_weights
 from regmix.models.wide_resnet import WideResNet
-from regmix.types import UserError
+from regmix.types import LEAST, MOST, UserError
 
 ModelConfig = SmallCnn | ResNet | PreActResNet | WideResNet | Function
 
-__all__ = ["Function", "ModelConfig", "PreActResNet", "ResNet", "SmallCnn", "WideResNet", "build", "load_weights"]
+__all__ = [
+    "Function",
+    "ModelConfig",
+    "PreActResNet",
+    "ResNet",
+    "SmallCnn",
+    "WideResNet",
+    "build",
+    "code_files",
+    "load_weights",
+]
 
 
 def build(
@@ -37,9 +49,28 @@ def build(
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
             raise UserError(f"{name} needs 1 or {channels} values for {channels} channels, got {len(values)}")
-    if min(std) <= 0:
-        raise UserError(f"std must be positive, got {', '.join(map(str, std))}")
+    if not all(LEAST <= value <= MOST for value in std):
+        raise UserError(f"std must be positive, in [{LEAST:g}, {MOST:g}], got {', '.join(map(str, std))}")
+    if not all(abs(value) <= MOST for value in mean):
+        raise UserError(f"mean must lie in [-{MOST:g}, {MOST:g}], got {', '.join(map(str, mean))}")
+    if not isinstance(config, Function):
+        _check_memory(config, classes, channels)
     model = config.network(classes, Normalise(channels, mean, std))
     if size is not None:
         materialise(model, (channels, *size))
     return model
+
+
+def _check_memory(config: Architecture, classes: int, channels: int) -> None:
+    """Raises UserError for a network whose weights alone are more than the memory of this machine."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return
+    with torch.device("meta"):  # sizes without memory, and without random numbers
+        network = config.network(classes, Normalise(channels, (0.0,), (1.0,)))
+    needed = sum(weight.numel() * weight.element_size() for weight in network.parameters())
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UserError(
+            f"the weights of this network need {needed / 2**30:,.0f} GiB, and the machine has {there / 2**30:,.0f}; "
+            "choose a smaller width"
+        )

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from regmix.types import UserError
 
+MOST_SIZE = 65_536
+"""The most that a width, a factor of it or a number of classes may be."""
+
 
 class Architecture(Protocol):
     """A model's settings: a frozen dataclass that builds the freshly initialised network."""
@@ -58,3 +61,5 @@ def require(name: str, value: int, allowed: Collection[int] | None = None) -> No
         raise UserError(f"{name} {value} does not exist; choose one of {', '.join(map(str, allowed))}")
     if value < 1:
         raise UserError(f"{name} must be at least 1, got {value}")
+    if value > MOST_SIZE:
+        raise UserError(f"{name} must not exceed {MOST_SIZE:,}")

@@ -1,8 +1,11 @@
 """Models that somebody else wrote."""
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -86,3 +89,15 @@ def materialise(model: nn.Module, shape: tuple[int, int, int]) -> None:
         module.training = mode
     if left := [name for name, one in model.named_parameters() if is_lazy(one)]:
         raise UserError(f"the model never calls the lazy module of {left[0]}; remove it, or give its sizes")
+
+
+def code_files(model: nn.Module, config: object) -> list[Path]:
+    """The files that the classes of a model's modules, and the function that made it, are written in."""
+    written: set[Any] = {type(module) for module in model.modules()}
+    if isinstance(config, Function):
+        written.add(sys.modules[config.source.partition(":")[0]])
+    files = set()
+    for one in written:
+        with suppress(TypeError, OSError):  # written in C, or in no file
+            files.add(inspect.getsourcefile(one))
+    return [Path(name) for name in sorted(filter(None, files)) if Path(name).is_file()]
