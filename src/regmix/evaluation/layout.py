@@ -19,6 +19,8 @@ def place(model: nn.Module, device: torch.device) -> nn.Module:
 
 def is_contiguous(model: nn.Module) -> bool:
     """Whether a model is to be kept out of channels_last."""
+    if isinstance(model, torch.jit.ScriptModule):
+        return True
     return any(hook is _contiguous for hook in model._forward_pre_hooks.values())
 
 
@@ -31,6 +33,8 @@ def settle(model: nn.Module, x: Images) -> str | None:
     Returns a line for the user where the model stays contiguous. A copy of the model knows, too. The model's mode,
     gradients, statistics and the random state stay as they were.
     """
+    if isinstance(model, torch.jit.ScriptModule):  # takes no hook, through which it would get contiguous images
+        return None
     try:
         expected = _pass(model, x.contiguous())
     except Exception:  # in any layout: whoever asks the model will say so

@@ -52,7 +52,10 @@ def screened(model: nn.Module, x: Images, y: Labels) -> Screened:
 
 
 def _screened(model: nn.Module, x: Images, y: Labels, exact: Logits) -> Screened:
-    rough, layout = copy.deepcopy(model).eval().requires_grad_(False), torch.channels_last
+    with torch.no_grad():  # a copy of a scripted module would be part of a graph
+        rough, layout = copy.deepcopy(model).eval(), torch.channels_last
+    for parameter in rough.parameters():
+        parameter.requires_grad_(False)
     with torch.no_grad():
         folded = _folded(rough)
         if folded is not None and (folded(x) - exact).abs().max() <= 1e-3 * exact.abs().max():

@@ -44,8 +44,10 @@ class Function:
             model.cpu()  # where every model is built; whoever uses it moves it
         except NotImplementedError as error:  # of device meta
             raise UserError(f"{self.source}: the weights hold no values ({error})") from None
-        # A hook, because a module around the model would put a prefix before the names of its weights.
-        model.register_forward_hook(_only_logits)
+        # A hook, because a module around the model would put a prefix before the names of its weights. Those of
+        # torch.jit.script take none.
+        if not isinstance(model, torch.jit.ScriptModule):
+            model.register_forward_hook(_only_logits)
         return model
 
 

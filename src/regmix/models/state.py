@@ -82,7 +82,8 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], weigh
 
     chosen = choose(content, title, weights, own, lambda state: not match(state).problems(own))
     found = match(chosen.state)
-    if problems := found.problems(own):
+    parted = few("different values for what is one tensor in the model:", _parted(found.state, own))
+    if problems := [*found.problems(own), *([parted] if parted else [])]:
         reasons = "; ".join([*problems, *_guess(chosen.state, own)])
         raise UserError(f"{title} does not fit the model: {reasons}")
     values = {name: _value(title, name, value, own[name]) for name, value in found.state.items()}
@@ -190,6 +191,18 @@ def _tied(own: Mapping[str, Tensor], filled: Mapping[str, Tensor]) -> set[str]:
     """The names of the model's tensors that are others of its tensors, which have been filled; a file has them once."""
     places = {(own[name].data_ptr(), own[name].shape) for name in filled}
     return {name for name, value in own.items() if value.data_ptr() and (value.data_ptr(), value.shape) in places}
+
+
+def _parted(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Pairs of names that the model has for one tensor and the state for two that differ; the last would win."""
+    first: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
+    found = []
+    for name in (name for name in own if name in state and own[name].numel()):
+        tensor = own[name]
+        other = first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), name)
+        if other != name and not torch.equal(state[other], state[name]):
+            found.append(f"{other} and {name}")
+    return found
 
 
 def _value(title: str, name: str, value: Tensor, own: Tensor) -> Tensor:

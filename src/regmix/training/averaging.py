@@ -100,8 +100,11 @@ class AveragedWeights:
 
     def __init__(self, model: nn.Module, averaging: Averaging, steps_per_epoch: int) -> None:
         self._averaging, self._steps_per_epoch, self._t = averaging, steps_per_epoch, 0
-        self.module = copy.deepcopy(model).requires_grad_(False)
+        with torch.no_grad():  # a copy of a scripted module would be part of a graph
+            self.module = copy.deepcopy(model)
         """The model that carries the averaged weights."""
+        for parameter in self.module.parameters():
+            parameter.requires_grad_(False)
         self._model = model
 
     @cached_property

@@ -55,10 +55,10 @@ def ready(
             train_mode(model, resting)
             unused = _without_effect(model, x, y, classes, fabric)
     if unused:
-        found.append(f"{_few(unused)} have no effect on the logits in training and stay as they are")
+        found.append(f"without effect on the logits of two images, and not trained where that is so: {_few(unused)}")
     if resting:
         named = {id(module): name for name, module in model.named_modules()}
-        found.append(f"{_few([named[id(module)] for module in resting])} came in evaluation mode and stay in it")
+        found.append(f"in evaluation mode from the start, and kept in it: {_few([named[id(one)] for one in resting])}")
     return [line for line in found if line is not None]
 
 
@@ -99,13 +99,15 @@ def _without_effect(model: nn.Module, x: Images, y: Labels, classes: int, fabric
             raise UserError(f"{_way(fabric)}, {error}") from None
         try:
             value = cross_entropy(logits, y).sum()
-            gradients = torch.autograd.grad(value, [images, *(one for _, one in learned)], allow_unused=True)
+            # The attack and the loss may share a forward pass.
+            (to_images,) = torch.autograd.grad(value, images, retain_graph=True, allow_unused=True)
+            gradients = torch.autograd.grad(value, [one for _, one in learned], allow_unused=True)
         except Exception as error:
             remedy = "return logits that are computed without no_grad, detach and decisions"
-            raise UserError(f"the loss has no gradient in training ({why(error)}); {remedy}") from None
-    if gradients[0] is None:
+            raise UserError(f"{_way(fabric)}, the gradients cannot be computed ({why(error)}); {remedy}") from None
+    if to_images is None:
         raise UserError("no gradient flows from the model's logits to the images, which attacks need; is it detached?")
-    unused = [name for (name, _), gradient in zip(learned, gradients[1:], strict=True) if gradient is None]
+    unused = [name for (name, _), gradient in zip(learned, gradients, strict=True) if gradient is None]
     require(len(unused) < len(learned), "no gradient flows from the model's logits to any of its parameters")
     return unused
 
