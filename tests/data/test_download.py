@@ -6,6 +6,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,3 +230,60 @@ def test_damaged_archives_are_named(tmp_path, name):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=rf"{re.escape(name)} cannot be unpacked"):
             unpack(tmp_path / name, tmp_path / "out")
+
+
+def altered(content: bytes, *changes: tuple[int, bytes]) -> bytes:
+    changed = bytearray(content)
+    for place, new in changes:
+        changed[place : place + len(new)] = new
+    return bytes(changed)
+
+
+def one_zip(compression: int = zipfile.ZIP_STORED) -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", compression) as file:
+        file.writestr("a", CONTENT[:5000])
+    return held.getvalue()
+
+
+def one_tar(mode: str, **headers: str) -> bytes:
+    held, member = io.BytesIO(), tarfile.TarInfo("a")
+    member.pax_headers, member.size = headers, 5000
+    with tarfile.open(fileobj=held, mode=mode) as file:
+        file.addfile(member, io.BytesIO(CONTENT[:5000]))
+    return held.getvalue()
+
+
+def with_flag(place: int, value: bytes) -> bytes:
+    """A zip with another value in its local header (at `place`) and in the central one (2 bytes further on)."""
+    content = one_zip()
+    return altered(content, (place, value), (content.index(b"PK\x01\x02") + place + 2, value))
+
+
+NOISE = bytes(range(1, 51))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("encrypted.zip", with_flag(6, b"\x01\x00")),
+        ("unknown-compression.zip", with_flag(8, b"\x63\x00")),
+        ("version.zip", with_flag(4, b"\xff\x00")),
+        ("lzma.zip", altered(one_zip(zipfile.ZIP_LZMA), (200, NOISE))),
+        ("bz2.zip", altered(one_zip(zipfile.ZIP_BZIP2), (200, NOISE))),
+        ("deflate.zip", altered(one_zip(zipfile.ZIP_DEFLATED), (200, NOISE))),
+        ("checksum.zip", altered(one_zip(), (60, NOISE))),
+        ("x.tar.xz", altered(one_tar("w:xz"), (2000, NOISE))),
+        ("x.tar.bz2", altered(one_tar("w:bz2"), (2000, NOISE))),
+        ("x.tar.gz", altered(one_tar("w:gz"), (2000, NOISE))),
+        ("size.tar", one_tar("w", size="99999999999999999999")),
+        ("negative.tar", one_tar("w", size="-512")),
+        ("time.tar", one_tar("w", mtime="nan")),
+        ("far-time.tar", one_tar("w", mtime="1e300")),
+    ],
+)
+def test_archives_that_cannot_be_read_are_named_in_one_line(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{re.escape(name)} cannot be unpacked: \S") as refused:
+        unpack(tmp_path / name, tmp_path / "out")
+    assert "\n" not in str(refused.value)
