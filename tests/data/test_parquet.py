@@ -7,12 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from regmix.data import Cifar10, Cifar100, load
+from regmix.data import Cifar10, Cifar100, Parquet, load
+from regmix.data.cifar import CIFAR10
 from regmix.data.parquet import Disk, read_parquet
 from regmix.types import UserError
 
 NOISE = np.random.RandomState(0).randint(0, 256, (7, 32, 32, 3)).astype(np.uint8)
 LABELS = [3, 1, 4, 1, 5, 9, 2]
+CLASSES = CIFAR10.classes
 
 
 def read(path: Path, image: list[str], label: list[str], classes: tuple[str, ...] | None = None):
@@ -78,6 +80,74 @@ def test_a_missing_part_is_named(tmp_path, write):
         load(Cifar10(root=str(tmp_path)), "train")
 
 
+@pytest.mark.parametrize(
+    ("there", "message"),
+    [
+        (["00-of-03", "01-of-03"], r"train-00002-of-00003\.parquet is missing; train-0000\d-of-00003\.parquet is one"),
+        (["01-of-04", "00-of-02", "01-of-02"], r"are of two sets, of 0000[24] and of 0000[24] files"),
+        (["00-of-02", "01-of-02", "02-of-02"], r"train-00002-of-00002\.parquet is one file too many"),
+        (["00-of-01", "00-of-01 (1)"], r"00001 \(1\)\.parquet is beside the numbered train-00000-of-00001\.parquet"),
+        (["00-of-01", "00-of-01-copy"], r"copy\.parquet is beside the numbered"),
+        (["00-of-02-0a1b", "00-of-02-ffff"], r"is one file too many beside train-00000-of-00002-0a1b\.parquet"),
+        (["00-of-02-0a1b2c3d4e5f"], r"train-00001-of-00002-\*\.parquet is missing"),
+        (["00-of-04", "01-of-04", "03-of-04"], r"train-00002-of-00004\.parquet is missing"),
+    ],
+)
+@pytest.mark.parametrize("source", [Cifar10, Parquet])
+def test_files_that_are_not_one_whole_set_are_refused(tmp_path, write, source, there, message):
+    for name in there:
+        number, rest = name.split("-of-")
+        write(tmp_path / f"train-000{number}-of-000{rest}.parquet", names=list("abcdefghij"))
+    with pytest.raises(UserError, match=message):
+        load(source(root=str(tmp_path), **({"image_column": "img"} if source is Parquet else {})), "train")
+
+
+def test_copies_in_another_folder_are_refused(tmp_path, write):
+    for folder in ("large", "small"):
+        write(tmp_path / folder / "train-00000-of-00001.parquet")
+    with pytest.raises(UserError, match=r"large/train-\S+ and \S+small/train-\S+ have the same name"):
+        load(Parquet(root=str(tmp_path), image_column="img"), "train")
+
+
+def test_files_whose_names_end_in_a_hash_are_one_set(tmp_path, write):
+    for name in ("train-00000-of-00002-0a1b2c.parquet", "train-00001-of-00002-99ffee.parquet"):
+        write(tmp_path / name)
+    assert len(load(Cifar10(root=str(tmp_path)), "train")) == 14
+
+
+def test_files_must_agree_about_the_classes(tmp_path, write):
+    names = list("abcdefghij")
+    write(tmp_path / "train-0.parquet", names=names)
+    write(tmp_path / "train-1.parquet", names=["b", "a", *names[2:]])
+    write(tmp_path / "test-0.parquet", names=names)
+    source = Parquet(root=str(tmp_path), image_column="img")
+    with pytest.raises(UserError, match=r"train-1\.parquet: label 0 is 'b', but 'a' in the other files"):
+        load(source, "train")
+    write(tmp_path / "train-1.parquet", names=names)
+    assert len(load(source, "train")) == 14
+    write(tmp_path / "test-0.parquet", NOISE[:1], LABELS[:1], names=names[:-1])
+    for split in ("train", "test"):
+        with pytest.raises(UserError, match=r"label 9 is .* in the other files"):
+            load(source, split)
+    (tmp_path / "test-0.parquet").unlink()
+    assert len(load(source, "train")) == 14, "there may be no others"
+
+
+def test_cifar_in_another_order_of_classes_is_refused(tmp_path, write):
+    names = [*CLASSES]
+    write(tmp_path / "test-0.parquet", names=[*names[:9], "lorry"])
+    assert load(Cifar10(root=str(tmp_path)), "test").classes == CLASSES, "another spelling"
+    write(tmp_path / "test-0.parquet", names=[*names[:8], "truck", "ship"])
+    with pytest.raises(UserError, match=r"label 8 is 'truck', but 'ship' in"):
+        load(Cifar10(root=str(tmp_path)), "test")
+
+
+def test_a_part_of_cifar_is_told(tmp_path, write):
+    write(tmp_path / "train-0.parquet")
+    (note,) = load(Cifar10(root=str(tmp_path)), "train").notes
+    assert note == f"7 images of CIFAR-10's 50000 in the train split are in {tmp_path}"
+
+
 @pytest.mark.parametrize("label", [10, -1])
 def test_a_label_out_of_range_is_named_with_its_row(tmp_path, write, label):
     write(tmp_path / "test-x.parquet", labels=[*LABELS[:5], label, 0])
@@ -100,7 +170,7 @@ def test_a_broken_image_is_named_with_its_row(tmp_path):
 
 def test_a_missing_label_is_refused(tmp_path, write):
     write(tmp_path / "test-x.parquet", labels=[None, *LABELS[1:]])
-    with pytest.raises(UserError, match=r"test-x\.parquet: column label must hold one integer per row"):
+    with pytest.raises(UserError, match=r"test-x\.parquet row 0: column label must hold one integer per row"):
         load(Cifar10(root=str(tmp_path)), "test")
 
 

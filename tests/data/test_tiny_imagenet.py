@@ -19,8 +19,9 @@ def root(tmp_path, encode):
     for k, wnid in enumerate(WNIDS):
         images = base / "train" / wnid / "images"
         images.mkdir(parents=True)
-        (images.parent / f"{wnid}_boxes.txt").write_text("boxes")
         for i in range(3):
+            with (images.parent / f"{wnid}_boxes.txt").open("a") as boxes:
+                boxes.write(f"{wnid}_{i}.JPEG\t0\t0\t62\t62\n")
             (images / f"{wnid}_{i}.JPEG").write_bytes(encode(np.full((64, 64), 100 * k + i, np.uint8), "JPEG"))
         for i in range(2):
             name = f"val_{2 * i + k}.JPEG"
@@ -66,10 +67,31 @@ def test_a_missing_file_is_named(root, name):
         load(TinyImagenet(root=str(root)), "test")
 
 
+def test_a_missing_training_image_is_named(root):
+    (root / "train" / WNIDS[0] / "images" / f"{WNIDS[0]}_1.JPEG").unlink()
+    with pytest.raises(UserError, match=r"n02000000/images/n02000000_1\.JPEG is missing; unpack http://"):
+        load(TinyImagenet(root=str(root)), "train")
+
+
+def test_test_images_that_a_cut_list_leaves_out_are_named(root):
+    annotations = root / "val" / "val_annotations.txt"
+    annotations.write_text("".join(annotations.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(UserError, match=r"val_annotations\.txt does not name val_3\.JPEG"):
+        load(TinyImagenet(root=str(root)), "test")
+
+
+@pytest.mark.parametrize("lines", [WNIDS[:1], [*WNIDS, WNIDS[0]], [*WNIDS, ""]])
+def test_a_wrong_list_of_classes_is_refused(root, lines):
+    (root / "wnids.txt").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=r"wnids\.txt"):
+        load(TinyImagenet(root=str(root)), "train")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("val_1.JPEG", r"val_annotations\.txt line 5 must start with an image and a wnid"),
+        ("val_1.JPEG\tn01000000\t0", r"val_annotations\.txt names val_1\.JPEG twice"),
         ("../../secret.png\tn01000000", r"val_annotations\.txt line 5"),
         ("val_1.JPEG\tn09999999\t0", r"val_1\.JPEG belongs to n09999999, which is not in .*wnids\.txt"),
     ],

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -144,7 +144,10 @@ def _read(layout: Layout, root: Path, download: bool, split: Split) -> ImageSet:
         )
     if found[0].suffix == ".parquet":
         columns = ("img", "image"), layout.label_columns
-        return read_parquet([str(path) for path in found], *columns, layout.classes, store=Disk(root))
+        found_images = read_parquet([str(path) for path in found], *columns, layout.classes, store=Disk(root))
+        whole = layout.rows[split] * len(layout.files[split])
+        note = f"{len(found_images)} images of {layout.title}'s {whole} in the {split} split are in {found[0].parent}"
+        return found_images if len(found_images) == whole else replace(found_images, notes=(*found_images.notes, note))
     for path in found:
         if not path.is_file():
             raise UserError(f"{path} is missing; unpack {layout.archive.url} again")

@@ -1,14 +1,13 @@
 """Parquet files of encoded images, as image data sets have on the Hugging Face hub."""
 
 import json
-import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, zip_longest
 from pathlib import Path
 from threading import Lock
 from typing import Any, BinaryIO, Literal, Protocol
@@ -18,6 +17,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from regmix.data.complete import check_complete
 from regmix.data.decode import Encoded, import_optional
 from regmix.data.images import ImageSet, Split, check_labels
 from regmix.data.stored import WINDOW, Identity, Stored
@@ -96,8 +96,17 @@ class Parquet(Shards):
     def read(self, split: Split) -> ImageSet:
         """Images uint8 [N, 3, H, W], RGB, in the order of the sorted files. Raises UserError naming what is missing
         or damaged."""
-        files = sorted(str(path) for path in Path(self.root).glob(self.pattern(split)))
-        return self.read_files(files, split, self.root, Disk(Path(self.root)))
+        root = Path(self.root)
+        files, others = (
+            sorted(str(path) for path in root.glob(self.pattern(one)))
+            for one in (split, "test" if split == "train" else "train")
+        )
+        images = self.read_files(files, split, self.root, Disk(root))
+        for name in others[:1]:
+            _, names, _ = _open_shard(name, Disk(root), [self.image_column], [self.label_column])
+            if names:
+                _agree(name, names, images.classes)
+        return images
 
 
 def read_parquet(
@@ -116,14 +125,19 @@ def read_parquet(
     Hugging Face metadata gives to the label column. Images become RGB, of one size, as `decode` says; with `stream`
     whenever they are looked at. Raises UserError naming the file, and the row where there is one.
     """
-    _check_complete(files)
+    check_complete(files)
+    official = classes is not None
     shards: list[Shard] = []
     labels: list[RowLabels] = []
     for name in files:
         shard, names, values = _open_shard(name, store, image_columns, label_columns)
         classes = classes or names
         if classes is None:
-            raise UserError(f"{name} does not name the classes of its labels (no ClassLabel in its metadata)")
+            raise UserError(
+                f"{name} does not name the classes of its labels; write it with a ClassLabel (Hugging Face datasets)"
+            )
+        if names:
+            _agree(name, names, classes, official=official)
         check_labels(name, values, classes)
         shards.append(shard)
         labels.append(values)
@@ -226,15 +240,17 @@ class RowGroups:
         return dict(zip(rows.tolist(), column.take(rows).to_pylist(), strict=True))
 
 
-def _check_complete(files: Sequence[str]) -> None:
-    """Data sets in several files are named train-00000-of-00004.parquet and so on."""
-    names = {Path(file).name for file in files}
-    for name in names:
-        if numbered := re.fullmatch(r"(.*-)\d{5}(-of-(\d{5})\.parquet)", name):
-            before, after, count = numbered.groups()
-            for i in range(int(count)):
-                if (wanted := f"{before}{i:05}{after}") not in names:
-                    raise UserError(f"{Path(files[0]).parent / wanted} is missing; {name} is one of {int(count)} files")
+def _agree(name: str, names: Sequence[str], classes: Sequence[str], *, official: bool = False) -> None:
+    """Raises UserError where a file names a label otherwise than the classes.
+
+    A name that is none of the `official` ones may be another spelling; one that is means another order.
+    """
+    for label, (one, other) in enumerate(zip_longest(names, classes)):
+        if one != other and (one in classes or not official):
+            raise UserError(
+                f"{name}: label {label} is {one!r}, but {other!r} in the other files of the data or in its official "
+                "order; mend the names of the classes (ClassLabel)"
+            )
 
 
 @contextmanager
@@ -261,8 +277,12 @@ def _open_shard(
         image = _choose(name, image_columns, schema.names)
         label = _choose(name, label_columns, schema.names)
         labels = file.read(columns=[label])[label].combine_chunks()
-    if not arrow.types.is_integer(labels.type) or labels.null_count:
-        raise UserError(f"{name}: column {label} must hold one integer per row, not {labels.type}")
+    if not arrow.types.is_integer(labels.type):
+        advice = "number the classes and name them as a ClassLabel (Hugging Face datasets)"
+        raise UserError(f"{name}: column {label} must hold one integer per row, not {labels.type}; {advice}")
+    if labels.null_count:
+        row = labels.is_null().index(True).as_py()
+        raise UserError(f"{name} row {row}: column {label} must hold one integer per row, but here is none")
     kind = schema.field(image).type
     if arrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         kind = kind.field("bytes").type

@@ -1,5 +1,6 @@
 """Tiny ImageNet from its official folder layout."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,6 +33,8 @@ class TinyImagenet:
         naming what is missing or damaged. Source: Stanford CS231n, subset of ImageNet (Deng et al., 2009)."""
         root = _find(Path(self.root), self.download)
         wnids = sorted(_read_lines(root / "wnids.txt"))
+        if len(set(wnids)) < len(wnids) or not all(wnids):
+            raise UserError(f"{root / 'wnids.txt'} has an empty line, or one twice; unpack {ARCHIVE.url} again")
         words = dict(line.partition("\t")[::2] for line in _read_lines(root / "words.txt"))
         classes = tuple(words.get(wnid, wnid).partition(",")[0] for wnid in wnids)
         label_of = {wnid: label for label, wnid in enumerate(wnids)}
@@ -40,6 +43,11 @@ class TinyImagenet:
         for path, wnid in files:
             if wnid not in label_of:
                 raise UserError(f"{path} belongs to {wnid}, which is not in {root / 'wnids.txt'}")
+        counts = Counter(path for path, _ in files)
+        if twice := [path for path, count in counts.items() if count > 1]:
+            raise UserError(
+                f"{root / 'val' / 'val_annotations.txt'} names {twice[0].name} twice; keep one of the lines"
+            )
         images = Stored.of(Files([path for path, _ in files], root), size=None)
         if images.shape[2:] != (SIZE, SIZE):
             raise UserError(f"the images in {root} are not {SIZE}x{SIZE}; use the source `folder` for others")
@@ -69,10 +77,20 @@ def _read_lines(path: Path) -> list[str]:
 
 def _train_files(root: Path, wnids: list[str]) -> list[tuple[Path, str]]:
     files = []
+    unknown = sorted({path.name for path in (root / "train").glob("[!.]*/") if path.is_dir()} - {*wnids})
+    if unknown:
+        raise UserError(f"{root / 'train' / unknown[0]} is of no class in {root / 'wnids.txt'}; repair or remove it")
     for wnid in wnids:
         of_class = sorted((root / "train" / wnid / "images").glob("[!.]*.JPEG"))
         if not of_class:
             raise UserError(f"{root / 'train' / wnid / 'images'} has no .JPEG files; unpack {ARCHIVE.url} again")
+        boxes = root / "train" / wnid / f"{wnid}_boxes.txt"
+        there = {path.name for path in of_class}
+        # Every image has a line there: its name and a box, between tabs.
+        for name, tab, _ in (line.partition("\t") for line in (_read_lines(boxes) if boxes.is_file() else ())):
+            if tab and name not in there:
+                lost = root / "train" / wnid / "images" / name
+                raise UserError(f"{lost} is missing; unpack {ARCHIVE.url} again")
         files += [(path, wnid) for path in of_class]
     return files
 
@@ -85,4 +103,6 @@ def _val_files(root: Path) -> list[tuple[Path, str]]:
         if not rest or "/" in name:
             raise UserError(f"{annotations} line {number} must start with an image and a wnid: {line!r}")
         files.append((root / "val" / "images" / name, rest[0]))
+    if nameless := sorted({*(root / "val" / "images").glob("[!.]*.JPEG")} - {path for path, _ in files}):
+        raise UserError(f"{annotations} does not name {nameless[0].name}; unpack {ARCHIVE.url} again")
     return files
