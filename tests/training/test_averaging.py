@@ -145,3 +145,18 @@ def test_settings_that_mean_nothing_are_refused_by_name(kind: type, settings: di
     (name,) = settings
     with pytest.raises(UserError, match=name):
         kind(**settings)
+
+
+def test_a_weight_of_two_names_is_averaged_once_and_one_that_does_not_learn_is_copied() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    model[2].requires_grad_(False)
+    averaged = AveragedWeights(model, Ema(limit=0.05), 1)
+    before = model[0].weight.detach().clone()
+    with torch.no_grad():
+        model[0].weight += 1
+        model[2].weight += 1
+    averaged.update({})
+    assert averaged.module[1].weight is averaged.module[0].weight
+    torch.testing.assert_close(averaged.module[0].weight, before + 0.95)
+    assert torch.equal(averaged.module[2].weight, model[2].weight)

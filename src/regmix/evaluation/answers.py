@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 from regmix.attacks import Attack, Ensemble, HopSkipJump, Square, Transfer, borrowed
 from regmix.objectives import precise
-from regmix.types import Images, Logits, Model, UserError
+from regmix.types import Images, Model, UserError
 
 BLIND = (Square, HopSkipJump, Transfer)
 """Attacks that need no gradient of the model."""
 
 
-def ask(model: Model, x: Images, classes: int | None = None) -> Logits:
+def ask(model: Model, x: Images, classes: int | None = None) -> Tensor:
     """The logits of images, checked; the model's mode and gradients are the caller's affair.
 
     Args:
@@ -53,7 +53,7 @@ def untouched(model: Model, x: Images) -> object:
     return found
 
 
-def logits_in(logits: object, count: int) -> Logits:
+def logits_in(logits: object, count: int) -> Tensor:
     """What a model has returned, which must be logits [count, classes]; raises UserError where it is not."""
     if isinstance(logits, Tensor):
         if logits.ndim == 2 and len(logits) == count:

@@ -69,7 +69,7 @@ def evaluate(
                 if correct.any():
                     try:
                         adversarial, attacked = _perturb(model, attack, x[correct], y[correct], threat)
-                    except RuntimeError:
+                    except (RuntimeError, TypeError):
                         require_gradient(model, x, suite)  # only now, because asking takes a pass
                         raise
                     survives[correct] = predict(model, adversarial, y[correct]) == y[correct]

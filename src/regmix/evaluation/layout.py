@@ -36,7 +36,7 @@ def settle(model: nn.Module, x: Images) -> str | None:
     if isinstance(model, torch.jit.ScriptModule):  # takes no hook, through which it would get contiguous images
         return None
     try:
-        expected = _pass(model, x.contiguous())
+        expected = _pass(model, _row_by_row(x))
     except Exception:  # in any layout: whoever asks the model will say so
         return None
     try:
@@ -48,8 +48,7 @@ def settle(model: nn.Module, x: Images) -> str | None:
     except Exception:
         reason = "fails in"
     for tensor in (*model.parameters(), *model.buffers()):
-        # Cloned, because the strides of [N, 1, H, W] count as contiguous in either layout and ask for channels_last.
-        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
+        tensor.data = _row_by_row(tensor.data)
     model.register_forward_pre_hook(_contiguous)
     return f"the model {reason} channels_last (.view for .reshape?) and runs contiguous, which is slower"
 
@@ -65,4 +64,9 @@ def _pass(model: nn.Module, x: Images) -> Tensor:
 
 
 def _contiguous(model: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    return arguments[0].contiguous(), *arguments[1:]
+    return _row_by_row(arguments[0]), *arguments[1:]
+
+
+def _row_by_row(tensor: Tensor) -> Tensor:
+    """Contiguous, with the strides of it: those of [N, 1, H, W] in channels_last count as such, but ask for more."""
+    return tensor.reshape(-1).view(tensor.shape)
