@@ -32,6 +32,8 @@ SAME = {
     "sharded-fgsm_pgk": f"{PGK} --shard-weights --model resnet {SMALL}",
     "nan": f"--method regmix {SMALL}",
     "nan-sharded": f"--method regmix --shard-weights --model resnet {SMALL}",
+    "unused": "--method regmix --averaging ema --model function --model.source unused:make",
+    "sharded-unused": "--method regmix --shard-weights --model function --model.source unused:make",
     "sharded-transformer": "--method trades --shard-weights --model function --model.source transformer:make",
 }
 
