@@ -45,7 +45,7 @@ KINDS = (
 EVALUATION = ("eps", "examples", "batch-size", "draws", "severities", "attacks", "corruptions", "checkpoint")
 ENDLESS = {"epochs", "method.steps", "draws", "method.replays"}
 """Settings of which a large value is no mistake, but takes for ever."""
-RECORDS = ("config.json", "environment.json", "result.json", "metrics.jsonl", "outcomes-best.csv")
+RECORDS = (".json", ".jsonl", ".csv")
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def an_odd_evaluation(draw: random.Random, place: Path, run: Path, capsys: pytes
 def a_tampered_record(draw: random.Random, place: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = place / "copy"
     shutil.copytree(run, copy)
-    record = copy / draw.choice(RECORDS)
+    record = draw.choice(sorted(path for path in copy.rglob("*") if path.suffix in RECORDS))
     content = record.read_bytes()
     kind = draw.randrange(6)
     if kind == 0 and record.suffix == ".json":
