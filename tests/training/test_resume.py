@@ -61,7 +61,7 @@ def test_a_run_whose_last_state_is_damaged_goes_on_from_the_one_before(harm: str
     capsys.readouterr()
     assert main(["train", "--resume", str(broken)]) == 0
     told = capsys.readouterr().out
-    assert told.count("WARNING") == 1
+    assert told.count("is damaged") == 1
     assert f"WARNING {last} is damaged" in told
     assert "epoch   4/4" in told
     assert "epoch   3/4" not in told
