@@ -5,7 +5,9 @@ import unicodedata
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from regmix.cli import main
 from regmix.data import Folder, load
 from regmix.types import UserError
 
@@ -252,3 +254,23 @@ def test_a_split_without_class_folders_is_named(tmp_path):
     (tmp_path / "train").mkdir()
     with pytest.raises(UserError, match=r"train has no class folders"):
         read(tmp_path)
+
+
+@pytest.mark.slow
+def test_train_and_evaluate_tell_what_was_left_out_and_turned(root, capsys):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for split in ("train", "test"):
+        (root / split / "cat" / "a.HEIC").write_bytes(b"no image")
+        Image.new("RGB", (20, 10)).save(root / split / "dog" / "turned.jpg", exif=exif)
+    run = root / "run"
+    small = "--method standard --averaging none --epochs 1 --validation 1 --batch-size 4 --model.width 4 --device cpu"
+    words = f"train digits-regmix --data folder --data.root {root} --data.size 8 {small} --out {run}"
+    assert main(words.split()) == 0
+    told = capsys.readouterr().out
+    assert "1 .HEIC" in told
+    assert "1 of 5 images were turned upright, as their EXIF orientation says" in told
+    assert main(f"evaluate {run} --attacks clean --checkpoint last --no-verdict --device cpu".split()) == 0
+    told = capsys.readouterr().out
+    assert "1 .HEIC" in told
+    assert "1 of 5 images were turned upright" in told
