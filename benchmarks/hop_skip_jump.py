@@ -21,18 +21,21 @@ from regmix.attacks import HopSkipJump
 from regmix.data import Cifar10, Digits, ImageSet, batches, load
 from regmix.methods import Method, PgdAt, Standard
 from regmix.models import ResNet, SmallCnn, build
+from regmix.models.base import Architecture
 from regmix.threats import L2, Linf, Threat
 from regmix.types import Batch
 
 
-class Spent(Exception):
+class SpentError(Exception):
     """The decisions are used up."""
 
 
 class Counted(nn.Module):
     """Answers so many images, and keeps how near to x the nearest misclassified one was after each of the budgets."""
 
-    def __init__(self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, budgets: Sequence[int], used: int) -> None:
+    def __init__(
+        self, model: nn.Module, x: Tensor, y: Tensor, threat: Threat, budgets: Sequence[int], used: int
+    ) -> None:
         super().__init__()
         self.model, self.x, self.y, self.threat, self.budgets = model, x, y, threat, budgets
         self.used, self.nearest = used, torch.tensor(float("inf"))
@@ -48,12 +51,13 @@ class Counted(nn.Module):
             if len(self.reached) < len(self.budgets) and self.used >= self.budgets[len(self.reached)]:
                 self.reached.append(float(self.nearest))
         if len(self.reached) == len(self.budgets):
-            raise Spent
+            raise SpentError
         return logits
 
 
-def trained(method: Method, images: ImageSet, model: nn.Module, eps: float, epochs: int) -> nn.Module:
+def trained(method: Method, images: ImageSet, settings: Architecture, eps: float, epochs: int) -> nn.Module:
     torch.manual_seed(0)
+    model = build(settings, len(images.classes), images.shape[0])
     (batch,) = batches(images, len(images), torch.device("cpu"))
     optimizer = torch.optim.Adam(model.parameters(), 0.005)
     for _ in range(epochs):
@@ -68,7 +72,7 @@ def ours(model: nn.Module, x: Tensor, y: Tensor, row: int, threat: Threat, budge
     counted = Counted(model, x[row], y[row], threat, budgets, 1)  # one decision for each image of the batch
     others = x[model(x).argmax(1) != y[row]]
     attack, generator = HopSkipJump(queries=10 * max(budgets)), torch.Generator().manual_seed(0)
-    with suppress(Spent):
+    with suppress(SpentError):
         attack.walk(lambda images: counted(images).argmax(1) != y[row], x[row], others, threat, generator)
     return counted.reached + [float(counted.nearest)] * (len(budgets) - len(counted.reached))
 
@@ -80,7 +84,7 @@ def theirs(model: nn.Module, x: Tensor, y: Tensor, row: int, threat: Threat, bud
     attack = foolbox.attacks.HopSkipJumpAttack(constraint="l2" if isinstance(threat, L2) else "linf", steps=10_000)
     wrapped = foolbox.PyTorchModel(counted, bounds=(0, 1), device="cpu")
     # no start, or a point that rounding has put on the other side
-    with suppress(Spent, ValueError, AssertionError):
+    with suppress(SpentError, ValueError, AssertionError):
         attack.run(wrapped, x[row : row + 1], y[row : row + 1])
     return counted.reached + [float(counted.nearest)] * (len(budgets) - len(counted.reached))
 
@@ -96,12 +100,12 @@ def main() -> None:
     warnings.simplefilter("ignore")
     digits, test = load(Digits(), "train"), load(Digits(), "test")
     cases = [
-        ("digits, standard", trained(Standard(), digits, build(SmallCnn(width=8), 10, channels=1), 0.1, 10), test),
-        ("digits, PGD-2-AT", trained(PgdAt(steps=2), digits, build(SmallCnn(width=8), 10, channels=1), 0.15, 10), test),
+        ("digits, standard", trained(Standard(), digits, SmallCnn(width=8), 0.1, 10), test),
+        ("digits, PGD-2-AT", trained(PgdAt(steps=2), digits, SmallCnn(width=8), 0.15, 10), test),
     ]
     if flags.cifar:
         some = load(Cifar10(root=flags.cifar), "train").subset(torch.arange(4000))
-        model = trained(PgdAt(steps=2), some, build(ResNet(width=8), 10, channels=3), 8 / 255, 6)
+        model = trained(PgdAt(steps=2), some, ResNet(width=8), 8 / 255, 6)
         cases.append(("CIFAR-10, PGD-2-AT", model, load(Cifar10(root=flags.cifar), "test").subset(torch.arange(300))))
     print("| model | norm | decisions | ours, median | Foolbox | ratio of means of logs |\n|---|---|---|---|---|---|")
     for name, model, images in cases:

@@ -165,7 +165,7 @@ def test_autoattack_tells_its_stages_and_is_no_better_than_any_of_them(run, tmp_
     short = attacks.Ensemble(
         (("apgd-ce", attacks.Apgd(steps=10)), ("fab-t", attacks.Fab(steps=10)), ("square", attacks.Square(20)))
     )
-    monkeypatch.setitem(attacks.FIXED, "autoattack", short)
+    monkeypatch.setitem(attacks.names.FIXED, "autoattack", short)
     path = shutil.copytree(run, tmp_path / "run")
     assert evaluate(path, attacks="apgd-ce,autoattack") == 0
     column = record(path)["columns"]["autoattack@0.1"]

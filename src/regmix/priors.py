@@ -7,7 +7,7 @@ from torch import Tensor
 from regmix import processes
 from regmix.data.augment import from_view, to_view
 from regmix.threats import Linf, Threat
-from regmix.types import Batch, Images, PerExample
+from regmix.types import Batch, Images, PerExample, UserError, require
 
 
 def _indexable(rows: Tensor) -> Tensor:
@@ -207,3 +207,24 @@ class Memory:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         for name, prior in self.priors.items():
             prior.load(state[name])
+
+
+def check_positions(batch: Batch, memory: Memory) -> Batch:
+    """The batch with its index as int64. Numbers are looked at only where they lie on the CPU.
+
+    Raises:
+        UserError: no index for a memory of images, or one that is not a position per image in the memory.
+    """
+    by_image = [prior for prior in memory.priors.values() if isinstance(prior, Prior | ScalarPrior)]
+    index = batch.index
+    if not by_image or index is None:
+        hint = "the method remembers every image: give Batch(x, y, index) their positions among the training images"
+        require(not by_image, hint)
+        return batch
+    whole = not (index.is_floating_point() or index.dtype == torch.bool)
+    if not whole or index.shape != batch.x.shape[:1] or index.device != batch.x.device:
+        raise UserError(f"index is {index.dtype} {list(index.shape)}; give one position (int64) per image, beside x")
+    if index.device.type == "cpu":
+        count, low, high = min(prior.count for prior in by_image), int(index.min()), int(index.max())
+        require(low >= 0 and high < count, f"index reaches from {low} to {high}, but the memory is for {count} images")
+    return batch._replace(index=index.long())

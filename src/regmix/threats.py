@@ -46,9 +46,9 @@ Eps = Annotated[
 def _check_eps(eps: object, most: float = MOST) -> None:
     """Raises UserError unless eps is a number that arithmetic can hold, and at most `most`."""
     if not isinstance(eps, Real) or isinstance(eps, bool):
-        raise UserError(f"eps is {eps!r}; write a number in units of the pixel range: 8 / 255")
+        raise UserError(f"eps is {eps!r}; write a number in units of the pixel range: 8/255")
     fits = LEAST <= (radius := float(eps)) <= most
-    require(fits, f"eps is {radius:g}; it must lie in [{LEAST:g}, {most:g}], in units of the pixel range: 8 / 255")
+    require(fits, f"eps is {radius:g}; it must lie in [{LEAST:g}, {most:g}], in units of the pixel range: 8/255")
 
 
 class Threat(Protocol):

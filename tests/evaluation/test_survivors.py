@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from regmix.attacks import Apgd, Fgsm, Screened
+from regmix.attacks import Apgd, Attempt, Fgsm, Screened
 from regmix.evaluation import battery, screened, survivors
 from regmix.evaluation.precision import _folded
 from regmix.models import PreActResNet, ResNet, SmallCnn, build
@@ -25,10 +25,16 @@ class OneOf:
 
     def __init__(self, rank: int, size: int, others: Tensor) -> None:
         self.rank, self.size, self.others = rank, size, others
+        self.told = []
+
+    @property
+    def mine(self) -> Tensor:
+        return self.told[0]
 
     def any(self, values: Tensor) -> Tensor:
-        self.mine = values
-        return values | self.others
+        """First what is broken, then what was not attacked."""
+        self.told.append(values)
+        return values | self.others if len(self.told) == 1 else values
 
 
 class Notes:
@@ -215,3 +221,32 @@ def test_a_model_that_cannot_be_traced_is_used_as_it_is() -> None:
     assert _folded(model) is None
     with torch.no_grad():
         assert (screened(model, x, torch.zeros(2, dtype=torch.long))(x) - model(x)).abs().max() < 0.05
+
+
+def test_what_was_not_attacked_is_told_and_remembered() -> None:
+    class Some:
+        """Attacks images whose first pixel is dark."""
+
+        def attempt(self, model, x, y, threat):
+            attacked = x[:, 0, 0, 0] < 0.5
+            return Attempt(Fgsm()(model, x, y, threat) * attacked.view(-1, 1, 1, 1), attacked)
+
+        def __call__(self, model, x, y, threat):
+            return self.attempt(model, x, y, threat).delta
+
+    (model, x, y), notes, alive = a_case(), Notes(), torch.arange(COUNT) % 4 > 0
+
+    def again(world):
+        return survivors(
+            model, lambda index: Batch(x[index], y[index]), alive, Some(), Linf(0.05), name="some", batch_size=5,
+            screen=False, journal=notes, world=world, on_work=lambda _: None,
+        )  # fmt: skip
+
+    first, bright = again(Alone()), x[:, 0, 0, 0] >= 0.5
+    assert torch.equal(first.not_attacked, alive & bright)
+    assert torch.equal(first.alive, alive & (expected() | bright))
+    assert 0 < first.not_attacked.sum() < alive.sum()
+    lines = len(notes.added)
+    for one, other in zip(again(Alone()), first, strict=True):
+        assert torch.equal(one, other)
+    assert len(notes.added) == lines, "nothing was attacked anew"

@@ -1,6 +1,5 @@
 """HopSkipJump: an attack that asks only for decisions."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,13 +7,9 @@ from torch import Generator, Tensor
 
 from regmix.attacks.attempt import Attempt
 from regmix.attacks.base import borrowed
+from regmix.attacks.boundary import Decide, bisect, first_point, normal_at
 from regmix.threats import L1, L2, Threat
 from regmix.types import Images, Labels, Model, UserError
-
-Decide = Callable[[Images], Tensor]
-"""Images to bool: are they misclassified?"""
-NOISE, BEST = 100, 5
-"""Random images that are tried as starts where the batch has none; images of the batch of which the best is taken."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +20,8 @@ class HopSkipJump:
     from `samples sqrt(round)` noisy points, their decisions centred by their mean; step along it by distance /
     sqrt(round), halved until the point is misclassified.
 
-    It begins at an image of the batch that the model takes for another class than the label: of the 5 nearest ones the
-    one whose boundary is nearest; without any, at uniform noise. A row for which neither is misclassified is not
+    It begins at the nearest of some points of the boundary, on the lines from the image to images of the batch that the
+    model takes for another class than the label, and to uniform noise. A row for which neither is misclassified is not
     attacked (see `attempt`). Rows whose distance stays above eps come back unperturbed. Source: arXiv 1904.02144, which
     starts from noise.
     """
@@ -76,13 +71,13 @@ class HopSkipJump:
 
         others: misclassified images, the model's answers about which have been paid for by one query.
         """
-        at, used = _start(wrong, x, others, threat, generator)
+        at, used = first_point(wrong, x, others, threat, generator)
         if at is None:
             return False, None
         size, euclid = x.numel(), isinstance(threat, L2)
         # The step at which a bisection ends, and the radius of the noise, in the paper's theta and delta.
         theta = 1 / (size * size**0.5) if euclid else 1 / size**2
-        at, asked = _bisect(wrong, x, at, threat, theta)
+        at, asked = bisect(wrong, x, at, threat, theta)
         used, number = used + asked, 0
         while True:
             number += 1
@@ -93,67 +88,12 @@ class HopSkipJump:
             if used + count > self.queries:
                 return True, None
             radius = 0.1 if number == 1 else (size**0.5 * theta * distance if euclid else size * theta * distance)
-            normal = _normal(wrong, at, radius, count, euclid, generator)
+            normal = normal_at(wrong, at, radius, count, euclid, generator)
             normal = threat.direction(normal[None])[0]
             step, used = distance / number**0.5, used + count
             while not wrong((at + step * normal).clamp(0, 1)[None])[0]:
                 step, used = step / 2, used + 1
                 if used > self.queries or step < 1e-9:
                     return True, None
-            at, asked = _bisect(wrong, x, (at + step * normal).clamp(0, 1), threat, theta)
+            at, asked = bisect(wrong, x, (at + step * normal).clamp(0, 1), threat, theta)
             used += asked + 1
-
-
-def _start(wrong: Decide, x: Tensor, others: Images, threat: Threat, generator: Generator) -> tuple[Tensor | None, int]:
-    """A misclassified point, the nearest of some that lie on the line to x, and the queries that it took."""
-    nearest = threat.norm(others - x).topk(min(BEST, len(others)), largest=False).indices
-    few, used = NOISE // 10, 1
-    trials = torch.rand((NOISE, *x.shape), generator=generator, dtype=x.dtype, device=x.device)
-    hits, used = trials[:few][wrong(trials[:few])], used + few
-    if not len(hits) and not len(others):
-        hits, used = trials[few:][wrong(trials[few:])], used + NOISE - few
-    found = torch.cat([others[nearest], hits[:BEST]])
-    if not len(found):
-        return None, used
-    low, high = torch.zeros(len(found), 1, 1, 1).to(x), torch.ones(len(found), 1, 1, 1).to(x)
-    for _ in range(10):
-        middle = (low + high) / 2
-        hit, used = wrong(x + middle * (found - x)).view(-1, 1, 1, 1), used + len(found)
-        low, high = torch.where(hit, low, middle), torch.where(hit, middle, high)
-    points = x + high * (found - x)
-    return points[int(threat.norm(points - x).argmin())], used
-
-
-def _normal(wrong: Decide, at: Tensor, radius: float, count: int, euclid: bool, generator: Generator) -> Tensor:
-    """The boundary's normal at a point, towards the misclassified side, from decisions at noisy points around it."""
-    shape = (count, *at.shape)
-    if euclid:
-        around = torch.randn(shape, generator=generator, dtype=at.dtype, device=at.device)
-    else:
-        around = 2 * torch.rand(shape, generator=generator, dtype=at.dtype, device=at.device) - 1
-    around = around / around.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    points = (at + radius * around).clamp(0, 1)
-    sign = wrong(points).to(at.dtype) * 2 - 1
-    mean = sign.mean()
-    centred = sign if mean.abs() == 1 else sign - mean
-    normal: Tensor = (centred.view(-1, 1, 1, 1) * (points - at) / radius).mean(0)
-    return normal
-
-
-def _bisect(wrong: Decide, x: Tensor, at: Tensor, threat: Threat, theta: float) -> tuple[Tensor, int]:
-    """The misclassified point nearest to x on the way from `at`: a line for L2, a shrinking box for L-inf."""
-    euclid = isinstance(threat, L2)
-    low, high = 0.0, 1.0 if euclid else float(threat.norm((at - x)[None]))
-    end = theta if euclid else min(high * theta, theta)
-
-    def point(share: float) -> Tensor:
-        return x + share * (at - x) if euclid else x + (at - x).clamp(-share, share)
-
-    asked = 0
-    while high - low > max(end, 1e-6):
-        middle, asked = (low + high) / 2, asked + 1
-        if wrong(point(middle)[None])[0]:
-            high = middle
-        else:
-            low = middle
-    return point(high), asked

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from regmix import processes
 from regmix.attacks import Ascent, check_logits, explained
 from regmix.objectives import cross_entropy, hard, precise
-from regmix.priors import Memory, Prior, ScalarPrior
+from regmix.priors import Memory, check_positions
 from regmix.threats import Threat, check_threat
 from regmix.types import Batch, Images, Losses, UserError, as_batch, check_values, require
 
-_LOOKED_AT: "WeakSet[nn.Module]" = WeakSet()
-"""Models one batch of which has been looked at."""
+_LOOKED_AT: "WeakSet[nn.Module]" = WeakSet()  # models one batch of which has been looked at
 
 
 class Method(Protocol):
@@ -48,10 +47,8 @@ class Method(Protocol):
         threat: Threat,
         memory: Memory | None = None,
     ) -> Losses:
-        """The losses of a batch, Batch or (x, y), after checks of it.
-
-        Types and shapes are checked in every call. The numbers in the tensors are where they lie on the CPU; elsewhere
-        only with the first batch of a model, because a step must not wait for its device.
+        """The losses of a batch, Batch or (x, y). Types and shapes are checked in every call. The numbers are, too,
+        where they lie on the CPU; elsewhere only in a model's first call, because a step must not wait for its device.
 
         Raises:
             UserError: images outside [0, 1], labels that are none of the model's classes, other shapes or types than
@@ -62,40 +59,15 @@ class Method(Protocol):
         if not batch.x.is_meta and (batch.x.device.type == "cpu" or model not in _LOOKED_AT):
             check_values(batch)
             _LOOKED_AT.add(model)
-        batch = self._with_memory(batch, threat, memory)
+        if memory is not None:
+            batch = check_positions(batch, memory)
+        elif self.memory(1, tuple(batch.x.shape[1:]), 0, threat, batch.x.device) is not None:  # type: ignore[arg-type]
+            make = f"memory = method.memory(count, {tuple(batch.x.shape[1:])}, 0, threat, x.device)"
+            raise UserError(f"{type(self).__name__} needs a memory of all `count` images, made once: {make}")
         with explained(model, batch):
             losses = self.compute(model, batch, threat, memory)
         check_logits(losses.logits, len(batch.x))
         return losses
-
-    def _with_memory(self, batch: Batch, threat: Threat, memory: Memory | None) -> Batch:
-        """The batch with its index as int64; UserError for what a method with a memory lacks."""
-        name, shape = type(self).__name__, tuple(batch.x.shape[1:])
-        if memory is None:
-            if self.memory(1, shape, 0, threat, batch.x.device) is not None:  # type: ignore[arg-type]
-                raise UserError(
-                    f"{name} needs a memory: make it once, memory = method.memory(count, {shape}, 0, threat, x.device) "
-                    "for `count` training images, and call method(model, batch, threat, memory)"
-                )
-            return batch
-        by_image = [prior for prior in memory.priors.values() if isinstance(prior, Prior | ScalarPrior)]
-        index = batch.index
-        if not by_image or index is None:
-            hint = f"{name} remembers every image: give Batch(x, y, index) its positions among the training images"
-            require(not by_image, hint)
-            return batch
-        whole = not (index.is_floating_point() or index.dtype == torch.bool)
-        if not whole or index.shape != batch.x.shape[:1] or index.device != batch.x.device:
-            raise UserError(
-                f"index is {index.dtype} {list(index.shape)}; give one position (int64) per image, beside x"
-            )
-        if index.device.type == "cpu":
-            count = min(prior.count for prior in by_image)
-            low, high = int(index.min()), int(index.max())
-            require(
-                low >= 0 and high < count, f"index reaches from {low} to {high}, but the memory is for {count} images"
-            )
-        return batch._replace(index=index.long())
 
 
 def check_attack(steps: int, step_size: float) -> None:

@@ -1,0 +1,93 @@
+"""The names of the attacks."""
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+
+from regmix.attacks.adaptive import Adaptive
+from regmix.attacks.apgd import Apgd
+from regmix.attacks.base import Attack
+from regmix.attacks.cw import Cw, CwL2
+from regmix.attacks.ensemble import AUTOATTACK, AUTOATTACK_SCREENED
+from regmix.attacks.fab import Fab
+from regmix.attacks.fgsm import Fgsm
+from regmix.attacks.hop_skip_jump import HopSkipJump
+from regmix.attacks.mi_fgsm import MiFgsm
+from regmix.attacks.pgd import Pgd
+from regmix.attacks.square import Square
+from regmix.types import UserError
+
+FIXED: dict[str, Attack] = {
+    "fgsm": Fgsm(),
+    "apgd-ce": Apgd("ce"),
+    "apgd-dlr": Apgd("dlr"),
+    "apgd-t": Apgd(targets=9),
+    "fab-t": Fab(targets=9),
+    "square": Square(),
+    "cw-l2": CwL2(),
+    "hop-skip-jump": HopSkipJump(),
+    "adaptive": Adaptive(),
+    "autoattack": AUTOATTACK,
+    "autoattack-screened": AUTOATTACK_SCREENED,
+}
+WITH_STEPS: dict[str, Callable[[int], Attack]] = {
+    "pgd": lambda steps: Pgd(steps=steps),
+    "cw": lambda steps: Cw(steps=steps),
+    "mi-fgsm": lambda steps: MiFgsm(steps=steps),
+}
+NAMES = (*FIXED, *(f"{name}-N" for name in WITH_STEPS), "pgd-NxR")
+"""The names of the attacks; N is a number of steps and R one of restarts."""
+
+
+def parse_attack(name: str) -> Attack:
+    """The attack that a conventional name means: fgsm, pgd-50, pgd-50x10 (10 restarts), apgd-t, autoattack, ..."""
+    if name in FIXED:
+        return FIXED[name]
+    if match := re.fullmatch(r"pgd-([1-9]\d{0,4})x([1-9]\d{0,2})", name):
+        return Pgd(steps=int(match[1]), restarts=int(match[2]))
+    if (match := re.fullmatch(r"(.+)-([1-9]\d{0,4})", name)) and match[1] in WITH_STEPS:
+        return WITH_STEPS[match[1]](int(match[2]))
+    close = difflib.get_close_matches(name, ["clean", *FIXED, "pgd-10", "pgd-50", "cw-30", "mi-fgsm-10"], 1)
+    hint = f"; did you mean {close[0]}?" if close else f"; known are clean, {', '.join(NAMES)}"
+    raise UserError(f"unknown attack {name!r}{hint}")
+
+
+def named_attacks(attacks: str | Iterable[str | Attack] | Mapping[str, str | Attack]) -> dict[str, Attack]:
+    """Names and attacks, from names ("pgd-50,autoattack", or a list), attacks (a list), or either by a name of yours.
+
+    An attack without a name gets its conventional one, and otherwise what Python shows of it. `clean` is left out.
+
+    Raises:
+        UserError: an unknown name, the same name twice, or what is no attack.
+    """
+    if isinstance(attacks, str):
+        attacks = [name.strip() for name in attacks.split(",") if name.strip()]
+    if isinstance(attacks, Mapping):
+        pairs = list(attacks.items())
+    elif callable(attacks) or not isinstance(attacks, Iterable):
+        raise UserError(
+            f"attacks are {attacks!r}; give names, such as 'pgd-50,autoattack', or a list or dict of attacks"
+        )
+    else:
+        pairs = [(one if isinstance(one, str) else _name(one), one) for one in attacks]
+    found: dict[str, Attack] = {}
+    for name, one in pairs:
+        if name == "clean" and one == name:
+            continue  # it is always there
+        if name == "clean" or name in found:
+            raise UserError(f"two attacks would be called {name}; give a dict with a name for each")
+        if isinstance(one, type) or not (isinstance(one, str) or callable(one)):
+            shown = f"{one.__name__}, a class; write {one.__name__}()" if isinstance(one, type) else repr(one)
+            raise UserError(f"the attack {name} is {shown}" + ("" if isinstance(one, type) else ", which is no attack"))
+        found[name] = parse_attack(one) if isinstance(one, str) else one
+    return found
+
+
+def _name(attack: Attack) -> str:
+    steps, restarts = getattr(attack, "steps", 0), getattr(attack, "restarts", 1)
+    for name in (*FIXED, *(f"{kind}-{steps}" for kind in WITH_STEPS), f"pgd-{steps}x{restarts}"):
+        with suppress(UserError):
+            if parse_attack(name) == attack:
+                return name
+    return str(getattr(attack, "__name__", repr(attack)))

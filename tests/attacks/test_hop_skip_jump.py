@@ -1,0 +1,74 @@
+"""HopSkipJump's starts, and the rows that have none."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from regmix.attacks import HopSkipJump
+from regmix.attacks.boundary import NOISE, first_point
+from regmix.evaluation import evaluate
+from regmix.threats import L2, Linf
+
+NEVER_BY_NOISE = 0.9
+"""The mean brightness above which `Bright` sees class 1; that of noise is about a half."""
+
+
+class Bright(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        lead = x.mean((1, 2, 3)) - NEVER_BY_NOISE
+        return torch.stack([-lead, lead], 1)
+
+
+def images() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    dark = 0.85 + 0.02 * torch.rand(3, 3, 4, 4, generator=generator)
+    return torch.cat([dark, dark[:2] + 0.1])
+
+
+def test_it_starts_from_images_of_the_batch_where_noise_is_of_no_use() -> None:
+    x, model = images(), Bright()
+    y = torch.tensor([0, 0, 0, 1, 1])
+    assert torch.equal(model(x).argmax(1), y)
+    for threat in (Linf(0.2), L2(1.0)):
+        delta, attacked = HopSkipJump(2000).attempt(model, x, y, threat)
+        assert attacked.all()
+        assert torch.equal(model(x + delta).argmax(1), 1 - y)
+
+
+def test_a_row_without_a_start_is_not_attacked_and_is_not_said_to_be_robust() -> None:
+    x, model, asked = images()[:3], Bright(), []
+
+    def watched(z: Tensor) -> Tensor:
+        asked.append(len(z))
+        return model(z)
+
+    delta, attacked = HopSkipJump(2000).attempt(watched, x, torch.zeros(3, dtype=torch.long), Linf(0.2))
+    assert not attacked.any()
+    assert not delta.any()
+    assert sum(asked) == 3 + 3 * NOISE
+
+
+def test_the_table_says_so() -> None:
+    x = images()
+    y = torch.tensor([0, 0, 0, 1, 1])
+    with pytest.warns(UserWarning, match="hop-skip-jump: 3 of 5 images were not attacked"):
+        outcomes = evaluate(Bright(), [(x[:3], y[:3]), (x[3:], y[3:])], Linf(0.2), "hop-skip-jump")
+    assert outcomes.not_attacked("hop-skip-jump") == 3
+    assert outcomes.column("hop-skip-jump").tolist() == [True, True, True, False, False]
+    together = evaluate(Bright(), [(x, y)], Linf(0.2), "hop-skip-jump")
+    assert together.not_attacked("hop-skip-jump") == 0
+    assert not together.column("hop-skip-jump").any()
+
+
+def test_the_first_point_is_misclassified_and_every_query_counts() -> None:
+    x, generator, asked = images(), torch.Generator().manual_seed(0), 0
+
+    def wrong(z: Tensor) -> Tensor:
+        nonlocal asked
+        asked += len(z)
+        return Bright()(z).argmax(1) != 0
+
+    point, used = first_point(wrong, x[0], x[3:], L2(1.0), generator)
+    assert asked == used - 1, "and one for the images of the batch"
+    assert wrong(point[None]).all()
+    assert (point - x[0]).norm() < (x[3] - x[0]).norm()
