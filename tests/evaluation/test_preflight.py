@@ -100,7 +100,7 @@ def test_a_sound_model_gets_no_line(function) -> None:
         (lambda m, x: m(x)[:, :2], "2 classes"),
         (lambda m, x: m(x) * torch.nan, "not finite"),
         (lambda m, x: m(x.double()), "the model fails"),
-        (lambda m, x: m(x)[:, :, None], "must return logits"),
+        (lambda m, x: m(x)[:, :, None], "must return one tensor of logits"),
         (lambda m, x: (m(x), m(x)), "tuple"),
     ],
 )
