@@ -49,6 +49,10 @@ class Apgd:
     """Seeds the starts."""
 
     @property
+    def climbs(self) -> Objective:
+        return cross_entropy if self.loss == "ce" and not self.targets else margin
+
+    @property
     def passes(self) -> int:
         return 3 * self.steps * self.restarts * max(1, self.targets)
 

@@ -6,16 +6,16 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from regmix.attacks.base import Attack
+from regmix.attacks.base import Attack, borrowed
 from regmix.threats import Threat
-from regmix.types import Images, Labels, Model
+from regmix.types import Images, Labels, Model, Objective
 
 
 class Attempt(NamedTuple):
     """Perturbations, and which rows were attacked at all.
 
-    A row that was not attacked comes back unperturbed: an attack on decisions had no misclassified point to start
-    from, or one that follows gradients found none. That it survives says nothing of its robustness.
+    Where a row was not attacked, an attack on decisions had no misclassified point to start from, or one that follows
+    gradients found none. That such a row survives says nothing of its robustness.
     """
 
     delta: Images
@@ -23,10 +23,31 @@ class Attempt(NamedTuple):
 
 
 def attempt(attack: Attack, model: Model, x: Images, y: Labels, threat: Threat) -> Attempt:
-    """Runs an attack. One that may have to leave rows alone has a method `attempt` of its own, which tells of them;
-    any other is taken to attack every row."""
+    """Runs an attack, and says which rows it attacked.
+
+    An attack that may have to leave rows alone has a method `attempt` of its own, which tells of them. One that follows
+    the gradient of an objective names it in an attribute `climbs`: rows that have none, neither at the image nor where
+    the attack ended, were not attacked. Any other is taken to attack every row.
+    """
     own = getattr(attack, "attempt", None)
     if own is not None:
         told: Attempt = own(model, x, y, threat)
         return told
-    return Attempt(attack(model, x, y, threat), torch.ones(len(x), dtype=torch.bool, device=x.device))
+    delta, objective = attack(model, x, y, threat), getattr(attack, "climbs", None)
+    attacked = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    if objective is not None:
+        for images in (x, x + delta):
+            left = ~attacked if images is not x else attacked.clone()
+            if left.any():
+                attacked[left] = _has_gradient(model, images[left], y[left], objective)
+    return Attempt(delta, attacked)
+
+
+def _has_gradient(model: Model, x: Images, y: Labels, objective: Objective) -> Bool[Tensor, "rows"]:
+    """Where the objective's gradient is finite and not all zero."""
+    with borrowed(model), torch.enable_grad():
+        images = x.detach().clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(objective(model(images), y).sum(), images)
+    flat = gradient.flatten(1)
+    found: Tensor = flat.isfinite().all(1) & (flat != 0).any(1)
+    return found

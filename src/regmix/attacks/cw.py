@@ -25,6 +25,8 @@ class Cw:
     seed: int = 0
     """Seeds the start."""
 
+    climbs = staticmethod(margin)
+
     @property
     def passes(self) -> int:
         return 3 * self.steps
@@ -54,6 +56,8 @@ class CwL2:
     searches: int = 9
     lr: float = 0.01
     first_c: float = 0.01
+
+    climbs = staticmethod(margin)
 
     @property
     def passes(self) -> int:

@@ -40,6 +40,8 @@ class Fab:
     together: int = 0
     """Pairs of an image and a target that may be attacked at once; 0 means as many as there are images."""
 
+    climbs = staticmethod(margin)
+
     @property
     def passes(self) -> int:
         return 4 * self.steps * self.targets

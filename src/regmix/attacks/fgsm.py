@@ -6,6 +6,7 @@ import torch
 
 from regmix.attacks.ascent import ascend
 from regmix.attacks.base import borrowed
+from regmix.objectives import cross_entropy
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model
 
@@ -13,6 +14,8 @@ from regmix.types import Images, Labels, Model
 @dataclass(frozen=True)
 class Fgsm:
     """One step of length eps from the clean image: delta = P[eps * direction(grad CE)] (arXiv 1412.6572)."""
+
+    climbs = staticmethod(cross_entropy)
 
     @property
     def passes(self) -> int:

@@ -20,6 +20,8 @@ class MiFgsm:
     steps: int = 10
     decay: float = 1.0
 
+    climbs = staticmethod(cross_entropy)
+
     @property
     def passes(self) -> int:
         return 3 * self.steps

@@ -7,7 +7,7 @@ import torch
 from regmix.attacks.ascent import ascend
 from regmix.attacks.base import borrowed, fooled
 from regmix.attacks.rows import Rows
-from regmix.objectives import margin
+from regmix.objectives import cross_entropy, margin
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model
 
@@ -26,6 +26,8 @@ class Pgd:
     restarts: int = 1
     seed: int = 0
     """Seeds the starts; the same seed and batch give the same perturbation."""
+
+    climbs = staticmethod(cross_entropy)
 
     @property
     def passes(self) -> int:

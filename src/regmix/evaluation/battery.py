@@ -94,7 +94,11 @@ def evaluate(
 
 def not_attacked_note(rows: int, examples: int) -> str:
     """What stands beside the number of an attack that left surviving rows alone; empty where there are none."""
-    return f"{rows} of {examples} images were not attacked (no start was found) and count as robust" if rows else ""
+    return (
+        f"{rows} of {examples} images were not attacked (no start or no gradient there) and count as robust"
+        if rows
+        else ""
+    )
 
 
 def _iterated(batches: object) -> Iterator[object]:
