@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regmix.sweeps import Axis, grid, parse_space
+from regmix.experiment import Experiment
+from regmix.methods import PgdAt
+from regmix.sweeps import Axis, grid, parse_space, typed
 from regmix.sweeps.space import NO_SETTINGS
 from regmix.types import UserError
 
@@ -66,3 +68,23 @@ def test_a_mistake_is_named(text: str, said: str) -> None:
 def test_a_range_has_no_grid() -> None:
     with pytest.raises(UserError, match="optuna"):
         grid(parse_space("lr=0.1..0.2"))
+
+
+def test_a_range_of_a_whole_setting_is_one_of_whole_numbers() -> None:
+    axes = parse_space("epochs=1..2 batch-size=log:8..20000 train-examples=40..60 method.steps=1..3 lr=1..2 pad=0,4")
+    settings = [Experiment(), Experiment(method=PgdAt())]
+    whole = {axis.flag: axis.whole for axis in typed(axes, settings)}
+    assert whole == {
+        "epochs": True, "batch-size": True, "train-examples": True, "method.steps": True, "lr": False, "pad": True,
+    }  # fmt: skip
+    assert axes[1].ends() == ("8", "20000")
+    assert axes[4].ends() == ("1", "2")
+    assert not typed(parse_space("method.alpha=1..2 method.no=1..2 no.such=1..2"), settings)[0].whole
+
+
+@pytest.mark.parametrize("word", ["lr=0.01234567..0.2", "lr=log:1e-5..1e-3", "epochs=1..20000"])
+def test_what_a_range_gives_lies_in_it(word: str) -> None:
+    (axis,) = parse_space(word)
+    assert all(axis.has(axis.text(axis.low + share * (axis.high - axis.low))) for share in (0, 0.123456, 0.5, 1))
+    for outside in ("-1", "1e9", "nan", "inf", "x", "", "0.1 --model.source=a:b"):
+        assert not axis.has(outside)

@@ -102,6 +102,14 @@ def test_optuna_searches_ranges_and_requeues_what_a_dead_worker_had(tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("optuna"), reason="optuna is not installed")
+def test_optuna_draws_whole_numbers_for_whole_settings(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert sweep(out, "train-examples=40..60 method.steps=log:1..4", "--engine optuna --trials 2") == 0
+    assert all(value.isdigit() for row in points(out) for value in row["point"].values())
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="ray is not installed")
 def test_ray_tries_the_grid(tmp_path: Path) -> None:
     out = tmp_path / "out"
