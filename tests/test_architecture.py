@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
     "threats": {"types"},
     "objectives": {"types"},
-    "processes": set(),
+    "processes": {"types"},
     "signals": set(),
     "data": {"types"},
     "models": {"types"},

@@ -38,4 +38,4 @@ def test_a_closed_terminal_saves_even_if_it_is_told_twice(tmp_path: Path, monkey
     assert "SIGHUP: saved in epoch 1 after 1 of 3 steps" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
-    assert Run.open(tmp_path / "run").result()["status"] == "finished"
+    assert Run.open(tmp_path / "run").result().status == "finished"

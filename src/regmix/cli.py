@@ -102,6 +102,7 @@ def _dispatch(words: list[str]) -> None:
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, 1)
         raise UserError(f"unknown command {name!r}; {f'did you mean {close[0]}?' if close else 'see: regmix --help'}")
+    processes.forget_others()
     # Only now, because it takes all of the library with it, and the lines above should not wait for that.
     from regmix import commands
 

@@ -14,12 +14,64 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from regmix.types import require
+
 T = TypeVar("T")
+
+VARIABLES = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK", "TORCHELASTIC_RUN_ID"),
+    *("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
+    *("JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_RANK", "JSM_NAMESPACE_LOCAL_RANK"),
+)
+"""What torchrun, SLURM and LSF tell processes about each other, as far as Lightning and torch read it."""
+MEND = "start several processes with torchrun, or unset RANK and WORLD_SIZE for one"
 
 
 def started() -> tuple[int, int]:
-    """The rank of this process and the number of processes that torchrun has started; (0, 1) without it."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    """The rank of this process and the number of processes that torchrun has started; (0, 1) without it.
+
+    Both variables, RANK and WORLD_SIZE, count only together: some clusters set one of them in every job. So do
+    MPI and SLURM with their own, for commands that have nothing to do with each other, and these do not count.
+
+    Raises:
+        UserError: the variables contradict each other.
+    """
+    if not (os.environ.get("RANK") and os.environ.get("WORLD_SIZE")):
+        return 0, 1
+    rank, size = _number("RANK"), _number("WORLD_SIZE")
+    require(rank < size, f"RANK={rank} and WORLD_SIZE={size} contradict each other; {MEND}")
+    for name in ("MASTER_ADDR", "MASTER_PORT") if size > 1 else ():
+        require(bool(os.environ.get(name)), f"RANK={rank} and WORLD_SIZE={size} are set, but {name} is not; {MEND}")
+    return rank, size
+
+
+def on_this_machine() -> tuple[int, int]:
+    """The number of this process among those on this machine, and how many they are; see `started`."""
+    size = started()[1]
+    if size == 1:
+        return 0, 1
+    local, here = _number("LOCAL_RANK", "0"), _number("LOCAL_WORLD_SIZE", "1")
+    require(
+        local < here <= size, f"LOCAL_RANK={local}, LOCAL_WORLD_SIZE={here} and WORLD_SIZE={size} contradict; {MEND}"
+    )
+    return local, here
+
+
+def _number(name: str, default: str = "") -> int:
+    text = os.environ.get(name) or default
+    require(text.isascii() and text.isdecimal(), f"{name}={text} is not a number; {MEND}")
+    return int(text)
+
+
+def forget_others() -> None:
+    """Takes the variables of a work of several processes out of the environment if there is no such work here.
+
+    Libraries read them on their own, some as soon as they are imported, and fail on one that is empty or alone.
+    """
+    on_this_machine()
+    if not (os.environ.get("RANK") and os.environ.get("WORLD_SIZE")):
+        for name in VARIABLES:
+            os.environ.pop(name, None)
 
 
 def meet(device: str, *, patient: bool = False) -> None:

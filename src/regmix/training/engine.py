@@ -8,6 +8,8 @@ from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from regmix import processes
 from regmix.types import UserError
@@ -40,7 +42,8 @@ def start(
     if device == "cpu":
         _keep_memory()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    local, here = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes.forget_others()
+    local, here = processes.on_this_machine()
     if device == "cuda" and torch.cuda.device_count() < here:
         raise UserError(
             f"{here} processes on a machine with {torch.cuda.device_count()} CUDA devices; one each, please"
@@ -51,13 +54,20 @@ def start(
         # torch's default on a GPU computes float32 convolutions with ten bits of the mantissa
         torch.backends.cudnn.allow_tf32 = False
         torch.set_float32_matmul_precision("highest")
+    # Named, because Fabric would guess from variables of the environment, which a cluster sets for other reasons.
     if together and processes.size() > 1:
-        strategy = "ddp_find_unused_parameters_true" if some_unused else "ddp"
+        os.environ["LOCAL_RANK"] = str(local)  # which those who start one process per machine leave out
         fabric = Fabric(
-            accelerator=device, devices=here, num_nodes=processes.size() // here, strategy=strategy, precision=number
+            accelerator=device,
+            devices=here,
+            num_nodes=processes.size() // here,
+            strategy="ddp_find_unused_parameters_true" if some_unused else "ddp",
+            precision=number,
+            plugins=TorchElasticEnvironment(),
         )
     else:
-        fabric = Fabric(accelerator=device, devices=[local] if device == "cuda" else 1, precision=number)
+        devices = [local] if device == "cuda" else 1
+        fabric = Fabric(accelerator=device, devices=devices, precision=number, plugins=LightningEnvironment())
     fabric.launch()
     return fabric
 
