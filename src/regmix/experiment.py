@@ -282,7 +282,9 @@ def _train(
         display.note(note)
     plan = Plan(**{name: getattr(experiment, name) for name in Plan.__dataclass_fields__})
     with directory.claim():
-        _recognise(directory, Data(fingerprint(train_set), fingerprint(validation_set)), train_set, display)
+        _recognise(
+            directory, Data(fingerprint(train_set), fingerprint(validation_set), [*train_set.notes]), train_set, display
+        )
         directory.update_result({"classes": list(train_set.classes), "shape": list(train_set.shape)})
         summary = train(fabric, model, plan, train_set, validation_set, directory, display)
     # A resumed run has the peaks of several processes.

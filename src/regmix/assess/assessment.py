@@ -297,7 +297,8 @@ class _Assessment:
             survives = {name: alive.numpy() for name, alive in self._survives.items()}
             seconds = time.perf_counter() - self._began
             found = Evaluation(
-                self.subject, self._columns, preflight=self._findings, one_answer=self._one_answer, masking=masking,
+                self.subject, self._columns, preflight=self._findings, notes=[*self._test.images.notes],
+                one_answer=self._one_answer, masking=masking,
                 corruptions=self._corruptions, seconds=seconds, made=_now(),
             )  # fmt: skip
             add(self._directory.path, found, Outcomes(index, labels, survives), shown)

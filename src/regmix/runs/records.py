@@ -69,6 +69,8 @@ class Data:
 
     train: Fingerprint
     validation: Fingerprint
+    notes: list[str] = field(default_factory=list)
+    """What the source of the images has left out or changed."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,8 @@ class Evaluation:
     subject: Subject
     columns: dict[str, Column]
     preflight: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What the source of the images has left out or changed."""
     one_answer: OneAnswer | None = None
     """The class that the model answers for nearly every image."""
     masking: Masking | None = None

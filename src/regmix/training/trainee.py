@@ -222,6 +222,8 @@ class Trainee:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        # States of regmix 0.1 do not say it.
+        state = {"one_answer": None, **state, "best": {"one_answer": None, **state["best"]}}
         for name in ("epoch", "step", "trained", "waited", "seconds", "best", "alarms", "left_out", "one_answer"):
             setattr(self, name, state[name])
         load(self.model, state["model"])
