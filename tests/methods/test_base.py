@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regmix.methods import Atas, FgsmAt, FgsmEp, FreeAt, Gat, Method, NuAt, PgdAt, RegMix, Standard, Trades
+from regmix.methods import Atas, FgsmAt, FgsmEp, FreeAt, Gat, Mart, Method, NuAt, PgdAt, RegMix, Standard, Trades
 from regmix.methods.base import batchnorm_mode
 from regmix.priors import Memory
 from regmix.threats import Linf
@@ -185,3 +185,17 @@ def test_eval_leaves_the_running_statistics_alone_and_train_moves_them() -> None
         net(torch.rand(4, 3))
     assert net.num_batches_tracked == 1
     assert (net.running_mean != 0).all()
+
+
+@pytest.mark.parametrize("method", [Standard(), Trades(), Mart(), RegMix()], ids=lambda method: method.name)
+def test_a_model_that_works_in_place_is_refused(method: Method) -> None:
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(12, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x.sub_(0.5).flatten(1))
+
+    with pytest.raises(UserError, match="changes its input in place"):
+        method(InPlace(), Batch(torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])), Linf(8 / 255))

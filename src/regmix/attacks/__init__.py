@@ -6,7 +6,7 @@ from regmix.attacks.ascent import Ascent, ascend
 from regmix.attacks.attempt import Attempt, attempt
 from regmix.attacks.base import Attack, Screened, borrowed, packed, passes
 from regmix.attacks.cw import Cw, CwL2
-from regmix.attacks.diagnosis import check_logits, explained
+from regmix.attacks.diagnosis import IN_PLACE, check_logits, explained
 from regmix.attacks.ensemble import AUTOATTACK, AUTOATTACK_SCREENED, Ensemble
 from regmix.attacks.eot import Eot
 from regmix.attacks.fab import Fab
@@ -22,6 +22,7 @@ from regmix.attacks.transfer import Transfer
 __all__ = [
     "AUTOATTACK",
     "AUTOATTACK_SCREENED",
+    "IN_PLACE",
     "NAMES",
     "Adaptive",
     "Apgd",

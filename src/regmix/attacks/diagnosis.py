@@ -9,6 +9,11 @@ from torch import Tensor
 from regmix.attacks.base import borrowed
 from regmix.types import Batch, Model, UserError
 
+IN_PLACE = (
+    "the model changes its input in place (sub_, div_, clamp_ or the like), so that attacks and losses would "
+    "be about other images: write x = x - mean instead, or begin with x = x.clone()"
+)
+
 
 def check_logits(logits: object, images: int) -> None:
     """Raises UserError unless they are logits [images, classes] of at least two classes."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from regmix.attacks import Attack, Ensemble, HopSkipJump, Square, Transfer, borrowed
+from regmix.attacks import IN_PLACE, Attack, Ensemble, HopSkipJump, Square, Transfer, borrowed
 from regmix.objectives import precise
 from regmix.types import Images, Model, UserError
 
@@ -46,10 +46,7 @@ def untouched(model: Model, x: Images) -> object:
     if not torch.equal(kept, x.detach()):
         with torch.no_grad():
             x.copy_(kept)
-        raise UserError(
-            "the model changes its input in place (sub_, div_, clamp_ or the like), so that attacks and losses would "
-            "be about other images: write x = x - mean instead, or begin with x = x.clone()"
-        )
+        raise UserError(IN_PLACE)
     return found
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from regmix import processes
-from regmix.attacks import Ascent, check_logits, explained
+from regmix.attacks import IN_PLACE, Ascent, check_logits, explained
 from regmix.objectives import cross_entropy, hard, precise
 from regmix.priors import Memory, check_positions
 from regmix.threats import Threat, check_threat
@@ -52,7 +52,7 @@ class Method(Protocol):
 
         Raises:
             UserError: images outside [0, 1], labels that are none of the model's classes, other shapes or types than
-                those of Batch, a missing memory, or a model that does not return logits.
+                those of Batch, a missing memory, or a model that returns no logits or changes its images in place.
         """
         check_threat(threat)
         batch = as_batch(batch)
@@ -64,8 +64,10 @@ class Method(Protocol):
         elif self.memory(1, tuple(batch.x.shape[1:]), 0, threat, batch.x.device) is not None:  # type: ignore[arg-type]
             make = f"memory = method.memory(count, {tuple(batch.x.shape[1:])}, 0, threat, x.device)"
             raise UserError(f"{type(self).__name__} needs a memory of all `count` images, made once: {make}")
+        version = batch.x._version  # counted by torch, so that asking waits for no device
         with explained(model, batch):
             losses = self.compute(model, batch, threat, memory)
+        require(batch.x._version == version, IN_PLACE)
         check_logits(losses.logits, len(batch.x))
         return losses
 
