@@ -255,7 +255,7 @@ def test_a_function_of_ones_own_is_evaluated_and_trained(tmp_path, monkeypatch) 
     assert len(table(tmp_path / "evaluations" / "own_models-make")) == 31
     words = "train digits-regmix --epochs 2 --train-examples 100 --validation 50 --model function"
     assert main([*words.split(), "--model.source", "own_models:make", "--out", "run"]) == 0
-    assert evaluate(tmp_path / "run", attacks="fgsm") == 0
+    assert evaluate(tmp_path / "run", "--trust-code", attacks="fgsm") == 0
 
 
 def test_saved_adversarial_images_are_inside_the_set_and_still_fool_the_model(run, tmp_path) -> None:

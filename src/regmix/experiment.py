@@ -5,7 +5,8 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -38,7 +39,7 @@ from regmix.training.guard import Guard
 from regmix.training.loop import train
 from regmix.training.plan import Display, OnNonfinite, Plan
 from regmix.training.readiness import ready
-from regmix.types import NO_TRUST, Trust, UserError, check_bounds, require
+from regmix.types import NO_TRUST, Interrupted, Trust, UserError, check_bounds, require
 from regmix.version import __version__
 
 
@@ -281,10 +282,9 @@ def _train(
     for note in train_set.notes:
         display.note(note)
     plan = Plan(**{name: getattr(experiment, name) for name in Plan.__dataclass_fields__})
-    with directory.claim():
-        _recognise(
-            directory, Data(fingerprint(train_set), fingerprint(validation_set), [*train_set.notes]), train_set, display
-        )
+    with directory.claim(), _naming_code(experiment):
+        now = Data(fingerprint(train_set), fingerprint(validation_set), [*train_set.notes])
+        _recognise(directory, now, train_set, display)
         directory.update_result({"classes": list(train_set.classes), "shape": list(train_set.shape)})
         summary = train(fabric, model, plan, train_set, validation_set, directory, display)
     # A resumed run has the peaks of several processes.
@@ -313,6 +313,17 @@ def _recognise(directory: Run, now: Data, images: ImageSet, display: Display) ->
         )
     if known is None:
         directory.save_data(now)
+
+
+@contextmanager
+def _naming_code(experiment: Experiment) -> Iterator[None]:
+    """The command that continues an interrupted training names the code that it needs."""
+    try:
+        yield
+    except Interrupted as interrupted:
+        if isinstance(experiment.model, Function) and interrupted.saved:
+            interrupted.saved += f" --model.source {experiment.model.source}"
+        raise
 
 
 def build_model(experiment: Experiment, images: ImageSet) -> nn.Module:

@@ -126,6 +126,11 @@ def parse_json(text: str, source: Path | str) -> Any:
         value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_short)
         if "\\ud" in text or "\\uD" in text:  # half a pair of surrogates cannot be written again
             json.dumps(value, ensure_ascii=False).encode()
+    except _UnfitError as unfit:
+        word = str(unfit)
+        line = next(line for line in text.splitlines() if word in line).strip()
+        where = f": {line}" if len(line) < 100 else ""
+        raise UserError(f"{source} is damaged: {word[:20]} is no number that a record holds{where}") from None
     except RecursionError:
         raise UserError(f"{source} is damaged: it is nested too deeply") from None
     except ValueError as error:
@@ -133,20 +138,24 @@ def parse_json(text: str, source: Path | str) -> Any:
     return value
 
 
+class _UnfitError(Exception):
+    """A number, as it is written, that no record holds."""
+
+
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number that a record holds")
+    raise _UnfitError(name)
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise ValueError(f"the number {text[:20]} is too large")
+        raise _UnfitError(text)
     return value
 
 
 def _short(text: str) -> int:
     if len(text) > 20 or not -(2**63) <= (value := int(text)) < 2**63:
-        raise ValueError(f"the number {text[:20]} is too large")
+        raise _UnfitError(text)
     return value
 
 

@@ -57,8 +57,7 @@ class Axis:
             value = float(text)
         except ValueError:
             return False
-        slack = 1e-3 * max(abs(self.low), abs(self.high))
-        return self.low - slack <= value <= self.high + slack
+        return self.low - 1e-3 * abs(self.low) <= value <= self.high + 1e-3 * abs(self.high)
 
 
 def parse_space(text: str) -> list[Axis]:
