@@ -57,10 +57,12 @@ def check_steps(tally: Tally, left_out: Sequence[int], action: OnNonfinite, epoc
         epoch, steps: the number of the epoch, counted from 0, and of its steps.
 
     Raises:
-        UserError: there is such a step and action is stop, or there are more than a tenth of the epoch's steps.
+        UserError: there is such a step and action is stop, or there are more than a tenth of the epoch's steps, or no
+            others.
     """
     bad = tally.bad_steps()
-    if bad and (action == "stop" or len(bad) + len(left_out) > max(1, steps // 10)):
+    lost = len(bad) + len(left_out)
+    if bad and (action == "stop" or lost > max(1, steps // 10) or lost == steps):
         raise UserError(
             f"{told(bad, tally, epoch)}; the run stops: try a lower --lr, or --precision 32 (last saved: epoch {epoch})"
         )
