@@ -313,3 +313,77 @@ def test_the_verdict_on_masking_and_the_stages_of_autoattack_are_told(write_run,
     assert "No sign of masked gradients." in text
     assert "Before the attacks: the outputs are <probabilities>." in text
     assert "pgd-50@0.1: 50.0% after apgd-ce." in text
+
+
+def test_the_page_allows_no_script_and_loads_nothing(compared, tmp_path: Path) -> None:
+    runs, _ = compared
+    write_report(runs, tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', text)
+    assert policy is not None
+    assert text.index(policy[0]) < text.index("<title>")
+    rules = dict(rule.strip().split(" ", 1) for rule in policy[1].split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules.keys() == {"default-src", "img-src", "style-src", "base-uri", "form-action"}
+    assert rules["img-src"] == "data:"
+
+
+HOSTILE = [
+    "<script>document.x = 1</script>",
+    '"><img src=x onerror="document.x = 1">',
+    "</title></style><script>document.x = 1</script>",
+    "javascript:document.x = 1",
+    "{{ 7*191 }}{% for x in () %}",
+    "&lt;b&gt;",
+    "x" * 5000,
+]
+
+
+def with_text(run: Path, text: str) -> None:
+    """Puts a text into every place of a run directory that a page shows."""
+    config = json.loads((run / "config.json").read_text())
+    config["method"]["name"] = config["threat"]["name"] = config["data"]["name"] = config[text] = text
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "environment.json").write_text(json.dumps({text: text, "command": text}))
+    result = json.loads((run / "result.json").read_text())
+    result |= {"classes": [text] * 10, "alarms": [{"epoch": 1, "reason": text, "action": "stop"}]}
+    for evaluation in result["evaluations"].values():
+        evaluation |= {"preflight": [text], "masking": {"verdict": "masked", "signs": [text]}}
+        evaluation["corruptions"] = {"source": text, "severities": [1], "accuracy": {text: [0.5]}, "mean": 0.5}
+        for name, column in evaluation["columns"].items():
+            if name != "clean":
+                column |= {"attack": text, "eps_text": text, "note": text}
+    (run / "result.json").write_text(json.dumps(result))
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_texts_of_a_run_directory_are_shown_and_nothing_else(write_run, tmp_path: Path, text: str) -> None:
+    harmless = page_about(write_run, tmp_path / "a", "harmless")
+    hostile = page_about(write_run, tmp_path / "b", text)
+    assert hostile.tags == harmless.tags
+    assert {each.partition(",")[0] for each in hostile.loads} == {each.partition(",")[0] for each in harmless.loads}
+    assert " ".join(text.split()) in hostile.text
+
+
+def page_about(write_run, folder: Path, text: str) -> Page:
+    run = write_run(folder / "run")
+    with_text(run, text)
+    return report(folder, run)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\u202egpj.exe", "a\\u202egpj.exe"),
+        ("a\u2066b\u2069", "a\\u2066b\\u2069"),
+        ("a\u200fb", "a\\u200fb"),
+        ("a\u2028b", "a\\u2028b"),
+        ("\x1b]0;x\x07", "\\u001b]0;x\\u0007"),
+        ("a\x00b\x01", "a\\u0000b\\u0001"),
+        ("a\ud800b", "a\\ud800b"),
+        ("bird \u5c71 \u0645\u200c\u0646 \U0001f426", "bird \u5c71 \u0645\u200c\u0646 \U0001f426"),
+    ],
+)
+def test_characters_that_hide_others_are_shown_as_their_code(write_run, tmp_path: Path, text: str, shown: str) -> None:
+    assert shown in page_about(write_run, tmp_path, text).text
+    assert text == shown or text not in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from regmix.runs import Run, write_atomically
+from regmix.runs import Run, read_steadily, write_atomically
 from regmix.runs.files import flush
+from regmix.types import UserError
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> list[object]:
@@ -104,3 +105,49 @@ def test_a_healthy_state_outlives_the_states(number: int, tmp_path: Path, monkey
     assert len([*run.path.glob("state-*")]) == 2
     assert len([*run.path.glob("healthy-*")]) == 1
     assert len(asked) == (1 if number else 0)
+
+
+def test_a_folder_is_read_as_of_one_moment(tmp_path: Path) -> None:
+    """Two files that are written one after the other are never seen as old and new."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    left = [2, 1]
+    one.write_text("3")
+    other.write_text("3")
+
+    def read() -> tuple[str, str]:
+        first = one.read_text()
+        if left:  # somebody writes between the two
+            for path in (one, other):
+                write_atomically(path, lambda file, text=str(left[-1]): file.write(text.encode()))
+            left.pop()
+        return first, other.read_text()
+
+    assert read_steadily(tmp_path, read) == ("2", "2")
+
+
+def test_what_is_wrong_is_read_again_only_while_somebody_writes(tmp_path: Path) -> None:
+    calls = []
+
+    def read() -> int:
+        calls.append(1)
+        if len(calls) == 3:
+            (tmp_path / ".x.part").unlink()
+            return 7
+        raise UserError("they do not agree")
+
+    with pytest.raises(UserError, match="do not agree"):
+        read_steadily(tmp_path, read)
+    assert len(calls) == 1
+    (tmp_path / ".x.part").touch()
+    assert read_steadily(tmp_path, lambda: read() if len(calls) < 3 else 8) == 8
+
+
+def test_changes_without_end_do_not_keep_from_reading(tmp_path: Path) -> None:
+    calls = []
+
+    def read() -> int:
+        calls.append(1)
+        (tmp_path / "log").write_text("." * len(calls))
+        return len(calls)
+
+    assert read_steadily(tmp_path, read) == len(calls) == 21

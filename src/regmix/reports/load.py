@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from regmix.runs import CHECKPOINTS, CONFIG, ENVIRONMENT, METRICS, RESULT, Run
 from regmix.runs.evaluations import OUTCOMES, Examples, Outcomes, Stored
-from regmix.runs.files import parse_json, read_object, read_text
+from regmix.runs.files import parse_json, read_object, read_steadily, read_text
 from regmix.runs.records import Column, Epoch, Evaluation, Result, read_record, same_eps, typed
 from regmix.types import Fingerprint, Sample, UserError
 
@@ -77,11 +78,15 @@ class LoadedRun:
 
 
 def load(path: Path) -> LoadedRun:
-    """Reads a run directory.
+    """Reads a run directory, into which a training or an evaluation may write meanwhile.
 
     Raises:
         UserError: no run directory, or a damaged file, which the message names.
     """
+    return read_steadily(path, lambda: _load(path))
+
+
+def _load(path: Path) -> LoadedRun:
     run = Run.open(path, writes=False)
     result = read_record(path / RESULT, Result) if (path / RESULT).is_file() else Result()
     found = run.evaluations()
@@ -142,9 +147,14 @@ def checkpoints(run: LoadedRun) -> list[str]:
 
 
 def _files(path: Path) -> list[tuple[str, int]]:
-    """Names below the directory and sizes; saved images are left out, for there may be thousands."""
-    found = [file for pattern in ("*", "*/*/*") for file in path.glob(pattern) if file.is_file()]
-    return sorted((str(file.relative_to(path)), file.stat().st_size) for file in found)
+    """Names below the directory and sizes, without saved images, of which there may be thousands, and hidden files,
+    which are locks and what somebody is writing."""
+    found = []
+    for file in sorted([*path.glob("*"), *path.glob("*/*/*")]):
+        with suppress(FileNotFoundError):  # a training deletes the states that it no longer needs
+            if file.is_file() and not file.name.startswith("."):
+                found.append((str(file.relative_to(path)), file.stat().st_size))
+    return found
 
 
 def _epochs(path: Path, done: int) -> list[Epoch]:

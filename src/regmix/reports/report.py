@@ -1,5 +1,6 @@
 """Puts the sections together and writes the page."""
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from regmix.reports import comparison, details, page, words
 from regmix.reports.load import LoadedRun, aligned, checkpoints, load
 from regmix.runs import write_atomically
 from regmix.types import UserError
+
+DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+MARKS = "\u061c\u200e\u200f"
+"""Those that turn the direction of writing, beside the characters of these kinds."""
 
 
 def write_report(runs: Sequence[Path], output: Path) -> None:
@@ -28,8 +33,7 @@ def write_report(runs: Sequence[Path], output: Path) -> None:
     if output.is_dir():
         raise UserError(f"{output} is a folder; give the name of a file such as {output / 'report.html'}")
     text = render(aligned([load(path) for path in runs]))
-    # Names of files may hold bytes that are no text; they must not stop the report.
-    write_atomically(output, lambda file: file.write(text.encode("utf-8", errors="replace")))
+    write_atomically(output, lambda file: file.write(text.encode()))
 
 
 def render(runs: Sequence[LoadedRun]) -> str:
@@ -37,6 +41,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -81,6 +86,22 @@ def render(runs: Sequence[LoadedRun]) -> str:
         corruptions=details.corruptions(subjects),
         words=words,
     )
+
+
+def visible(value: object) -> object:
+    """Shows characters in a text that would hide, or change the order of, those beside them as their code: \\u202e.
+
+    Such are control characters, line separators and those that turn the direction of writing. What the template has
+    made itself, and what is no text, stays as it is.
+    """
+    if not isinstance(value, str) or hasattr(value, "__html__") or (value.isascii() and value.isprintable()):
+        return value
+    return "".join(f"\\u{ord(each):04x}" if _hides(each) else each for each in value)
+
+
+def _hides(character: str) -> bool:
+    turns = unicodedata.bidirectional(character) in DIRECTIONS or character in MARKS
+    return turns or (unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs") and character not in "\n\t")
 
 
 def _seed_summary(arms: Sequence[comparison.Arm], subjects: Sequence[page.Subject]) -> list[str]:

@@ -7,15 +7,22 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TypeVar
 
 from regmix.types import UserError
 
+T = TypeVar("T")
+
 DIGEST = 16
 PART = ".part"
+TRIES = 20
+"""How often a folder is read that changes meanwhile."""
+PAUSE = 0.1
+"""Seconds in which somebody who writes may come to a good end."""
 NO_FSYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 """What fsync answers where a file system does not have it."""
 
@@ -157,6 +164,36 @@ def _short(text: str) -> int:
     if len(text) > 20 or not -(2**63) <= (value := int(text)) < 2**63:
         raise _UnfitError(text)
     return value
+
+
+def read_steadily(folder: Path, read: Callable[[], T]) -> T:
+    """What `read` makes of a folder, all of one moment, although others may write into it meanwhile.
+
+    It is read again where the folder has changed while it was read, or where something is wrong with it while somebody
+    writes; where the changes have no end, the last reading counts.
+    """
+    for _ in range(TRIES):
+        before = _moment(folder)
+        try:
+            found = read()
+        except UserError:
+            time.sleep(PAUSE)
+            if _moment(folder) == before and not any(name.endswith(PART) for name, *_ in before):
+                raise
+        else:
+            if _moment(folder) == before:
+                return found
+    return read()
+
+
+def _moment(folder: Path) -> list[tuple[str, int, int, int]]:
+    """What changes whenever something is written into a folder or the folders in it, two levels deep."""
+    found = []
+    for path in sorted([*folder.glob("*"), *folder.glob("*/*"), *folder.glob("*/*/*")]):
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            found.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
+    return found
 
 
 def digest(path: Path) -> str:
