@@ -112,11 +112,12 @@ def test_optuna_draws_whole_numbers_for_whole_settings(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="ray is not installed")
 def test_ray_tries_the_grid(tmp_path: Path) -> None:
-    out = tmp_path / "out"
+    """Into the folder that is taken without --out, which is relative to the working folder."""
+    out = tmp_path / "runs" / "sweep-digits-regmix"
     words = [sys.executable, "-m", "regmix", "sweep", "digits-regmix", "--space", "method.alpha=10,50", *COMMON.split()]
     done = subprocess.run(
-        [*words, "--engine", "ray", "--workers", "2", "--out", str(out)],
-        capture_output=True, text=True, check=False, env=os.environ | {"RAY_DEDUP_LOGS": "0"},
+        [*words, "--engine", "ray", "--workers", "2"],
+        capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ | {"RAY_DEDUP_LOGS": "0"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert {row["point"]["method.alpha"] for row in points(out)} == {"10", "50"}

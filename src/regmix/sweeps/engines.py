@@ -3,6 +3,7 @@
 All call the same function, point -> validation accuracy, which may be called again for a point that was interrupted.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -72,11 +73,14 @@ def optuna(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder
 def ray(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder: Path) -> None:
     """Lets Ray Tune try the grid, or points drawn at random where there is a range, on the machines of its cluster.
 
-    The folder must be one that all machines see.
+    The folder must be one that all machines see, and so must the working folder where a path is relative to it.
     """
     tune: Any = _needed("ray.tune")
+    here = Path.cwd()
 
     def trainable(settings: Point) -> None:
+        if here.is_dir():  # Ray gives every trial a folder of its own, in which relative paths mean something else
+            os.chdir(here)
         tune.report({"validation": train(settings)})
 
     ranges = any(axis.is_range for axis in axes)
