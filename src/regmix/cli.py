@@ -1,6 +1,7 @@
 """The command line's front door: picks the command and turns every mistake into one line and an exit code."""
 
 import difflib
+import io
 import os
 import re
 import signal
@@ -36,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 1 (the machine would not), 2 (the user can mend it), 129 (a closed
     terminal), 130 (Ctrl-C), 143 (SIGTERM)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal has no letters for is shown as its code
+            stream.reconfigure(errors="backslashreplace")
     try:
         with handled(_terminate, *ending()):  # unwinds the work as Ctrl-C does
             _dispatch(words)
