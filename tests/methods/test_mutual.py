@@ -52,7 +52,9 @@ CASES: dict[str, tuple[Callable[[Mutual], Method], Attack]] = {
     "n_fgsm": (lambda mutual: NFgsm(mutual=mutual), noisy),
     "pgd_at": (
         lambda mutual: PgdAt(steps=4, mutual=mutual),
-        lambda plain, x, drawn, eps, norm: climb(plain, x, drawn, eps, norm, 0.25, steps=4),
+        lambda plain, x, drawn, eps, norm: climb(
+            plain, x, reference.project(drawn, x, eps, norm), eps, norm, 0.25, steps=4
+        ),
     ),
 }
 

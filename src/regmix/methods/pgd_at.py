@@ -20,8 +20,8 @@ class PgdAt(Method):
     """Cross-entropy at the end of a PGD attack on it: min E max_delta CE(f(x + delta), y) (arXiv 1706.06083).
 
     10 steps of eps / 4 are PGD-AT as published at 8/255; 2 steps of eps / 2 from zero are PGD-2-AT. The attack climbs
-    the cross-entropy of the hard label. Its start is clipped to the image's range, as in the public code of PGD-AT,
-    of FGSM-RS's paper (arXiv 2001.03994) and of arXiv 2002.11569.
+    the cross-entropy of the hard label. A uniform start is clipped to the image's range, as in the public code of
+    PGD-AT, of FGSM-RS's paper (arXiv 2001.03994) and of arXiv 2002.11569; a corner is RegMix's, which is not.
 
     BatchNorm during the attack: these codes leave it in train mode, which is the default here; the FastAT benchmark
     (through torchattacks) attacks in evaluation mode, which is attack_batchnorm="eval".
@@ -51,7 +51,7 @@ class PgdAt(Method):
         if start == "zero":
             delta = torch.zeros_like(x)
         else:
-            delta = threat.project(threat.uniform(x) if start == "uniform" else threat.corner(x), x)
+            delta = threat.project(threat.uniform(x), x) if start == "uniform" else threat.corner(x)
         share = self.mutual.pair and self.attack_batchnorm == "train"
         with batchnorm_mode(model, self.attack_batchnorm):
             ascent = ascend(
