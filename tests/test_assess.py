@@ -421,3 +421,29 @@ def test_official_files_of_corruptions_are_read(colourful, tmp_path) -> None:
 def test_grey_images_have_no_corruptions(run, capsys) -> None:
     assert evaluate(run, "--corruptions", "all") == 2
     assert "corruptions are made for colour images" in capsys.readouterr().err
+
+
+def test_a_column_says_how_many_images_were_not_attacked_and_so_does_it_when_continued(
+    run, tmp_path, monkeypatch
+) -> None:
+    from regmix import attacks
+
+    class Lazy:
+        """Breaks nothing, and attacks the first two images of a batch alone."""
+
+        def __call__(self, model, x, y, threat):
+            return torch.zeros_like(x)
+
+        def attempt(self, model, x, y, threat):
+            return attacks.Attempt(torch.zeros_like(x), torch.arange(len(x)) < 2)
+
+    monkeypatch.setitem(attacks.names.FIXED, "square", Lazy())
+    path = shutil.copytree(run, tmp_path / "run")
+    for _ in range(2):
+        assert evaluate(path, attacks="square,fgsm") == 0
+        columns = json.loads((path / "result.json").read_text())["evaluations"]["last"]["columns"]
+        left = columns["clean"]["correct"] - 2 * 3  # in batches of 8
+        for name in ("square@0.1", "square@0.2"):
+            assert columns[name]["not_attacked"] == left
+            assert columns[name]["note"].startswith(f"{left} of 24 images were not attacked")
+        assert "not_attacked" not in columns["fgsm@0.1"]
