@@ -11,7 +11,7 @@ from torch import nn
 
 from regmix.adopt import adopt
 from regmix.cli import main
-from regmix.data import Digits, ImageSet, load, pick
+from regmix.data import Digits, ImageSet, draw, load, pick
 from regmix.experiment import Experiment
 from regmix.models import PreActResNet, build, load_weights
 from regmix.types import UserError
@@ -37,7 +37,8 @@ def fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, 
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(batch.x), batch.y).backward()
         optimizer.step()
-    test = pick(load(Digits(), "test"), torch.arange(100), "cpu")
+    digits = load(Digits(), "test")
+    test = pick(digits, draw(digits.labels, 100)[1], "cpu")
     right = float((model(test.x).argmax(1) == test.y).double().mean())
     assert right > 0.8
     torch.save(model.state_dict(), tmp_path / "plain.pt")
@@ -126,7 +127,7 @@ def test_networks_of_the_same_names_are_asked_about(shortcut: Any, final_norm: b
     experiment = Experiment(model=PreActResNet(width=2))
 
     with pytest.raises(UserError) as caught:
-        adopt(path, experiment, (), (), images(), out)
+        adopt(path, experiment, (), (), images(), out, torch.device("cpu"), {})
     message = str(caught.value)
     assert "--model.shortcut activated" in message
     assert "--model.shortcut raw" in message
@@ -134,7 +135,7 @@ def test_networks_of_the_same_names_are_asked_about(shortcut: Any, final_norm: b
     assert not out.exists()
 
     chosen = replace(experiment, model=PreActResNet(width=2, shortcut=shortcut))
-    run, told = adopt(path, chosen, (), (), images(), out, settled=("shortcut",))
+    run, told = adopt(path, chosen, (), (), images(), out, torch.device("cpu"), {}, settled=("shortcut",))
     assert ("without a final norm, as in the file" in told) != final_norm
     assert f'"final_norm": {str(final_norm).lower()}' in run.config()
     again = build(config, 10, 1)

@@ -301,7 +301,7 @@ def test_other_misuse_is_refused_in_one_line() -> None:
         (lambda: evaluate(model, [(x[:0], y[:0])], Linf(), "fgsm"), "empty"),
         (lambda: evaluate(model, [(x, y[:3])], Linf(), "fgsm"), "one per image"),
         (lambda: evaluate(model, [(x, y.float())], Linf(), "fgsm"), "class indices"),
-        (lambda: evaluate(lambda z: (model(z),), [(x, y)], Linf(), "fgsm"), "returns tuple"),
+        (lambda: evaluate(lambda z: (model(z),), [(x, y)], Linf(), "fgsm"), "returns a tuple of 1"),
         (lambda: evaluate(lambda z: model(z)[:, :1], [(x, y * 0)], Linf(), "fgsm"), "one output"),
     ):
         if words is None:

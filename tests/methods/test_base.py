@@ -100,8 +100,8 @@ def test_a_model_must_return_logits() -> None:
             return self.change(self.net(x))
 
     for change, words in (
-        (lambda z: (z, z), "returns tuple"),
-        (lambda z: {"logits": z}, "returns dict"),
+        (lambda z: (z, z), "returns a tuple of 2"),
+        (lambda z: {"logits": z}, "returns a dict of logits"),
         (lambda z: z[:, :, None], r"returns \[6, 4, 1\]"),
         (lambda z: z[:, 0], r"returns \[6\]"),
         (lambda z: z[:, :1], "one output"),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from regmix.runs import Run, read_steadily, write_atomically
-from regmix.runs.files import flush
+from regmix.runs import Run, write_atomically
+from regmix.runs.files import flush, read_steadily
 from regmix.types import UserError
 
 

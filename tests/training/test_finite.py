@@ -63,7 +63,7 @@ def test_a_step_without_a_finite_gradient_does_not_count_in_the_averages() -> No
 @pytest.fixture
 def poisoned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Lets the loss of the training's seventh step, and of that step alone, be NaN."""
-    real, calls = PgdAt.__call__, []
+    real, calls = PgdAt.compute, []
 
     def loss(self, model, batch, threat, memory=None):
         calls.append(int(batch.index[0]))
@@ -74,7 +74,7 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return losses
 
     poisoned_batch: list[int] = []
-    monkeypatch.setattr(PgdAt, "__call__", loss)
+    monkeypatch.setattr(PgdAt, "compute", loss)
     return calls
 
 

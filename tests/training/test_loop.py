@@ -52,7 +52,7 @@ def test_best_is_the_epoch_of_the_highest_validation_accuracy_and_test_images_ar
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path: Path, capsys) -> None:
-    words = f"train digits-regmix --epochs 5 --lr 1e30 --train-examples 60 --validation 50 --out {tmp_path / 'run'}"
+    words = f"train digits-regmix --epochs 5 --lr 1e6 --train-examples 60 --validation 50 --out {tmp_path / 'run'}"
     assert main(words.split()) == 2
     told = capsys.readouterr().err
     assert "not finite" in told

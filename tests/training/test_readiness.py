@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import regmix
 from regmix.cli import main
 from regmix.data import Digits, load, pick
 from regmix.models import SmallCnn, build
-from regmix.runs import Run
 from regmix.training import engine
 from regmix.training.readiness import at_rest, ready
 
 Make = Callable[..., nn.Module]
+SOURCE = "their_models:make"
 
 
 class Net(nn.Module):
@@ -117,7 +118,7 @@ def test_a_parameter_without_effect_is_told_and_stays(train) -> None:
     assert "without effect on the logits of two images, and not trained where that is so: aux.weight, aux.bias" in told
     torch.manual_seed(0)
     expected = Net(10).aux.weight
-    assert torch.equal(regmix.load_model(out, "last").model.aux.weight, expected)
+    assert torch.equal(regmix.load_model(out, "last", source=SOURCE).model.aux.weight, expected)
 
 
 def frozen(classes: int) -> nn.Module:
@@ -135,12 +136,12 @@ def test_what_is_frozen_stays_so_in_the_weights_and_in_their_average(method: str
     assert code == 0
     assert "kept in it: norm" in told
     for checkpoint in ("last", "averaged"):
-        norm = regmix.load_model(out, checkpoint).model.norm
+        norm = regmix.load_model(out, checkpoint, source=SOURCE).model.norm
         assert torch.equal(norm.running_mean, torch.full((8,), 0.1))
         assert torch.equal(norm.running_var, torch.ones(8))
         assert norm.num_batches_tracked == 0
         assert torch.equal(norm.weight, torch.full((8,), 1.3))
-        conv = regmix.load_model(out, checkpoint).model.conv
+        conv = regmix.load_model(out, checkpoint, source=SOURCE).model.conv
         assert torch.equal(conv.bias, torch.full((8,), 0.25))
 
 
@@ -148,7 +149,7 @@ def test_a_model_that_comes_in_evaluation_mode_as_a_whole_is_trained_as_a_whole(
     code, told, out = train(lambda classes: Net(classes).eval())
     assert code == 0
     assert "kept in it" not in told
-    assert regmix.load_model(out, "last").model.norm.num_batches_tracked > 0
+    assert regmix.load_model(out, "last", source=SOURCE).model.norm.num_batches_tracked > 0
 
 
 class Tied(nn.Module):
@@ -166,10 +167,15 @@ class Tied(nn.Module):
 def test_weights_of_two_names_are_saved_and_loaded_whole(checkpoint, train, capsys) -> None:
     code, _, out = train(lambda classes: Tied(classes), "--averaging ema")
     assert code == 0
-    model = regmix.load_model(out, checkpoint).model
+    model = regmix.load_model(out, checkpoint, source=SOURCE).model
     assert model.a.weight is model.b.weight
-    assert Run.open(out).holds(checkpoint, model.state_dict())
-    assert main(f"evaluate {out} --attacks fgsm --no-verdict --examples 20 --checkpoint {checkpoint}".split()) == 0
+    held = load_file(out / f"{checkpoint}.safetensors")
+    assert held.keys() == model.state_dict().keys()
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in held.items())
+    words = (
+        f"evaluate {out} --attacks fgsm --no-verdict --examples 20 --checkpoint {checkpoint} --model.source {SOURCE}"
+    )
+    assert main(words.split()) == 0
 
 
 class Viewing(nn.Module):

@@ -6,7 +6,7 @@ from regmix.attacks.ascent import Ascent, ascend
 from regmix.attacks.attempt import Attempt, attempt
 from regmix.attacks.base import Attack, Screened, borrowed, packed, passes
 from regmix.attacks.cw import Cw, CwL2
-from regmix.attacks.diagnosis import IN_PLACE, check_logits, explained
+from regmix.attacks.diagnosis import IN_PLACE, explained, logits_in
 from regmix.attacks.ensemble import AUTOATTACK, AUTOATTACK_SCREENED, Ensemble
 from regmix.attacks.eot import Eot
 from regmix.attacks.fab import Fab
@@ -45,8 +45,8 @@ __all__ = [
     "ascend",
     "attempt",
     "borrowed",
-    "check_logits",
     "explained",
+    "logits_in",
     "named_attacks",
     "packed",
     "parse_attack",

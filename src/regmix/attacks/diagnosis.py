@@ -1,13 +1,13 @@
 """What a user can mend where a model fails: its output, the labels, the images that it is given."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from regmix.attacks.base import borrowed
-from regmix.types import Batch, Model, UserError
+from regmix.types import Batch, Model, UserError, require
 
 IN_PLACE = (
     "the model changes its input in place (sub_, div_, clamp_ or the like), so that attacks and losses would "
@@ -15,16 +15,25 @@ IN_PLACE = (
 )
 
 
-def check_logits(logits: object, images: int) -> None:
-    """Raises UserError unless they are logits [images, classes] of at least two classes."""
-    if not isinstance(logits, Tensor):
-        raise UserError(f"the model returns {type(logits).__name__}; it must return logits [{images}, classes] alone")
-    if logits.ndim != 2 or len(logits) != images:
-        raise UserError(
-            f"the model returns {list(logits.shape)} for {images} images; it must return logits [{images}, classes]"
-        )
-    if logits.shape[1] < 2:
-        raise UserError("the model has one output; it must return a logit per class, two for a yes or no")
+def logits_in(logits: object, count: int) -> Tensor:
+    """What a model has returned, which must be logits [count, classes]; raises UserError where it is not."""
+    if isinstance(logits, Tensor):
+        if logits.ndim == 2 and len(logits) == count:
+            require(
+                logits.shape[1] > 1, "the model has one output; it must return a logit per class, two for a yes or no"
+            )
+            return logits
+        said, remedy = f"{list(logits.shape)} for {count} images", ""
+    elif isinstance(logits, tuple | list):
+        said = f"a {type(logits).__name__} of {len(logits)}"
+        remedy = ": wrap it in a module whose forward returns the right one, such as model(x)[0]"
+    elif isinstance(logits, Mapping):
+        said = f"a {type(logits).__name__} of {', '.join(map(str, logits)) or 'nothing'}"
+        remedy = ': wrap it in a module whose forward returns the right one, such as model(x)["logits"]'
+    else:
+        said = f"a {type(logits).__name__}"
+        remedy = ": wrap it in a module whose forward returns them, such as model(x).logits"
+    raise UserError(f"the model returns {said}; it must return one tensor of logits [{count}, classes]{remedy}")
 
 
 @contextmanager
@@ -54,7 +63,7 @@ def _explain(model: Model, batch: Batch) -> None:
             kind = str(x.dtype).removeprefix("torch.")
             hint = "; channels come first: x.permute(0, 3, 1, 2)" if x.shape[3] in (1, 3, 4) else ""
             raise UserError(f"the model fails on {kind} images {list(x.shape)} on {x.device}: {first}{hint}") from error
-    check_logits(logits, len(x))
+    logits_in(logits, len(x))
     classes = logits.shape[1]
     if y.ndim == 2 and y.shape[1] != classes:
         raise UserError(f"labels are probabilities of {y.shape[1]} classes, but the model has {classes}")

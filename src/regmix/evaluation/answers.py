@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from regmix.attacks import IN_PLACE, Attack, Ensemble, HopSkipJump, Square, Transfer, borrowed
+from regmix.attacks import IN_PLACE, Attack, Ensemble, HopSkipJump, Square, Transfer, borrowed, logits_in
 from regmix.objectives import precise
 from regmix.types import Images, Model, UserError
 
@@ -48,24 +48,6 @@ def untouched(model: Model, x: Images) -> object:
             x.copy_(kept)
         raise UserError(IN_PLACE)
     return found
-
-
-def logits_in(logits: object, count: int) -> Tensor:
-    """What a model has returned, which must be logits [count, classes]; raises UserError where it is not."""
-    if isinstance(logits, Tensor):
-        if logits.ndim == 2 and len(logits) == count:
-            return logits
-        said, remedy = f"{list(logits.shape)} for {count} images", ""
-    elif isinstance(logits, tuple | list):
-        said = f"a {type(logits).__name__} of {len(logits)}"
-        remedy = ": wrap it in a module whose forward returns the right one, such as model(x)[0]"
-    elif isinstance(logits, Mapping):
-        said = f"a {type(logits).__name__} of {', '.join(map(str, logits)) or 'nothing'}"
-        remedy = ': wrap it in a module whose forward returns the right one, such as model(x)["logits"]'
-    else:
-        said = f"a {type(logits).__name__}"
-        remedy = ": wrap it in a module whose forward returns them, such as model(x).logits"
-    raise UserError(f"the model returns {said}; it must return one tensor of logits [{count}, classes]{remedy}")
 
 
 def check_tensors(model: nn.Module) -> None:

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from regmix.attacks import Attack, attempt, borrowed, explained, named_attacks, packed, passes
-from regmix.evaluation.answers import logits_in, require_gradient, untouched
+from regmix.attacks import Attack, attempt, borrowed, explained, logits_in, named_attacks, packed, passes
+from regmix.evaluation.answers import require_gradient, untouched
 from regmix.evaluation.outcomes import Outcomes
 from regmix.evaluation.precision import NoCopy, screened
 from regmix.objectives import hard

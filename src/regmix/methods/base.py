@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from regmix import processes
-from regmix.attacks import IN_PLACE, Ascent, check_logits, explained
+from regmix.attacks import IN_PLACE, Ascent, explained, logits_in
 from regmix.objectives import cross_entropy, hard, precise
 from regmix.priors import Memory, check_positions
 from regmix.threats import Threat, check_threat
@@ -41,15 +41,11 @@ class Method(Protocol):
         ...
 
     def __call__(
-        self,
-        model: nn.Module,
-        batch: Batch | tuple[Tensor, Tensor] | list[Tensor],
-        threat: Threat,
+        self, model: nn.Module, batch: Batch | tuple[Tensor, Tensor] | list[Tensor], threat: Threat,
         memory: Memory | None = None,
-    ) -> Losses:
+    ) -> Losses:  # fmt: skip
         """The losses of a batch, Batch or (x, y). Types and shapes are checked in every call. The numbers are, too,
         where they lie on the CPU; elsewhere only in a model's first call, because a step must not wait for its device.
-
         Raises:
             UserError: images outside [0, 1], labels that are none of the model's classes, other shapes or types than
                 those of Batch, a missing memory, or a model that returns no logits or changes its images in place.
@@ -68,7 +64,7 @@ class Method(Protocol):
         with explained(model, batch):
             losses = self.compute(model, batch, threat, memory)
         require(batch.x._version == version, IN_PLACE)
-        check_logits(losses.logits, len(batch.x))
+        logits_in(losses.logits, len(batch.x))
         return losses
 
 
@@ -123,11 +119,8 @@ def batchnorm_mode(model: nn.Module, mode: Literal["train", "eval"]) -> Iterator
     if mode == "train" and model.training:
         yield
         return
-    layers = [
-        layer
-        for layer in model.modules()
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training != (mode == "train")
-    ]
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    layers = [layer for layer in norms if layer.training != (mode == "train")]
     for layer in layers:
         layer.train(mode == "train")
     try:
