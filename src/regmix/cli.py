@@ -33,6 +33,7 @@ INTERRUPTED = "`regmix train --resume RUN` continues a training, the same comman
 COMMANDS = ("recipes", "train", "evaluate", "compare", "sweep", "report", "bench")
 
 
+@processes.closing
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 1 (the machine would not), 2 (the user can mend it), 129 (a closed
     terminal), 130 (Ctrl-C), 143 (SIGTERM)."""
@@ -110,7 +111,4 @@ def _dispatch(words: list[str]) -> None:
     # Only now, because it takes all of the library with it, and the lines above should not wait for that.
     from regmix import commands
 
-    try:
-        getattr(commands, name)(rest)
-    finally:
-        processes.close()
+    getattr(commands, name)(rest)

@@ -5,10 +5,11 @@ Every function that speaks of all processes must be called by all of them, in th
 
 import gc
 import os
-import sys
 import traceback
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from regmix.types import require
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 VARIABLES = (
@@ -159,15 +161,8 @@ def as_first(values: Tensor) -> Tensor:
 
 
 def close() -> None:
-    """Ends the group; without it gloo may abort when the interpreter ends.
-
-    To be called where the work that used the group is over, and in a `finally`: an exception that is on its way is
-    relieved of the variables of the functions that it came from.
-    """
+    """Ends the group, which nothing may know of any more; see `closing`."""
     if dist.is_initialized():
-        # DDP's C++ part must be gone before the group is. As the last one to know of the group it would end the group's
-        # threads itself, without letting go of the interpreter, for which these threads may wait: forever.
-        _clear(sys.exception())
         gc.collect()
         dist.destroy_process_group()
         # Without this the interpreter looks through all objects of all libraries when it ends, for seconds, and a job
@@ -175,12 +170,28 @@ def close() -> None:
         gc.freeze()
 
 
-def _clear(error: BaseException | None) -> None:
-    seen: list[BaseException] = []
-    while error is not None and error not in seen:
-        seen.append(error)
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+def closing(command: Callable[P, int]) -> Callable[P, int]:
+    """Lets a command end the group of processes when it is over; without that gloo may abort at the very end.
+
+    DDP's C++ part must be gone before the group is. As the last one to know of the group it would end the group's
+    threads itself, without letting go of the interpreter, for which these threads may wait: forever. The traceback of
+    an exception holds on to DDP, so that this is for a function that has handled its exceptions; one that comes out of
+    it is a fault of ours, and is shown here.
+    """
+
+    @wraps(command)
+    def ended(*args: P.args, **kwargs: P.kwargs) -> int:
+        code = 1
+        try:
+            code = command(*args, **kwargs)
+        except Exception:
+            if not dist.is_initialized():
+                raise
+            traceback.print_exc()
+        close()
+        return code
+
+    return ended
 
 
 def as_bytes(values: Tensor) -> Tensor:

@@ -10,23 +10,33 @@ from regmix import processes
 
 
 def fail_with_a_wrapped_model() -> None:
-    """What a training leaves in the traceback of the exception that ends it."""
+    """What a training leaves in the traceback of the exception that ends it: variables, and a function's closure."""
     wrapped = nn.parallel.DistributedDataParallel(nn.Linear(4, 2))
-    for _ in range(3):
+
+    def step() -> None:
         wrapped(torch.ones(1, 4)).sum().backward()
         processes.every(1)
-    raise KeyboardInterrupt
+
+    def fail() -> None:
+        step()
+        raise KeyboardInterrupt if sys.argv[1] == "interrupted" else RuntimeError("a fault")
+
+    step()
+    fail()
 
 
-port = int(os.environ["MASTER_PORT"])
-for turn in range(int(sys.argv[1])):
-    os.environ["MASTER_PORT"] = str(port + turn)
+@processes.closing
+def command() -> int:
     processes.meet("cpu")
     try:
-        try:
-            fail_with_a_wrapped_model()
-        finally:
-            processes.close()
+        fail_with_a_wrapped_model()
     except KeyboardInterrupt:
-        pass
-print("ended")
+        return 130
+    return 0
+
+
+port, codes = int(os.environ["MASTER_PORT"]), set()
+for turn in range(int(sys.argv[2])):
+    os.environ["MASTER_PORT"] = str(port + turn)
+    codes.add(command())
+print("ended", codes)
