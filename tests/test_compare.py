@@ -39,6 +39,7 @@ def test_method_texts_become_flags():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_compare_from_training_to_report_and_again(tmp_path, capfd):
     out = tmp_path / "out"
     assert compare(out, "regmix,pgd_at:steps=2", "--json") == 0
@@ -102,6 +103,7 @@ def test_an_interrupted_training_is_continued(tmp_path, monkeypatch):
     assert (again / "fgsm_rs-seed0" / "last.safetensors").read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_ends_the_comparison_with_its_line(tmp_path, capfd):
     assert compare(tmp_path / "out", "regmix", "--validation", "5000") == 2
     told = capfd.readouterr().err

@@ -136,6 +136,7 @@ def test_compare_goes_on_with_code_that_its_own_line_names(folder: Path, capsys)
     assert json.loads(result.read_text())["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_points_of_another_space_choose_no_flags(folder: Path, capsys) -> None:
     out = folder / "swept"
     out.mkdir()

@@ -86,6 +86,7 @@ def test_a_model_that_hides_its_gradients_is_called_masked(trained, kind, threat
     assert signs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(1.0), L1(5.0)])
 @pytest.mark.parametrize("right", [1, 4, 48])
 def test_an_untrained_or_hardly_trained_model_is_not_masked(threat, right) -> None:
@@ -98,6 +99,7 @@ def test_an_untrained_or_hardly_trained_model_is_not_masked(threat, right) -> No
     assert (said, signs) == ("no sign of masking" if right >= 10 else "undecided", [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(1.0), L1(5.0)])
 def test_a_model_of_two_classes_or_one_answer_is_not_masked(threat) -> None:
     (batch,) = batches(load(Digits(), "test"), 500, "cpu")
@@ -153,6 +155,7 @@ class Noisy(nn.Module):
         return self.inner(x + self.size * torch.randn_like(x))
 
 
+@pytest.mark.slow
 def test_a_random_model_is_masked_where_the_mean_of_its_passes_is_weaker_and_else_undecided(trained) -> None:
     threat = L2(1.0)
     torch.manual_seed(0)

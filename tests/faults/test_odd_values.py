@@ -158,6 +158,7 @@ def try_out(
         shutil.rmtree(place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trial", TRIALS)
 def test_a_few(trial: Callable[..., None], tmp_path: Path, run: Path, capsys) -> None:
     try_out(trial, range(12), 30, tmp_path, run, capsys)

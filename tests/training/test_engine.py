@@ -31,6 +31,7 @@ def faults(*, keep: bool) -> int:
     return int(ran.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives it back and can be told not to")
 def test_pages_are_not_given_back_and_got_anew() -> None:
     pages = 4 * 3 * 2**24 * 4 // mmap.PAGESIZE
