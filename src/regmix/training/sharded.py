@@ -24,6 +24,7 @@ def shard(model: nn.Module, device: torch.device) -> None:
     Gradients come averaged over the processes, as with DDP, and optimisers keep what belongs to the shares. Whenever
     the model is called the processes meet. Second derivatives are not to be had.
     """
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP takes no other
     mesh = init_device_mesh(device.type, (processes.size(),))
     for block in reversed([*_blocks(model)]):
         rest = sum(parameter.numel() for parameter in block.parameters() if not isinstance(parameter, DTensor))
