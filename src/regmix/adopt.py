@@ -62,9 +62,8 @@ def adopt(
         settled: names of the model's settings that were chosen for this file, and so need not be asked about.
 
     Raises:
-        UserError: weights that cannot be read or do not fit, a file that fits several networks, a model that
-            cannot be evaluated, or a directory that
-            exists and is about something else.
+        UserError: weights that cannot be read or do not fit, a file that fits several networks, a model that cannot be
+            evaluated, or a directory that exists and is about something else.
 
     Evaluations of other weights, which the same source held before, stay in the directory and are outdated.
     """
