@@ -32,7 +32,7 @@ check: $(VENV)/installed-test
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
-	$(BIN)/python -W error -c "import regmix.commands, regmix.data.parquet, regmix.models.state"
+	$(BIN)/python -W error -c "import regmix.cli.commands, regmix.data.parquet, regmix.models.state"
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

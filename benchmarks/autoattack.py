@@ -19,13 +19,14 @@ from pyautoattack import AutoAttack
 
 from regmix.attacks import AUTOATTACK, AUTOATTACK_SCREENED, Attack
 from regmix.attacks.base import Nearby
+from regmix.config import build_model, from_json
 from regmix.data import batches, draw, load, pick
-from regmix.evaluation import precision, predict, survivors
-from regmix.experiment import build_model, from_json
+from regmix.evaluation import predict, survivors
+from regmix.evaluation.screening import rough_copy
 from regmix.models import load_weights
 from regmix.runs import Run
+from regmix.runtime import devices
 from regmix.threats import Linf
-from regmix.training import engine
 
 
 class Timed:
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--without-exact", action="store_true", help="leave our autoattack out: the screened one only")
     flags = parser.parse_args()
     torch.set_num_threads(flags.threads)
-    engine.start("cpu", "32")  # as regmix evaluate does: freed memory is kept, for pyautoattack, too
+    devices.start("cpu", "32")  # as regmix evaluate does: freed memory is kept, for pyautoattack, too
     run = Run.open(flags.run)
     experiment = from_json(run.config(), str(flags.run))
     every = load(experiment.data, "test")
@@ -97,10 +98,10 @@ def main() -> None:
           f"{int(clean.sum())} correct without an attack, {flags.threads} thread(s)")  # fmt: skip
 
     def ours_alone(stage: str, attack: Attack, alive: torch.Tensor) -> tuple[torch.Tensor, float, str]:
-        inside, real_grad, real_screened = Timed(), torch.autograd.grad, precision.Screened
+        inside, real_grad, real_screened = Timed(), torch.autograd.grad, rough_copy.Screened
         torch.autograd.grad = inside(real_grad)
         ours.forward = inside(ours.forward)
-        precision.Screened = lambda rough, exact, slack, nearby=None: real_screened(
+        rough_copy.Screened = lambda rough, exact, slack, nearby=None: real_screened(
             inside(rough), exact, slack, nearby and (lambda: TimedNearby(nearby(), inside))
         )
         began = time.perf_counter()
@@ -109,7 +110,7 @@ def main() -> None:
             batch_size=flags.batch_size, screen=True, journal=Nothing(), world=Nothing(), on_work=lambda _: None,
         )  # fmt: skip
         seconds = time.perf_counter() - began
-        precision.Screened, torch.autograd.grad = real_screened, real_grad
+        rough_copy.Screened, torch.autograd.grad = real_screened, real_grad
         del ours.forward
         return left, seconds, f"{100 * (1 - inside.seconds / seconds):.0f}%"
 

@@ -16,7 +16,7 @@ import sys
 
 import torch
 
-from regmix.experiment import UNIONS
+from regmix.config import UNIONS
 from regmix.models import ResNet, build
 from regmix.threats import Linf
 from regmix.types import Batch, View

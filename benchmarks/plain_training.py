@@ -22,12 +22,13 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from regmix.attacks import Pgd
+from regmix.config import Experiment
 from regmix.data import Cifar10, ImageSet, batches
 from regmix.evaluation import evaluate
-from regmix.experiment import Experiment, initial_model, run, training_data
 from regmix.methods import FgsmPgk, RegMix
 from regmix.models import ResNet
 from regmix.recipes import recipe
+from regmix.training.start import initial_model, run, training_data
 
 PAD = 4
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-from regmix.cli import main
+from regmix.cli.entry import main
 from regmix.training.trainee import Trainee
 
 WORDS = "train digits-regmix --model wide_resnet --model.depth 28 --averaging ema --train-examples 60 --validation 10 "

@@ -21,12 +21,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import regmix.training.start
 import torch
 
-import regmix.experiment
 from regmix.data import DataConfig, Folder, ImageSet, Parquet, load
-from regmix.experiment import run
 from regmix.recipes import recipe
+from regmix.training.start import run
 from regmix.training.trainee import Trainee
 
 
@@ -63,7 +63,7 @@ def measure(flags: argparse.Namespace) -> dict[str, float]:
         return images
 
     Trainee.learn = learn_and_stop  # type: ignore[method-assign]
-    regmix.experiment.load = load_some
+    regmix.training.start.load = load_some
     experiment = replace(
         recipe(flags.recipe), data=source(flags), train_examples=None, device="cpu", epochs=1,
         schedule=replace(recipe(flags.recipe).schedule, milestones=()),

@@ -10,50 +10,28 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "regmix"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# Which other parts a part (a folder or file of the package) may import; the command line is at the top.
+# Which other parts a part (a folder or file of the package) may import, from the bottom to the top.
 CORE = {"types", "threats", "objectives"}
 MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
     "types": set(),
     "threats": {"types"},
     "objectives": {"types"},
-    "processes": {"types"},
-    "signals": set(),
-    "data": {"types"},
-    "models": {"types"},
-    "runs": {"types"},
+    "runtime": CORE,
+    "data": {"types", "runtime"},
+    "models": {"types", "runtime"},
     "corruptions": {"types", "data"},
-    "flags": {"types"},
-    "console": {"types"},
-    "priors": {"types", "threats", "data", "processes"},
-    "attacks": CORE,
-    "methods": CORE | {"processes", "priors", "attacks"},
-    "evaluation": CORE | {"attacks"},
-    "training": CORE | {"processes", "signals", "data", "runs", "priors", "attacks", "methods", "evaluation"},
-    "reports": {"types", "runs", "version", "threats", "evaluation"},
+    "attacks": CORE | {"runtime"},
+    "methods": CORE | {"runtime", "data", "attacks"},
 }
-MAY_IMPORT["experiment"] = CORE | {"processes", "version", "data", "models", "runs", "methods", "training"}
-MAY_IMPORT["assess"] = MAY_IMPORT["experiment"] | {"attacks", "evaluation", "corruptions", "experiment"}
-MAY_IMPORT["trained"] = {"types", "models", "runs", "experiment"}
-MAY_IMPORT["adopt"] = {"types", "data", "models", "runs", "attacks", "evaluation", "experiment"}
-MAY_IMPORT["recipes"] = MAY_IMPORT["experiment"] | {"experiment"}
-MAY_IMPORT["compare"] = {
-    "types",
-    "signals",
-    "threats",
-    "runs",
-    "evaluation",
-    "models",  # to know a run whose code has to be named again
-    "experiment",
-    "assess",
-    "reports",
-    "flags",
-}
-MAY_IMPORT["sweeps"] = {"types", "runs", "compare"}
-MAY_IMPORT["bench"] = MAY_IMPORT["experiment"] | {"priors", "experiment"}
-MAY_IMPORT["commands"] = MAY_IMPORT["assess"] | MAY_IMPORT["compare"]
-MAY_IMPORT["commands"] |= {"adopt", "assess", "bench", "compare", "sweeps", "recipes", "console"}
-MAY_IMPORT["cli"] = {"types", "processes", "signals", "version", "commands", "flags", "console"}
+MAY_IMPORT["config"] = CORE | {"runtime", "data", "models", "methods"}
+MAY_IMPORT["runs"] = {"types", "runtime", "models", "config"}
+MAY_IMPORT["evaluation"] = MAY_IMPORT["config"] | {"version", "attacks", "corruptions", "config", "runs"}
+MAY_IMPORT["training"] = MAY_IMPORT["evaluation"] | {"evaluation"}
+MAY_IMPORT["recipes"] = CORE | {"data", "models", "methods", "config"}
+MAY_IMPORT["reports"] = {"types", "version", "threats", "runtime", "runs", "evaluation"}
+MAY_IMPORT["studies"] = MAY_IMPORT["training"] | {"training", "reports"}
+MAY_IMPORT["cli"] = MAY_IMPORT["studies"] | {"studies", "recipes"}
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["__init__"] = {*MAY_IMPORT} - {"__main__"}
 
@@ -112,8 +90,8 @@ def taken_from(importer: str, imported: str) -> set[str]:
     return {name.removeprefix(f"regmix.{imported}.") for name in found}
 
 
-def test_priors_know_of_the_data_only_how_images_are_augmented() -> None:
-    assert taken_from("priors", "data") == {"augment.from_view", "augment.to_view"}
+def test_methods_know_of_the_data_only_how_images_are_augmented() -> None:
+    assert taken_from("methods", "data") == {"augment.from_view", "augment.to_view"}
 
 
 def test_reports_read_run_directories_and_measure_nothing() -> None:
@@ -129,8 +107,7 @@ def test_no_file_imports_torchvision_or_timm(file: Path) -> None:
 
 def test_few_files_know_lightning_fabric() -> None:
     knowing = {str(file.relative_to(PACKAGE)) for file in FILES if "lightning_fabric" in libraries(file)}
-    training = {f"training/{name}.py" for name in ("engine", "loop", "readiness", "trainee", "validation")}
-    assert knowing <= training | {"experiment.py", "bench.py"}
+    assert {file.split("/")[0] for file in knowing} <= {"runtime", "training", "studies"}
 
 
 def test_only_reports_draw_and_nothing_trains_with_sklearn() -> None:
@@ -141,7 +118,7 @@ def test_only_reports_draw_and_nothing_trains_with_sklearn() -> None:
 
 @by_file
 def test_files_stay_short(file: Path) -> None:
-    ceiling = {"attacks": 120, "methods": 130}.get(part(file), 400)
+    ceiling = 300 if file.name == "memory.py" else {"attacks": 120, "methods": 130}.get(part(file), 400)
     lines = len(file.read_text(encoding="utf-8").splitlines())
     assert lines <= ceiling
 

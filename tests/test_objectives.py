@@ -9,17 +9,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import special
 from torch import Tensor
 
-from regmix.objectives import (
-    accuracy,
-    cross_entropy,
-    dlr,
-    hard,
-    kl,
-    log_probabilities,
-    margin,
-    smooth,
-    targeted_dlr,
-)
+from regmix.objectives import accuracy, cross_entropy, dlr, hard, kl, log_probabilities, margin, smooth, targeted_dlr
 
 quick = settings(deadline=None, max_examples=60)
 logit_rows = arrays(np.float64, (4, 5), elements=st.floats(-30, 30)).map(torch.from_numpy)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import regmix
 from contracts.evaluated import record, table
-from regmix.cli import main
+from regmix.cli.entry import main
 from regmix.data import Folder, ImageSet, draw, load
 from regmix.training.trainee import Trainee
 

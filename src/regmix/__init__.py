@@ -23,8 +23,8 @@ from regmix.methods import (
     Trades,
     ZeroGrad,
 )
+from regmix.runs.load import Trained, load_model
 from regmix.threats import L1, L2, Linf
-from regmix.trained import Trained, load_model
 from regmix.types import Batch, Losses, UserError
 from regmix.version import __version__
 

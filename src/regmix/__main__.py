@@ -2,6 +2,6 @@
 
 import sys
 
-from regmix.cli import main
+from regmix.cli.entry import main
 
 sys.exit(main())

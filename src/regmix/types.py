@@ -1,7 +1,8 @@
 """The values that travel between the parts: a batch of images, what a method makes of it, and their types."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, is_dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
@@ -245,3 +246,13 @@ def require(condition: bool, complaint: str) -> None:
     """Raises UserError with the complaint unless the condition holds (write it so that NaN fails)."""
     if not condition:
         raise UserError(complaint)
+
+
+def known(word: str, choices: Iterable[str], what: str) -> str:
+    """The word, if it is one of the choices; a UserError with a suggestion if not."""
+    choices = list(choices)
+    if word in choices:
+        return word
+    close = get_close_matches(word, choices, 1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(choices)}"
+    raise UserError(f"unknown {what} {word!r}; {hint}")

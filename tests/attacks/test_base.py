@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from regmix.attacks import Eot, Screened, borrowed
+from regmix.attacks import Eot, Screened
 from regmix.attacks.base import fooled
 from regmix.objectives import margin
+from regmix.runtime.borrowed import borrowed
 
 
 def a_model() -> nn.Sequential:

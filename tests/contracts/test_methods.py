@@ -30,8 +30,8 @@ from regmix.methods import (
     Standard,
     Trades,
     ZeroGrad,
-)  # fmt: skip
-from regmix.priors import Memory, Prior, ScalarPrior
+)
+from regmix.methods.memory import Memory, Prior, ScalarPrior
 from regmix.threats import L2, Linf
 from regmix.types import Batch, Losses, UserError, View
 

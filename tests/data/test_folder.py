@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from regmix.cli import main
+from regmix.cli.entry import main
 from regmix.data import Folder, load
 from regmix.types import UserError
 

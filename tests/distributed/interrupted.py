@@ -6,7 +6,7 @@ import sys
 import torch
 from torch import nn
 
-from regmix import processes
+from regmix.runtime import processes
 
 
 def fail_with_a_wrapped_model() -> None:

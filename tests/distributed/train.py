@@ -17,10 +17,9 @@ import sys
 
 import torch
 
-from regmix import processes
-from regmix.cli import main
+from regmix.cli.entry import main
+from regmix.runtime import processes, sharded
 from regmix.threats import Linf
-from regmix.training import sharded
 from regmix.training.trainee import Trainee
 from regmix.types import Batch
 

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regmix.attacks import AUTOATTACK, Fgsm, HopSkipJump, Pgd, Square
-from regmix.evaluation import NoCopy, evaluate, gradient_fault, place, preflight, screened, settle
-from regmix.evaluation.layout import is_contiguous
+from regmix.evaluation import evaluate, gradient_fault, preflight
+from regmix.evaluation.screening import NoCopy, screened
+from regmix.runtime.layout import is_contiguous, place, settle
 from regmix.threats import Linf
 from regmix.types import Batch, UserError
 

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from regmix.attacks import Apgd, Attempt, Fgsm, Screened
-from regmix.evaluation import battery, screened, survivors
-from regmix.evaluation.precision import _folded
+from regmix.evaluation import battery, survivors
+from regmix.evaluation.screening import screened
+from regmix.evaluation.screening.rough_copy import _folded
 from regmix.models import PreActResNet, ResNet, SmallCnn, build
 from regmix.threats import Linf
 from regmix.types import Batch

@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from regmix.cli import main
+from regmix.cli.entry import main
 
 
 def die(*_: object) -> None:

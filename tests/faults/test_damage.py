@@ -9,7 +9,7 @@ import pytest
 
 from contracts.evaluated import evaluated, record, table
 from contracts.finished import assert_same_weights, rows
-from regmix.cli import main
+from regmix.cli.entry import main
 
 WORDS = "train digits-regmix --method fgsm_pgk --averaging ema --train-examples 200 --validation 50 --epochs 3 "
 WORDS += "--model.width 4 --pad 1 --seed 1"

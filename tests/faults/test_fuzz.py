@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from regmix.cli import main
-from regmix.experiment import from_json
+from regmix.cli.entry import main
+from regmix.config import from_json
 from regmix.models import ResNet, build, load_weights
 from regmix.runs import Run
 from regmix.types import UserError

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from contracts.finished import rows, weights
-from regmix.cli import main
+from regmix.cli.entry import main
 
 WORDS = "train digits-regmix --method fgsm_pgk --averaging ema --train-examples 400 --validation 50 --epochs 6 "
 WORDS += "--model.width 8 --pad 1 --flip --guard.action rollback --seed 1"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from faults.test_fuzz import STRANGE, flipped, retold
-from regmix.cli import main
+from regmix.cli.entry import main
 
 SMALL = "--epochs 1 --train-examples 60 --validation 50 --batch-size 30 --model.width 2"
 QUICK = "--attacks clean,fgsm --no-verdict --examples 20"

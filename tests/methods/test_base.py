@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from regmix.methods import Atas, FgsmAt, FgsmEp, FreeAt, Gat, Mart, Method, NuAt, PgdAt, RegMix, Standard, Trades
 from regmix.methods.base import batchnorm_mode
-from regmix.priors import Memory
+from regmix.methods.memory import Memory
 from regmix.threats import Linf
 from regmix.types import Batch, UserError
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from methods import reference
 from methods.reference import Given, Plain
 from regmix.methods import Gat, Mart, Mutual, NuAt, Standard, Trades
-from regmix.priors import Memory
+from regmix.methods.memory import Memory
 from regmix.threats import L2, Linf
 from regmix.types import Batch, Losses
 

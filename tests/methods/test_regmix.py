@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from methods import reference
 from methods.reference import CLASSES, SHAPE, Given, Plain
 from regmix.methods import PgdAt, RegMix
-from regmix.priors import Memory, Prior
+from regmix.methods.memory import Memory, Prior
 from regmix.threats import L2, Linf
 from regmix.types import Batch, View
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from methods import reference
 from methods.reference import CLASSES, SHAPE, Given, Plain
 from regmix.methods import Atas, FgsmBp, FgsmEp, FgsmMep, Method, Mutual
-from regmix.priors import Memory, Prior, ScalarPrior
+from regmix.methods.memory import Memory, Prior, ScalarPrior
 from regmix.threats import L2, Linf
 from regmix.types import Batch, View
 

@@ -10,9 +10,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from regmix.evaluation import wilson
-from regmix.runs import digest
 from regmix.runs.evaluations import Examples, Outcomes, add, settings_digest
 from regmix.runs.records import Column, Evaluation, Subject
+from regmix.runtime.files import digest
 from regmix.types import Fingerprint, Sample
 
 N = 500

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regmix.runs import Run, digest
+from regmix.runs import Run
 from regmix.runs.evaluations import Outcomes, add, folder_of, holds, settings_digest
 from regmix.runs.records import Column, Corruptions, Evaluation, Masking, Source, Subject
+from regmix.runtime.files import digest
 from regmix.types import Fingerprint, Sample, UserError
 
 CONFIG = {"model": {"name": "small_cnn", "width": 4}, "threat": {"name": "linf", "eps": 0.1}, "epochs": 3}

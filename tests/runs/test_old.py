@@ -9,7 +9,7 @@ import pytest
 import regmix
 from contracts.evaluated import record
 from contracts.finished import rows
-from regmix.cli import main
+from regmix.cli.entry import main
 from regmix.runs import Run
 
 MADE = Path(__file__).parents[1] / "fixtures" / "run-0.1"

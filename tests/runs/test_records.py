@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from regmix.runs.files import parse_json, read_json, read_object
+from regmix.runtime.files import parse_json, read_json, read_object
 from regmix.types import UserError
 
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regmix.training import Ema, GatedEma, Swa
-from regmix.training.averaging import AveragedWeights, Averaging
+from regmix.config import Ema, GatedEma, Swa
+from regmix.config.averaging import Averaging
+from regmix.training.averaging import AveragedWeights
 from regmix.types import UserError
 
 RATIOS = [0.5, 0.9, 0.8201, 0.8199, 0.0, 1.0, 1.3, 0.7, 0.85, 0.2, 2.0, 0.6, 0.9, 0.4, 0.3]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from methods import reference
 from methods.reference import SHAPE, Plain
 from regmix.methods import RegMix, Standard
-from regmix.priors import Memory
+from regmix.methods.memory import Memory
 from regmix.threats import Linf
 from regmix.training.awp import at_perturbed_weights
 from regmix.types import Batch, Losses

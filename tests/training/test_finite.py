@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from regmix.cli import main
+from regmix.cli.entry import main
 from regmix.methods import PgdAt
 from regmix.training.finite import Finite, check_steps
 from regmix.training.tally import Tally

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 from methods import reference
-from regmix.cli import main
+from regmix.cli.entry import main
+from regmix.config.guard import Guard
 from regmix.methods import NFgsm, PgdAt, RegMix, Standard
 from regmix.methods.mutual import Mutual
 from regmix.threats import L2, Linf
 from regmix.training import guard as module
-from regmix.training.guard import Guard, alignment, remedy
+from regmix.training.guard import alignment, remedy
 from regmix.types import Batch, UserError
 
 HEALTHY = {"pgd": 0.30, "fgsm": 0.34, "alignment": 0.8}
@@ -187,7 +188,7 @@ def test_a_run_with_the_remedy_resumes_exactly(tmp_path: Path, collapse_in_epoch
     words = "--guard.action rollback --method regmix --method.start carried"
     collapse_in_epoch(3)
     whole, _ = train(tmp_path / "whole", words)
-    from regmix.console import ConsoleDisplay
+    from regmix.cli.console import ConsoleDisplay
 
     real = ConsoleDisplay.epoch
 

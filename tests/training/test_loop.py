@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from contracts.evaluated import evaluated, record, table
-from regmix.assess import Questions, assess
-from regmix.cli import main
+from regmix.cli.entry import main
 from regmix.data import Digits
+from regmix.evaluation.assessment import assess
+from regmix.evaluation.questions import Questions
 from regmix.runs import Run
 
 

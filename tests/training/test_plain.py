@@ -12,15 +12,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from regmix.config import Cyclic, Ema
+from regmix.config.guard import Guard
 from regmix.data import ImageSet
 from regmix.methods import FgsmPgk, RegMix
 from regmix.methods.base import Method
+from regmix.methods.memory import Memory
 from regmix.models import ResNet, build
-from regmix.priors import Memory
 from regmix.runs import Run
+from regmix.runtime import devices
 from regmix.threats import L2, Linf
-from regmix.training import Cyclic, Ema, TrainStep, engine
-from regmix.training.guard import Guard
+from regmix.training import TrainStep
 from regmix.training.loop import train
 from regmix.training.plan import Plan
 from regmix.training.trainee import Trainee
@@ -183,7 +185,7 @@ def test_fifty_steps_agree_with_a_plain_implementation(
         nonfinite="skip", sync_batchnorm=False, shard_weights=False, seed=0,
     )  # fmt: skip
     run = Run.create(tmp_path / "run", "{}", {})
-    train(engine.start("cpu", "32"), model, plan, data, images(40, 1), run, Silent())
+    train(devices.start("cpu", "32"), model, plan, data, images(40, 1), run, Silent())
     assert len(pairs) == STEPS_PER_EPOCH * EPOCHS
     assert pairs[-1][0] < 0.8 * pairs[0][0], "something is learned"
     apart = [abs(ours - theirs) / theirs for ours, theirs in pairs]

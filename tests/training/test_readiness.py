@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import regmix
-from regmix.cli import main
+from regmix.cli.entry import main
 from regmix.data import Digits, load, pick
 from regmix.models import SmallCnn, build
-from regmix.training import engine
+from regmix.runtime import devices
 from regmix.training.readiness import at_rest, ready
 
 Make = Callable[..., nn.Module]
@@ -206,7 +206,7 @@ def test_the_trial_leaves_weights_statistics_modes_and_random_numbers_as_they_ar
     norms[0].eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     few = pick(load(Digits(), "train"), torch.arange(2), "cpu")
-    fabric = engine.start("cpu", "auto")
+    fabric = devices.start("cpu", "auto")
     torch.manual_seed(1)
     random = torch.get_rng_state()
     (line,) = ready(model, few.x, few.y, 10, fabric, copied=True, whole=True)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from contracts.finished import assert_same, rows
-from regmix.cli import main
+from regmix.cli.entry import main
 from regmix.training import validation
 from regmix.training.trainee import Trainee
 

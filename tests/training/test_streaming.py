@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from contracts.evaluated import table
 from contracts.finished import assert_same
-from regmix.cli import main
+from regmix.cli.entry import main
 from regmix.training.trainee import Trainee
 
 

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from contracts.devices import NoMoves
+from regmix.config import Ema, GatedEma, OneCycle, Swa
 from regmix.data import Digits, Loader, load
 from regmix.methods import FgsmPgk, FreeAt, Method, PgdAt, RegMix
 from regmix.models import SmallCnn, build
 from regmix.recipes import recipe
-from regmix.training import Ema, GatedEma, OneCycle, Swa, engine
+from regmix.runtime import devices
 from regmix.training.plan import Plan
 from regmix.training.trainee import Trainee
 
@@ -51,7 +52,7 @@ def test_images_get_a_gradient_from_the_attack_alone(method: Method, attack_step
     frozen, learned = model.model.get_parameter("linear.weight"), model.model.get_parameter("conv1.weight")
     frozen.requires_grad_(False)
     before = frozen.clone(), learned.detach().clone()
-    trainee = Trainee(engine.start("cpu", "32"), model, plan, images, 1)
+    trainee = Trainee(devices.start("cpu", "32"), model, plan, images, 1)
     Images.returned = 0
     trainee.learn(next(Loader(images, 20, "cpu", pad=0, flip=False, seed=0).epoch(0)))
     assert Images.returned == attack_steps

@@ -4,7 +4,7 @@ from regmix.attacks.adaptive import Adaptive
 from regmix.attacks.apgd import Apgd
 from regmix.attacks.ascent import Ascent, ascend
 from regmix.attacks.attempt import Attempt, attempt
-from regmix.attacks.base import Attack, Screened, borrowed, packed, passes
+from regmix.attacks.base import Attack, Screened, packed, passes
 from regmix.attacks.cw import Cw, CwL2
 from regmix.attacks.diagnosis import IN_PLACE, explained, logits_in
 from regmix.attacks.ensemble import AUTOATTACK, AUTOATTACK_SCREENED, Ensemble
@@ -44,7 +44,6 @@ __all__ = [
     "Transfer",
     "ascend",
     "attempt",
-    "borrowed",
     "explained",
     "logits_in",
     "named_attacks",

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from regmix.attacks.ascent import ascend
-from regmix.attacks.base import borrowed
 from regmix.objectives import cross_entropy, kl, log_probabilities
+from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model, PerExample
 

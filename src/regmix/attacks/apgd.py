@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from regmix.attacks.auto_step import climb
-from regmix.attacks.base import Screened, borrowed, likeliest_wrong
+from regmix.attacks.base import Screened, likeliest_wrong
 from regmix.attacks.rows import Rows
 from regmix.attacks.sparse_step import climb_sparsely
 from regmix.objectives import cross_entropy, dlr, margin, targeted_dlr
+from regmix.runtime.borrowed import borrowed
 from regmix.threats import L1, Threat
 from regmix.types import Images, Labels, Logits, Model, Objective
 

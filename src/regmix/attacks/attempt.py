@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from regmix.attacks.base import Attack, borrowed
+from regmix.attacks.base import Attack
+from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model, Objective
 

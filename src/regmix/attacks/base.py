@@ -1,13 +1,12 @@
 """What an attack is, and how it borrows a model without leaving traces."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
 import torch
 from jaxtyping import Bool
-from torch import Tensor, nn
+from torch import Tensor
 
 from regmix.objectives import margin
 from regmix.threats import Threat
@@ -31,29 +30,6 @@ def passes(attack: Attack) -> int:
 def packed(attack: Attack, together: int) -> Attack:
     """The attack with so many pairs of an image and a target at once, if it is one that attacks pairs."""
     return replace(attack, together=together) if hasattr(attack, "together") else attack  # type: ignore[type-var]
-
-
-@contextmanager
-def borrowed(model: Model) -> Iterator[None]:
-    """Evaluation mode and no parameter gradients inside the block; every mode and flag is put back after it.
-
-    A train-mode attack would be weaker and would silently change BatchNorm's statistics.
-    """
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes = [module.training for module in modules]
-    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
-    flags = [parameter.requires_grad for parameter in parameters]
-    try:
-        for module in modules:
-            module.training = False
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
-        for parameter, flag in zip(parameters, flags, strict=True):
-            parameter.requires_grad_(flag)
 
 
 class Nearby(Protocol):

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from regmix.attacks.ascent import ascend
-from regmix.attacks.base import borrowed, fooled
+from regmix.attacks.base import fooled
 from regmix.objectives import margin
+from regmix.runtime.borrowed import borrowed
 from regmix.threats import L2, Threat
 from regmix.types import Images, Labels, Model, UserError
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from regmix.attacks.base import borrowed
+from regmix.runtime.borrowed import borrowed
 from regmix.types import Batch, Model, UserError, require
 
 IN_PLACE = (

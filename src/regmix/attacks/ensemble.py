@@ -6,12 +6,13 @@ import torch
 
 from regmix.attacks.apgd import Apgd
 from regmix.attacks.attempt import Attempt, attempt
-from regmix.attacks.base import Attack, borrowed, fooled, passes
+from regmix.attacks.base import Attack, fooled, passes
 from regmix.attacks.fab import Fab
 from regmix.attacks.rows import Rows
 from regmix.attacks.shortened import Shortened
 from regmix.attacks.square import Square
 from regmix.objectives import margin
+from regmix.runtime.borrowed import borrowed
 from regmix.threats import L1, Threat
 from regmix.types import Images, Labels, Model
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regmix.attacks.base import Screened, borrowed, fooled, likeliest_wrong
+from regmix.attacks.base import Screened, fooled, likeliest_wrong
 from regmix.attacks.plane import to_plane
 from regmix.attacks.rows import Rows
 from regmix.objectives import margin
+from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model, PerExample
 

@@ -6,8 +6,8 @@ import torch
 from torch import Generator, Tensor
 
 from regmix.attacks.attempt import Attempt
-from regmix.attacks.base import borrowed
 from regmix.attacks.boundary import Decide, bisect, first_point, normal_at
+from regmix.runtime.borrowed import borrowed
 from regmix.threats import L1, L2, Threat
 from regmix.types import Images, Labels, Model, UserError
 

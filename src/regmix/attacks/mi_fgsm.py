@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from regmix.attacks.base import borrowed
 from regmix.objectives import cross_entropy
+from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 
 from regmix.attacks.ascent import ascend
-from regmix.attacks.base import borrowed, fooled
+from regmix.attacks.base import fooled
 from regmix.attacks.rows import Rows
 from regmix.objectives import cross_entropy, margin
+from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model
 

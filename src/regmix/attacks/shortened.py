@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regmix.attacks.base import Attack, borrowed, fooled, packed, passes
+from regmix.attacks.base import Attack, fooled, packed, passes
 from regmix.attacks.rows import Rows
 from regmix.objectives import margin
+from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model
 

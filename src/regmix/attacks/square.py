@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
-from regmix.attacks.base import Screened, Whole, borrowed, fooled
+from regmix.attacks.base import Screened, Whole, fooled
 from regmix.attacks.rows import Rows
 from regmix.attacks.squares import grid, propose_linf, propose_pointed, stripes
 from regmix.objectives import margin
+from regmix.runtime.borrowed import borrowed
 from regmix.threats import Linf, Threat
 from regmix.types import Images, Labels, Model
 

@@ -15,20 +15,16 @@ from regmix.evaluation.battery import (
     survivors,
 )
 from regmix.evaluation.corrupted import withstood
-from regmix.evaluation.layout import place, settle
 from regmix.evaluation.masking import Probe, Verdict, probe, verdict
 from regmix.evaluation.one_answer import one_answer
 from regmix.evaluation.outcomes import Outcomes, Paired, paired, wilson
-from regmix.evaluation.precision import SCREENED, NoCopy, screened
 from regmix.evaluation.preflight import in_train_mode, preflight, zero_gradients
 from regmix.evaluation.rounding import to_uint8
 
 __all__ = [
     "CLEAN",
-    "SCREENED",
     "Examples",
     "Journal",
-    "NoCopy",
     "Outcomes",
     "Paired",
     "Probe",
@@ -44,13 +40,10 @@ __all__ = [
     "not_attacked_note",
     "one_answer",
     "paired",
-    "place",
     "predict",
     "preflight",
     "probe",
     "repeatable",
-    "screened",
-    "settle",
     "survivors",
     "to_uint8",
     "verdict",

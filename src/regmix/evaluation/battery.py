@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from regmix.attacks import Attack, attempt, borrowed, explained, logits_in, named_attacks, packed, passes
+from regmix.attacks import Attack, attempt, explained, logits_in, named_attacks, packed, passes
 from regmix.evaluation.answers import require_gradient, untouched
 from regmix.evaluation.outcomes import Outcomes
-from regmix.evaluation.precision import NoCopy, screened
+from regmix.evaluation.screening.rough_copy import NoCopy, screened
 from regmix.objectives import hard
+from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat, check_threat
 from regmix.types import Batch, Images, Labels, Model, UserError, as_batch, check_values
 

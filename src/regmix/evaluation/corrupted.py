@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from regmix.attacks import borrowed
 from regmix.evaluation.battery import Journal, World, predict
+from regmix.runtime.borrowed import borrowed
 from regmix.types import Labels, Model
 
 

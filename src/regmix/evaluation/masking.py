@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from regmix.attacks import Apgd, Attack, Ensemble, Eot, Square, ascend, borrowed
+from regmix.attacks import Apgd, Attack, Ensemble, Eot, Square, ascend
 from regmix.evaluation.battery import perturb, predict
 from regmix.evaluation.outcomes import Paired, paired, wilson
 from regmix.evaluation.preflight import zero_gradients
 from regmix.objectives import cross_entropy
+from regmix.runtime.borrowed import borrowed
 from regmix.threats import L1, L2, Linf, Threat
 from regmix.types import Images, Labels, Model
 

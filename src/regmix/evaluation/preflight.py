@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
-from regmix.attacks import Attack, Eot, borrowed
+from regmix.attacks import Attack, Eot
 from regmix.evaluation.answers import ask, gradient_fault, require_gradient
 from regmix.evaluation.one_answer import above_largest_class
 from regmix.evaluation.outcomes import wilson
 from regmix.objectives import cross_entropy, precise
+from regmix.runtime.borrowed import borrowed
 from regmix.types import Images, Labels, Model, UserError
 
 # Channel means and deviations that models are often given outside of themselves: CIFAR-10's and ImageNet's.

@@ -8,8 +8,8 @@ from torch import nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method, batchnorm_mode, check_weights
+from regmix.methods.memory import Memory, ScalarPrior, perturbations
 from regmix.objectives import cross_entropy, hard
-from regmix.priors import Memory, ScalarPrior, perturbations
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag, require
 

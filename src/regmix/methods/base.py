@@ -8,10 +8,10 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from regmix import processes
 from regmix.attacks import IN_PLACE, Ascent, explained, logits_in
+from regmix.methods.memory import Memory, check_positions
 from regmix.objectives import cross_entropy, hard, precise
-from regmix.priors import Memory, check_positions
+from regmix.runtime import processes
 from regmix.threats import Threat, check_threat
 from regmix.types import Batch, Images, Losses, UserError, as_batch, check_values, require
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method, check_weights, proximal_losses
-from regmix.priors import BatchPrior, Memory
+from regmix.methods.memory import BatchPrior, Memory
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag
 

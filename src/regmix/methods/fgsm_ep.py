@@ -8,7 +8,7 @@ from torch import nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method, check_weights, proximal_losses, remembered_or_corner
-from regmix.priors import Memory, perturbations
+from regmix.methods.memory import Memory, perturbations
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag, require
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method, check_weights, mean_one, proximal_losses, remembered_or_corner
+from regmix.methods.memory import Memory, momenta, perturbations
 from regmix.methods.mutual import Mutual
-from regmix.priors import Memory, momenta, perturbations
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag, require
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method
+from regmix.methods.memory import BatchPrior, Memory
 from regmix.objectives import cross_entropy
-from regmix.priors import BatchPrior, Memory
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag, require
 

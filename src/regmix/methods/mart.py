@@ -8,8 +8,8 @@ from torch import nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method, batchnorm_mode, check_attack, check_weights
+from regmix.methods.memory import Memory
 from regmix.objectives import cross_entropy, hard, kl, log_probabilities
-from regmix.priors import Memory
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from regmix.methods.base import Method, check_weights
 from regmix.methods.guided import guided_losses
+from regmix.methods.memory import Memory
 from regmix.objectives import precise
-from regmix.priors import Memory
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag, require
 

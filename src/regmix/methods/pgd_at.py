@@ -8,9 +8,9 @@ from torch import nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method, batchnorm_mode, check_attack
+from regmix.methods.memory import Memory
 from regmix.methods.mutual import Mutual
 from regmix.objectives import hard
-from regmix.priors import Memory
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag
 

@@ -8,9 +8,9 @@ from torch import nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method, attack_ratio, batchnorm_mode, check_attack
+from regmix.methods.memory import Memory, perturbations
 from regmix.methods.mutual import Mutual
 from regmix.objectives import cross_entropy, hard, margin
-from regmix.priors import Memory, perturbations
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag
 

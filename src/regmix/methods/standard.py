@@ -6,8 +6,8 @@ from typing import Literal
 from torch import nn
 
 from regmix.methods.base import Method
+from regmix.methods.memory import Memory
 from regmix.objectives import cross_entropy
-from regmix.priors import Memory
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag
 

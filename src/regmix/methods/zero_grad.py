@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method, check_attack
+from regmix.methods.memory import Memory
 from regmix.objectives import cross_entropy, hard
-from regmix.priors import Memory
 from regmix.threats import Threat
 from regmix.types import Batch, Losses, Tag, require
 

@@ -3,13 +3,8 @@
 import difflib
 from collections.abc import Callable
 
-from regmix.experiment import Experiment
-from regmix.recipes.cifar import (
-    cifar10_fgsm_pgk,
-    cifar10_regmix,
-    cifar10_regmix_cpu,
-    cifar100_regmix,
-)
+from regmix.config import Experiment
+from regmix.recipes.cifar import cifar10_fgsm_pgk, cifar10_regmix, cifar10_regmix_cpu, cifar100_regmix
 from regmix.recipes.digits import digits_regmix
 from regmix.recipes.fastat import fastat_cifar10, fastat_cifar10_cpu, fastat_cifar100, fastat_tiny_imagenet
 from regmix.recipes.tiny_imagenet import tiny_imagenet_regmix

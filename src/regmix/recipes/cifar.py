@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 
+from regmix.config import Ema, Experiment, GatedEma, Piecewise
 from regmix.data import Cifar10, Cifar100
-from regmix.experiment import Experiment
 from regmix.methods import FgsmPgk, RegMix
 from regmix.models import ResNet
 from regmix.threats import Linf
-from regmix.training import Ema, GatedEma, Piecewise
 
 
 def cifar10_regmix() -> Experiment:

@@ -1,11 +1,10 @@
 """Recipes on scikit-learn's bundled digits."""
 
+from regmix.config import Cyclic, Ema, Experiment
 from regmix.data import Digits
-from regmix.experiment import Experiment
 from regmix.methods import RegMix
 from regmix.models import SmallCnn
 from regmix.threats import Linf
-from regmix.training import Cyclic, Ema
 
 
 def digits_regmix() -> Experiment:

@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 
+from regmix.config import Ema, Experiment, OneCycle
 from regmix.data import Cifar10, Cifar100, TinyImagenet
-from regmix.experiment import Experiment
 from regmix.methods import RegMix
 from regmix.models import PreActResNet, ResNet
 from regmix.threats import Linf
-from regmix.training import Ema, OneCycle
 
 
 def fastat_cifar10() -> Experiment:

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from regmix.config import Experiment
 from regmix.data import TinyImagenet
-from regmix.experiment import Experiment
 from regmix.methods import RegMix
 from regmix.models import PreActResNet
 from regmix.recipes.cifar import cifar100_regmix

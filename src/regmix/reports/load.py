@@ -9,8 +9,8 @@ from typing import Any
 
 from regmix.runs import CHECKPOINTS, CONFIG, ENVIRONMENT, METRICS, RESULT, Run
 from regmix.runs.evaluations import OUTCOMES, Examples, Outcomes, Stored
-from regmix.runs.files import parse_json, read_object, read_steadily, read_text
 from regmix.runs.records import Column, Epoch, Evaluation, Result, read_record, same_eps, typed
+from regmix.runtime.files import parse_json, read_object, read_steadily, read_text
 from regmix.types import Fingerprint, Sample, UserError
 
 __all__ = [

@@ -10,15 +10,7 @@ from regmix.evaluation import CLEAN, paired
 from regmix.reports import words
 from regmix.reports.charts import COLOURS, DASHES, Dash
 from regmix.reports.load import Column, LoadedRun, Outcomes, checkpoints, images_of, same_eps
-from regmix.reports.statistics import (
-    Share,
-    column_of,
-    columns_at,
-    radii,
-    same_examples,
-    strongest,
-    worst_case,
-)
+from regmix.reports.statistics import Share, column_of, columns_at, radii, same_examples, strongest, worst_case
 from regmix.runs.evaluations import OUTCOMES
 from regmix.threats import format_eps
 from regmix.types import OneAnswer

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from regmix import __version__
 from regmix.reports import comparison, details, page, words
 from regmix.reports.load import LoadedRun, aligned, checkpoints, load
-from regmix.runs import write_atomically
+from regmix.runtime.files import write_atomically
 from regmix.types import UserError
 
 DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")

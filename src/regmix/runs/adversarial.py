@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from regmix.runs.evaluations import write_arrays
-from regmix.runs.files import write_atomically
+from regmix.runtime.files import write_atomically
 
 ADVERSARIAL = "adversarial"
 

@@ -12,9 +12,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from regmix.runs.evaluations import Stored, stored
-from regmix.runs.files import PART, append, digest, link, parse_json, read_object, read_text, write_atomically
-from regmix.runs.lock import locked
 from regmix.runs.records import Checkpoint, Data, Result, read_record, typed, write_record
+from regmix.runtime.files import PART, append, digest, link, parse_json, read_object, read_text, write_atomically
+from regmix.runtime.lock import locked
 from regmix.types import UserError
 
 CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regmix.runs.files import digest, read_json, read_text, write_atomically
-from regmix.runs.lock import locked
 from regmix.runs.records import Column, Evaluation, Subject, read_record, write_record
+from regmix.runtime.files import digest, read_json, read_text, write_atomically
+from regmix.runtime.lock import locked
 from regmix.types import UserError
 
 EVALUATIONS = "evaluations"

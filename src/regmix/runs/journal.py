@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from regmix.runs.files import append, parse_json, read_text
+from regmix.runtime.files import append, parse_json, read_text
 from regmix.types import UserError
 
 JOURNAL = "journal-{}-{}.jsonl"

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from regmix.runs.files import read_json, write_atomically
+from regmix.runtime.files import read_json, write_atomically
 from regmix.types import Fingerprint, OneAnswer, Sample, UserError
 
 T = TypeVar("T")

@@ -1,19 +1,9 @@
-"""Training: one step, one loop, and what surrounds them."""
+"""Training: the loop, its step, and what surrounds them: averages, weight perturbation, guards, validation, resuming.
 
-from regmix.training.averaging import AveragingConfig, Ema, GatedEma, NoAveraging, Swa
-from regmix.training.schedule import Constant, Cyclic, OneCycle, Piecewise, ScheduleConfig
+May import everything but studies, reports and the command line; studies and the command line import it.
+"""
+
+from regmix.training.start import resume, run
 from regmix.training.step import TrainStep
 
-__all__ = [
-    "AveragingConfig",
-    "Constant",
-    "Cyclic",
-    "Ema",
-    "GatedEma",
-    "NoAveraging",
-    "OneCycle",
-    "Piecewise",
-    "ScheduleConfig",
-    "Swa",
-    "TrainStep",
-]
+__all__ = ["TrainStep", "resume", "run"]

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from regmix.priors import Memory
+from regmix.methods.memory import Memory
 from regmix.types import Losses
 
 

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from regmix import processes
-from regmix.training.plan import OnNonfinite
-from regmix.training.sharded import is_sharded, local
+from regmix.config.experiment import OnNonfinite
+from regmix.runtime import processes
+from regmix.runtime.sharded import is_sharded, local
 from regmix.training.statistics import Statistics
 from regmix.training.tally import Tally
 from regmix.types import UserError

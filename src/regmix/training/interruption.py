@@ -4,8 +4,8 @@ import signal
 from contextlib import AbstractContextManager
 from types import FrameType
 
-from regmix import processes
-from regmix.signals import ending, handled, survive_hangup
+from regmix.runtime import processes
+from regmix.runtime.signals import ending, handled, survive_hangup
 from regmix.types import Interrupted
 
 

@@ -6,11 +6,12 @@ from typing import Any, Literal
 from lightning_fabric import Fabric
 from torch import nn
 
-from regmix import processes
+from regmix.config.guard import Action
 from regmix.data import ImageSet, Loader
 from regmix.runs import Run
+from regmix.runtime import processes
 from regmix.training.finite import LOOK, check_steps, check_weights, told
-from regmix.training.guard import REMEDIES, Action
+from regmix.training.guard import REMEDIES
 from regmix.training.interruption import Interruption
 from regmix.training.plan import Display, Plan
 from regmix.training.trainee import Trainee

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from regmix.config.averaging import AveragingConfig
+from regmix.config.guard import Guard
+from regmix.config.schedule import Schedule
 from regmix.methods.base import Method
 from regmix.threats import Threat
-from regmix.training.averaging import AveragingConfig
-from regmix.training.guard import Guard
-from regmix.training.schedule import Schedule
 
 OnNonfinite = Literal["skip", "rollback", "stop"]
 

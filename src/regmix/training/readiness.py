@@ -9,8 +9,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from regmix.evaluation import ask, check_tensors, place, settle, why
+from regmix.evaluation import ask, check_tensors, why
 from regmix.objectives import cross_entropy
+from regmix.runtime.layout import place, settle
 from regmix.training.awp import same_buffers
 from regmix.types import Images, Labels, UserError, require
 

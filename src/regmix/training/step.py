@@ -3,8 +3,8 @@
 from torch import nn
 
 from regmix.methods.base import Method
+from regmix.methods.memory import Memory
 from regmix.objectives import hard, smooth
-from regmix.priors import Memory
 from regmix.threats import Threat
 from regmix.types import Batch, Losses
 

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from regmix import processes
 from regmix.objectives import accuracy
+from regmix.runtime import processes
 from regmix.types import Batch, Losses
 
 

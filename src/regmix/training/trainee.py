@@ -8,22 +8,23 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from regmix import processes
+from regmix.config.averaging import NoAveraging
 from regmix.data import ImageSet
-from regmix.evaluation import place
 from regmix.methods.base import Method
-from regmix.priors import Memory
+from regmix.methods.memory import Memory
 from regmix.runs import Checkpoint
-from regmix.training.averaging import AveragedWeights, NoAveraging
+from regmix.runtime import processes
+from regmix.runtime.layout import place
+from regmix.runtime.sharded import complete, load, shard, share, whole
+from regmix.runtime.synced import synced
+from regmix.training.averaging import AveragedWeights
 from regmix.training.awp import at_perturbed_weights
 from regmix.training.finite import Finite
 from regmix.training.guard import remedy
 from regmix.training.plan import Plan
 from regmix.training.readiness import at_rest, train_mode
-from regmix.training.sharded import complete, load, shard, share, whole
 from regmix.training.statistics import Statistics
 from regmix.training.step import TrainStep
-from regmix.training.synced import synced
 from regmix.training.tally import Tally
 from regmix.types import Batch, Losses
 

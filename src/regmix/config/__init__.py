@@ -1,0 +1,32 @@
+"""Everything that determines a run, as frozen dataclasses and as the text of config.json.
+
+Settings only: nothing here trains. May import the vocabulary, data, models, methods and runtime.
+"""
+
+from regmix.config.averaging import Averaging, AveragingConfig, Ema, GatedEma, NoAveraging, Swa
+from regmix.config.experiment import UNIONS, Experiment, OnNonfinite, build_model, from_json, to_json
+from regmix.config.guard import Action, Guard
+from regmix.config.schedule import Constant, Cyclic, OneCycle, Piecewise, Schedule, ScheduleConfig
+
+__all__ = [
+    "UNIONS",
+    "Action",
+    "Averaging",
+    "AveragingConfig",
+    "Constant",
+    "Cyclic",
+    "Ema",
+    "Experiment",
+    "GatedEma",
+    "Guard",
+    "NoAveraging",
+    "OnNonfinite",
+    "OneCycle",
+    "Piecewise",
+    "Schedule",
+    "ScheduleConfig",
+    "Swa",
+    "build_model",
+    "from_json",
+    "to_json",
+]

@@ -1,0 +1,125 @@
+"""A fast, rough copy of a model for attacks, beside the exact one that has the last word."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from regmix.attacks import Apgd, Fab, Screened, Shortened, Square
+from regmix.evaluation.answers import gradient_fault, why
+from regmix.evaluation.screening.incremental import Incremental
+from regmix.objectives import margin, precise
+from regmix.runtime.layout import is_contiguous
+from regmix.types import Images, Labels, Logits
+
+SCREENED = (Apgd, Fab, Shortened, Square)
+"""Attacks for which a bfloat16 copy of the model may screen; the others are known by their last iterate."""
+
+AGREE = 0.25
+"""How far the copy's margins may lie from the model's, in units of the mean difference between an image's logits."""
+
+
+class NoCopy(Exception):  # noqa: N818  no mistake of anybody's
+    """A model can be attacked without a rough copy only; says why, as a clause."""
+
+
+def screened(model: nn.Module, x: Images, y: Labels) -> Screened:
+    """The model in bfloat16 and channels_last with BatchNorm folded into its convolutions, and the model itself.
+
+    `x`, `y` are a batch of the images to attack: the largest difference of margins on them is the slack within which
+    the exact model is asked. Where folding is not possible, or changes the float32 logits by more than a thousandth of
+    their size, the copy keeps its BatchNorm.
+
+    Raises:
+        NoCopy: the model cannot be copied, or the copy fails, gives other answers, or gives no gradient where the model
+            does.
+    """
+    with torch.no_grad():
+        exact = model(x)
+    try:
+        found = _screened(model, x, y, exact)
+        same_gradient = gradient_fault(found, x[:2]) is None or gradient_fault(model, x[:2]) is not None
+    except Exception as error:  # there is nothing that a module could not do
+        raise NoCopy(f"{type(error).__name__}: {why(error)}") from None
+    spread = float((precise(exact).amax(1) - precise(exact).amin(1)).mean())
+    if not found.slack <= AGREE * spread:  # so that NaN is too far
+        raise NoCopy(f"it gives other answers: margins differ by {found.slack:.2g}, logits by {spread:.2g}")
+    if not same_gradient:
+        raise NoCopy("it gives no gradient")
+    return found
+
+
+def _screened(model: nn.Module, x: Images, y: Labels, exact: Logits) -> Screened:
+    with torch.no_grad():  # a copy of a scripted module would be part of a graph
+        rough, layout = copy.deepcopy(model).eval(), torch.channels_last
+    for parameter in rough.parameters():
+        parameter.requires_grad_(False)
+    with torch.no_grad():
+        folded = _folded(rough)
+        if folded is not None and (folded(x) - exact).abs().max() <= 1e-3 * exact.abs().max():
+            rough = folded
+    if is_contiguous(model):
+        layout = torch.contiguous_format
+    rough = rough.to(memory_format=layout)  # type: ignore[call-overload]
+    for module in rough.modules():
+        # autocast would convert these weights anew in every pass
+        if type(module) in (nn.Conv2d, nn.Linear) and _is_plain(module):
+            module.to(torch.bfloat16)
+    answer = _in_bfloat16(rough, x.device.type, layout)
+    with torch.no_grad():
+        slack = float((margin(answer(x), y) - margin(exact, y)).abs().max())
+    if (
+        isinstance(rough, fx.GraphModule) and x.device.type == "cpu" and layout is torch.channels_last
+    ):  # measured on a CPU only
+        return Screened(answer, model, slack, lambda: _IncrementalInBfloat16(rough))
+    return Screened(answer, model, slack)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a module's weights are what it computes with, rather than what a hook makes them of."""
+    return not module._forward_pre_hooks and not module._forward_hooks
+
+
+def _folded(model: nn.Module) -> nn.Module | None:
+    """The model with every BatchNorm that follows a convolution folded into it; None if it cannot be traced."""
+    try:
+        return _fold(fx.symbolic_trace(model))
+    except Exception:  # whatever a model does that cannot be traced, it is used as it is
+        return None
+
+
+def _fold(traced: fx.GraphModule) -> nn.Module:
+    modules = dict(traced.named_modules())
+    for node in traced.graph.nodes:
+        before = node.args[0] if node.args else None
+        if node.op != "call_module" or not isinstance(before, fx.Node) or before.op != "call_module":
+            continue
+        norm, convolution = modules[str(node.target)], modules[str(before.target)]
+        if not (isinstance(norm, nn.BatchNorm2d) and type(convolution) is nn.Conv2d):  # no parametrised one
+            continue
+        if not (_is_plain(norm) and _is_plain(convolution)):
+            continue
+        if len(before.users) == 1 and norm.running_mean is not None:
+            parent, _, name = str(before.target).rpartition(".")
+            setattr(modules[parent], name, fuse_conv_bn_eval(convolution, norm))
+            modules[str(before.target)] = getattr(modules[parent], name)
+            node.replace_all_uses_with(before)
+            traced.graph.erase_node(node)
+    traced.recompile()
+    return traced
+
+
+def _in_bfloat16(model: nn.Module, device: str, layout: torch.memory_format) -> Callable[[Images], Logits]:
+    def answer(images: Images) -> Logits:
+        with torch.autocast(device, torch.bfloat16):
+            return precise(model(images.contiguous(memory_format=layout)))
+
+    return answer
+
+
+class _IncrementalInBfloat16(Incremental):
+    def __call__(self, images: Images, trial: Images, side: int) -> Logits:
+        with torch.autocast(trial.device.type, torch.bfloat16):
+            return precise(super().__call__(images, trial.contiguous(memory_format=torch.channels_last), side))

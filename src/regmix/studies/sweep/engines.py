@@ -1,0 +1,122 @@
+"""Who decides which point is tried next, and where: a pool of this process, Optuna, or Ray Tune.
+
+All call the same function, point -> validation accuracy, which may be called again for a point that was interrupted.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from regmix.studies.sweep.space import Axis, Point, grid
+from regmix.types import UserError
+
+Engine = Literal["local", "optuna", "ray"]
+Train = Callable[[Point], float]
+
+HEARTBEAT = 15
+"""Seconds between a trial's signs of life; after twice as many without one it is given to another worker."""
+
+
+def local(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder: Path) -> None:
+    """Tries the whole grid, several points at a time."""
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(train, grid(axes)):
+            pass
+
+
+def optuna(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder: Path) -> None:
+    """Lets Optuna's TPE choose the points, until so many of the study are tried.
+
+    The study is a SQLite file in the folder, on which several commands may work at once. A trial whose worker no
+    longer gives a sign of life is put back into the queue.
+    """
+    library: Any = _needed("optuna")
+    library.logging.set_verbosity(library.logging.WARNING)
+    with warnings.catch_warnings():
+        # Heartbeats and the constant liar are called experimental, and have been for years.
+        warnings.simplefilter("ignore", library.exceptions.ExperimentalWarning)
+        storage = library.storages.RDBStorage(
+            f"sqlite:///{folder / 'study.sqlite'}",
+            engine_kwargs={"connect_args": {"timeout": 60}},
+            heartbeat_interval=HEARTBEAT,
+            heartbeat_stale_trial_callback=library.storages.RetryHeartbeatStaleTrialCallback(),
+        )
+        sampler = library.samplers.TPESampler(constant_liar=True)
+    study = library.create_study(
+        study_name="sweep", storage=storage, direction="maximize", load_if_exists=True, sampler=sampler
+    )
+    complete = (library.trial.TrialState.COMPLETE,)
+
+    def objective(trial: Any) -> float:
+        point = {}
+        for axis in axes:
+            if axis.is_range and axis.whole:
+                drawn = trial.suggest_int(axis.flag, int(axis.low), int(axis.high), log=axis.log)
+                point[axis.flag] = str(drawn)
+            elif axis.is_range:
+                point[axis.flag] = axis.text(trial.suggest_float(axis.flag, axis.low, axis.high, log=axis.log))
+            else:
+                point[axis.flag] = trial.suggest_categorical(axis.flag, axis.values)
+        return train(point)
+
+    if (left := trials - len(study.get_trials(states=complete))) > 0:
+        # Others may work on the study, too, so that the callback may be the first to see that it is enough.
+        enough = library.study.MaxTrialsCallback(trials, states=complete)
+        study.optimize(objective, n_trials=left, n_jobs=workers, callbacks=[enough], catch=(UserError,))
+
+
+def ray(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder: Path) -> None:
+    """Lets Ray Tune try the grid, or points drawn at random where there is a range, on the machines of its cluster.
+
+    The folder must be one that all machines see, and so must the working folder where a path is relative to it.
+    """
+    tune: Any = _needed("ray.tune")
+    here = Path.cwd()
+
+    def trainable(settings: Point) -> None:
+        if here.is_dir():  # Ray gives every trial a folder of its own, in which relative paths mean something else
+            os.chdir(here)
+        tune.report({"validation": train(settings)})
+
+    ranges = any(axis.is_range for axis in axes)
+    space = {axis.flag: _ray_axis(tune, axis, ranges) for axis in axes}
+    place = folder.absolute() / "ray"
+    if tune.Tuner.can_restore(place):
+        tuner = tune.Tuner.restore(str(place), trainable, resume_unfinished=True, restart_errored=True)
+    else:
+        tuner = tune.Tuner(
+            trainable, param_space=space,
+            tune_config=tune.TuneConfig(num_samples=trials if ranges else 1, max_concurrent_trials=workers),
+            run_config=tune.RunConfig(storage_path=str(place.parent), name=place.name, verbose=0),
+        )  # fmt: skip
+    tuner.fit()
+
+
+def _ray_axis(tune: Any, axis: Axis, ranges: bool) -> Any:
+    if not axis.is_range:
+        return tune.choice(list(axis.values)) if ranges else tune.grid_search(list(axis.values))
+    if axis.whole:
+        whole = (tune.lograndint if axis.log else tune.randint)(int(axis.low), int(axis.high) + 1)
+        return tune.sample_from(lambda _: str(whole.sample()))
+    number = (tune.loguniform if axis.log else tune.uniform)(axis.low, axis.high)
+    return tune.sample_from(lambda _: axis.text(number.sample()))
+
+
+def _needed(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        engine = name.split(".")[0]
+        raise UserError(f'--engine {engine} needs {engine}: pip install "regmix[sweep]" ({error})') from error
+
+
+ENGINES: dict[Engine, Callable[[Sequence[Axis], Train, int, int, Path], None]] = {
+    "local": local,
+    "optuna": optuna,
+    "ray": ray,
+}

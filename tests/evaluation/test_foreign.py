@@ -1,0 +1,153 @@
+"""Files of weights and functions, as run directories: what is loaded, what is asked, and what is not written."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from regmix.cli.entry import main
+from regmix.config import Experiment
+from regmix.data import Digits, ImageSet, draw, load, pick
+from regmix.evaluation.foreign import adopt
+from regmix.models import PreActResNet, build, load_weights
+from regmix.types import UserError
+
+OWN = """
+import torch
+def net(classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))
+"""
+
+
+@pytest.fixture
+def fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, float]:
+    """A folder with nets.py and the weights of its model in plain.pt; the model, and its accuracy in percent."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "nets", raising=False)  # of the test before
+    batch = pick(train := load(Digits(), "train"), torch.arange(len(train)), "cpu")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    optimizer = torch.optim.Adam(model.parameters(), 0.05)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(batch.x), batch.y).backward()
+        optimizer.step()
+    digits = load(Digits(), "test")
+    test = pick(digits, draw(digits.labels, 100)[1], "cpu")
+    right = float((model(test.x).argmax(1) == test.y).double().mean())
+    assert right > 0.8
+    torch.save(model.state_dict(), tmp_path / "plain.pt")
+    return model, 100 * right
+
+
+WORDS = "--data digits --attacks fgsm --examples 100 --threat.eps 0.02 --no-verdict --out out"
+
+
+def test_the_weights_of_a_file_are_a_functions_too(fitted, capsys) -> None:
+    assert main(f"evaluate plain.pt --model function --model.source nets:net {WORDS}".split()) == 0
+    told = capsys.readouterr().out
+    assert "plain.pt: 2 of 2 tensors loaded\n" in told
+    assert f"{fitted[1]:.1f}%" in told
+
+
+def test_a_function_without_a_file_says_whose_weights_they_are(fitted, capsys) -> None:
+    assert main(f"evaluate nets:net {WORDS}".split()) == 0
+    told = capsys.readouterr().out
+    assert "nets:net: no file was loaded; the weights are those that nets:net returns\n" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "said"),
+    [
+        (lambda state: {"1.weight": state["1.weight"]}, "", "missing 1.bias"),
+        (lambda state: state | {"2.weight": torch.zeros(3)}, "", "unexpected 2.weight"),
+        (lambda state: state | {"1.bias": torch.zeros(11)}, "", "1.bias [11] instead of [10]"),
+        (lambda state: state | {"1.bias": torch.full((10,), torch.inf)}, "", "not finite"),
+        (
+            lambda state: {"state_dict": state, "ema": {name: -value for name, value in state.items()}},
+            "",
+            "--weights raw (state_dict) or --weights averaged (ema)",
+        ),
+        (lambda state: state, "--weights averaged", "has no averaged weights"),
+        (lambda state: {name: 3e38 * value.sign() for name, value in state.items()}, "", "logits are not finite"),
+    ],
+)
+def test_a_file_that_is_refused_leaves_nothing(fitted, tmp_path, capsys, change, more, said) -> None:
+    torch.save(change(torch.load("plain.pt")), "plain.pt")
+    before = sorted(tmp_path.rglob("*.p*t*"))
+    assert main(f"evaluate plain.pt --model function --model.source nets:net {WORDS} {more}".split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert sorted(tmp_path.rglob("*.p*t*")) == before
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_of_two_sets_of_weights_is_evaluated_and_told(fitted, capsys) -> None:
+    state = torch.load("plain.pt")
+    wrong = {name: -value for name, value in state.items()}
+    torch.save({"state_dict": wrong, "state_dict_ema": state}, "plain.pt")
+    words = f"evaluate plain.pt --model function --model.source nets:net --weights averaged {WORDS}"
+    assert main(words.split()) == 0
+    told = capsys.readouterr().out
+    assert "plain.pt: 2 of 2 tensors loaded from state_dict_ema; left over: state_dict" in told
+    assert f"{fitted[1]:.1f}%" in told
+
+
+@pytest.mark.parametrize(
+    "words", ["nets:net --model resnet", "nets:net --model.source nets:other", "nets:net --weights raw"]
+)
+def test_contradictions_about_a_function_are_refused(fitted, tmp_path, capsys, words) -> None:
+    assert main(f"evaluate {words} {WORDS}".split()) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def images() -> ImageSet:
+    torch.manual_seed(0)
+    grey = torch.randint(0, 256, (60, 1, 8, 8), dtype=torch.uint8)
+    return ImageSet(grey, torch.arange(60) % 10, tuple("0123456789"))
+
+
+@pytest.mark.parametrize("final_norm", [True, False])
+@pytest.mark.parametrize("shortcut", ["activated", "raw"])
+def test_networks_of_the_same_names_are_asked_about(shortcut: Any, final_norm: bool, tmp_path: Path) -> None:
+    config = PreActResNet(width=2, shortcut=shortcut, final_norm=final_norm)
+    torch.manual_seed(3)
+    model = build(config, 10, 1)
+    x = images().images / 255
+    for _ in range(60):  # until BatchNorm knows the images
+        model.train()(x)
+    path, out = str(tmp_path / "theirs.pth"), tmp_path / "out"
+    torch.save(model.state_dict(), path)
+    experiment = Experiment(model=PreActResNet(width=2))
+
+    with pytest.raises(UserError) as caught:
+        adopt(path, experiment, (), (), images(), out, torch.device("cpu"), {})
+    message = str(caught.value)
+    assert "--model.shortcut activated" in message
+    assert "--model.shortcut raw" in message
+    assert f"if read as {shortcut}, " in message, "what BatchNorm's statistics speak for"
+    assert not out.exists()
+
+    chosen = replace(experiment, model=PreActResNet(width=2, shortcut=shortcut))
+    run, told = adopt(path, chosen, (), (), images(), out, torch.device("cpu"), {}, settled=("shortcut",))
+    assert ("without a final norm, as in the file" in told) != final_norm
+    assert f'"final_norm": {str(final_norm).lower()}' in run.config()
+    again = build(config, 10, 1)
+    load_weights(again, run.weights("last"))
+    assert torch.equal(again.eval()(x), model.eval()(x))
+
+
+def test_the_flag_that_answers_is_the_one_that_is_asked_for(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(build(PreActResNet(width=2, final_norm=False), 10, 1).state_dict(), "net.pt")
+    words = f"evaluate net.pt --model preact_resnet --model.width 2 {WORDS}".replace("--examples 100", "--examples 20")
+    assert main(words.split()) == 2
+    assert "--model.shortcut raw" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*words.split(), "--model.shortcut=raw"]) == 0

@@ -1,0 +1,124 @@
+"""regmix sweep: tries, ranks by validation, compares the best, and goes on where it was."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from regmix.cli.entry import main
+
+COMMON = "--train-examples 60 --validation 50 --epochs 2 --model.width 4 --attacks clean,pgd-2 --examples 40"
+
+
+def sweep(out: Path, space: str, words: str = "") -> int:
+    return main(["sweep", "digits-regmix", "--space", space, *COMMON.split(), *words.split(), "--out", str(out)])
+
+
+def points(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "points.jsonl").read_text().splitlines()]
+
+
+def trained(out: Path) -> dict[str, float]:
+    """When the runs of a sweep were last written to."""
+    return {path.parent.name: path.stat().st_mtime for path in out.glob("*/last.safetensors")}
+
+
+@pytest.mark.slow
+def test_the_grid_is_ranked_by_validation_and_the_best_are_compared(tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    assert sweep(out, "method.alpha=10,50 lr=0.1,1e-9", "--workers 2 --top 2") == 0
+    told = capsys.readouterr().out
+    found = {(row["point"]["method.alpha"], row["point"]["lr"]): row["validation"] for row in points(out)}
+    assert found.keys() == {("10", "0.1"), ("10", "1e-9"), ("50", "0.1"), ("50", "1e-9")}
+    for (alpha, lr), value in found.items():
+        result = json.loads((out / f"method.alpha={alpha}_lr={lr}-seed0" / "result.json").read_text())
+        assert result["best_pgd"] == value
+    ranking = told[told.index("ranked by the validation images") :].splitlines()[1:5]
+    assert [float(line.split("%")[0]) for line in ranking] == sorted(
+        (round(100 * value, 1) for value in found.values()), reverse=True
+    )
+    compared = json.loads((out / "comparison.json").read_text())["methods"]
+    best = sorted(found.values(), reverse=True)[:2]
+    evaluated = [path.parents[2] for path in out.glob("*/evaluations/best-*/outcomes.csv")]
+    assert len(compared) == len(evaluated) == 2, "only the first two meet the test images"
+    assert sorted((json.loads((p / "result.json").read_text())["best_pgd"] for p in evaluated), reverse=True) == best
+    assert (out / "report.html").is_file()
+
+    before = trained(out)
+    assert sweep(out, "method.alpha=10,50 lr=0.1,1e-9", "--workers 2 --top 2") == 0
+    assert trained(out) == before, "nothing is trained twice"
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["sweep", "digits-regmix", "--space", "method.alpha=10,50", *COMMON.split(), "--epochs", "40"]
+    command = [sys.executable, "-m", "regmix", *words, "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        while not list(out.glob("*/state-*")):
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        told, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, told
+    (begun,) = out.glob("*/config.json")
+    log = begun.parent.with_name(begun.parent.name + ".log").read_text()
+    assert "SIGTERM: saved in epoch" in log
+    assert main([*words, "--out", str(out)]) == 0
+    assert len(points(out)) == 2
+    rows = (begun.parent / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["epoch"] for row in rows] == [*range(1, 41)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("optuna"), reason="optuna is not installed")
+def test_optuna_searches_ranges_and_requeues_what_a_dead_worker_had(tmp_path: Path, monkeypatch) -> None:
+    import optuna
+
+    from regmix.studies.sweep import engines
+
+    monkeypatch.setattr(engines, "HEARTBEAT", 1)
+    out = tmp_path / "out"
+    assert sweep(out, "lr=log:1e-4..0.3 method.alpha=10,50", "--engine optuna --trials 2 --workers 2") == 0
+    assert len(points(out)) == 2
+    storage = optuna.storages.RDBStorage(f"sqlite:///{out / 'study.sqlite'}")
+    study = optuna.load_study(study_name="sweep", storage=storage)
+    # A worker that has asked for a trial, given one sign of life, and died.
+    lost = study.ask()
+    rate = lost.suggest_float("lr", 1e-4, 0.3, log=True)
+    lost.suggest_categorical("method.alpha", ("10", "50"))
+    storage.record_heartbeat(lost._trial_id)
+    time.sleep(3)
+    assert sweep(out, "lr=log:1e-4..0.3 method.alpha=10,50", "--engine optuna --trials 5") == 0
+    again = [trial for trial in study.get_trials() if trial.params.get("lr") == rate and trial.number != lost.number]
+    assert [trial.state for trial in again] == [optuna.trial.TrialState.COMPLETE]
+    assert f"{rate:.4g}" in [row["point"]["lr"] for row in points(out)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("optuna"), reason="optuna is not installed")
+def test_optuna_draws_whole_numbers_for_whole_settings(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert sweep(out, "train-examples=40..60 method.steps=log:1..4", "--engine optuna --trials 2") == 0
+    assert all(value.isdigit() for row in points(out) for value in row["point"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="ray is not installed")
+def test_ray_tries_the_grid(tmp_path: Path) -> None:
+    """Into the folder that is taken without --out, which is relative to the working folder."""
+    out = tmp_path / "runs" / "sweep-digits-regmix"
+    words = [sys.executable, "-m", "regmix", "sweep", "digits-regmix", "--space", "method.alpha=10,50", *COMMON.split()]
+    done = subprocess.run(
+        [*words, "--engine", "ray", "--workers", "2"],
+        capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ | {"RAY_DEDUP_LOGS": "0"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {row["point"]["method.alpha"] for row in points(out)} == {"10", "50"}
+    assert (out / "report.html").is_file()

@@ -1,0 +1,87 @@
+"""`regmix bench step`: what it counts and what it prints."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from regmix.cli.entry import main
+from regmix.config import Experiment
+from regmix.data import Digits, Loader, load
+from regmix.methods import FgsmAt, FgsmPgk, FgsmRs, Method, PgdAt, RegMix, Standard, Trades
+from regmix.models import SmallCnn, build
+from regmix.recipes import recipe
+from regmix.studies.bench import Passes, Round, StepTimes, bench_step, count_passes
+from regmix.threats import Linf
+from regmix.training import TrainStep
+from regmix.types import UserError
+
+
+@pytest.mark.parametrize(
+    ("method", "forward", "to_input", "to_parameters"),
+    [
+        (Standard(), 1, 0, 1),
+        (FgsmAt(), 2, 1, 1),
+        (FgsmRs(), 2, 1, 1),
+        (FgsmPgk(), 2, 1, 2),
+        (PgdAt(steps=2), 3, 2, 1),
+        (PgdAt(steps=10), 11, 10, 1),
+        (RegMix(), 4, 2, 3),
+        (Trades(steps=10), 13, 10, 2),  # the attack runs in evaluation mode, and needs its own clean output
+    ],
+)
+def test_a_method_asks_the_network_no_more_than_it_must(
+    method: Method, forward: int, to_input: int, to_parameters: int
+) -> None:
+    digits = load(Digits(), "train").subset(torch.arange(16))
+    model = build(SmallCnn(width=4), 10, 1, [0.5], [0.3])
+    memory = method.memory(16, (1, 8, 8), 1, Linf(0.1), torch.device("cpu"))
+    if memory is not None:
+        memory.epoch, memory.epochs, memory.step = 0, 2, 0
+    (batch,) = Loader(digits, 16, "cpu", pad=1, flip=False, seed=0).epoch(0)
+    step = TrainStep(model, method, Linf(0.1), 10, 1.0)
+    assert count_passes(step, batch, memory) == Passes(forward, to_input, to_parameters)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not model._forward_hooks
+
+
+def test_the_bare_time_is_that_of_all_passes() -> None:
+    assert Round(9.0, 1.0, 2.0, 4.0).bare(Passes(4, 2, 3)) == 4 * 1 + 2 * 2 + 3 * 4
+
+
+def short() -> Experiment:
+    return replace(recipe("digits-regmix"), train_examples=256, validation=50, epochs=4, device="cpu")
+
+
+def test_the_training_s_own_loop_is_timed() -> None:
+    """256 images are 2 steps an epoch or more, so that rounds go on over the ends of epochs."""
+    found = bench_step(replace(short(), batch_size=16), 5)
+    assert isinstance(found, StepTimes)
+    assert found.rounds == 5
+    assert found.passes == Passes(4, 2, 3)
+    assert 0 < found.step < 10
+    assert found.ratio_low <= found.ratio <= found.ratio_high
+    assert found.images_per_second == pytest.approx(found.batch_size / found.step)
+    doubled = bench_step(replace(short(), batch_size=16, awp=0.005), 3)
+    assert doubled.passes == Passes(8, 4, 6)
+
+
+def test_too_few_and_too_many_rounds_are_refused() -> None:
+    """206 images in batches of 128 are 2 steps, the second of which is timed, in 4 epochs, 3 of which warm up."""
+    with pytest.raises(UserError, match="rounds is 1; it must be at least 2"):
+        bench_step(short(), 1)
+    with pytest.raises(UserError, match="rounds is 2; the training has steps for 1: more --epochs"):
+        bench_step(short(), 2)
+    assert bench_step(replace(short(), epochs=5), 2).rounds == 2
+
+
+@pytest.mark.slow
+def test_several_methods_are_timed_in_processes_of_their_own(capsys) -> None:
+    words = "bench step digits-regmix --methods standard,pgd_at:steps=3 --rounds 3 --json"
+    assert main([*words.split(), "--train-examples", "256", "--epochs", "4", "--batch-size", "16"]) == 0
+    found = json.loads(capsys.readouterr().out)["methods"]
+    assert found["standard"]["passes"] == {"forward": 1, "to_input": 0, "to_parameters": 1}
+    assert found["pgd_at:steps=3"]["passes"] == {"forward": 4, "to_input": 3, "to_parameters": 1}
+    assert main(["bench", "train"]) == 2
+    assert "write: regmix bench step RECIPE" in capsys.readouterr().err

@@ -1,0 +1,202 @@
+"""`regmix compare`: trains, evaluates and tabulates, and never repeats what is done."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from contracts.evaluated import evaluated, folder, record
+from regmix.cli.entry import main
+from regmix.config import Ema, Experiment, OneCycle
+from regmix.config.guard import Guard
+from regmix.data import Cifar10, Folder
+from regmix.methods import PgdAt
+from regmix.models import ResNet
+from regmix.runs import Run
+from regmix.studies.compare import MEASURE, check_comparison, check_ranking, method_words
+from regmix.threats import L2, Linf
+from regmix.training import validation
+from regmix.types import UserError
+
+TINY = "--train-examples 60 --validation 50 --epochs 2 --model.width 4"
+EVALUATION = "--examples 40 --attacks clean,pgd-2 --seeds 2 --no-verdict"
+
+
+def compare(out: Path, methods: str, *more: str) -> int:
+    return main(
+        ["compare", "digits-regmix", "--methods", methods, *TINY.split(), *EVALUATION.split(), "--out", str(out), *more]
+    )
+
+
+def test_method_texts_become_flags():
+    assert method_words("regmix") == ["--method", "regmix"]
+    assert method_words(" pgd_at:steps=3:step_size=0.5") == [
+        "--method", "pgd_at", "--method.steps", "3", "--method.step-size", "0.5",
+    ]  # fmt: skip
+    assert method_words("trades:mutual.alpha=50:averaging=swa:clip_norm=1") == [
+        "--method", "trades", "--method.mutual.alpha", "50", "--averaging", "swa", "--clip-norm", "1",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_compare_from_training_to_report_and_again(tmp_path, capfd):
+    out = tmp_path / "out"
+    assert compare(out, "regmix,pgd_at:steps=2", "--json") == 0
+    result = json.loads(capfd.readouterr().out)
+    assert result == json.loads((out / "comparison.json").read_text())
+    assert [one["label"] for one in result["methods"]] == ["RegMix", "PGD-AT"]
+    for arm in result["methods"]:
+        assert [json.loads((Path(run) / "config.json").read_text())["seed"] for run in arm["runs"]] == [0, 1]
+        clean = [record(Path(run))["columns"]["clean"]["accuracy"] for run in arm["runs"]]
+        assert arm["accuracy"]["last"]["clean"]["values"] == clean
+        assert arm["accuracy"]["last"]["clean"]["mean"] == pytest.approx(sum(clean) / 2)
+        assert all(memory > 2**26 for memory in arm["peak_memory"])
+    assert len(result["differences"]["best"]["clean"]) == 1
+    assert "Over the seeds" in (out / "report.html").read_text()
+
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
+    assert compare(out, "regmix,pgd_at:steps=2") == 0
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*/*")} == before
+    assert "RegMix - PGD-AT" in capfd.readouterr().out
+
+    # another attack: evaluated again, not trained again
+    assert compare(out, "regmix", "--attacks", "clean,fgsm") == 0
+    after = {path: path.stat().st_mtime_ns for path in out.glob("regmix-seed0/*")}
+    assert after[out / "regmix-seed0" / "last.safetensors"] == before[out / "regmix-seed0" / "last.safetensors"]
+    assert "fgsm@0.15" in record(out / "regmix-seed0")["columns"]
+
+    # probed for masking: once
+    assert compare(out, "regmix", "--attacks", "clean,fgsm", "--seeds", "1", "--verdict") == 0
+    assert all(record(out / "regmix-seed0", name)["masking"] for name in evaluated(out / "regmix-seed0"))
+    probed = (folder(out / "regmix-seed0") / "evaluation.json").stat().st_mtime_ns
+    for verdict in ("--verdict", "--no-verdict"):
+        assert compare(out, "regmix", "--attacks", "clean,fgsm", "--seeds", "1", verdict) == 0
+    assert (folder(out / "regmix-seed0") / "evaluation.json").stat().st_mtime_ns == probed
+
+    capfd.readouterr()
+    assert compare(out, "regmix", "--epochs", "3") == 2
+    assert "was trained with epochs = 2, not 3" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_is_continued(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    assert compare(out, "fgsm_rs", "--seeds", "1") == 0
+    run = out / "fgsm_rs-seed0"
+    whole = (run / "last.safetensors").read_bytes()
+
+    again = tmp_path / "again"
+    real, calls = validation.validate, []
+
+    def stops(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(validation, "validate", stops)
+    words = f"train digits-regmix --method fgsm_rs {TINY} --out {again / 'fgsm_rs-seed0'}"
+    assert main(words.split()) == 130
+    assert Run.open(again / "fgsm_rs-seed0").result().status != "finished"
+    assert compare(again, "fgsm_rs", "--seeds", "1") == 0
+    assert (again / "fgsm_rs-seed0" / "last.safetensors").read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_a_training_that_fails_ends_the_comparison_with_its_line(tmp_path, capfd):
+    assert compare(tmp_path / "out", "regmix", "--validation", "5000") == 2
+    told = capfd.readouterr().err
+    assert "validation" in told
+    assert "regmix-seed0: the training ended with exit code 2" in told
+
+
+CHANGES = {
+    "threat": [Linf(0.1), L2(0.5)],
+    "data": [Cifar10(), Folder(size=24), Folder(size=32)],
+    "validation": [500],
+    "split_seed": [1],
+    "validate_every": [5],
+    "best_of": ["either"],
+    "precision": ["32", "bf16"],
+    # these change the training alone
+    "model": [ResNet()],
+    "method": [PgdAt()],
+    "schedule": [OneCycle()],
+    "averaging": [Ema()],
+    "epochs": [3],
+    "batch_size": [64],
+    "lr": [0.3],
+    "momentum": [0.5],
+    "weight_decay": [0.0],
+    "clip_norm": [1.0],
+    "awp": [0.005],
+    "awp_warm_up": [3],
+    "label_mass": [0.9],
+    "pad": [2],
+    "flip": [True],
+    "normalise": [True],
+    "train_examples": [300],
+    "guard": [Guard(action="stop")],
+    "nonfinite": ["stop"],
+    "sync_batchnorm": [True],
+    "shard_weights": [True],
+    "seed": [1],
+    "device": ["cpu"],
+}
+
+
+@pytest.mark.parametrize("name", Experiment.__dataclass_fields__)
+def test_points_are_ranked_only_if_they_are_measured_alike(name: str) -> None:
+    base = Experiment()
+    for value in CHANGES[name]:
+        points = [base, base, replace(base, **{name: value})]
+        if name not in MEASURE:
+            check_ranking(points)
+            continue
+        with pytest.raises(UserError, match=rf"--space: {name}.* changes how the points are measured"):
+            check_ranking(points)
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ("threat.eps=0.15,0.02", "threat.eps"),
+        ("threat.eps=0.02..0.15", "threat.eps"),
+        ("threat=linf,l2", "threat"),
+        ("method.alpha=10,20 validation=60,200", "validation"),
+        ("split-seed=0,1", "split_seed"),
+        ("split_seed=0,1", "split_seed"),
+        ("validate-every=1,2", "validate_every"),
+        ("best-of=weights,either", "best_of"),
+        ("precision=32,bf16", "precision"),
+        ("seed=1,2", "--seeds"),
+        ("device=cpu,cuda", "give --device"),
+        ("out=a,b", "folder of --out"),
+    ],
+)
+def test_a_sweep_over_its_own_measure_is_refused_before_anything_is_written(tmp_path, capfd, space, said) -> None:
+    engine = ["--engine", "optuna"] if ".." in space else []
+    assert (
+        main(["sweep", "digits-regmix", "--space", space, *engine, *TINY.split(), "--out", str(tmp_path / "out")]) == 2
+    )
+    told = capfd.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_methods_are_compared_on_the_same_images_and_under_the_same_threat(tmp_path, capfd) -> None:
+    base = Experiment(threat=Linf(0.1))
+    wider, other_norm = replace(base, threat=Linf(0.2)), replace(base, threat=L2(0.1))
+    check_comparison([base, wider], [0.1])
+    check_comparison([base, replace(base, validation=7, precision="32", best_of="either")], [])
+    with pytest.raises(UserError, match=r"threat\.eps differs.*--eps"):
+        check_comparison([base, wider], [])
+    with pytest.raises(UserError, match="its own norm"):
+        check_comparison([base, other_norm], [0.1])
+    with pytest.raises(UserError, match="data may change the test images"):
+        check_comparison([base, replace(base, data=Cifar10())], [0.1])
+    assert compare(tmp_path / "out", "regmix,pgd_at:threat.eps=0.02") == 2
+    assert "--eps" in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
