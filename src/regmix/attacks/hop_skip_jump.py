@@ -20,10 +20,13 @@ class HopSkipJump:
     from `samples sqrt(round)` noisy points, their decisions centred by their mean; step along it by distance /
     sqrt(round), halved until the point is misclassified.
 
-    It begins at the nearest of some points of the boundary, on the lines from the image to images of the batch that the
-    model takes for another class than the label, and to uniform noise. A row for which neither is misclassified is not
-    attacked (see `attempt`). Rows whose distance stays above eps come back unperturbed. Source: arXiv 1904.02144, which
-    starts from noise.
+    The start is the nearest of some boundary points, on the lines from the image to images of the batch that the model
+    puts into another class than the label, and to uniform noise. A row for which neither is misclassified is not
+    attacked (see `attempt`). Rows whose distance stays above eps come back unperturbed.
+
+    Source: arXiv 1904.02144. Deviations: the paper starts from noise alone; under L-inf its noise has the Euclidean
+    length distance / d in d dimensions, ours distance / sqrt(d): with the shorter one all points of a float32 image
+    fell on one side of the boundary, and perturbations on CIFAR-10 stayed a third longer after 5,000 decisions.
     """
 
     queries: int = 5000
@@ -75,7 +78,7 @@ class HopSkipJump:
         if at is None:
             return False, None
         size, euclid = x.numel(), isinstance(threat, L2)
-        # The step at which a bisection ends, and the radius of the noise, in the paper's theta and delta.
+        # The paper's theta: the step at which a bisection ends.
         theta = 1 / (size * size**0.5) if euclid else 1 / size**2
         at, asked = bisect(wrong, x, at, threat, theta)
         used, number = used + asked, 0
@@ -87,7 +90,7 @@ class HopSkipJump:
             count = int(self.samples * number**0.5)
             if used + count > self.queries:
                 return True, None
-            radius = 0.1 if number == 1 else (size**0.5 * theta * distance if euclid else size * theta * distance)
+            radius = 0.1 if number == 1 else distance / (size if euclid else size**0.5)
             normal = normal_at(wrong, at, radius, count, euclid, generator)
             normal = threat.direction(normal[None])[0]
             step, used = distance / number**0.5, used + count
