@@ -1,4 +1,4 @@
-"""Memory that tensors have freed is there for the next ones."""
+"""Which precision a device gets, and memory that tensors have freed is there for the next ones."""
 
 import mmap
 import platform
@@ -6,10 +6,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from regmix.runtime import devices
 
 FAULTS = """
 import ctypes, resource, torch
-from regmix.training import engine
+from regmix.runtime import devices
 ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: huge pages would hide what is counted
 if {keep}:
     devices.start("cpu", "32")
@@ -37,3 +40,38 @@ def test_pages_are_not_given_back_and_got_anew() -> None:
     pages = 4 * 3 * 2**24 * 4 // mmap.PAGESIZE
     assert faults(keep=False) > 0.5 * pages, "there was nothing to avoid"
     assert faults(keep=True) < 0.01 * pages
+
+
+@pytest.mark.parametrize(("capable", "expected"), [(True, "bf16"), (False, "32")])
+def test_auto_is_bfloat16_only_where_the_hardware_computes_in_it(
+    capable: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(devices, "computes_in_bfloat16", lambda device: capable)
+    assert devices.resolved("auto", cpu) == expected
+    assert [devices.resolved(chosen, cpu) for chosen in ("32", "bf16", "64")] == ["32", "bf16", "64"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "has", "expected"),
+    [
+        ("x86_64", {"_is_avx512_bf16_supported"}, True),
+        ("AMD64", {"_is_amx_tile_supported"}, True),
+        ("x86_64", set(), False),  # AVX2, and AVX-512 of before 2020, which emulate it
+    ],
+)
+def test_which_processors_compute_in_bfloat16(
+    machine: str, has: set[str], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name in has)
+    assert devices.computes_in_bfloat16(torch.device("cpu")) is expected
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_which_gpus_compute_in_bfloat16(
+    capability: tuple[int, int], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert devices.computes_in_bfloat16(torch.device("cuda")) is expected

@@ -27,7 +27,7 @@ fcntl.flock = refuse
 HOLDER = """
 import sys
 from pathlib import Path
-from regmix.runs.lock import locked
+from regmix.runtime.lock import locked
 with locked(Path(sys.argv[1]), "trained", wait=False):
     print("held", flush=True)
     sys.stdin.read()

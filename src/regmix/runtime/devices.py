@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import os
+import platform
 import sys
 from typing import Literal
 
@@ -30,8 +31,8 @@ def start(
     """Lets the processes that torchrun started, if any, meet, and launches Fabric on this one's device.
 
     device auto takes a CUDA GPU where there is one; several processes on a machine take one each. precision auto means
-    bf16 autocast with float32 weights, which is the fastest for convolutional networks of the usual widths on both; 32
-    is float32 throughout (no TF32), and float64 is for checks. On a CPU the process keeps freed memory from then on.
+    bf16 (autocast with float32 weights) where `computes_in_bfloat16`, else 32, which is float32 throughout (no TF32);
+    64 is for checks. On a CPU the process keeps freed memory from then on.
     With `together` a module that Fabric sets up has its gradients averaged over the processes; with
     `some_unused` there may be parameters without one. `patient`: see `meet`.
     """
@@ -49,7 +50,7 @@ def start(
             f"{here} processes on a machine with {torch.cuda.device_count()} CUDA devices; one each, please"
         )
     processes.meet(device, patient=patient)
-    number = _FABRIC_PRECISION["bf16" if precision == "auto" else precision]
+    number = _FABRIC_PRECISION[resolved(precision, torch.device(device))]
     if number == "32-true":
         # torch's default on a GPU computes float32 convolutions with ten bits of the mantissa
         torch.backends.cudnn.allow_tf32 = False
@@ -70,6 +71,22 @@ def start(
         fabric = Fabric(accelerator=device, devices=devices, precision=number, plugins=LightningEnvironment())
     fabric.launch()
     return fabric
+
+
+def resolved(precision: Precision, device: torch.device) -> Literal["32", "bf16", "64"]:
+    """The precision that auto stands for on this device; any other as it is."""
+    if precision != "auto":
+        return precision
+    return "bf16" if computes_in_bfloat16(device) else "32"
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware has bfloat16 arithmetic. Emulated, it is slower than float32: seven times on an AVX2 CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _keep_memory() -> None:
