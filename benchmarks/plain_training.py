@@ -28,7 +28,8 @@ from regmix.evaluation import evaluate
 from regmix.methods import FgsmPgk, RegMix
 from regmix.models import ResNet
 from regmix.recipes import recipe
-from regmix.training.start import initial_model, run, training_data
+from regmix.training.prepare import initial_model, training_data
+from regmix.training.start import run
 
 PAD = 4
 

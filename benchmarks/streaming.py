@@ -21,9 +21,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import regmix.training.start
 import torch
 
+import regmix.training.prepare
 from regmix.data import DataConfig, Folder, ImageSet, Parquet, load
 from regmix.recipes import recipe
 from regmix.training.start import run
@@ -53,8 +53,8 @@ def measure(flags: argparse.Namespace) -> dict[str, float]:
 
     def learn_and_stop(self: Trainee, batch: Any) -> None:
         learn(self, batch)
-        if self.step == flags.steps:
-            raise Done(self.waited, self.trained)
+        if self.progress.step == flags.steps:
+            raise Done(self.progress.waited, self.progress.trained)
 
     def load_some(config: DataConfig, split: Any) -> ImageSet:
         images = load(config, split)
@@ -63,7 +63,7 @@ def measure(flags: argparse.Namespace) -> dict[str, float]:
         return images
 
     Trainee.learn = learn_and_stop  # type: ignore[method-assign]
-    regmix.training.start.load = load_some
+    regmix.training.prepare.load = load_some
     experiment = replace(
         recipe(flags.recipe), data=source(flags), train_examples=None, device="cpu", epochs=1,
         schedule=replace(recipe(flags.recipe).schedule, milestones=()),

@@ -41,14 +41,14 @@ def corner(self: Linf, x: torch.Tensor, generator: object = None) -> torch.Tenso
 
 
 def learn(self: Trainee, batch: Batch) -> None:
-    moment = str(self.epoch)
+    moment = str(self.progress.epoch)
     if settings.get("STOP") == moment:
         raise KeyboardInterrupt
-    if settings.get("DIE") == moment and RANK == "1" and self.step == 1:
+    if settings.get("DIE") == moment and RANK == "1" and self.progress.step == 1:
         os._exit(9)
-    if settings.get("TERM") == moment and RANK == "0" and self.step == 1:
+    if settings.get("TERM") == moment and RANK == "0" and self.progress.step == 1:
         os.kill(os.getpid(), signal.SIGTERM)
-    if settings.get("NAN") == moment and processes.rank() == processes.size() - 1 and self.step == 1:
+    if settings.get("NAN") == moment and processes.rank() == processes.size() - 1 and self.progress.step == 1:
         batch = batch._replace(x=batch.x * float("nan"))
     real["learn"](self, batch)
 

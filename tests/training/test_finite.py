@@ -92,7 +92,7 @@ def test_a_lost_step_is_left_out_by_going_back(poisoned: list[int], tmp_path: Pa
     path = tmp_path / "run"
     assert main([*WORDS.split(), "--nonfinite", "rollback", "--out", str(path)]) == 0
     told = " ".join(capsys.readouterr().out.split())
-    assert "step 7 was not finite (classify); back to epoch 0, and on without" in told
+    assert "step 7 was not finite (classify); back to epoch 0; training continues without this step" in told
     assert [row["lost_steps"] for row in rows(path)] == [[6], []]
     assert len(poisoned) == STEPS + STEPS - 1 + STEPS
 

@@ -13,7 +13,6 @@ from regmix.config.guard import Guard
 from regmix.methods import NFgsm, PgdAt, RegMix, Standard
 from regmix.methods.mutual import Mutual
 from regmix.threats import L2, Linf
-from regmix.training import guard as module
 from regmix.training.guard import alignment, remedy
 from regmix.types import Batch, UserError
 
@@ -127,7 +126,7 @@ def collapse_in_epoch(monkeypatch: pytest.MonkeyPatch):
             assert {"pgd", "fgsm", "alignment"} <= now.keys()
             return "catastrophic overfitting: as planned" if calls in when else None
 
-        monkeypatch.setattr(module.Guard, "alarm", alarm)
+        monkeypatch.setattr(Guard, "alarm", alarm)
 
     return plan
 
@@ -170,8 +169,8 @@ def test_a_second_collapse_brings_the_stronger_remedy_and_a_third_none(
     rows, result = train(tmp_path / "run", "--guard.action rollback")
     told = capsys.readouterr().out
     # Validations 1 and 2, then 2 (healthy) and 3, then 3 and on.
-    assert "back to epoch 1, and on with NFgsm" in told
-    assert "back to epoch 2, and on with PgdAt" in told
+    assert "back to epoch 1; training continues with NFgsm" in told
+    assert "back to epoch 2; training continues with PgdAt" in told
     assert told.count("back to epoch") == 2
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
     assert [alarm["epoch"] for alarm in result["alarms"]] == [2, 3, 3]

@@ -12,8 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from regmix.config import Cyclic, Ema
-from regmix.config.guard import Guard
+from regmix.config import Cyclic, Ema, Experiment
 from regmix.data import ImageSet
 from regmix.methods import FgsmPgk, RegMix
 from regmix.methods.base import Method
@@ -23,8 +22,8 @@ from regmix.runs import Run
 from regmix.runtime import devices
 from regmix.threats import L2, Linf
 from regmix.training import TrainStep
-from regmix.training.loop import train
-from regmix.training.plan import Plan
+from regmix.training.prepare import Prepared
+from regmix.training.session import Session
 from regmix.training.trainee import Trainee
 from regmix.types import Batch, Losses
 
@@ -172,20 +171,19 @@ def test_fifty_steps_agree_with_a_plain_implementation(
         if isinstance(threat, Linf):
             plain.model.load_state_dict(self.model.state_dict())
         real_learn(self, batch)
-        count = self.epoch * STEPS_PER_EPOCH + self.step - 1
+        count = self.progress.epoch * STEPS_PER_EPOCH + self.progress.step - 1
         pairs.append((totals[-1], plain.step(method, batch, drawn[0].contiguous(), count)))
 
     monkeypatch.setattr(type(threat), "corner", corner)
     monkeypatch.setattr(Trainee, "learn", learn)
     monkeypatch.setattr(TrainStep, "forward", forward)
-    plan = Plan(
+    experiment = Experiment(
         method=method, threat=threat, schedule=schedule, averaging=Ema(),
-        epochs=EPOCHS, batch_size=16, lr=LR, momentum=0.9, weight_decay=5e-4, label_mass=MASS, pad=PAD, flip=True,
-        clip_norm=None, awp=0.0, awp_warm_up=0, validate_every=EPOCHS, best_of="weights", guard=Guard(),
-        nonfinite="skip", sync_batchnorm=False, shard_weights=False, seed=0,
+        epochs=EPOCHS, batch_size=16, lr=LR, label_mass=MASS, pad=PAD, flip=True, validate_every=EPOCHS,
     )  # fmt: skip
     run = Run.create(tmp_path / "run", "{}", {})
-    train(devices.start("cpu", "32"), model, plan, data, images(40, 1), run, Silent())
+    prepared = Prepared(devices.start("cpu", "32"), model, data, images(40, 1))
+    Session(experiment, prepared, run, Silent()).train()
     assert len(pairs) == STEPS_PER_EPOCH * EPOCHS
     assert pairs[-1][0] < 0.8 * pairs[0][0], "something is learned"
     apart = [abs(ours - theirs) / theirs for ours, theirs in pairs]

@@ -17,7 +17,7 @@ from regmix.cli.entry import main
 from regmix.data import Digits, load, pick
 from regmix.models import SmallCnn, build
 from regmix.runtime import devices
-from regmix.training.readiness import at_rest, ready
+from regmix.training.readiness import kept_in_eval, ready
 
 Make = Callable[..., nn.Module]
 SOURCE = "their_models:make"
@@ -115,7 +115,7 @@ def test_what_fails_under_autocast_alone_is_trained_without(train) -> None:
 def test_a_parameter_without_effect_is_told_and_stays(train) -> None:
     code, told, out = train(lambda classes: Net(classes), "--seed 0")
     assert code == 0
-    assert "without effect on the logits of two images, and not trained where that is so: aux.weight, aux.bias" in told
+    assert "of two images, and trained only where they have one: aux.weight, aux.bias" in told
     torch.manual_seed(0)
     expected = Net(10).aux.weight
     assert torch.equal(regmix.load_model(out, "last", source=SOURCE).model.aux.weight, expected)
@@ -213,5 +213,5 @@ def test_the_trial_leaves_weights_statistics_modes_and_random_numbers_as_they_ar
     assert "evaluation mode" in line
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert at_rest(model) == [norms[0]]
+    assert kept_in_eval(model) == [norms[0]]
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())

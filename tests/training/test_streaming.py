@@ -52,7 +52,7 @@ def test_an_interrupted_one_goes_on_in_mid_epoch(folder: Path, tmp_path: Path, m
 
     def interrupted(self: Trainee, batch: Any) -> None:
         learn(self, batch)
-        if (self.epoch, self.step) == (1, 2):
+        if (self.progress.epoch, self.progress.step) == (1, 2):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Trainee, "learn", interrupted)

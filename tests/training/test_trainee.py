@@ -14,7 +14,6 @@ from regmix.methods import FgsmPgk, FreeAt, Method, PgdAt, RegMix
 from regmix.models import SmallCnn, build
 from regmix.recipes import recipe
 from regmix.runtime import devices
-from regmix.training.plan import Plan
 from regmix.training.trainee import Trainee
 
 
@@ -47,12 +46,11 @@ def test_images_get_a_gradient_from_the_attack_alone(method: Method, attack_step
     """Also where the loss goes back through a forward pass that it shares with the attack."""
     images = load(Digits(), "train").subset(torch.arange(20))
     experiment = replace(recipe("digits-regmix"), method=method, batch_size=20, pad=0)
-    plan = Plan(**{name: getattr(experiment, name) for name in Plan.__dataclass_fields__})
     model = Counted(build(SmallCnn(width=4), 10, 1))
     frozen, learned = model.model.get_parameter("linear.weight"), model.model.get_parameter("conv1.weight")
     frozen.requires_grad_(False)
     before = frozen.clone(), learned.detach().clone()
-    trainee = Trainee(devices.start("cpu", "32"), model, plan, images, 1)
+    trainee = Trainee(devices.start("cpu", "32"), model, experiment, images, 1)
     Images.returned = 0
     trainee.learn(next(Loader(images, 20, "cpu", pad=0, flip=False, seed=0).epoch(0)))
     assert Images.returned == attack_steps
@@ -88,17 +86,16 @@ def test_steps_do_not_wait_for_the_device(changes: dict[str, Any]) -> None:
     """Nor for its batch: all that the images need is moved when a pass over them begins."""
     images = load(Digits(), "train").subset(torch.arange(40))
     experiment = replace(recipe("digits-regmix"), batch_size=20, pad=1, flip=True, **changes)
-    plan = Plan(**{name: getattr(experiment, name) for name in Plan.__dataclass_fields__})
-    loader = Loader(images, 20, "meta", pad=1, flip=True, seed=0, replays=plan.method.replays)
-    trainee = Trainee(Elsewhere(), build(SmallCnn(width=4), 10, 1), plan, images, len(loader))
+    loader = Loader(images, 20, "meta", pad=1, flip=True, seed=0, replays=experiment.method.replays)
+    trainee = Trainee(Elsewhere(), build(SmallCnn(width=4), 10, 1), experiment, images, len(loader))
     for epoch in range(3):
-        trainee.epoch, trainee.step = epoch, 0
+        trainee.progress.epoch, trainee.progress.step = epoch, 0
         batches = loader.epoch(epoch)
         trainee.learn(next(batches))
         with NoMoves():
             for batch in batches:
                 trainee.learn(batch)
-    assert trainee.step == len(loader) == 2
+    assert trainee.progress.step == len(loader) == 2
     assert {parameter.device for parameter in trainee.model.parameters()} == {Elsewhere.device}
     with pytest.raises(RuntimeError, match="meta"):
         trainee.tally.means()

@@ -1,4 +1,4 @@
-"""What counts as catastrophic overfitting, and what follows from it."""
+"""The guard against catastrophic overfitting: when it raises an alarm, and what the run does then."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,38 +12,44 @@ Action = Literal["continue", "stop", "rollback"]
 
 @dataclass(frozen=True)
 class Guard:
-    """Raises an alarm when PGD breaks the model where FGSM no longer does.
+    """Raises an alarm for catastrophic overfitting: PGD breaks the model, although FGSM does not.
 
-    With the accuracies PGD and FGSM on the validation images and the gradient alignment A there (see `alignment`),
-    each compared with the best value of the validations before:
+    PGD and FGSM are accuracies on the validation images, and A is the gradient alignment there (see `alignment`); the
+    best values are those of the earlier validations:
 
         alarm <=> PGD < drop * best PGD  and  (PGD < drop * FGSM  or  A < drop * best A)
 
-    and the fall of PGD is more than three standard errors, sqrt(2 p (1 - p) / n) with p the best PGD accuracy and n the
-    number of validation images, which keeps it silent where the model is hardly trained. The first sign alone may be
-    ordinary overfitting; together they are what arXiv 2001.03994 and 2007.02617 describe.
+    and PGD has fallen by more than three standard errors, sqrt(2 p (1 - p) / n) with p the best PGD accuracy and n the
+    number of validation images, so that chance raises no alarm while the model is hardly trained. A fall of PGD alone
+    may be ordinary overfitting; both signs together are what arXiv 2001.03994 and 2007.02617 describe.
     """
 
     action: Action = "continue"
-    """What follows an alarm: a line in the log and the report; besides, the end of the run; or the run goes back to
-    its last healthy validation and continues with a remedy: N-FGSM, and after a second collapse PGD-AT."""
+    """Reaction to an alarm. continue: only report it. stop: end the run. rollback: return to the last validation with
+    no alarm, and continue with N-FGSM, or with PGD-AT after a second alarm."""
     drop: float = 0.5
-    """Share of the best accuracy below which PGD accuracy has collapsed."""
+    """Share of the best PGD accuracy below which the accuracy counts as collapsed, in (0, 1)."""
 
     def __post_init__(self) -> None:
         require(0 < self.drop < 1, f"guard drop is {self.drop}; it must lie in (0, 1)")
 
     def alarm(self, before: Sequence[Mapping[str, float]], now: Mapping[str, float], examples: int) -> str | None:
-        """The reason for an alarm in one line, from the validations before and the present one; None if all is well."""
+        """The reason for an alarm in one line; None without an alarm.
+
+        Args:
+            before: the values of the earlier validations: `pgd`, `fgsm`, `alignment`.
+            now: those of the present validation.
+            examples: the number of validation images.
+        """
         if not before:
             return None
-        pgd, aligned = (max(validation[name] for validation in before) for name in ("pgd", "alignment"))
-        signs = [f"PGD accuracy fell from {pgd:.1%} to {now['pgd']:.1%}"]
+        best_pgd, best_alignment = (max(values[name] for values in before) for name in ("pgd", "alignment"))
+        signs = [f"PGD accuracy fell from {best_pgd:.1%} to {now['pgd']:.1%}"]
         if now["pgd"] < self.drop * now["fgsm"]:
             signs.append(f"FGSM accuracy is {now['fgsm']:.1%}")
-        if now["alignment"] < self.drop * aligned:
-            signs.append(f"gradient alignment fell from {aligned:.2f} to {now['alignment']:.2f}")
-        error = math.sqrt(2 * pgd * (1 - pgd) / examples)
-        if now["pgd"] < min(self.drop * pgd, pgd - 3 * error) and len(signs) > 1:
+        if now["alignment"] < self.drop * best_alignment:
+            signs.append(f"gradient alignment fell from {best_alignment:.2f} to {now['alignment']:.2f}")
+        error = math.sqrt(2 * best_pgd * (1 - best_pgd) / examples)
+        if now["pgd"] < min(self.drop * best_pgd, best_pgd - 3 * error) and len(signs) > 1:
             return f"catastrophic overfitting: {', '.join(signs)}"
         return None

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the factor on the peak learning rate as a function of whole steps."""
+"""Learning-rate schedules: a factor on the peak learning rate for every step."""
 
 import math
 from dataclasses import dataclass, field
@@ -8,18 +8,20 @@ from regmix.types import Tag, require
 
 
 class Schedule(Protocol):
-    """factor(step, steps_per_epoch, epochs) in [0, 1] for the step about to be made, counted from 0."""
+    """Learning rate, and possibly momentum, as a function of the step, counted from 0 over the whole training."""
 
-    def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float: ...
+    def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        """The learning rate of the step divided by the peak learning rate, in [0, 1]."""
+        ...
 
     def momentum(self, step: int, steps_per_epoch: int, epochs: int) -> float | None:
-        """The optimiser's momentum in that step; None leaves it as the experiment says."""
+        """The momentum of the step; None means that of the experiment."""
         return None
 
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The same learning rate throughout."""
+    """The peak learning rate in every step."""
 
     name: Tag[Literal["constant"]] = field(default="constant", kw_only=True)
 
@@ -33,22 +35,22 @@ class Piecewise(Schedule):
 
     name: Tag[Literal["piecewise"]] = field(default="piecewise", kw_only=True)
     milestones: tuple[int, ...] = (100, 105)
-    """Epochs after which the learning rate drops."""
+    """Numbers of epochs after which the learning rate drops."""
     decay: float = 0.1
-    """Factor at each milestone."""
+    """Factor at each milestone, in (0, 1]."""
 
     def __post_init__(self) -> None:
         require(all(m >= 1 for m in self.milestones), f"milestones {self.milestones} must be epochs from 1 on")
         require(0 < self.decay <= 1, f"decay is {self.decay}; it must lie in (0, 1]")
 
     def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
-        passed = sum(step >= milestone * steps_per_epoch for milestone in self.milestones)
-        return float(self.decay**passed)
+        drops = sum(step >= milestone * steps_per_epoch for milestone in self.milestones)
+        return float(self.decay**drops)
 
 
 @dataclass(frozen=True)
 class Cyclic(Schedule):
-    """One cycle: rises linearly from near 0 to the peak over the first part of training, then falls to near 0."""
+    """One cycle: rises linearly from near 0 to the peak, then falls linearly to near 0."""
 
     name: Tag[Literal["cyclic"]] = field(default="cyclic", kw_only=True)
     warm_up: float = 0.4
@@ -67,12 +69,12 @@ class Cyclic(Schedule):
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """torch's OneCycleLR stepped once an epoch, as the FastAT benchmark has it (arXiv 2604.22853, its main.py).
+    """torch's OneCycleLR stepped once per epoch, as in the FastAT benchmark (arXiv 2604.22853, its main.py).
 
     In epoch e of E, with u = E * warm_up - 1 and the cosine c(a, b, s) = b + (a - b) (1 + cos(pi s)) / 2:
 
-        factor   = c(1 / 25, 1, e / u) up to u, then c(1, 4e-6, (e - u) / (E - 1 - u))
-        momentum = c(0.95, 0.85, e / u) up to u, then c(0.85, 0.95, (e - u) / (E - 1 - u))
+        factor   = c(1 / 25, 1, e / u) if e <= u, else c(1, 4e-6, (e - u) / (E - 1 - u))
+        momentum = c(0.95, 0.85, e / u) if e <= u, else c(0.85, 0.95, (e - u) / (E - 1 - u))
 
     The momentum of the experiment is not used.
     """
@@ -91,11 +93,11 @@ class OneCycle(Schedule):
         return self._cosine(step // steps_per_epoch, epochs, 0.95, 0.85, 0.95)
 
     def _cosine(self, epoch: int, epochs: int, start: float, peak: float, end: float) -> float:
-        top = self.warm_up * epochs - 1
-        if epoch <= top:
-            first, last, share = start, peak, epoch / top if top > 0 else 1.0
+        turn = self.warm_up * epochs - 1
+        if epoch <= turn:
+            first, last, share = start, peak, epoch / turn if turn > 0 else 1.0
         else:
-            first, last, share = peak, end, (epoch - top) / (epochs - 1 - top)
+            first, last, share = peak, end, (epoch - turn) / (epochs - 1 - turn)
         return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
 
 

@@ -19,8 +19,9 @@ from regmix.methods.memory import Memory
 from regmix.objectives import cross_entropy
 from regmix.runtime import devices
 from regmix.training import TrainStep
-from regmix.training.readiness import at_rest, train_mode
-from regmix.training.start import initial_model, run, training_data, try_out
+from regmix.training.prepare import initial_model, training_data, try_out
+from regmix.training.readiness import kept_in_eval, train_mode
+from regmix.training.start import run
 from regmix.types import Batch, Images, Labels, require
 
 WARM_UP = 3
@@ -115,7 +116,7 @@ def bench_step(experiment: Experiment, rounds: int) -> StepTimes:
     require(rounds <= room, f"rounds is {rounds}; the training has steps for {max(0, room)}: more --epochs would help")
     model = initial_model(experiment, train_set)
     try_out(experiment, model, validation_set, fabric)
-    train_mode(model, at_rest(model))
+    train_mode(model, kept_in_eval(model))
     step = TrainStep(model, experiment.method, experiment.threat, len(train_set.classes), experiment.label_mass)
     memory = experiment.method.memory(len(train_set), train_set.shape, experiment.pad, experiment.threat, fabric.device)
     batch = next(loader.epoch(0))

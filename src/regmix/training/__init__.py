@@ -1,4 +1,4 @@
-"""Training: the loop, its step, and what surrounds them: averages, weight perturbation, guards, validation, resuming.
+"""Training: the session with its loop, the step, averages, weight perturbation, the guard, validation and resuming.
 
 May import everything but studies, reports and the command line; studies and the command line import it.
 """

@@ -1,4 +1,4 @@
-"""The averaged copy of a model that training keeps beside it."""
+"""The averaged copy of a model that training keeps."""
 
 import copy
 from functools import cached_property
@@ -14,13 +14,13 @@ from regmix.runtime.sharded import load, local
 class AveragedWeights:
     """Keeps the average of a model's parameters and floating-point buffers (BatchNorm statistics included).
 
-    A tensor of several names counts once, and parameters that require no gradient are copied. Both models may still be
-    moved or sharded before the first update.
+    A tensor with several names counts once. Parameters that require no gradient, and counts, are copied. Both models
+    may still be moved or sharded before the first update.
     """
 
     def __init__(self, model: nn.Module, averaging: Averaging, steps_per_epoch: int) -> None:
         self._averaging, self._steps_per_epoch, self._t = averaging, steps_per_epoch, 0
-        with torch.no_grad():  # a copy of a scripted module would be part of a graph
+        with torch.no_grad():  # otherwise a copied scripted module becomes part of a graph
             self.module = copy.deepcopy(model)
         """The model that carries the averaged weights."""
         for parameter in self.module.parameters():
@@ -29,30 +29,30 @@ class AveragedWeights:
 
     @cached_property
     def _pairs(self) -> tuple[list[tuple[Tensor, Tensor]], list[tuple[Tensor, Tensor]]]:
-        """The tensors of the average and of the model that belong together: those that are averaged, and the others.
+        """Pairs (tensor of the average, tensor of the model): those that are averaged, and those that are copied.
 
-        Others are counts, and weights that do not learn: rounding would move their average.
+        Frozen weights are copied, because rounding would change their average.
         """
-        ours, theirs = ([*one.parameters(), *one.buffers()] for one in (self.module, self._model))
+        ours, theirs = ([*model.parameters(), *model.buffers()] for model in (self.module, self._model))
         pairs = [*zip(ours, theirs, strict=True)]
-        frozen = {id(one) for one in self._model.parameters() if not one.requires_grad}
-        moving = [theirs.is_floating_point() and id(theirs) not in frozen for _, theirs in pairs]
-        return [*compress(pairs, moving)], [p for p, moves in zip(pairs, moving, strict=True) if not moves]
+        frozen = {id(parameter) for parameter in self._model.parameters() if not parameter.requires_grad}
+        averaged = [tensor.is_floating_point() and id(tensor) not in frozen for tensor in theirs]
+        return [*compress(pairs, averaged)], [*compress(pairs, [not each for each in averaged])]
 
     @torch.no_grad()
     def update(self, stats: dict[str, Tensor]) -> None:
-        """Moves the average towards the model by one update."""
+        """Updates the average with the current weights; `stats` are the statistics of the method's step."""
         decay = self._averaging.decay(self._t, self._steps_per_epoch, stats)
-        values, others = self._pairs
-        averaged, current = ([local(t) for t in one] for one in zip(*values, strict=True))
+        to_average, to_copy = self._pairs
+        averaged, current = ([local(tensor) for tensor in tensors] for tensors in zip(*to_average, strict=True))
         if decay.device.type == "cpu":
             torch._foreach_lerp_(averaged, current, float(1 - decay))
         else:
-            # By hand, because a foreach lerp takes no weight that lies on the device.
+            # Two operations, because a foreach lerp takes no weight on the device.
             decay = decay.to(averaged[0].dtype)
             torch._foreach_mul_(averaged, decay)
             torch._foreach_add_(averaged, torch._foreach_mul(current, 1 - decay))
-        for ours, theirs in others:
+        for ours, theirs in to_copy:
             ours.copy_(theirs)
         self._t += 1
 

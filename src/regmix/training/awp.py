@@ -1,4 +1,4 @@
-"""Adversarial weight perturbation: an update whose gradient is taken where the weights do worst."""
+"""Adversarial weight perturbation (AWP): the gradient of an update is computed at perturbed weights."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,15 +13,15 @@ from regmix.types import Losses
 def at_perturbed_weights(
     step: Callable[[Memory | None], Losses], model: nn.Module, memory: Memory | None, size: float
 ) -> Losses:
-    """Leaves in .grad the gradient at w + v, where v = size ||w|| g / ||g|| in every layer and g = grad loss(w).
+    """Computes a batch's losses and gradients at w + v, with v = size ||w|| g / ||g|| in every layer, g = grad loss(w).
 
     Args:
-        step: computes a batch's losses and their gradients.
+        step: computes a batch's losses, and their gradients into .grad.
         size: ||v|| / ||w|| of every weight matrix and kernel; biases and BatchNorm are not perturbed.
 
-    `step` runs twice, the first time without a trace in the memory or in BatchNorm's statistics. The weights are put
-    back exactly. Source: AWP, arXiv 2004.05884. Deviation from its code: the attack is repeated at w + v (the code
-    keeps the adversarial examples of w), which makes a fast method twice as expensive, and weight decay applies to w.
+    Calls `step` twice; the first call changes neither the memory nor BatchNorm's statistics. Afterwards the weights
+    are exactly w again. Source: AWP, arXiv 2004.05884. Deviations from its code: the attack is repeated at w + v (the
+    code keeps the adversarial examples of w), which doubles the cost of a fast method, and weight decay applies to w.
     """
     with same_buffers(model):
         step(memory.read_only() if memory is not None else None)
@@ -41,7 +41,7 @@ def at_perturbed_weights(
 
 @contextmanager
 def same_buffers(model: nn.Module) -> Iterator[None]:
-    """Puts the values of a model's buffers back after the block."""
+    """Restores the values of a model's buffers after the block."""
     saved = [buffer.clone() for buffer in model.buffers()]
     yield
     with torch.no_grad():

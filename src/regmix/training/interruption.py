@@ -1,4 +1,4 @@
-"""SIGTERM, a closed terminal and Ctrl-C during a training: noted, so that what is under way can be saved first."""
+"""SIGTERM, SIGHUP and Ctrl-C during a training, which is saved before it ends."""
 
 import signal
 from contextlib import AbstractContextManager
@@ -10,24 +10,27 @@ from regmix.types import Interrupted
 
 
 class Interruption:
-    """Inside `noted`, the first SIGTERM, SIGHUP or Ctrl-C is only noted, and `check` raises it; a second one ends the
-    process at once, unless it is SIGHUP, which the system and the shell both send when a terminal is closed."""
+    """Within `noted` the first SIGTERM, SIGHUP or Ctrl-C is only noted, until `check` raises it.
+
+    A second signal ends the process at once. SIGHUP does not, because both the system and the shell send it when a
+    terminal is closed.
+    """
 
     def __init__(self) -> None:
         self._noted = 0
         self._signals = (signal.SIGINT, *ending())
 
     def noted(self) -> AbstractContextManager[None]:
-        """Where signals are noted; see `handled`."""
+        """The block in which signals are noted; see `handled`."""
         return handled(self._note, *self._signals)
 
     def check(self) -> None:
-        """Raises Interrupted if a signal has come to any process; all call it, where everything is in order."""
+        """Raises Interrupted if any process has noted a signal; all processes call it, with a consistent state."""
         if noted := max(processes.every(self._noted)):
             raise Interrupted(noted)
 
-    def check_alone(self) -> None:
-        """Raises Interrupted if a signal has come to this process."""
+    def check_this_process(self) -> None:
+        """Raises Interrupted if this process has noted a signal."""
         if self._noted:
             raise Interrupted(self._noted)
 

@@ -1,4 +1,4 @@
-"""What a model must be for its training to be right, found out before anything is written."""
+"""Checks that a model can be trained correctly, before anything is written."""
 
 import copy
 from collections.abc import Iterator
@@ -19,17 +19,18 @@ from regmix.types import Images, Labels, UserError, require
 def ready(
     model: nn.Module, x: Images, y: Labels, classes: int, fabric: Fabric, *, copied: bool, whole: bool
 ) -> list[str]:
-    """Moves a model to its device, in the layout in which it works, and tries there what a training step needs.
+    """Moves a model to its device, in a memory layout in which it works, and tries there what a training step needs.
 
     Args:
         x, y: a few images in [0, 1] and their labels.
         copied: the training keeps a copy of the model.
         whole: the model fits into the memory of the device; otherwise it is tried on the CPU.
 
-    Returns lines for the user, with what the training will do. Weights, statistics, modes and the random state stay.
+    Returns notes for the user about what the training will do. Weights, statistics, modes and the random state stay as
+    they were.
 
     Raises:
-        UserError: the model cannot be trained rightly.
+        UserError: the model cannot be trained correctly.
     """
     device = fabric.device if whole else torch.device("cpu")
     check_state(model)
@@ -47,87 +48,93 @@ def ready(
     except (RuntimeError, NotImplementedError) as error:
         raise UserError(f"the model cannot be moved to {device}: {why(error)}") from None
     with torch.random.fork_rng([device] if device.type == "cuda" else []), same_buffers(model):
-        resting = at_rest(model)
+        in_eval = kept_in_eval(model)
         with _modes_kept(model), torch.no_grad():
             ask(model.eval(), x, classes)
-        found = [settle(model, x)]
+        notes = [settle(model, x)]
         place(model, device)
         with _modes_kept(model):
-            train_mode(model, resting)
+            train_mode(model, in_eval)
             unused = _without_effect(model, x, y, classes, fabric)
     if unused:
-        found.append(f"without effect on the logits of two images, and not trained where that is so: {_few(unused)}")
-    if resting:
-        named = {id(module): name for name, module in model.named_modules()}
-        found.append(f"in evaluation mode from the start, and kept in it: {_few([named[id(one)] for one in resting])}")
-    return [line for line in found if line is not None]
+        notes.append(
+            f"without effect on the logits of two images, and trained only where they have one: {_few(unused)}"
+        )
+    if in_eval:
+        names = [name for name, module in model.named_modules() if any(module is each for each in in_eval)]
+        notes.append(f"in evaluation mode from the start, and kept in it: {_few(names)}")
+    return [note for note in notes if note is not None]
 
 
 def check_state(model: nn.Module) -> None:
-    """Raises UserError unless the model's state can be saved, put back and averaged.
+    """Raises UserError unless the model's state can be saved, restored and averaged.
 
-    It must consist of tensors, and parameters of float32 that learn must be among them. One tensor may have several
-    names; what may not be is that two share memory, because moving or copying the model would part them, and a step
-    would move what they share twice.
+    The state must consist of tensors, and a parameter must require a gradient. One tensor may have several names. Two
+    tensors must not share memory: moving or copying the model would separate them, and a step would change the shared
+    part twice.
     """
     check_tensors(model)
-    require(any(one.requires_grad for one in model.parameters()), "none of the model's parameters requires a gradient")
+    require(
+        any(parameter.requires_grad for parameter in model.parameters()),
+        "none of the model's parameters requires a gradient",
+    )
     named = [*model.named_parameters(), *model.named_buffers()]
     spans = [(name, *_span(tensor)) for name, tensor in named if tensor.numel()]
-    for (one, storage, low, high), (other_one, same, first, last) in combinations(spans, 2):
-        if storage == same and low < last and first < high:
+    for (name, storage, first, end), (other_name, other_storage, other_first, other_end) in combinations(spans, 2):
+        if storage == other_storage and first < other_end and other_first < end:
             raise UserError(
-                f"{one} and {other_one} share memory without being one tensor, and would part when the model is moved; "
-                "give them memory of their own, or tie them as one parameter: b.weight = a.weight"
+                f"{name} and {other_name} share memory without being one tensor, and would be separated when the model "
+                "is moved; give them memory of their own, or tie them as one parameter: b.weight = a.weight"
             )
 
 
 def _span(tensor: Tensor) -> tuple[int, int, int]:
-    """The memory that a tensor lies in, and its first and last element there."""
-    low = tensor.storage_offset()
-    last = low + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return tensor.untyped_storage().data_ptr(), int(low), int(last) + 1
+    """The memory that a tensor lies in, the index of its first element there, and one past that of its last."""
+    first = tensor.storage_offset()
+    last = first + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.untyped_storage().data_ptr(), int(first), int(last) + 1
 
 
 def _without_effect(model: nn.Module, x: Images, y: Labels, classes: int, fabric: Fabric) -> list[str]:
     """The names of parameters that require a gradient and get none, in the mode and precision of training."""
-    learned = [(name, one) for name, one in model.named_parameters() if one.requires_grad]
+    learned = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     images = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     with fabric.autocast():
         try:
             logits = ask(model, images * 1, classes)
         except UserError as error:
-            raise UserError(f"{_way(fabric)}, {error}") from None
+            raise UserError(f"{_mode(fabric)}, {error}") from None
         try:
-            value = cross_entropy(logits, y).sum()
-            # The attack and the loss may share a forward pass.
-            (to_images,) = torch.autograd.grad(value, images, retain_graph=True, allow_unused=True)
-            gradients = torch.autograd.grad(value, [one for _, one in learned], allow_unused=True)
+            loss = cross_entropy(logits, y).sum()
+            # retain_graph, because an attack and the loss may share a forward pass.
+            (image_gradient,) = torch.autograd.grad(loss, images, retain_graph=True, allow_unused=True)
+            gradients = torch.autograd.grad(loss, [*learned.values()], allow_unused=True)
         except Exception as error:
-            remedy = "return logits that are computed without no_grad, detach and decisions"
-            raise UserError(f"{_way(fabric)}, the gradients cannot be computed ({why(error)}); {remedy}") from None
-    if to_images is None:
+            remedy = "compute the logits without no_grad, detach or hard decisions such as argmax"
+            raise UserError(f"{_mode(fabric)}, the gradients cannot be computed ({why(error)}); {remedy}") from None
+    if image_gradient is None:
         raise UserError("no gradient flows from the model's logits to the images, which attacks need; is it detached?")
-    unused = [name for (name, _), gradient in zip(learned, gradients, strict=True) if gradient is None]
+    unused = [name for name, gradient in zip(learned, gradients, strict=True) if gradient is None]
     require(len(unused) < len(learned), "no gradient flows from the model's logits to any of its parameters")
     return unused
 
 
-def _way(fabric: Fabric) -> str:
+def _mode(fabric: Fabric) -> str:
+    """The mode and precision of training, as a phrase."""
     with fabric.autocast():
         cast = torch.is_autocast_enabled(fabric.device.type)
     return "in train mode under bfloat16 autocast, which --precision 32 leaves out" if cast else "in train mode"
 
 
-def at_rest(model: nn.Module) -> list[nn.Module]:
-    """The parts of a model in train mode that are in evaluation mode, such as a frozen BatchNorm."""
+def kept_in_eval(model: nn.Module) -> list[nn.Module]:
+    """The parts of a model in train mode that are in evaluation mode, such as a frozen BatchNorm: they stay so."""
     return [module for module in model.modules() if not module.training] if model.training else []
 
 
-def train_mode(model: nn.Module, resting: list[nn.Module]) -> None:
-    """Train mode for the model except for the parts that rest."""
+def train_mode(model: nn.Module, in_eval: list[nn.Module]) -> None:
+    """Puts a model into train mode, except for these parts."""
     model.train()
-    for module in resting:
+    for module in in_eval:
         module.training = False
 
 

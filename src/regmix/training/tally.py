@@ -1,4 +1,4 @@
-"""Sums of an epoch's losses, kept on the device so that reading them is one synchronisation."""
+"""Sums of an epoch's losses, kept on the device, so that reading them waits for it only once."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from regmix.types import Batch, Losses
 
 
 class Tally:
-    """Averages of the loss terms, the statistics and the accuracy on the method's own examples over an epoch's steps,
-    whichever process made them.
+    """Averages over the examples of an epoch, of all processes: loss terms, statistics, and accuracy on the method's
+    own adversarial examples.
 
-    A step whose gradient was not finite does not count, and is remembered.
+    A step whose gradient was not finite does not count; its number is kept.
     """
 
     def __init__(self, device: torch.device, steps: int) -> None:
@@ -28,7 +28,7 @@ class Tally:
 
     @torch.no_grad()
     def add(self, step: int, batch: Batch, losses: Losses, fine: Bool[Tensor, ""]) -> None:
-        """Adds a step of the epoch, weighted by the size of its batch; `fine`: its gradient was finite."""
+        """Adds a step of the epoch, weighted by its batch size; `fine` says whether its gradient was finite."""
         values = {f"terms/{name}": term for name, term in losses.terms.items()}
         values |= {f"stats/{name}": value for name, value in losses.stats.items()}
         values["train_robust"] = accuracy(losses.logits, batch.y)
@@ -50,22 +50,22 @@ class Tally:
 
     def bad_steps(self) -> list[int]:
         """The steps whose gradient was not finite."""
-        found: list[int] = self._bad.nonzero()[:, 0].tolist()
-        return found
+        steps: list[int] = self._bad.nonzero()[:, 0].tolist()
+        return steps
 
     def causes(self) -> list[str]:
-        """The loss terms that were not finite in some step; `gradient` where only their gradient was not."""
+        """The loss terms that were not finite in some step; `gradient` if only the gradient was not finite."""
         counts = dict(zip(self._names, processes.total(self._unknown).tolist(), strict=True))
         terms = [name.removeprefix("terms/") for name, count in counts.items() if count and name.startswith("terms/")]
         return terms or ["gradient"]
 
     def state_dict(self) -> dict[str, Any]:
-        """What every process has added."""
+        """The sums of every process, because a resumed run may have as many processes again."""
         own = [self._sums.cpu(), self._unknown.cpu(), self._examples.cpu()]
         return {"names": self._names, "shares": processes.every(own), "bad": self._bad}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes its own sums; where there were more or fewer processes, the first takes those of all."""
+        """Restores this process's own sums; if the number of processes has changed, rank 0 takes the sums of all."""
         self._names, self._bad = state["names"], state["bad"].to(self._device)
         shares = state["shares"]
         if len(shares) == processes.size():

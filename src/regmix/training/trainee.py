@@ -1,14 +1,14 @@
-"""Everything that training changes, as one thing that makes a step, and can be saved and put back."""
+"""The trainee: everything that a training changes, the step that changes it, and what is saved of it."""
 
 import copy
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from regmix.config.averaging import NoAveraging
+from regmix.config import Experiment, NoAveraging
 from regmix.data import ImageSet
 from regmix.methods.base import Method
 from regmix.methods.memory import Memory
@@ -21,8 +21,9 @@ from regmix.training.averaging import AveragedWeights
 from regmix.training.awp import at_perturbed_weights
 from regmix.training.finite import Finite
 from regmix.training.guard import remedy
-from regmix.training.plan import Plan
-from regmix.training.readiness import at_rest, train_mode
+from regmix.training.progress import Progress
+from regmix.training.randomness import random_state, seed, set_random_state
+from regmix.training.readiness import kept_in_eval, train_mode
 from regmix.training.statistics import Statistics
 from regmix.training.step import TrainStep
 from regmix.training.tally import Tally
@@ -30,119 +31,117 @@ from regmix.types import Batch, Losses
 
 
 class Trainee:
-    """The model, what moves it, what is remembered of it and of the images, and how far it is.
+    """Model, optimizer, averaged weights, the method's memory, sums over the epoch, and progress.
 
-    epoch: epochs that are done. step: steps of the present one that are done. seconds: those spent so far. trained:
-    those spent on the present epoch's steps. waited: those of them in which a step had no batch yet.
+    State: the attributes `model`, `optimizer`, `averaged`, `memory`, `tally` and `progress`, and torch's random state.
+    Step: `learn`. Saved: `state_dict`, which resuming needs, and `weights`, which is what users load.
     """
 
-    def __init__(self, fabric: Fabric, model: nn.Module, plan: Plan, images: ImageSet, steps_per_epoch: int) -> None:
-        self._fabric, self._plan, self._images, self._steps_per_epoch = fabric, plan, images, steps_per_epoch
-        if plan.sync_batchnorm and processes.size() > 1:
+    def __init__(
+        self, fabric: Fabric, model: nn.Module, experiment: Experiment, images: ImageSet, steps_per_epoch: int
+    ) -> None:
+        self._fabric, self._experiment, self._images = fabric, experiment, images
+        self._steps_per_epoch = steps_per_epoch
+        if experiment.sync_batchnorm and processes.size() > 1:
             model = synced(model, fabric.device)
         self.model = model
         self.averaged: AveragedWeights | None = None
-        if not isinstance(plan.averaging, NoAveraging):
-            self.averaged = AveragedWeights(model, plan.averaging, steps_per_epoch)
-        self._outline = copy.deepcopy(model) if plan.shard_weights and processes.size() > 1 else None
-        """What a sharded model looks like where it is complete."""
-        for one in (model, self.averaged.module) if self.averaged is not None else (model,):
+        if not isinstance(experiment.averaging, NoAveraging):
+            self.averaged = AveragedWeights(model, experiment.averaging, steps_per_epoch)
+        self._outline = copy.deepcopy(model) if experiment.shard_weights and processes.size() > 1 else None
+        """A complete copy of a model whose weights are sharded."""
+        for network in (model, self.averaged.module) if self.averaged is not None else (model,):
             if self._outline is not None:
-                shard(one, fabric.device)
+                shard(network, fabric.device)
             else:
-                place(one, fabric.device)
+                place(network, fabric.device)
         self.optimizer = torch.optim.SGD(
-            self.model.parameters(), plan.lr, momentum=plan.momentum, weight_decay=plan.weight_decay, foreach=True
+            model.parameters(), experiment.lr, momentum=experiment.momentum, weight_decay=experiment.weight_decay,
+            foreach=True,
+        )  # fmt: skip
+        self._module = TrainStep(
+            model, experiment.method, experiment.threat, len(images.classes), experiment.label_mass
         )
-        self._module = TrainStep(self.model, plan.method, plan.threat, len(images.classes), plan.label_mass)
-        self._step_module = fabric.setup_module(self._module)
+        self._wrapped = fabric.setup_module(self._module)
         fabric.setup_optimizers(self.optimizer)
-        self._finite, self._statistics = Finite(self.model), Statistics(self.model)
-        self._learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self._resting = at_rest(self.model)
-        self.memory = self._new_memory(plan.method)
-        self.epoch, self.step, self.trained, self.waited, self.seconds = 0, 0, 0.0, 0.0, 0.0
-        self.best: dict[str, Any] = {"epoch": 0, "pgd": -1.0, "one_answer": None}
-        self.one_answer: str | None = None
-        """What the last validation has said of weights that answer one class for nearly everything."""
-        self.alarms: list[dict[str, object]] = []
-        self.rollbacks = 0
-        self.left_out: list[tuple[int, int]] = []
-        """(epoch, step) of the steps that are passed over, because the run went back for them."""
+        self._finite, self._statistics = Finite(model), Statistics(model)
+        self._learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._kept_in_eval = kept_in_eval(model)
+        self.memory = self._new_memory(experiment.method)
         self.tally = Tally(fabric.device, steps_per_epoch)
+        self.progress = Progress()
 
     def _new_memory(self, method: Method) -> Memory | None:
-        images, plan = self._images, self._plan
-        return method.memory(len(images), images.shape, plan.pad, plan.threat, self._fabric.device)
+        images, experiment = self._images, self._experiment
+        return method.memory(len(images), images.shape, experiment.pad, experiment.threat, self._fabric.device)
 
-    @property
-    def passed_over(self) -> list[int]:
-        """The steps of the present epoch that are left out."""
-        return [step for epoch, step in self.left_out if epoch == self.epoch]
+    # Steps
 
     def begin(self) -> None:
-        """Puts the model into train mode, without the parts that came in evaluation mode."""
-        train_mode(self.model, self._resting)
+        """Puts the model into train mode, except for the parts that came in evaluation mode."""
+        train_mode(self.model, self._kept_in_eval)
 
     def learn(self, batch: Batch) -> None:
-        """Makes the present epoch's next step with this batch, or passes over it."""
-        plan = self._plan
-        if not self.step:
+        """Makes the next step of the current epoch with this batch, or skips it."""
+        experiment, progress = self._experiment, self.progress
+        if not progress.step:
             self._seed()
-        if self.step not in self.passed_over:
+        if progress.step not in progress.skipped:
             self._finite.begin()
-            if plan.awp and self.epoch >= plan.awp_warm_up:
-                losses = at_perturbed_weights(partial(self._one_pass, batch), self.model, self._clocked(), plan.awp)
+            if experiment.awp and progress.epoch >= experiment.awp_warm_up:
+                losses = at_perturbed_weights(partial(self._pass, batch), self.model, self._clocked(), experiment.awp)
             else:
-                losses = self._one_pass(batch, self._clocked())
+                losses = self._pass(batch, self._clocked())
             fine = self._finite.end()
-            if plan.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.clip_norm)
+            if experiment.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), experiment.clip_norm)
             self._set_rate()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             if self.averaged is not None:
                 self.averaged.update(losses.stats)
-            self.tally.add(self.step, batch, losses, fine)
-        self.step += 1
+            self.tally.add(progress.step, batch, losses, fine)
+        progress.step += 1
 
-    def _one_pass(self, batch: Batch, memory: Memory | None) -> Losses:
+    def _pass(self, batch: Batch, memory: Memory | None) -> Losses:
+        """Computes the losses of a batch and their gradients."""
         if self._outline is not None and (statistics := self._statistics.read()) is not None:
-            self._statistics.write(processes.as_first(statistics))  # as DDP does before a pass
-        losses: Losses = self._step_module(batch, memory)
+            self._statistics.write(processes.as_first(statistics))  # as DDP does before a forward pass
+        losses: Losses = self._wrapped(batch, memory)
         total = losses.total if batch.weight == 1 else losses.total * batch.weight
-        # A forward pass that the attack shares with the loss would give the gradient of its perturbation once more.
-        # (Sharded weights are not those that were used, so that they cannot be named here.)
+        # Naming the parameters keeps a forward pass that attack and loss share from computing the gradient of the
+        # perturbation again. With sharded weights other tensors than the parameters take part, so no names there.
         self._fabric.backward(total, inputs=self._learned if self._outline is None else None)
         return losses
 
     def _seed(self) -> None:
-        # The processes draw different numbers, and so does the rest of an epoch that others began.
-        torch.manual_seed(self._plan.seed * 1_000_003 + self.epoch + (self.step << 32) + (processes.rank() << 52))
+        seed(self._experiment.seed, self.progress.epoch, self.progress.step)
 
     def _clocked(self) -> Memory | None:
-        """The memory, told what time it is."""
+        """The memory with the current epoch and step."""
         if self.memory is not None:
-            self.memory.epoch, self.memory.epochs, self.memory.step = self.epoch, self._plan.epochs, self.step
+            self.memory.epoch, self.memory.epochs = self.progress.epoch, self._experiment.epochs
+            self.memory.step = self.progress.step
         return self.memory
 
     def _set_rate(self) -> None:
-        done = self.epoch * self._steps_per_epoch + self.step
-        plan, steps = self._plan, self._steps_per_epoch
-        momentum = plan.schedule.momentum(done, steps, plan.epochs)
+        """Sets learning rate and momentum as the schedule says."""
+        experiment, steps = self._experiment, self._steps_per_epoch
+        done = self.progress.epoch * steps + self.progress.step
+        momentum = experiment.schedule.momentum(done, steps, experiment.epochs)
         for group in self.optimizer.param_groups:
-            group["lr"] = plan.lr * plan.schedule.factor(done, steps, plan.epochs)
-            group["momentum"] = plan.momentum if momentum is None else momentum
+            group["lr"] = experiment.lr * experiment.schedule.factor(done, steps, experiment.epochs)
+            group["momentum"] = experiment.momentum if momentum is None else momentum
 
     def end_epoch(self, validation: dict[str, float] | None) -> dict[str, object]:
-        """Goes on to the next epoch; returns the row of metrics of the one that is done."""
-        means, bad = self.tally.means(), self.tally.bad_steps()
+        """Moves on to the next epoch; returns the row of metrics of the one that has ended."""
+        progress, means = self.progress, self.tally.means()
         terms = {name.removeprefix("terms/"): v for name, v in means.items() if name.startswith("terms/")}
         stats = {name.removeprefix("stats/"): v for name, v in means.items() if name.startswith("stats/")}
         row: dict[str, object] = {
-            "epoch": self.epoch + 1,
-            "epochs": self._plan.epochs,
-            "step": (self.epoch + 1) * self._steps_per_epoch,
+            "epoch": progress.epoch + 1,
+            "epochs": self._experiment.epochs,
+            "step": (progress.epoch + 1) * self._steps_per_epoch,
             "lr": self.optimizer.param_groups[0]["lr"],
             "loss": sum(terms.values()),
             "terms": terms,
@@ -150,27 +149,29 @@ class Trainee:
             "stats": {name: value for name, value in stats.items() if name not in terms},
             "train_robust": means["train_robust"],
             "validation": validation,
-            "lost_steps": sorted(bad + self.passed_over),
-            "images_per_second": len(self._images) / self.trained,
-            "waited": self.waited / self.trained,
-            "seconds": self.seconds,
+            "lost_steps": sorted(self.tally.bad_steps() + progress.skipped),
+            "images_per_second": len(self._images) / progress.trained,
+            "waited": progress.waited / progress.trained,
+            "seconds": progress.seconds,
         }
-        self.epoch, self.step, self.trained, self.waited = self.epoch + 1, 0, 0.0, 0.0
+        progress.end_epoch(row)
         self.tally = Tally(self._fabric.device, self._steps_per_epoch)
         return row
 
     def switch(self, level: int) -> str:
-        """The guard's remedy takes the place of the method, whose name is returned; at level 0 there was no alarm."""
-        if level != self.rollbacks:
-            self.rollbacks = level
-            self._module.method = remedy(self._plan.method, level) if level else self._plan.method
-            self.memory = self._new_memory(self._module.method)
-        return type(self._module.method).__name__
+        """Replaces the method by the guard's remedy after the level-th rollback (0: none); returns its name."""
+        method = remedy(self._experiment.method, level) if level else self._experiment.method
+        if level != self.progress.rollbacks:
+            self.progress.rollbacks = level
+            self._module.method, self.memory = method, self._new_memory(method)
+        return type(method).__name__
+
+    # What is saved
 
     def complete(self) -> tuple[nn.Module, nn.Module | None]:
-        """The model, and the average of its weights, such that the first process can call them on its own.
+        """The model and the averaged one with all their weights, so that rank 0 can call them alone.
 
-        All processes must ask for them.
+        All processes must call it.
         """
         averaged = self.averaged.module if self.averaged is not None else None
         if self._outline is None:
@@ -180,42 +181,21 @@ class Trainee:
         return model, complete(self._outline, averaged, device) if averaged is not None else None
 
     def weights(self) -> dict[Checkpoint, dict[str, Tensor]]:
-        """What there is to save of the model and of its average; all processes must ask for it."""
-        found: dict[Checkpoint, dict[str, Tensor]] = {"last": whole(self.model.state_dict())}
+        """The weights of the checkpoints `last` and, if there is an average, `averaged`; all processes must call it."""
+        states: dict[Checkpoint, dict[str, Tensor]] = {"last": whole(self.model.state_dict())}
         if self.averaged is not None:
-            found["averaged"] = whole(self.averaged.module.state_dict())
-        return found
-
-    def warnings(self) -> list[str]:
-        """What is wrong with the weights that are kept: they answer one class for nearly everything."""
-        found = {"best": self.best["one_answer"], "last": self.one_answer}
-        return [f"the {name} weights: {text}" for name, text in found.items() if text is not None]
-
-    def summary(self, status: Literal["finished", "stopped"]) -> dict[str, object]:
-        """What result.json says of the training."""
-        return {
-            "status": status, "epochs": self.epoch, "train_seconds": self.seconds, "best_epoch": self.best["epoch"],
-            "best_pgd": self.best["pgd"], "alarms": self.alarms, "warnings": self.warnings(),
-        }  # fmt: skip
+            states["averaged"] = whole(self.averaged.module.state_dict())
+        return states
 
     def state_dict(self) -> dict[str, Any]:
-        """What resuming needs, within an epoch or between two: tensors and plain values only.
+        """What resuming needs, in the middle of an epoch or between two: tensors and plain values only.
 
-        All processes must ask for it.
+        All processes must call it.
         """
         return {
-            "epoch": self.epoch,
-            "step": self.step,
-            "trained": self.trained,
-            "waited": self.waited,
-            "seconds": self.seconds,
-            "best": self.best,
-            "alarms": self.alarms,
-            "one_answer": self.one_answer,
-            "rollbacks": self.rollbacks,
-            "left_out": self.left_out,
+            **self.progress.state_dict(),
             "tally": self.tally.state_dict(),
-            "random": processes.every(_random_state(self._fabric.device)),
+            "random": processes.every(random_state(self._fabric.device)),
             "model": whole(self.model.state_dict()),
             "optimizer": whole(self.optimizer.state_dict()),
             "averaged": whole(self.averaged.state_dict()) if self.averaged is not None else None,
@@ -223,31 +203,19 @@ class Trainee:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        # States of regmix 0.1 do not say it.
-        state = {"one_answer": None, **state, "best": {"one_answer": None, **state["best"]}}
-        for name in ("epoch", "step", "trained", "waited", "seconds", "best", "alarms", "left_out", "one_answer"):
-            setattr(self, name, state[name])
+        """Restores what `state_dict` returned, also that of another number of processes."""
+        self.switch(state["rollbacks"])
+        self.progress.load_state_dict(state)
         load(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, moments in self.optimizer.state.items():
             moments.update({name: share(value, parameter) for name, value in moments.items()})
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
-        self.switch(state["rollbacks"])
         if self.memory is not None:
             self.memory.load_state_dict(state["memory"])
         self.tally.load_state_dict(state["tally"])
         if len(state["random"]) == processes.size():
-            random = state["random"][processes.rank()]
-            torch.set_rng_state(random["cpu"].cpu())
-            if self._fabric.device.type == "cuda" and "cuda" in random:
-                torch.cuda.set_rng_state(random["cuda"].cpu(), self._fabric.device)
+            set_random_state(state["random"][processes.rank()], self._fabric.device)
         else:
             self._seed()
-
-
-def _random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state

@@ -1,8 +1,8 @@
-"""How good the weights are on the images held out of training, and which are the best."""
+"""Validation on held-out images: accuracies, the choice of the best weights, and the guard's question."""
 
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -10,58 +10,62 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from regmix.attacks import Attack, Fgsm, Pgd
+from regmix.config import Experiment
 from regmix.data import ImageSet, batches
 from regmix.evaluation import evaluate, one_answer
 from regmix.runs import Run
 from regmix.threats import Threat
 from regmix.training.guard import alignment
-from regmix.training.plan import Plan
-from regmix.training.trainee import Trainee
+from regmix.training.progress import Progress
 from regmix.types import Batch
 
 
 class Verdict(NamedTuple):
-    """What a validation has found."""
+    """The outcome of a validation."""
 
-    validation: dict[str, float]
+    accuracies: dict[str, float]
+    """What the row of metrics says under `validation`."""
     best: dict[str, Any]
-    """The epoch of the best weights so far, and their PGD accuracy."""
+    """The best weights so far; see `Progress.best`."""
     alarm: str | None
-    """The guard's reason."""
-    known: bool
-    """The validation before raised it, too."""
+    """The reason for the guard's alarm; None without an alarm."""
+    repeated: bool
+    """The previous validation raised an alarm, too."""
     one_answer: str | None
-    """What to say of weights that answer one class for nearly everything."""
+    """Warning: the weights predict one class for nearly all images."""
 
 
-def compete(
-    fabric: Fabric,
-    trainee: Trainee,
-    models: tuple[nn.Module, nn.Module | None],
-    plan: Plan,
-    images: ImageSet,
-    run: Run,
-    check: Callable[[], None],
-) -> Verdict:
-    """Validates at the end of an epoch, lets the weights compete for `best`, and asks the guard; see `validate`.
+@dataclass(frozen=True)
+class Validator:
+    """Validates weights at the end of an epoch; `check` is called before every batch and may raise Interrupted."""
 
-    models: the trainee's, complete.
-    """
-    model, averaged = models
-    look = partial(validate, fabric, images=images, threat=plan.threat, batch_size=plan.batch_size, check=check)
-    (validation, one), before = look(model), [row for row in run.metrics() if row["validation"]]
-    reason = plan.guard.alarm([row["validation"] for row in before], validation, len(images))
-    known = bool(trainee.alarms and before and trainee.alarms[-1]["epoch"] == before[-1]["epoch"])
-    contender, pgd, best, its = model, validation["pgd"], trainee.best, one
-    if averaged is not None:
-        more, averaged_one = look(averaged, signs=False)
-        validation |= {f"averaged_{name}": value for name, value in more.items()}
-        if plan.best_of == "either" and more["pgd"] > pgd:
-            contender, pgd, its = averaged, more["pgd"], averaged_one
-    if pgd > best["pgd"]:
-        best = {"epoch": trainee.epoch + 1, "pgd": pgd, "one_answer": its}
-        run.save_weights("best", contender.state_dict())
-    return Verdict(validation, best, reason, known, one)
+    experiment: Experiment
+    images: ImageSet
+    fabric: Fabric
+    run: Run
+    check: Callable[[], None]
+
+    def judge(self, model: nn.Module, averaged: nn.Module | None, progress: Progress) -> Verdict:
+        """Measures the weights and their average, saves them as `best` if they are, and asks the guard."""
+        accuracies, warning = self._measure(model, signs=True)
+        before = progress.validated
+        alarm = self.experiment.guard.alarm([row["validation"] for row in before], accuracies, len(self.images))
+        repeated = bool(progress.alarms and before and progress.alarms[-1]["epoch"] == before[-1]["epoch"])
+        candidate, pgd, candidate_warning = model, accuracies["pgd"], warning
+        if averaged is not None:
+            of_average, average_warning = self._measure(averaged, signs=False)
+            accuracies |= {f"averaged_{name}": value for name, value in of_average.items()}
+            if self.experiment.best_of == "either" and of_average["pgd"] > pgd:
+                candidate, pgd, candidate_warning = averaged, of_average["pgd"], average_warning
+        best = progress.best
+        if pgd > best["pgd"]:
+            best = {"epoch": progress.epoch + 1, "pgd": pgd, "one_answer": candidate_warning}
+            self.run.save_weights("best", candidate.state_dict())
+        return Verdict(accuracies, best, alarm, repeated, warning)
+
+    def _measure(self, model: nn.Module, *, signs: bool) -> tuple[dict[str, float], str | None]:
+        threat, batch_size = self.experiment.threat, self.experiment.batch_size
+        return validate(self.fabric, model, self.images, threat, batch_size, self.check, signs=signs)
 
 
 def validate(
@@ -71,14 +75,18 @@ def validate(
     threat: Threat,
     batch_size: int,
     check: Callable[[], None],
-    signs: bool = True,
+    *,
+    signs: bool,
 ) -> tuple[dict[str, float], str | None]:
-    """Clean and PGD-10 accuracy, at the precision of the training; with `signs` FGSM accuracy and gradient alignment.
+    """Clean and PGD-10 accuracy, at the precision of the training, by the path that `regmix evaluate` uses.
 
-    And what there is to say of a model that answers one class for nearly everything.
-    `check` is called before every batch. The global random state stays as it was.
+    Args:
+        check: called before every batch.
+        signs: also measure what the guard needs, FGSM accuracy and gradient alignment.
+
+    Returns the values by name, and a warning if the model predicts one class for nearly all images. The global random
+    state stays as it was.
     """
-
     dtype = next(model.parameters()).dtype
 
     def stream() -> Iterator[Batch]:
@@ -89,12 +97,12 @@ def validate(
     attacks: dict[str, Attack] = {"pgd": Pgd(10), "fgsm": Fgsm()} if signs else {"pgd": Pgd(10)}
     cuda = [fabric.device] if fabric.device.type == "cuda" else []
     with torch.random.fork_rng(cuda), fabric.autocast(), warnings.catch_warnings():
-        # A network that is sure of an image has no gradient there; the verdict on masking is for the evaluation.
+        # A network that is certain of an image has no gradient there. Only an evaluation judges masking.
         warnings.filterwarnings("ignore", message=".* were not attacked")
         outcomes = evaluate(model, stream(), threat, attacks)
-        results = {name: outcomes.accuracy(name) for name in outcomes.names}
+        values = {name: outcomes.accuracy(name) for name in outcomes.names}
         if signs:
-            results["alignment"] = alignment(model, next(stream()), threat)
+            values["alignment"] = alignment(model, next(stream()), threat)
     assert outcomes.predicted is not None
-    same = one_answer(outcomes.predicted, outcomes.labels, images.classes)
-    return results, same.text("the validation images") if same is not None else None
+    answer = one_answer(outcomes.predicted, outcomes.labels, images.classes)
+    return values, answer.text("the validation images") if answer is not None else None

@@ -1,4 +1,4 @@
-"""The training loop: what it learns, logs and keeps."""
+"""A training session: what it learns, logs and keeps."""
 
 import json
 from pathlib import Path

@@ -1,0 +1,31 @@
+"""What shows the progress of a training to the user."""
+
+from typing import Protocol
+
+
+class Display(Protocol):
+    """Receives every event of a training that a user may want to see."""
+
+    def start(self, description: str, total: int, done: int = 0) -> None:
+        """The work begins: `total` images, `done` of which an interrupted run has already seen."""
+        ...
+
+    def batch(self, examples: int) -> None:
+        """A step with this many images is done."""
+        ...
+
+    def epoch(self, row: dict[str, object]) -> None:
+        """An epoch is done; `row` is its line of metrics.jsonl."""
+        ...
+
+    def alarm(self, text: str) -> None:
+        """The guard against catastrophic overfitting has raised an alarm, or acted on one."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Something went wrong, and the training continues."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something about the data or the model that the user should know."""
+        ...

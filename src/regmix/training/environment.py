@@ -1,0 +1,47 @@
+"""What environment.json records: versions, device, commit and command."""
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from regmix.runtime import processes
+from regmix.version import __version__
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def environment(device: torch.device, command: str) -> dict[str, object]:
+    """The content of environment.json; an empty command means that of this process."""
+    return {
+        "regmix": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "processes": processes.size(),
+        "git_commit": git_commit(),
+        "command": command or " ".join(sys.argv),
+    }
+
+
+def git_commit(package: Path = PACKAGE) -> str | None:
+    """The commit of the checkout that holds this package, with -dirty if the package has been changed since.
+
+    None if the package is not run from its checkout, but for example from site-packages within another repository.
+    """
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=package, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) / "src" / package.name != package.resolve():
+            return None
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
