@@ -20,6 +20,7 @@ from regmix.methods.base import Method
 from regmix.methods.memory import Memory
 from regmix.models import ResNet, build
 from regmix.runs import Run
+from regmix.runs.records import Environment
 from regmix.runtime import devices
 from regmix.threats import L2, Linf
 from regmix.training import TrainStep
@@ -184,7 +185,7 @@ def test_fifty_steps_agree_with_a_plain_implementation(
         clip_norm=None, awp=0.0, awp_warm_up=0, validate_every=EPOCHS, best_of="weights", guard=Guard(),
         nonfinite="skip", sync_batchnorm=False, shard_weights=False, seed=0,
     )  # fmt: skip
-    run = Run.create(tmp_path / "run", "{}", {})
+    run = Run.create(tmp_path / "run", "{}", Environment())
     train(devices.start("cpu", "32"), model, plan, data, images(40, 1), run, Silent())
     assert len(pairs) == STEPS_PER_EPOCH * EPOCHS
     assert pairs[-1][0] < 0.8 * pairs[0][0], "something is learned"

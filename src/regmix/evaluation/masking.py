@@ -2,23 +2,22 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from regmix.attacks import Apgd, Attack, Ensemble, Eot, Square, ascend
-from regmix.evaluation.battery import perturb, predict
-from regmix.evaluation.outcomes import Paired, paired, wilson
+from regmix.evaluation.one_batch import perturb, predict
+from regmix.evaluation.outcomes import paired, wilson
 from regmix.evaluation.preflight import zero_gradients
 from regmix.objectives import cross_entropy
+from regmix.runs.records import Paired, Probe, Verdict
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import L1, L2, Linf, Threat
 from regmix.types import Images, Labels, Model
 
-Verdict = Literal["masked", "no sign of masking", "undecided"]
 QUERIES = 300
 WHITE_BOX = Ensemble((("apgd-ce", Apgd(steps=50)), ("apgd-dlr", Apgd("dlr", steps=50))))
 """Of both losses, because Square climbs the margin: an honest model whose outputs were drawn together by a KL term has
@@ -31,28 +30,6 @@ OTHERS = 8
 """Images of other classes towards which an image is moved at the large radius, one after the other."""
 PASSES = 10
 """Passes that are averaged, where a model is random."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What some correctly classified images say; shares and accuracies in [0, 1]."""
-
-    examples: int
-    zero_gradients: float
-    """The share of images without a gradient."""
-    rising: float
-    """The share of images whose cross-entropy is larger after PGD-20 than at its start."""
-    white_box: float
-    """Accuracy under APGD-CE and APGD-DLR with 50 steps each."""
-    black_box: float
-    """Accuracy under Square with 300 queries."""
-    only_black_box: float
-    """The share of images that Square breaks and APGD does not."""
-    far: float
-    """The share of images that APGD leaves at a radius at which every image can be turned into grey, although grey or
-    a mixture with an image of another class breaks them there."""
-    averaged: Paired | None = None
-    """Of a random model: `white_box` less what the same attacks leave of the mean of 10 passes."""
 
 
 def probe(model: Model, x: Images, y: Labels, threat: Threat) -> Probe:

@@ -4,6 +4,7 @@ import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,8 +13,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from regmix.runs.evaluations import Stored, stored
-from regmix.runs.records import Checkpoint, Data, Result, read_record, typed, write_record
-from regmix.runtime.files import PART, append, digest, link, parse_json, read_object, read_text, write_atomically
+from regmix.runs.files import read_record, typed, write_record
+from regmix.runs.records import Checkpoint, Data, Environment, Epoch, Result
+from regmix.runtime.files import PART, append, digest, link, parse_json, read_text, write_atomically
 from regmix.runtime.lock import locked
 from regmix.types import UserError
 
@@ -30,6 +32,10 @@ HEALTHY = "healthy-{:06d}-{}.pt"
 
 def _number(state: Path) -> int:
     return int(state.name.split("-")[1])
+
+
+def _line(row: Epoch) -> str:
+    return json.dumps(asdict(row)) + "\n"
 
 
 def _load_state(path: Path) -> dict[str, Any] | None:
@@ -79,7 +85,7 @@ class Run:
         self.path, self._writes = path, writes
 
     @classmethod
-    def create(cls, path: Path, config: str, environment: Mapping[str, object]) -> "Run":
+    def create(cls, path: Path, config: str, environment: Environment) -> "Run":
         """Makes a new run directory; one that exists is never written over."""
         try:
             path.mkdir(parents=True)
@@ -89,7 +95,7 @@ class Run:
             ) from None
         run = cls(path)
         run._write_text(CONFIG, config)
-        run._write_json(ENVIRONMENT, environment)
+        write_record(path / ENVIRONMENT, environment)
         return run
 
     @classmethod
@@ -111,32 +117,32 @@ class Run:
         """The text of config.json."""
         return read_text(self.path / CONFIG)
 
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> Environment:
         """The content of environment.json, empty if there is none."""
-        return self._read_json(ENVIRONMENT)
+        path = self.path / ENVIRONMENT
+        return read_record(path, Environment) if path.is_file() else Environment()
 
-    def append_metrics(self, row: Mapping[str, object]) -> None:
+    def append_metrics(self, row: Epoch) -> None:
         """Adds one line to metrics.jsonl."""
-        if not self._writes:
-            return
-        append(self.path / METRICS, json.dumps(row) + "\n")
+        if self._writes:
+            append(self.path / METRICS, _line(row))
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[Epoch]:
         """The rows of metrics.jsonl; a last line that was cut off by a kill is left out."""
         path = self.path / METRICS
         lines = read_text(path).splitlines() if path.is_file() else []
         rows = []
         for number, line in enumerate(lines, 1):
             try:
-                rows.append(parse_json(line, f"line {number} of {path}"))
+                rows.append(typed(path, Epoch, parse_json(line, f"line {number} of {path}")))
             except UserError:
                 if number < len(lines):
                     raise
         return rows
 
-    def write_metrics(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Replaces metrics.jsonl: a resumed run goes on from the rows that its state knows."""
-        self._write_text(METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+    def write_metrics(self, rows: Sequence[Epoch]) -> None:
+        """Replaces metrics.jsonl: a resumed run continues from the rows of its saved state."""
+        self._write_text(METRICS, "".join(map(_line, rows)))
 
     def save_weights(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> None:
         """Writes weights as safetensors."""
@@ -205,13 +211,13 @@ class Run:
 
     def result(self) -> Result:
         """The content of result.json, empty if there is none yet."""
-        return typed(self.path / RESULT, Result, self._read_json(RESULT))
+        path = self.path / RESULT
+        return read_record(path, Result) if path.is_file() else Result()
 
-    def update_result(self, values: Mapping[str, object]) -> None:
-        """Adds values to result.json, replacing those of the same name."""
-        content = self._read_json(RESULT) | dict(values)
-        typed(self.path / RESULT, Result, content)
-        self._write_json(RESULT, content)
+    def save_result(self, result: Result) -> None:
+        """Writes result.json."""
+        if self._writes:
+            write_record(self.path / RESULT, result)
 
     def data(self) -> Data | None:
         """What the images of the training were; None for a run of regmix 0.1, which did not note it."""
@@ -226,15 +232,6 @@ class Run:
     def evaluations(self) -> list[Stored]:
         """All that attacks have found so far, the latest last, each with whether it still holds."""
         return stored(self.path, {checkpoint: self.weights(checkpoint) for checkpoint in self.checkpoints()})
-
-    def _read_json(self, name: str) -> dict[str, Any]:
-        try:
-            return read_object(self.path / name)
-        except FileNotFoundError:
-            return {}
-
-    def _write_json(self, name: str, value: Mapping[str, object]) -> None:
-        self._write_text(name, json.dumps(value, indent=2) + "\n")
 
     def _write_text(self, name: str, text: str) -> None:
         if not self._writes:

@@ -6,7 +6,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regmix.runs.records import Column, Evaluation, Subject, read_record, write_record
-from regmix.runtime.files import digest, read_json, read_text, write_atomically
+from regmix.runs.files import read_record, write_record
+from regmix.runs.records import Column, Evaluation, Source, Subject
+from regmix.runtime.files import digest, parse_json, read_text, write_atomically
 from regmix.runtime.lock import locked
 from regmix.types import UserError
 
@@ -38,14 +39,18 @@ class Outcomes:
         assert np.array_equal(self.index, newer.index), "outcomes of different examples"
         return Outcomes(newer.index, newer.label, {**self.survives, **newer.survives})
 
-    def write(self, path: Path) -> None:
+    def to_csv(self) -> str:
         """One row per example: index, label, and 1 or 0 per column."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["index", "label", *self.survives])
         table = np.stack([self.index, self.label, *(column.astype(np.int64) for column in self.survives.values())], 1)
         writer.writerows(table.tolist())
-        write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+        return text.getvalue()
+
+    def write(self, path: Path) -> None:
+        """Writes the table as CSV, atomically."""
+        write_atomically(path, lambda file: file.write(self.to_csv().encode()))
 
     @staticmethod
     def read(path: Path) -> "Outcomes":
@@ -170,10 +175,12 @@ def stored(run: Path, weights: Mapping[str, Path]) -> list[Stored]:
     return sorted(found, key=lambda one: (one.evaluation.made, one.folder.name))
 
 
-def settings_digest(config: Mapping[str, Any]) -> str:
+def settings_digest(config: str) -> str:
     """Of the parts of config.json that decide what its weights compute and what may attack them."""
-    threat = config.get("threat")
-    parts = [config.get("model"), threat.get("name") if isinstance(threat, dict) else None]
+    settings = parse_json(config, "config.json")
+    settings = settings if isinstance(settings, dict) else {}
+    threat = settings.get("threat")
+    parts = [settings.get("model"), threat.get("name") if isinstance(threat, dict) else None]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -182,16 +189,24 @@ def _outdated(run: Path, subject: Subject, weights: Mapping[str, Path], digests:
         return f"the run has no {subject.checkpoint} weights any more"
     if _digest(weights[subject.checkpoint], digests) != subject.weights:
         return f"the {subject.checkpoint} weights have changed since"
-    config = read_json(run / "config.json")
-    if not isinstance(config, dict) or settings_digest(config) != subject.settings:
+    if settings_digest(read_text(run / "config.json")) != subject.settings:
         return "the model or the threat model in config.json has changed since"
     changed = [name for name, was in subject.code.items() if Path(name).is_file() and digest(Path(name)) != was]
     return f"{changed[0]} has changed since" if changed else ""
 
 
-def holds(names: Iterable[str], evaluation: Evaluation) -> bool:
-    """Whether an evaluation has all of these columns, and the weights behind those of transfer attacks are the same."""
-    return all(name in evaluation.columns and not changed_source(evaluation.columns[name]) for name in names)
+def holds(columns: Mapping[str, Source | None], evaluation: Evaluation) -> bool:
+    """Whether an evaluation has all of these columns, those of transfer attacks from the same weights.
+
+    columns: by name the weights that a transfer attack takes its examples from; None for another attack.
+    """
+    for name, source in columns.items():
+        column = evaluation.columns.get(name)
+        if column is None:
+            return False
+        if source is not None and (column.source is None or column.source.weights != source.weights):
+            return False
+    return True
 
 
 def changed_source(column: Column) -> str:

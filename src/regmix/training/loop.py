@@ -1,6 +1,7 @@
 """The training loop, to be read from top to bottom."""
 
 import time
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from lightning_fabric import Fabric
@@ -9,6 +10,8 @@ from torch import nn
 from regmix.config.guard import Action
 from regmix.data import ImageSet, Loader
 from regmix.runs import Run
+from regmix.runs.files import typed
+from regmix.runs.records import Alarm, Epoch
 from regmix.runtime import processes
 from regmix.training.finite import LOOK, check_steps, check_weights, told
 from regmix.training.guard import REMEDIES
@@ -88,7 +91,7 @@ def train(
         exhausted = plan.guard.action == "rollback" and trainee.rollbacks == REMEDIES
         action: Action = "continue" if exhausted else plan.guard.action
         trainee.alarms.append({"epoch": trainee.epoch + 1, "reason": reason, "action": action})
-        run.update_result({"alarms": trainee.alarms})
+        run.save_result(replace(run.result(), alarms=typed(run.path, list[Alarm], trainee.alarms)))
         if action == "rollback":
             alarms, seconds, level = trainee.alarms, trainee.seconds, trainee.rollbacks + 1
             restore(run.load_healthy_state())
@@ -108,12 +111,12 @@ def train(
         display.warn(f"{found}; back to epoch {trainee.epoch}, and on without")
 
     def save(*, healthy: bool) -> None:
-        run.save_state({"rows": run.metrics(), **trainee.state_dict()}, healthy=healthy)
+        run.save_state({"rows": [asdict(row) for row in run.metrics()], **trainee.state_dict()}, healthy=healthy)
 
     def restore(state: dict[str, Any]) -> None:
         try:
             trainee.load_state_dict(state)
-            run.write_metrics(state["rows"])
+            run.write_metrics(typed(run.path, list[Epoch], state["rows"]))
         except (KeyError, RuntimeError) as error:
             why = str(error).splitlines()[0]
             raise UserError(
@@ -157,7 +160,7 @@ def train(
                 if bad := trainee.tally.bad_steps():
                     display.warn(f"{told(bad, trainee.tally, trainee.epoch)}; nothing was learned from it")
                 row = trainee.end_epoch(verdict.validation if verdict is not None else None)
-                run.append_metrics(row)
+                run.append_metrics(typed(run.path, Epoch, row))
                 save_weights()
                 well = verdict is not None and verdict.alarm is None
                 save(healthy=plan.guard.action == "rollback" and well)

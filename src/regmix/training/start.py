@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -24,8 +25,9 @@ from regmix.data import (
     steps_per_epoch,
 )
 from regmix.models import Function
-from regmix.runs import CONFIG, Run
-from regmix.runs.records import Data
+from regmix.runs import CONFIG, RESULT, Run
+from regmix.runs.files import typed
+from regmix.runs.records import Data, Environment, Result
 from regmix.runtime import devices, processes
 from regmix.training.loop import train
 from regmix.training.plan import Display, Plan
@@ -138,12 +140,14 @@ def _train(
     with directory.claim(), _naming_code(experiment):
         now = Data(fingerprint(train_set), fingerprint(validation_set), [*train_set.notes])
         _recognise(directory, now, train_set, display)
-        directory.update_result({"classes": list(train_set.classes), "shape": list(train_set.shape)})
+        known = replace(directory.result(), classes=[*train_set.classes], shape=[*train_set.shape])
+        directory.save_result(known)
         summary = train(fabric, model, plan, train_set, validation_set, directory, display)
     # A resumed run has the peaks of several processes.
     peaks = [directory.result().peak_memory, devices.peak_memory(fabric.device)]
     peak = max((peak for peak in peaks if peak is not None), default=None)
-    directory.update_result({**summary, "peak_memory": peak})
+    summary = {**asdict(directory.result()), **summary, "peak_memory": peak}
+    directory.save_result(typed(directory.path / RESULT, Result, summary))
     return directory
 
 
@@ -179,19 +183,19 @@ def _naming_code(experiment: Experiment) -> Iterator[None]:
         raise
 
 
-def _environment(fabric: Fabric, command: str) -> dict[str, object]:
+def _environment(fabric: Fabric, command: str) -> Environment:
     cuda = fabric.device.type == "cuda"
-    return {
-        "regmix": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(fabric.device) if cuda else "cpu",
-        "threads": torch.get_num_threads(),
-        "processes": processes.size(),
-        "git_commit": git_commit(),
-        "command": command or " ".join(sys.argv),
-    }
+    return Environment(
+        regmix=__version__,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        platform=platform.platform(),
+        device=torch.cuda.get_device_name(fabric.device) if cuda else "cpu",
+        threads=torch.get_num_threads(),
+        processes=processes.size(),
+        git_commit=git_commit(),
+        command=command or " ".join(sys.argv),
+    )
 
 
 def git_commit(package: Path = Path(__file__).parent) -> str | None:

@@ -49,9 +49,9 @@ def compete(
     """
     model, averaged = models
     look = partial(validate, fabric, images=images, threat=plan.threat, batch_size=plan.batch_size, check=check)
-    (validation, one), before = look(model), [row for row in run.metrics() if row["validation"]]
-    reason = plan.guard.alarm([row["validation"] for row in before], validation, len(images))
-    known = bool(trainee.alarms and before and trainee.alarms[-1]["epoch"] == before[-1]["epoch"])
+    (validation, one), before = look(model), [row for row in run.metrics() if row.validation]
+    reason = plan.guard.alarm([row.validation for row in before if row.validation], validation, len(images))
+    known = bool(trainee.alarms and before and trainee.alarms[-1]["epoch"] == before[-1].epoch)
     contender, pgd, best, its = model, validation["pgd"], trainee.best, one
     if averaged is not None:
         more, averaged_one = look(averaged, signs=False)
