@@ -183,16 +183,16 @@ class CheckpointEvaluation:
             return None
         threat = self._task.experiment.threat
         batch = self._evaluator.take(right[spread(self._task.test.images.labels[right], PROBED)])
-        found = probe(self._model, batch.x, hard(batch.y), threat)
+        measured = probe(self._model, batch.x, hard(batch.y), threat)
         survived = self._survived_before(threat.eps)
         survived |= {
             column.attack: self._survives[name] for name, column in self._columns.items() if column.eps == threat.eps
         }
-        answer, signs = verdict(found, survived, threat)
+        answer, signs = verdict(measured, survived, threat)
         self._note(f"gradient masking: {answer}")
         for text in signs:
             self._note(f"- {text}")
-        return Masking(answer, signs, found)
+        return Masking(answer, signs, measured)
 
     def _survived_before(self, eps: float) -> dict[str, Tensor]:
         """Which images survived the attacks of earlier evaluations of this subject at a radius, by attack."""

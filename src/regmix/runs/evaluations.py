@@ -1,4 +1,4 @@
-"""The evaluations of a run directory: a folder for each subject, to which every evaluation adds what it has found."""
+"""The evaluations of a run directory: one folder per subject, in which evaluations of the same subject are merged."""
 
 import csv
 import hashlib
@@ -28,14 +28,14 @@ EXAMPLES = "examples.npz"
 
 @dataclass(frozen=True)
 class Outcomes:
-    """outcomes.csv: position in the test split and label [N], and per column which examples survive, bool [N]."""
+    """outcomes.csv: positions in the test split and labels [N], and per column which examples survive, bool [N]."""
 
     index: NDArray[np.int64]
     label: NDArray[np.int64]
     survives: dict[str, NDArray[np.bool_]]
 
     def merged(self, newer: "Outcomes") -> "Outcomes":
-        """The columns of both, of those with one name the newer ones."""
+        """The columns of both; of columns with the same name the newer one."""
         assert np.array_equal(self.index, newer.index), "outcomes of different examples"
         return Outcomes(newer.index, newer.label, {**self.survives, **newer.survives})
 
@@ -68,7 +68,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Examples:
-    """examples.npz: a few attacked images: x uint8 [K, C, H, W], delta float in pixel units of [0, 1], classes [K]."""
+    """examples.npz: a few attacked images: x uint8 [K, C, H, W], delta in pixel units of [0, 1], classes [K]."""
 
     x: NDArray[np.uint8]
     delta: NDArray[np.float32]
@@ -79,7 +79,7 @@ class Examples:
     eps: float
 
     def write(self, path: Path) -> None:
-        """Compressed arrays, one for every field."""
+        """Writes compressed arrays, one per field."""
         write_arrays(path, {name: np.asarray(value) for name, value in vars(self).items()})
 
     @staticmethod
@@ -100,14 +100,14 @@ class Examples:
 
 @dataclass(frozen=True)
 class Stored:
-    """An evaluation as it lies in a run directory."""
+    """An evaluation in a run directory."""
 
     folder: Path
     evaluation: Evaluation
     outdated: str = ""
-    """Why its numbers no longer are the run's; empty where they are."""
+    """Why its numbers no longer hold for the run; empty if they do."""
     left_out: list[str] = field(default_factory=list)
-    """Columns that no longer hold, which `evaluation` is without, and why."""
+    """Columns that no longer hold, and why; `evaluation` is without them."""
 
     def outcomes(self) -> Outcomes:
         """Which examples survive what.
@@ -116,42 +116,42 @@ class Stored:
             UserError: the file is missing or damaged, or does not agree with evaluation.json.
         """
         path = self.folder / OUTCOMES
-        found = Outcomes.read(path)
-        if len(found.label) != self.evaluation.examples:
+        table = Outcomes.read(path)
+        if len(table.label) != self.evaluation.examples:
             raise UserError(
-                f"{path} has {len(found.label)} examples but {EVALUATION} speaks of {self.evaluation.examples}; "
+                f"{path} has {len(table.label)} examples but {EVALUATION} counts {self.evaluation.examples}; "
                 "evaluate the run again"
             )
         for name, column in self.evaluation.columns.items():
-            if name not in found.survives or found.survives[name].sum() != column.correct:
+            if name not in table.survives or table.survives[name].sum() != column.correct:
                 raise UserError(f"{path} and {EVALUATION} do not agree about {name}; evaluate the run again")
-        return found
+        return table
 
     def examples(self) -> Examples | None:
-        """A few attacked images; None where there are none."""
+        """A few attacked images; None if there are none."""
         path = self.folder / EXAMPLES
         return Examples.read(path) if path.is_file() else None
 
 
 def folder_of(run: Path, subject: Subject) -> Path:
-    """Where the evaluations of a subject lie."""
+    """The folder of the evaluations of a subject."""
     return run / EVALUATIONS / f"{subject.checkpoint}-{subject.sample.count}-{subject.key}"
 
 
-def add(run: Path, found: Evaluation, outcomes: Outcomes, examples: Examples | None) -> Evaluation:
-    """Puts what an evaluation has found beside what others have found about the same subject; returns all of it."""
-    folder = folder_of(run, found.subject)
+def add(run: Path, evaluation: Evaluation, outcomes: Outcomes, examples: Examples | None) -> Evaluation:
+    """Merges an evaluation with the earlier ones of the same subject; returns all of it."""
+    folder = folder_of(run, evaluation.subject)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "evaluated", wait=True):
         if (folder / EVALUATION).is_file():
             known = Stored(folder, read_record(folder / EVALUATION, Evaluation))
-            found, outcomes = known.evaluation.merged(found), known.outcomes().merged(outcomes)
-        # In this order a reader may find more columns in the table than the record speaks of, never fewer.
+            evaluation, outcomes = known.evaluation.merged(evaluation), known.outcomes().merged(outcomes)
+        # In this order a reader may find more columns in the table than in the record, never fewer.
         outcomes.write(folder / OUTCOMES)
         if examples is not None:
             examples.write(folder / EXAMPLES)
-        write_record(folder / EVALUATION, found)
-    return found
+        write_record(folder / EVALUATION, evaluation)
+    return evaluation
 
 
 def stored(run: Path, weights: Mapping[str, Path]) -> list[Stored]:
@@ -163,7 +163,7 @@ def stored(run: Path, weights: Mapping[str, Path]) -> list[Stored]:
     Raises:
         UserError: a damaged record.
     """
-    found = []
+    evaluations = []
     digests: dict[Path, str] = {}
     for path in (run / EVALUATIONS).glob(f"*/{EVALUATION}"):
         evaluation = read_record(path, Evaluation)
@@ -171,12 +171,12 @@ def stored(run: Path, weights: Mapping[str, Path]) -> list[Stored]:
         left_out = [f"{name}: {source} has changed since" for name, source in sources.items() if source]
         columns = {name: column for name, column in evaluation.columns.items() if not sources[name]}
         outdated = _outdated(run, evaluation.subject, weights, digests)
-        found.append(Stored(path.parent, replace(evaluation, columns=columns), outdated, left_out))
-    return sorted(found, key=lambda one: (one.evaluation.made, one.folder.name))
+        evaluations.append(Stored(path.parent, replace(evaluation, columns=columns), outdated, left_out))
+    return sorted(evaluations, key=lambda each: (each.evaluation.made, each.folder.name))
 
 
 def settings_digest(config: str) -> str:
-    """Of the parts of config.json that decide what its weights compute and what may attack them."""
+    """Digest of the parts of config.json that decide what the weights compute and which perturbations are allowed."""
     settings = parse_json(config, "config.json")
     settings = settings if isinstance(settings, dict) else {}
     threat = settings.get("threat")
@@ -210,7 +210,7 @@ def holds(columns: Mapping[str, Source | None], evaluation: Evaluation) -> bool:
 
 
 def changed_source(column: Column) -> str:
-    """The file of weights that the examples of a transfer column come from, if it has changed since; else empty."""
+    """The file of weights that a transfer column takes its examples from, if it has changed since; else empty."""
     source = column.source
     if source is None or not Path(source.path).is_file() or digest(Path(source.path)) == source.weights:
         return ""
@@ -218,7 +218,7 @@ def changed_source(column: Column) -> str:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Writes compressed arrays by their names, atomically."""
+    """Writes compressed arrays by name, atomically."""
     # Without allow_pickle=False, which older versions of numpy would write as one more array.
     write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Logits of images that differ from known ones in one square, at the cost of what the square reaches."""
+"""Logits of images that differ from known ones in one square, at the cost of the part that the square reaches."""
 
 import operator
 from collections.abc import Callable
@@ -13,17 +13,17 @@ from regmix.evaluation.screening.windows import Map, Window, hull
 from regmix.types import Images, Logits
 
 REACH = 0.6
-"""Share of a map up to which a window of it is computed alone; from there on the whole map is."""
+"""A window is computed alone if it covers at most this share of its map; otherwise the whole map is."""
 
 WORTH = 2_000_000_000
-"""Multiplications that windows must save in a call; for fewer, finding and moving them costs more."""
+"""Multiplications that windows must save per call; with fewer, finding and moving them costs more than it saves."""
 
 POINTWISE: dict[str, set[object]] = {
     "call_module": {nn.ReLU, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.ELU, nn.Identity, nn.Dropout, nn.BatchNorm2d},
     "call_function": {F.relu, torch.relu, F.leaky_relu, F.silu, F.gelu, F.elu, operator.add, operator.sub,
                       operator.mul, operator.truediv, torch.add, torch.sub, torch.mul, torch.div},
 }  # fmt: skip
-"""What computes every pixel of a map from the same pixel of other maps."""
+"""Operations that compute every pixel of a map from the same pixel of other maps."""
 
 IN_PLACE: set[object] = {operator.iadd, operator.isub, operator.imul, operator.itruediv}
 
@@ -34,10 +34,9 @@ class Incremental:
     `ask(images, trial, side)` gives the logits of `trial`, [B, C, H, W], whose rows differ from those of the known
     `images` in one square of `side` pixels at most. A convolution of kernel k, stride s and dilation d makes a window
     of (n - 1 + (k - 1) d) // s + 1 pixels a side from one of n; pointwise operations keep it. After any other
-    operation, and where a window has more than REACH of its map, whole maps are computed, and nothing else is if
-    windows save less than WORTH. `keep` then says which rows of `trial` are the known ones from now on; `leave` takes
-    rows away. The logits are those of the whole network but for rounding. The network must be in evaluation mode,
-    and is asked without gradients.
+    operation, and where a window covers more than REACH of its map, whole maps are computed; if windows save less than
+    WORTH, only whole maps are. `keep` makes rows of `trial` the known ones; `leave` removes rows. The logits equal
+    those of the whole network up to rounding. The network must be in evaluation mode; no gradient is computed.
 
     Source: incremental inference as in Krypton (Nakandala, Kumar, Papakonstantinou, SIGMOD 2019), with a window of
     its own per image.
@@ -60,7 +59,7 @@ class Incremental:
         self._done: dict[fx.Node, list[fx.Node]] = {node: [] for node in self._nodes}
         for node, user in last.items():
             self._done[user].append(node)
-        # a map that something writes over is not the one that was remembered
+        # A map that an operation overwrites is not the one that was remembered.
         self._possible = [node.op for node in self._nodes].count("placeholder") == 1 and not any(
             self._overwrites(node) for node in self._nodes
         )
@@ -105,9 +104,9 @@ class Incremental:
         return logits
 
     def _run(self, node: fx.Node, known: dict[fx.Node, Any], images: Images) -> Any:
-        def value(one: fx.Node) -> Any:
-            found = known[one]
-            return found.whole() if isinstance(found, Window) else found
+        def value(argument: fx.Node) -> Any:
+            map_or_window = known[argument]
+            return map_or_window.whole() if isinstance(map_or_window, Window) else map_or_window
 
         if node.op == "placeholder":
             return images
@@ -194,7 +193,7 @@ class Incremental:
         """Whether it may write into a map that another node reads."""
         if node.op == "call_module" or "inplace" in node.kwargs:
             in_place = node.kwargs.get("inplace") or getattr(self._targets.get(node), "inplace", False)
-            # what is no pointwise operation has its input remembered after it is written over
+            # The input of an operation that is not pointwise is remembered after it was overwritten.
             shared = any(len(one.users) > 1 for one in node.all_input_nodes)
             return bool(in_place) and (shared or not self._pointwise(node))
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
@@ -249,7 +248,7 @@ class Incremental:
         for i, (place, n) in enumerate(zip((source.top, source.left), size, strict=True)):
             padding, step = _padding(module)[i], module.stride[i]
             back = (module.kernel_size[i] - 1) * module.dilation[i]
-            # the first place that reads the window: the quotient, rounded up
+            # The first place that reads the window: the quotient, rounded up.
             first = -(-(place + padding - back) // step)
             corner.append(first.clamp(0, shape[2 + i] - n))
             start.append(corner[i] * step - padding)
@@ -263,9 +262,9 @@ class Incremental:
         top, height = hull([(window.top, window.size[0]) for window in near], whole[2])
         left, width = hull([(window.left, window.size[1]) for window in near], whole[3])
 
-        def value(one: fx.Node) -> Any:
-            found = known[one]
-            return found.read(top, left, height, width) if isinstance(found, Window) else found
+        def value(argument: fx.Node) -> Any:
+            map_or_window = known[argument]
+            return map_or_window.read(top, left, height, width) if isinstance(map_or_window, Window) else map_or_window
 
         return self._call(node, fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)), top, left
 
