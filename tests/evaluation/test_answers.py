@@ -78,11 +78,11 @@ def test_without_a_gradient_only_attacks_run_that_need_none(name: str) -> None:
     x, y = images(), labels(model)
     assert sum("no gradient flows" in line for line in preflight(model, x, y)) == 1
     for attack in (Fgsm(), AUTOATTACK):
-        with pytest.raises(UserError, match=r"theirs cannot attack it; use square, hop-skip-jump"):
+        with pytest.raises(UserError, match=r"theirs cannot attack the model; use square, hop-skip-jump"):
             preflight(model, x, y, CLASSES, {"theirs": attack, "square": Square()})
         if name == "integers":  # which the annotations of the attacks, checked in tests, rule out
             continue
-        with pytest.raises(UserError, match="theirs cannot attack it"):
+        with pytest.raises(UserError, match="theirs cannot attack the model"):
             evaluate(model, [Batch(x, y)], Linf(0.1), {"theirs": attack})
     blind = {"square": Square(queries=30), "hop-skip-jump": HopSkipJump(queries=150)}
     preflight(model, x, y, CLASSES, blind)

@@ -1,6 +1,7 @@
 """Files of weights and functions, as run directories: what is loaded, what is asked, and what is not written."""
 
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from torch import nn
 from regmix.cli.entry import main
 from regmix.config import Experiment
 from regmix.data import Digits, ImageSet, draw, load, pick
-from regmix.evaluation.foreign import adopt
+from regmix.evaluation import foreign, subject
+from regmix.evaluation.foreign import Foreign
 from regmix.models import PreActResNet, build, load_weights
+from regmix.runs import evaluations
+from regmix.runtime.files import digest
 from regmix.types import UserError
 
 OWN = """
@@ -98,6 +102,32 @@ def test_one_of_two_sets_of_weights_is_evaluated_and_told(fitted, capsys) -> Non
     assert f"{fitted[1]:.1f}%" in told
 
 
+@pytest.mark.parametrize("source", ["plain.pt --model function --model.source nets:net", "nets:net"])
+def test_a_model_is_built_once_and_the_test_set_read_once(fitted, monkeypatch, source) -> None:
+    counts: Counter[str] = Counter()
+
+    def count(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def counted(*words: Any, **more: Any) -> Any:
+            counts.update([f"{name} weights" if str(words[0]).endswith(".safetensors") else name])
+            return real(*words, **more)
+
+        monkeypatch.setattr(module, name, counted)
+
+    for module, name in ((foreign, "build"), (foreign, "load_weights"), (subject, "build_model"),
+                         (subject, "load_weights"), (subject, "load"), (evaluations, "digest")):  # fmt: skip
+        count(module, name)
+    assert main(f"evaluate {source} {WORDS}".split()) == 0
+    assert counts["build"] + counts["build_model"] == 1
+    assert counts["load_weights"] == (1 if source.startswith("plain") else 0)
+    assert counts["load"] == 1
+    assert counts["digest weights"] == 0, "no evaluation to compare the weights with"
+    counts.clear()
+    assert main(f"evaluate {source} {WORDS.replace('--no-verdict ', '')}".split()) == 0
+    assert counts["digest weights"] == 1, "once for the evaluation that is there"
+
+
 @pytest.mark.parametrize(
     "words", ["nets:net --model resnet", "nets:net --model.source nets:other", "nets:net --weights raw"]
 )
@@ -127,7 +157,7 @@ def test_networks_of_the_same_names_are_asked_about(shortcut: Any, final_norm: b
     experiment = Experiment(model=PreActResNet(width=2))
 
     with pytest.raises(UserError) as caught:
-        adopt(path, experiment, (), (), images(), out, torch.device("cpu"), {})
+        Foreign(path, experiment).adopt(images(), out, torch.device("cpu"), {})
     message = str(caught.value)
     assert "--model.shortcut activated" in message
     assert "--model.shortcut raw" in message
@@ -135,12 +165,13 @@ def test_networks_of_the_same_names_are_asked_about(shortcut: Any, final_norm: b
     assert not out.exists()
 
     chosen = replace(experiment, model=PreActResNet(width=2, shortcut=shortcut))
-    run, told = adopt(path, chosen, (), (), images(), out, torch.device("cpu"), {}, settled=("shortcut",))
-    assert ("without a final norm, as in the file" in told) != final_norm
+    run, origin, loaded = Foreign(path, chosen, settled=("shortcut",)).adopt(images(), out, torch.device("cpu"), {})
+    assert ("without a final norm, as in the file" in origin) != final_norm
     assert f'"final_norm": {str(final_norm).lower()}' in run.config()
     again = build(config, 10, 1)
     load_weights(again, run.weights("last"))
     assert torch.equal(again.eval()(x), model.eval()(x))
+    assert loaded.weights == digest(run.weights("last"))
 
 
 def test_the_flag_that_answers_is_the_one_that_is_asked_for(tmp_path, monkeypatch, capsys) -> None:

@@ -10,7 +10,7 @@ from regmix import PgdAt, RegMix, Standard
 from regmix.attacks import Apgd, Square
 from regmix.data import Digits, batches, load
 from regmix.evaluation import Paired, Probe, probe, verdict
-from regmix.evaluation.battery import perturb, predict
+from regmix.evaluation.one_batch import perturb, predict
 from regmix.methods import Method
 from regmix.models import SmallCnn, build
 from regmix.threats import L1, L2, Linf

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from regmix.attacks import Apgd, Attempt, Fgsm, Screened
-from regmix.evaluation import battery, survivors
+from regmix.data import ImageSet
+from regmix.evaluation import Evaluator, evaluator
 from regmix.evaluation.screening import screened
 from regmix.evaluation.screening.rough_copy import _folded
 from regmix.models import PreActResNet, ResNet, SmallCnn, build
 from regmix.threats import Linf
-from regmix.types import Batch
 
 COUNT = 23
 
@@ -54,18 +54,20 @@ class Notes:
 def a_case() -> tuple[nn.Module, Tensor, Tensor]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 12), nn.Tanh(), nn.Linear(12, 4))
-    x = torch.rand(COUNT, 3, 4, 4)
+    x = torch.rand(COUNT, 3, 4, 4).mul(255).round() / 255
     with torch.no_grad():
         return model, x, model(x).argmax(1)
 
 
-def attack(alive, attack=None, *, eps=0.05, batch_size=5, screen=False, journal=None, world=None, work=None):
-    model, x, y = a_case()
-    return survivors(
-        model, lambda index: Batch(x[index], y[index]), alive, attack or Fgsm(), Linf(eps), name="fgsm",
-        batch_size=batch_size, screen=screen, journal=journal or Notes(), world=world or Alone(),
-        on_work=(work if work is not None else []).append,
-    ).alive  # fmt: skip
+def an_evaluator(model, x, y, journal=None, world=None, work=None) -> Evaluator:
+    images = ImageSet(x.mul(255).round().to(torch.uint8), y, tuple("abcd"))
+    on_work = (work if work is not None else []).append
+    return Evaluator(model, images, torch.device("cpu"), 5, journal or Notes(), world or Alone(), on_work)
+
+
+def attack(alive, attack=None, *, eps=0.05, screen=False, journal=None, world=None, work=None):
+    ours = an_evaluator(*a_case(), journal, world, work)
+    return ours.survivors(attack or Fgsm(), Linf(eps), alive, "fgsm", screen=screen).alive
 
 
 def expected(eps: float = 0.05) -> Tensor:
@@ -134,8 +136,8 @@ def test_a_screen_never_decides_what_is_broken() -> None:
 def test_every_process_and_every_resumption_screens_alike(monkeypatch) -> None:
     """The slack is measured on the first chunk, whoever attacks it and whether it is known already."""
     alive, notes, seen = torch.ones(COUNT, dtype=torch.bool), Notes(), []
-    real = battery.screened
-    monkeypatch.setattr(battery, "screened", lambda model, x, y: seen.append(x) or real(model, x, y))
+    real = evaluator.screened
+    monkeypatch.setattr(evaluator, "screened", lambda model, x, y: seen.append(x) or real(model, x, y))
     attack(alive, screen=True, journal=notes)
     attack(alive, screen=True, world=OneOf(1, 2, torch.zeros(COUNT, dtype=torch.bool)))
     del notes.known["fgsm", notes.added[-1]]
@@ -152,10 +154,8 @@ def test_a_random_model_gives_the_same_table_again_and_leaves_the_random_state_a
     def table(journal: Notes) -> Tensor:
         x = torch.rand(COUNT, 3, 4, 4, generator=torch.Generator().manual_seed(0))
         y = torch.zeros(COUNT, dtype=torch.long)
-        return survivors(
-            Noisy(), lambda index: Batch(x[index], y[index]), y == 0, Fgsm(), Linf(0.05), name="fgsm", batch_size=5,
-            screen=False, journal=journal, world=Alone(), on_work=lambda _: None,
-        ).alive  # fmt: skip
+        ours = an_evaluator(Noisy(), x, y, journal)
+        return ours.survivors(Fgsm(), Linf(0.05), y == 0, "fgsm", screen=False).alive
 
     notes = Notes()
     torch.manual_seed(1)
@@ -224,6 +224,13 @@ def test_a_model_that_cannot_be_traced_is_used_as_it_is() -> None:
         assert (screened(model, x, torch.zeros(2, dtype=torch.long))(x) - model(x)).abs().max() < 0.05
 
 
+def test_predictions_are_those_of_the_model_in_evaluation_mode() -> None:
+    model, x, y = a_case()
+    model.append(nn.Dropout(0.9))
+    assert torch.equal(an_evaluator(model.train(), x, y).predictions(), y)
+    assert model.training, "the mode stays"
+
+
 def test_what_was_not_attacked_is_told_and_remembered() -> None:
     class Some:
         """Attacks images whose first pixel is dark."""
@@ -238,10 +245,8 @@ def test_what_was_not_attacked_is_told_and_remembered() -> None:
     (model, x, y), notes, alive = a_case(), Notes(), torch.arange(COUNT) % 4 > 0
 
     def again(world):
-        return survivors(
-            model, lambda index: Batch(x[index], y[index]), alive, Some(), Linf(0.05), name="some", batch_size=5,
-            screen=False, journal=notes, world=world, on_work=lambda _: None,
-        )  # fmt: skip
+        ours = an_evaluator(model, x, y, notes, world)
+        return ours.survivors(Some(), Linf(0.05), alive, "some", screen=False)
 
     first, bright = again(Alone()), x[:, 0, 0, 0] >= 0.5
     assert torch.equal(first.not_attacked, alive & bright)

@@ -131,7 +131,7 @@ def make_run(
         "git_commit": None, "command": command,
     }  # fmt: skip
     (path / "config.json").write_text(json.dumps(config, indent=2))
-    settings = settings_digest(config)
+    settings = settings_digest(json.dumps(config))
     (path / "environment.json").write_text(json.dumps(environment))
     rows = _metrics(method, rng, epochs, epochs if done is None else done, averaged)
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -351,7 +351,7 @@ def with_text(run: Path, text: str) -> None:
     (run / "result.json").write_text(json.dumps(result))
 
     def hostile(evaluation: dict[str, Any]) -> None:
-        evaluation["subject"]["settings"] = settings_digest(config)
+        evaluation["subject"]["settings"] = settings_digest(json.dumps(config))
         evaluation["subject"]["data"]["classes"] = [text] * 10
         evaluation |= {"preflight": [text], "notes": [text], "masking": {"verdict": "masked", "signs": [text]}}
         evaluation["corruptions"] = [{"source": text, "accuracy": {text: {1: 0.5}}}]

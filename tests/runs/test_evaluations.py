@@ -10,7 +10,7 @@ import pytest
 
 from regmix.runs import Run
 from regmix.runs.evaluations import Outcomes, add, folder_of, holds, settings_digest
-from regmix.runs.records import Column, Corruptions, Evaluation, Masking, Source, Subject
+from regmix.runs.records import Column, Corruptions, Environment, Evaluation, Masking, Source, Subject
 from regmix.runtime.files import digest
 from regmix.types import Fingerprint, Sample, UserError
 
@@ -20,13 +20,13 @@ SPLIT = Fingerprint(("a", "b"), (2, 2), "pixels", "0" * 32)
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    directory = Run.create(tmp_path / "run", json.dumps(CONFIG), {})
+    directory = Run.create(tmp_path / "run", json.dumps(CONFIG), Environment())
     directory.weights("last").write_bytes(b"weights")
     return directory
 
 
 def subject(run: Run, **changes: object) -> Subject:
-    base = Subject("last", digest(run.weights("last")), settings_digest(CONFIG), SPLIT, Sample(4, 4, "all"))
+    base = Subject("last", digest(run.weights("last")), settings_digest(json.dumps(CONFIG)), SPLIT, Sample(4, 4, "all"))
     return replace(base, **changes)
 
 
@@ -136,14 +136,14 @@ def test_a_transfer_column_does_not_outlive_the_weights_that_it_came_from(run: R
     evaluation, outcomes = found(subject(run), transfer=[1, 1, 0, 0])
     column = replace(evaluation.columns["transfer"], source=Source(str(source), digest(source)))
     whole = add(run.path, replace(evaluation, columns={"transfer": column}), outcomes, None)
-    assert holds(["transfer"], whole)
+    assert holds({"transfer": column.source}, whole)
     assert "transfer" in run.evaluations()[0].evaluation.columns
     source.write_bytes(b"two")
     (shown,) = run.evaluations()
     assert "transfer" not in shown.evaluation.columns
     assert shown.left_out == [f"transfer: {source} has changed since"]
-    assert not holds(["transfer"], whole)
-    assert not holds(["fgsm"], whole)
+    assert not holds({"transfer": Source(str(source), digest(source))}, whole), "other weights of the same name"
+    assert not holds({"fgsm": None}, whole)
 
 
 @pytest.mark.parametrize("damage", ["index,label,clean\n0,0,1\n", "nonsense", "index,label,clean\n" + "0,0,0\n" * 4])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from regmix.runs import Run
+from regmix.runs.records import Environment
 from regmix.runtime.files import flush, read_steadily, write_atomically
 from regmix.types import UserError
 
@@ -56,7 +57,7 @@ def test_what_is_renamed_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(os, "replace", replace)
     write_atomically(tmp_path / "file", lambda file: file.write(b"new"))
-    Run.create(tmp_path / "run", "{}", {}).save_state({"epoch": 1}, healthy=True)
+    Run.create(tmp_path / "run", "{}", Environment()).save_state({"epoch": 1}, healthy=True)
     assert renamed[:4] == ["file", "config.json", "environment.json", ".state.part"]
     assert renamed[4].startswith("state-000001-")
 
@@ -97,7 +98,7 @@ def test_a_disk_that_fails_is_told_of(number: int, tmp_path: Path, monkeypatch: 
 def test_a_healthy_state_outlives_the_states(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With hard links and without."""
     asked = refuse(monkeypatch, "link", number) if number else []
-    run = Run.create(tmp_path / "run", "{}", {})
+    run = Run.create(tmp_path / "run", "{}", Environment())
     for epoch in range(1, 5):
         run.save_state({"epoch": epoch}, healthy=epoch == 1)
     assert run.load_healthy_state() == {"epoch": 1}

@@ -1,21 +1,27 @@
 """`regmix compare`: trains, evaluates and tabulates, and never repeats what is done."""
 
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import Tensor
 
 from contracts.evaluated import evaluated, folder, record
+from regmix.attacks import Attack, parse_attacks
 from regmix.cli.entry import main
 from regmix.config import Ema, Experiment, OneCycle
 from regmix.config.guard import Guard
 from regmix.data import Cifar10, Folder
+from regmix.evaluation import Evaluator, Survivors
 from regmix.methods import PgdAt
 from regmix.models import ResNet
 from regmix.runs import Run
 from regmix.studies.compare import MEASURE, check_comparison, check_ranking, method_words
-from regmix.threats import L2, Linf
+from regmix.threats import L2, Linf, Threat
 from regmix.training import validation
 from regmix.types import UserError
 
@@ -37,6 +43,80 @@ def test_method_texts_become_flags():
     assert method_words("trades:mutual.alpha=50:averaging=swa:clip_norm=1") == [
         "--method", "trades", "--method.mutual.alpha", "50", "--averaging", "swa", "--clip-norm", "1",
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a comparison whose run is trained, and beside it two runs to transfer from, both called source."""
+    root = tmp_path_factory.mktemp("compared")
+    words = f"train digits-regmix {TINY} --method standard --averaging none --epochs 1"
+    for seed, path in enumerate(("out/standard-seed0", "a/source", "b/source")):
+        assert main([*words.split(), "--seed", str(seed), "--out", str(root / path)]) == 0
+    return root
+
+
+@pytest.fixture
+def again(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Compares the trained run under some attacks; returns the names of the attacks that had to run."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    ran: list[str] = []
+    real = Evaluator.survivors
+
+    def noted(self: Evaluator, attack: Attack, threat: Threat, alive: Tensor, name: str, **more: Any) -> Survivors:
+        ran.append(name)
+        return real(self, attack, threat, alive, name, **more)
+
+    monkeypatch.setattr(Evaluator, "survivors", noted)
+
+    def run(attacks: str, *more: str) -> list[str]:
+        ran.clear()
+        words = [*["--seeds", "1", "--averaging", "none", "--epochs", "1"], "--attacks", attacks, *more]
+        assert compare(Path("out"), "standard", *words) == 0
+        return [*ran]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("attacks", "eps"),
+    [
+        ("clean", "0.1"),
+        ("fgsm,pgd-2x2,fgsm", "0.1,8/255"),
+        ("pgd-2", "8/255,0.1,0.1"),
+        ("transfer:a/source", "0.1"),
+        pytest.param("autoattack-screened,clean", "0.02", marks=pytest.mark.slow),
+    ],
+)
+def test_what_a_comparison_has_evaluated_it_finds_again(again, attacks: str, eps: str) -> None:
+    first = again(attacks, "--eps", eps)
+    columns = record(Path("out/standard-seed0"))["columns"]
+    assert len(columns) == 1 + len({*parse_attacks(attacks)}) * len({*eps.split(",")})
+    assert bool(first) == (attacks != "clean")
+    assert again(attacks, "--eps", eps) == []
+
+
+def test_a_transfer_attack_is_known_by_the_weights_that_it_takes_its_examples_from(again, tmp_path: Path) -> None:
+    assert again("transfer:a/source")
+    assert again(f"transfer:{tmp_path / 'a' / 'source'}/") == [], "the same run by another path"
+    shutil.copytree("a", "copy")
+    assert again("transfer:copy/source") == [], "the same weights"
+    assert again("transfer:b/source"), "another run of the same name"
+    column = record(Path("out/standard-seed0"))["columns"]["transfer:source@0.15"]
+    assert column["source"]["path"] == str((tmp_path / "b" / "source" / "best.safetensors").resolve())
+    assert again("transfer:b/source") == []
+
+
+@pytest.mark.parametrize("attack", ["PGD-50", "pgd-050", "transfer:nowhere", "transfer:"])
+def test_an_attack_that_is_not_known_is_refused_before_anything_is_trained(tmp_path, capfd, attack: str) -> None:
+    assert compare(tmp_path / "out", "standard", "--attacks", attack) == 2
+    assert capfd.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_radii_that_are_written_alike_are_refused(tmp_path, capfd) -> None:
+    assert compare(tmp_path / "out", "standard", "--attacks", "fgsm", "--eps", "0.1,0.10000001") == 2
+    assert "would both be called fgsm@0.1" in capfd.readouterr().err
 
 
 @pytest.mark.slow

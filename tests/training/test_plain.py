@@ -19,6 +19,7 @@ from regmix.methods.base import Method
 from regmix.methods.memory import Memory
 from regmix.models import ResNet, build
 from regmix.runs import Run
+from regmix.runs.records import Environment
 from regmix.runtime import devices
 from regmix.threats import L2, Linf
 from regmix.training import TrainStep
@@ -181,7 +182,7 @@ def test_fifty_steps_agree_with_a_plain_implementation(
         method=method, threat=threat, schedule=schedule, averaging=Ema(),
         epochs=EPOCHS, batch_size=16, lr=LR, label_mass=MASS, pad=PAD, flip=True, validate_every=EPOCHS,
     )  # fmt: skip
-    run = Run.create(tmp_path / "run", "{}", {})
+    run = Run.create(tmp_path / "run", "{}", Environment())
     prepared = Prepared(devices.start("cpu", "32"), model, data, images(40, 1))
     Session(experiment, prepared, run, Silent()).train()
     assert len(pairs) == STEPS_PER_EPOCH * EPOCHS

@@ -70,7 +70,7 @@ def test_a_run_whose_last_state_is_damaged_goes_on_from_the_one_before(harm: str
     for path in broken.glob("state-*.pt"):
         path.write_bytes(b"nothing")
     assert main(["train", "--resume", str(broken)]) == 2
-    assert "is damaged and the run cannot be resumed from it; nor from the one before" in capsys.readouterr().err
+    assert "is damaged, and so is the state before; start the run again" in capsys.readouterr().err
     assert before.name not in {path.name for path in broken.glob("state-*.pt")}
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from contracts.evaluated import evaluated, record, table
+from regmix.attacks import parse_attacks
 from regmix.cli.entry import main
 from regmix.data import Digits
-from regmix.evaluation.assessment import assess
+from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.questions import Questions
 from regmix.runs import Run
 
@@ -70,7 +71,8 @@ class Silent:
 def test_an_evaluation_leaves_a_row_per_example_that_agrees_with_its_summary(tmp_path: Path) -> None:
     path = tmp_path / "run"
     train(path, "--epochs 2 --train-examples 200")
-    assess(Run.open(path), Questions(["clean", "pgd-3"], [0.1, 0.2], 60, 25), [], "cpu", Silent())
+    questions = Questions(parse_attacks("clean,pgd-3"), [0.1, 0.2], 60, 25)
+    Assessment(Run.open(path), questions).run([], "cpu", Silent())
     assert evaluated(path) == {"best", "last", "averaged"}
     for checkpoint in evaluated(path):
         evaluation = record(path, checkpoint)

@@ -13,7 +13,8 @@ from regmix.attacks.fab import Fab
 from regmix.attacks.fgsm import Fgsm
 from regmix.attacks.hop_skip_jump import HopSkipJump
 from regmix.attacks.mi_fgsm import MiFgsm
-from regmix.attacks.names import NAMES, named_attacks, parse_attack
+from regmix.attacks.named import TRANSFER, NamedAttack, parse_attacks
+from regmix.attacks.names import CLEAN, NAMES, named_attacks, parse_attack
 from regmix.attacks.pgd import Pgd
 from regmix.attacks.shortened import Shortened
 from regmix.attacks.square import Square
@@ -22,8 +23,10 @@ from regmix.attacks.transfer import Transfer
 __all__ = [
     "AUTOATTACK",
     "AUTOATTACK_SCREENED",
+    "CLEAN",
     "IN_PLACE",
     "NAMES",
+    "TRANSFER",
     "Adaptive",
     "Apgd",
     "Ascent",
@@ -37,6 +40,7 @@ __all__ = [
     "Fgsm",
     "HopSkipJump",
     "MiFgsm",
+    "NamedAttack",
     "Pgd",
     "Screened",
     "Shortened",
@@ -49,5 +53,6 @@ __all__ = [
     "named_attacks",
     "packed",
     "parse_attack",
+    "parse_attacks",
     "passes",
 ]

@@ -1,4 +1,4 @@
-"""The names of the attacks."""
+"""The names of the attacks, and what they mean."""
 
 import difflib
 import re
@@ -17,6 +17,9 @@ from regmix.attacks.mi_fgsm import MiFgsm
 from regmix.attacks.pgd import Pgd
 from regmix.attacks.square import Square
 from regmix.types import UserError
+
+CLEAN = "clean"
+"""The name of the column without an attack, the first of every table."""
 
 FIXED: dict[str, Attack] = {
     "fgsm": Fgsm(),
@@ -48,8 +51,8 @@ def parse_attack(name: str) -> Attack:
         return Pgd(steps=int(match[1]), restarts=int(match[2]))
     if (match := re.fullmatch(r"(.+)-([1-9]\d{0,4})", name)) and match[1] in WITH_STEPS:
         return WITH_STEPS[match[1]](int(match[2]))
-    close = difflib.get_close_matches(name, ["clean", *FIXED, "pgd-10", "pgd-50", "cw-30", "mi-fgsm-10"], 1)
-    hint = f"; did you mean {close[0]}?" if close else f"; known are clean, {', '.join(NAMES)}"
+    close = difflib.get_close_matches(name, [CLEAN, *FIXED, "pgd-10", "pgd-50", "cw-30", "mi-fgsm-10"], 1)
+    hint = f"; did you mean {close[0]}?" if close else f"; known are {CLEAN}, {', '.join(NAMES)}"
     raise UserError(f"unknown attack {name!r}{hint}")
 
 
@@ -70,18 +73,19 @@ def named_attacks(attacks: str | Iterable[str | Attack] | Mapping[str, str | Att
             f"attacks are {attacks!r}; give names, such as 'pgd-50,autoattack', or a list or dict of attacks"
         )
     else:
-        pairs = [(one if isinstance(one, str) else _name(one), one) for one in attacks]
-    found: dict[str, Attack] = {}
-    for name, one in pairs:
-        if name == "clean" and one == name:
+        pairs = [(given if isinstance(given, str) else _name(given), given) for given in attacks]
+    suite: dict[str, Attack] = {}
+    for name, given in pairs:
+        if name == CLEAN and given == name:
             continue  # it is always there
-        if name == "clean" or name in found:
+        if name == CLEAN or name in suite:
             raise UserError(f"two attacks would be called {name}; give a dict with a name for each")
-        if isinstance(one, type) or not (isinstance(one, str) or callable(one)):
-            shown = f"{one.__name__}, a class; write {one.__name__}()" if isinstance(one, type) else repr(one)
-            raise UserError(f"the attack {name} is {shown}" + ("" if isinstance(one, type) else ", which is no attack"))
-        found[name] = parse_attack(one) if isinstance(one, str) else one
-    return found
+        if isinstance(given, type):
+            raise UserError(f"the attack {name} is {given.__name__}, a class; write {given.__name__}()")
+        if not (isinstance(given, str) or callable(given)):
+            raise UserError(f"the attack {name} is {given!r}, which is no attack; give a name or a function")
+        suite[name] = parse_attack(given) if isinstance(given, str) else given
+    return suite
 
 
 def _name(attack: Attack) -> str:

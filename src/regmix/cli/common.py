@@ -8,10 +8,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from regmix.attacks import parse_attack
 from regmix.config import from_json
-from regmix.evaluation import CLEAN
-from regmix.evaluation.questions import TRANSFER
 from regmix.models import Function, ModelConfig
 from regmix.runs import Run
 from regmix.runtime import processes
@@ -20,14 +17,6 @@ from regmix.types import Trust, UserError
 
 ModelSource = Annotated[str | None, tyro.conf.arg(name="model.source")]
 """The flag that names the code of a run's model."""
-
-
-def attack_names(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name != CLEAN and not name.startswith(TRANSFER):
-            parse_attack(name)
-    return names
 
 
 def radii_in(text: str | None) -> list[float]:

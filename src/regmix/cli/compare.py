@@ -8,12 +8,13 @@ from typing import Annotated, TypeVar
 import tyro
 from rich.console import Console
 
-from regmix.cli.common import alone, attack_names, radii_in, trust_in
+from regmix.attacks import parse_attacks
+from regmix.cli.common import alone, radii_in, trust_in
 from regmix.cli.console import ConsoleDisplay
 from regmix.cli.flags import parse_some
 from regmix.cli.train import meant
 from regmix.data import How
-from regmix.evaluation.assessment import assess
+from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.questions import Questions, check_attacks
 from regmix.evaluation.subject import Chosen, choose_images
 from regmix.recipes import recipe
@@ -121,21 +122,21 @@ def compare(words: list[str]) -> None:
     if len(set(texts)) < len(texts):
         raise UserError(f"--methods {flags.methods}: the same method twice")
     out = flags.out or Path("runs") / f"compare-{flags.recipe}"
-    attacks, eps = attack_names(flags.attacks), radii_in(flags.eps)
+    questions = _questions(flags)
     planned = [
         one
         for text in texts
         for one in _planned(flags, [*method_words(text), *rest], out / text.replace(":", "-").replace("/", "_"))
     ]
-    check_comparison([one.experiment for one in planned], eps)
-    test = _check(planned, flags, attacks, eps)
+    check_comparison([one.experiment for one in planned], questions.eps)
+    test = _check(planned, flags, questions)
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=flags.json)
     with reaching_trainings():
         for number, one in enumerate(planned, 1):
             console.print(f"{one.path} ({number} of {len(planned)})", highlight=False, markup=False, soft_wrap=True)
             one.train(quiet=flags.json)
-            _evaluate(one, flags, attacks, eps, test, console)
+            _evaluate(one, flags, questions, test, console)
     _finish(planned, out, console, flags.json)
 
 
@@ -162,33 +163,32 @@ def _planned(flags: CompareFlags | SweepFlags, settings: list[str], stem: Path) 
     return found
 
 
-def _check(planned: list[Planned], flags: CompareFlags | SweepFlags, attacks: list[str], eps: list[float]) -> Chosen:
+def _questions(flags: CompareFlags | SweepFlags) -> Questions:
+    """What is asked of every run."""
+    return Questions(
+        parse_attacks(flags.attacks), radii_in(flags.eps), flags.examples, verdict=flags.verdict, sample=flags.sample,
+        sample_seed=flags.sample_seed,
+    )  # fmt: skip
+
+
+def _check(planned: list[Planned], flags: CompareFlags | SweepFlags, questions: Questions) -> Chosen:
     """The test images. Raises UserError for what would only be found out after a training."""
     for one in planned:
         one.check()
-        threat = one.experiment.threat
         trust = trust_in(one.experiment.model, everything=flags.trust_code)
-        check_attacks(attacks, [replace(threat, eps=radius) for radius in eps] or [threat], trust)
+        check_attacks(questions, one.experiment.threat, trust)
     return choose_images(planned[0].experiment.data, flags.examples, flags.sample, flags.sample_seed)
 
 
 def _evaluate(
-    one: Planned,
-    flags: CompareFlags | SweepFlags,
-    attacks: list[str],
-    eps: list[float],
-    test: Chosen,
-    console: Console,
+    one: Planned, flags: CompareFlags | SweepFlags, questions: Questions, test: Chosen, console: Console
 ) -> None:
     """Evaluates a trained run on the test images, unless that has been done."""
-    directory = Run.open(one.path)
-    questions = Questions(
-        attacks, eps, flags.examples, verdict=flags.verdict, sample=flags.sample, sample_seed=flags.sample_seed
-    )
-    if not one.evaluated(directory, questions, test):
+    trust = trust_in(one.experiment.model, everything=flags.trust_code)
+    assessment = Assessment(Run.open(one.path), questions, test, trust)
+    if not assessment.is_done():
         with ConsoleDisplay(console) as display:
-            trust = trust_in(one.experiment.model, everything=flags.trust_code)
-            assess(directory, questions, [], flags.device, display, trust)
+            assessment.run([], flags.device, display)
 
 
 def _finish(planned: list[Planned], out: Path, console: Console, as_json: bool) -> None:
@@ -213,7 +213,7 @@ def sweep(words: list[str]) -> None:
         if getattr(flags, name) < 1:
             raise UserError(f"--{name} {getattr(flags, name)}: at least 1")
     out = flags.out or Path("runs") / f"sweep-{flags.recipe}"
-    attacks, eps = attack_names(flags.attacks), radii_in(flags.eps)
+    questions = _questions(flags)
 
     def plan(point: Point) -> list[Planned]:
         settings = [word for flag, value in point.items() for word in (f"--{flag}", value)]
@@ -222,7 +222,7 @@ def sweep(words: list[str]) -> None:
 
     corners = [one for point in grid([replace(axis, values=axis.ends()) for axis in axes]) for one in plan(point)]
     check_ranking([one.experiment for one in corners])
-    test = _check(corners, flags, attacks, eps)
+    test = _check(corners, flags, questions)
     axes = typed(axes, [one.experiment for one in corners])
     if flags.engine == "local":
         grid(axes)  # a range has no grid
@@ -236,5 +236,5 @@ def sweep(words: list[str]) -> None:
     points = search(flags.engine, axes, plan, flags.workers, flags.trials, out, console)
     best = [one for point in points[: flags.top] for one in plan(point)]
     for one in best:
-        _evaluate(one, flags, attacks, eps, test, console)
+        _evaluate(one, flags, questions, test, console)
     _finish(best, out, console, flags.json)

@@ -1,22 +1,21 @@
 """`regmix evaluate`."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from regmix.attacks import parse_attack
-from regmix.cli.common import ModelSource, attack_names, console_for, names_in, radii_in, severities_in, tell, trust_in
+from regmix.attacks import parse_attacks
+from regmix.cli.common import ModelSource, console_for, names_in, radii_in, severities_in, tell, trust_in
 from regmix.cli.console import ConsoleDisplay
 from regmix.cli.flags import parse, take
 from regmix.config import UNIONS, Experiment
 from regmix.data import DataConfig, How
-from regmix.evaluation import CLEAN
-from regmix.evaluation.assessment import assess
-from regmix.evaluation.foreign import KNOWN, adopt, is_file_of_weights, is_foreign
-from regmix.evaluation.questions import TRANSFER, Questions
-from regmix.evaluation.subject import choose_images
+from regmix.evaluation.assessment import Assessment
+from regmix.evaluation.foreign import KNOWN, Foreign, is_file_of_weights, is_foreign
+from regmix.evaluation.questions import Questions
+from regmix.evaluation.subject import Chosen, Loaded, choose_images
 from regmix.models import Function, ModelConfig, ResNet
 from regmix.runs import Checkpoint, Run
 from regmix.runtime import devices, processes
@@ -102,38 +101,51 @@ def evaluate(words: list[str]) -> None:
     about = "Attacks the test split: a run's checkpoints, the weights in a file (.safetensors, .pt, .pth; see "
     about += "`regmix evaluate weights.pth --help`), or the model that module:function returns."
     if words and is_foreign(words[0]):
-        flags, directory, told, trust = _adopted(words, about)
+        start = _adopted(words, about)
     else:
         run = parse(RunFlags, words, "evaluate", about)
-        flags, directory, told = run.questions, Run.open(run.questions.run), ""
-        trust = Trust(run.source, flags.trust_code)
-    attacks, eps = attack_names(flags.attacks), radii_in(flags.eps)
+        start = _Start(run.questions, Run.open(run.questions.run), Trust(run.source, run.questions.trust_code))
+    flags = start.flags
+    questions = Questions(
+        parse_attacks(flags.attacks),
+        radii_in(flags.eps),
+        flags.examples,
+        flags.batch_size,
+        flags.exact,
+        flags.verdict,
+        flags.save,
+        flags.draws,
+        names_in(flags.corruptions),
+        severities_in(flags.severities),
+        flags.corruption_files,
+        flags.sample,
+        flags.sample_seed,
+    )
     checkpoints: list[Checkpoint] = [] if flags.checkpoint == "all" else [flags.checkpoint]
     with ConsoleDisplay(console_for(flags.json)) as display:
-        if told:
-            display.note(told)
-        questions = Questions(
-            attacks,
-            eps,
-            flags.examples,
-            flags.batch_size,
-            flags.exact,
-            flags.verdict,
-            flags.save,
-            flags.draws,
-            names_in(flags.corruptions),
-            severities_in(flags.severities),
-            flags.corruption_files,
-            flags.sample,
-            flags.sample_seed,
-        )
-        assess(directory, questions, checkpoints, flags.device, display, trust)
-    tell(directory, flags.json, f"regmix report {directory.path} -o report.html")
+        if start.origin:
+            display.note(start.origin)
+        assessment = Assessment(start.run, questions, start.test, start.trust)
+        assessment.run(checkpoints, flags.device, display, start.loaded)
+    tell(start.run, flags.json, f"regmix report {start.run.path} -o report.html")
 
 
-def _adopted(words: list[str], about: str) -> tuple[EvaluateFlags, Run, str, Trust]:
-    """The flags of an evaluation of somebody else's model, the run directory made for it, what was loaded, and what
-    code may run."""
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """What an evaluation begins with."""
+
+    flags: EvaluateFlags
+    run: Run
+    trust: Trust
+    origin: str = ""
+    """Of a model from elsewhere: where its weights are from."""
+    test: Chosen | None = None
+    """The test images, and the models by checkpoint, if they are loaded already."""
+    loaded: dict[Checkpoint, Loaded] = field(default_factory=dict)
+
+
+def _adopted(words: list[str], about: str) -> _Start:
+    """Makes a run directory of a model from elsewhere."""
     source = words[0]
     base = Experiment(model=ResNet() if is_file_of_weights(source) else Function(source))
     for part in KNOWN:
@@ -145,20 +157,18 @@ def _adopted(words: list[str], about: str) -> tuple[EvaluateFlags, Run, str, Tru
     if ":" in source and flags.model != base.model:
         raise UserError(f"{source} names the model; leave out --model and its flags")
     experiment = replace(base, data=flags.data, model=flags.model, threat=flags.threat)
-    names = attack_names(flags.questions.attacks)
-    radii_in(flags.questions.eps)  # before a model is built
-    attacks = {name: parse_attack(name) for name in names if name != CLEAN and not name.startswith(TRANSFER)}
-    out = flags.out or Path("evaluations") / Path(source.replace(":", "-")).stem
     asked = flags.questions
-    images = choose_images(experiment.data, asked.examples, asked.sample, asked.sample_seed).images
+    attacks = {named.name: named.attack for named in parse_attacks(asked.attacks) if named.attack is not None}
+    radii_in(asked.eps)  # before a model is built
+    out = flags.out or Path("evaluations") / Path(source.replace(":", "-")).stem
+    test = choose_images(experiment.data, asked.examples, asked.sample, asked.sample_seed)
     settled = [word.split("=")[0].removeprefix("--model.") for word in words if word.startswith("--model.")]
     trust = trust_in(experiment.model, everything=asked.trust_code)
-
-    place = devices.start(asked.device, "32", patient=True).device
-    told = ""
+    device = devices.start(asked.device, "32", patient=True).device
+    origin, loaded = "", dict[Checkpoint, Loaded]()
     if processes.rank() == 0:
-        told = adopt(
-            source, experiment, flags.mean, flags.std, images, out, place, attacks, flags.weights, settled
-        ).told  # fmt: skip
-    told = processes.from_first(told)  # the others wait for it
-    return asked, Run.open(out), told, trust
+        foreign = Foreign(source, experiment, flags.mean, flags.std, flags.weights, settled)
+        adopted = foreign.adopt(test.images, out, device, attacks)
+        origin, loaded = adopted.origin, {"last": adopted.loaded}
+    origin = processes.from_first(origin)  # the other processes wait until the directory is there
+    return _Start(asked, Run.open(out), trust, origin, test, loaded)

@@ -62,7 +62,7 @@ def meant(words: list[str]) -> tuple[str, TrainFlags]:
     if source is not None and name is None:
         # Whatever it asks for is read, and not built before the user has allowed it.
         everything, earlier = Trust(everything=True), Run.open(Path(source))
-        if "source" in earlier.environment():
+        if earlier.environment().source is not None:
             raise UserError(f"{source} is a model from elsewhere, whose training is not known; start from a recipe")
         base, name = from_json(earlier.config(), f"{source}/{CONFIG}", everything), Path(source).name
         if isinstance(base.model, Function):

@@ -1,28 +1,25 @@
-"""Evaluation: which test examples survive which attack, and what follows from that."""
+"""Evaluation: which test examples survive which attack, checked and saved, and whether the numbers can be believed.
 
+May import the vocabulary, runtime, data, models, corruptions, attacks, config and runs; training, studies, reports and
+the command line import it.
+"""
+
+from regmix.attacks import CLEAN
 from regmix.evaluation.answers import ask, check_tensors, gradient_fault, why
-from regmix.evaluation.battery import (
-    CLEAN,
-    Examples,
-    Journal,
-    Survivors,
-    World,
-    collect_examples,
-    evaluate,
-    not_attacked_note,
-    predict,
-    repeatable,
-    survivors,
-)
-from regmix.evaluation.corrupted import withstood
-from regmix.evaluation.masking import Probe, Verdict, probe, verdict
+from regmix.evaluation.evaluator import Evaluator, Journal, Survivors, World, repeatable
+from regmix.evaluation.examples import Examples, collect_examples
+from regmix.evaluation.masking import probe, verdict
 from regmix.evaluation.one_answer import one_answer
-from regmix.evaluation.outcomes import Outcomes, Paired, paired, wilson
+from regmix.evaluation.one_batch import predict
+from regmix.evaluation.outcomes import Outcomes, paired, wilson
 from regmix.evaluation.preflight import in_train_mode, preflight, zero_gradients
 from regmix.evaluation.rounding import to_uint8
+from regmix.evaluation.table import evaluate, not_attacked_note
+from regmix.runs.records import Paired, Probe, Verdict
 
 __all__ = [
     "CLEAN",
+    "Evaluator",
     "Examples",
     "Journal",
     "Outcomes",
@@ -44,11 +41,9 @@ __all__ = [
     "preflight",
     "probe",
     "repeatable",
-    "survivors",
     "to_uint8",
     "verdict",
     "why",
     "wilson",
-    "withstood",
     "zero_gradients",
 ]

@@ -1,4 +1,4 @@
-"""What a model answers, checked: finite logits for every image, images left as they were, and a gradient to them."""
+"""Checks of a model: finite logits for every image, unchanged images, and a gradient with respect to them."""
 
 from collections.abc import Mapping
 
@@ -15,55 +15,55 @@ BLIND = (Square, HopSkipJump, Transfer)
 
 
 def ask(model: Model, x: Images, classes: int | None = None) -> Tensor:
-    """The logits of images, checked; the model's mode and gradients are the caller's affair.
+    """The logits of images, checked. The caller chooses the model's mode and whether gradients are recorded.
 
     Args:
-        classes: how many logits there must be per image; None means any number.
+        classes: the number of logits that there must be per image; None means any number.
 
     Raises:
         UserError: the model fails, changes its input, or returns no [B, classes] of finite numbers.
     """
     try:
-        found = untouched(model, x)
+        output = untouched(model, x)
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"the model fails on {x.dtype} images {list(x.shape)} on {x.device}: {why(error)}") from None
-    logits = logits_in(found, len(x))
+    logits = logits_in(output, len(x))
     if not logits.isfinite().all():
         raise UserError("the model's logits are not finite; an accuracy would mean nothing")
     if classes is not None and logits.shape[1] != classes:
         raise UserError(
             f"the model returns {logits.shape[1]} logits for {classes} classes; it must return one for each class of "
-            "the data, in their order: give it an output of that size, or pick those of its logits that are meant"
+            "the data, in their order: give it an output of that size, or select the logits of these classes"
         )
     return logits
 
 
 def untouched(model: Model, x: Images) -> object:
-    """What the model returns for images that it does not change; raises UserError where it does."""
+    """What the model returns for images. Raises UserError if it changes them, and restores them."""
     kept = x.detach().clone(memory_format=torch.preserve_format)
-    found: object = model(x)
+    output: object = model(x)
     if not torch.equal(kept, x.detach()):
         with torch.no_grad():
             x.copy_(kept)
         raise UserError(IN_PLACE)
-    return found
+    return output
 
 
 def check_tensors(model: nn.Module) -> None:
-    """Raises UserError unless the model's state consists of tensors, which alone are saved."""
+    """Raises UserError unless the model's state consists of tensors, because only tensors are saved."""
     other = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]
     if other:
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         raise UserError(
-            f"the model's state holds what is no tensor, {', '.join(other[:3])}{more}, and would not be complete in a "
-            "file of weights: make it a buffer, or leave it out of the state dict"
+            f"the model's state holds values that are not tensors ({', '.join(other[:3])}{more}) and cannot be saved "
+            "as weights: make them buffers, or leave them out of the state dict"
         )
 
 
 def gradient_fault(model: Model, x: Images) -> str | None:
-    """Why attacks that climb a gradient cannot run, as a clause; None where they can. A few images are enough."""
+    """Why attacks that follow a gradient cannot run, as a clause; None if they can. A few images are enough."""
     with borrowed(model), torch.enable_grad():
         images = x.detach().clone().requires_grad_()
         logits = model(images)
@@ -78,17 +78,17 @@ def gradient_fault(model: Model, x: Images) -> str | None:
 
 
 def require_gradient(model: Model, x: Images, attacks: Mapping[str, Attack]) -> None:
-    """Raises UserError, which names them, if there are attacks that need a gradient and the model gives none."""
-    names = [name for name, attack in attacks.items() if _climbs(attack)]
+    """Raises UserError if attacks need a gradient and the model gives none; the message names the attacks."""
+    names = [name for name, attack in attacks.items() if _needs_gradient(attack)]
     if names and (fault := gradient_fault(model, x[:2])) is not None:
         raise UserError(
-            f"{fault}, so that {', '.join(names)} cannot attack it; use square, hop-skip-jump or transfer:RUN instead"
+            f"{fault}, so {', '.join(names)} cannot attack the model; use square, hop-skip-jump or transfer:RUN instead"
         )
 
 
-def _climbs(attack: Attack) -> bool:
+def _needs_gradient(attack: Attack) -> bool:
     if isinstance(attack, Ensemble):
-        return any(_climbs(stage) for _, stage in attack.stages)
+        return any(_needs_gradient(stage) for _, stage in attack.stages)
     return not isinstance(attack, BLIND)
 
 

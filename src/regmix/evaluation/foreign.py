@@ -1,8 +1,8 @@
-"""Models that were not trained here, as run directories, so that they are evaluated and reported like any other."""
+"""Models that were not trained here, as run directories: they are evaluated and reported like any other run."""
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,22 +12,18 @@ from torch import nn
 from regmix.attacks import Attack
 from regmix.config import Experiment, to_json
 from regmix.data import ImageSet, class_changes, pick
-from regmix.evaluation import check_tensors, preflight
+from regmix.evaluation.answers import check_tensors
+from regmix.evaluation.preflight import preflight
+from regmix.evaluation.subject import Loaded
 from regmix.models import Function, ModelConfig, PreActResNet, build, load_weights
 from regmix.models.files import SUFFIXES
 from regmix.models.statistics import misfit
 from regmix.runs import CONFIG, Run
-from regmix.runtime.layout import settle
+from regmix.runs.records import Environment
+from regmix.runtime.files import digest
 from regmix.types import UserError
 
 KNOWN = ("data", "model", "threat")
-
-
-class Adopted(NamedTuple):
-    """The run directory, and one line on where its weights are from."""
-
-    run: Run
-    told: str
 
 
 def is_foreign(source: str) -> bool:
@@ -40,110 +36,121 @@ def is_file_of_weights(source: str) -> bool:
     return Path(source).suffix in SUFFIXES
 
 
-def adopt(
-    source: str,
-    experiment: Experiment,
-    mean: Sequence[float],
-    std: Sequence[float],
-    images: ImageSet,
-    out: Path,
-    place: torch.device,
-    attacks: Mapping[str, Attack],
-    weights: str | None = None,
-    settled: Collection[str] = (),
-) -> Adopted:
-    """A run directory whose `last` weights are those of a file, or those of the model that module:function returns.
+class Adopted(NamedTuple):
+    """A model from elsewhere as a run directory."""
 
-    Args:
-        source: .safetensors, or .pt and .pth without pickled code, or module:function.
-        experiment: its data, model and threat count; what the model was trained with is not known and not claimed.
-        mean, std: what the model's input is normalised with, unless the file says so; 0 and 1 if empty.
-        place, attacks: where the model is tried on two images before anything is written, and what shall attack it.
-        weights: "raw", "averaged" or the name of an entry, for a file with several sets of weights.
-        settled: names of the model's settings that were chosen for this file, and so need not be asked about.
+    run: Run
+    origin: str
+    """Where the weights are from, in one line."""
+    loaded: Loaded
+    """The model itself, so that it need not be built again."""
 
-    Raises:
-        UserError: weights that cannot be read or do not fit, a file that fits several networks, a model that cannot be
-            evaluated, or a directory that exists and is about something else.
 
-    Evaluations of other weights, which the same source held before, stay in the directory and are outdated.
-    """
+@dataclass(frozen=True)
+class Foreign:
+    """A model from elsewhere: what the user has said about it."""
 
-    def make(config: ModelConfig) -> nn.Module:
-        return build(config, len(images.classes), images.shape[0], mean or (0.0,), std or (1.0,), images.shape[1:])
+    source: str
+    """A file (.safetensors, or .pt and .pth without pickled code), or module:function."""
+    experiment: Experiment
+    """Its data, model and threat; how the model was trained is not known."""
+    mean: Sequence[float] = ()
+    std: Sequence[float] = ()
+    """What the model's input is normalised with, unless the file says so; empty: 0 and 1."""
+    weights: str | None = None
+    """"raw", "averaged" or the name of an entry, for a file with several sets of weights."""
+    settled: Collection[str] = ()
+    """Names of the model's settings that the user has chosen, which need not be asked for."""
 
-    if is_file_of_weights(source):
-        chosen, model, told = _loaded(source, experiment.model, make, weights)
-        if isinstance(chosen, PreActResNet) and "shortcut" not in settled:
-            raise UserError(_question(source, chosen, make, weights, images))
-    else:
-        if not isinstance(experiment.model, Function) or experiment.model.source != source:
+    def adopt(self, images: ImageSet, out: Path, device: torch.device, attacks: Mapping[str, Attack]) -> Adopted:
+        """Makes a run directory whose `last` weights are the model's, or updates the one that is there.
+
+        Evaluations of other weights that the same source held before stay in the directory and are outdated.
+
+        Args:
+            images: the test images; the model is tried on two of them before anything is written.
+            attacks: by name those that will run, so that a model without a gradient is refused if they need one.
+
+        Raises:
+            UserError: weights that cannot be read or do not fit, a file that fits several networks, a model that cannot
+                be evaluated, or a directory that exists and is about something else.
+        """
+        config, model, origin = self._load(images)
+        check_tensors(model)
+        loaded = Loaded.place(model, "", images, device)
+        few = pick(images, torch.arange(min(2, len(images))), device)
+        preflight(model, few.x, few.y, len(images.classes), attacks)
+        run = self._directory(config, images, out)
+        run.save_weights("last", {name: value.clone() for name, value in model.state_dict().items()})
+        known = run.result()
+        run.save_result(replace(known, classes=[*images.classes], shape=[*images.shape], weights=origin))
+        return Adopted(run, origin, replace(loaded, weights=digest(run.weights("last"))))
+
+    def _load(self, images: ImageSet) -> tuple[ModelConfig, nn.Module, str]:
+        """The model with its weights, its settings, and where the weights are from."""
+        source, config = self.source, self.experiment.model
+        if is_file_of_weights(source):
+            loaded = self._load_file(config, images)
+            if isinstance(loaded[0], PreActResNet) and "shortcut" not in self.settled:
+                raise UserError(self._ask_for_shortcut(loaded[0], images))
+            return loaded
+        if not isinstance(config, Function) or config.source != source:
             raise UserError(f"{source} is a model; leave --model out, or give a file of weights in its place")
-        if weights is not None:
-            raise UserError(f"--weights {weights}: {source} is no file of weights")
-        chosen, model = experiment.model, make(experiment.model)
-        told = f"{source}: no file was loaded; the weights are those that {source} returns"
-    check_tensors(model)
-    few = pick(images, torch.arange(min(2, len(images))), place)
-    settle(model.to(place), few.x)
-    preflight(model, few.x, few.y, len(images.classes), attacks)
-    parts = json.loads(to_json(replace(experiment, model=chosen)))
-    config = json.dumps({name: parts[name] for name in KNOWN}, indent=2) + "\n"
-    if (out / CONFIG).is_file():
-        run = Run.open(out)
-        before = run.environment().get("source", source)
-        if run.config() != config or Path(before).resolve() != Path(source).resolve():
-            raise UserError(f"{out} is about another model, data or threat; give another --out")
-    else:
-        run = Run.create(out, config, {"source": source})
-    known = run.result()
-    if known.classes and (text := class_changes(tuple(known.classes), images.classes)):
-        raise UserError(f"{out} is about other classes: {text}; give another --out")
-    run.save_weights("last", {name: value.clone() for name, value in model.state_dict().items()})
-    run.update_result({"classes": list(images.classes), "shape": list(images.shape), "weights": told})
-    return Adopted(run, told)
+        if self.weights is not None:
+            raise UserError(f"--weights {self.weights}: {source} is no file of weights; leave --weights out")
+        origin = f"{source}: no file was loaded; the weights are those that {source} returns"
+        return config, self._build(config, images), origin
 
-
-def _loaded(
-    source: str, config: ModelConfig, make: Callable[[ModelConfig], nn.Module], weights: str | None
-) -> tuple[ModelConfig, nn.Module, str]:
-    """The model with the weights of a file, and its settings; those that names decide are the file's."""
-    model = make(config)
-    try:
-        return config, model, load_weights(model, source, weights).told()
-    except UserError as error:
-        if not isinstance(config, PreActResNet):
-            raise
-        other = replace(config, final_norm=not config.final_norm)
-        model = make(other)
+    def _load_file(self, config: ModelConfig, images: ImageSet) -> tuple[ModelConfig, nn.Module, str]:
+        """The same for a file; settings that the names of its tensors decide are taken from the file."""
+        model = self._build(config, images)
         try:
-            told = load_weights(model, source, weights).told()
-        except UserError:
-            raise error from None
-        return other, model, f"{told}; {'with' if other.final_norm else 'without'} a final norm, as in the file"
+            return config, model, load_weights(model, self.source, self.weights).told()
+        except UserError as error:
+            if not isinstance(config, PreActResNet):
+                raise
+            other = replace(config, final_norm=not config.final_norm)
+            model = self._build(other, images)
+            try:
+                loaded = load_weights(model, self.source, self.weights).told()
+            except UserError:
+                raise error from None
+            return other, model, f"{loaded}; {'with' if other.final_norm else 'without'} a final norm, as in the file"
 
+    def _build(self, config: ModelConfig, images: ImageSet) -> nn.Module:
+        mean, std = self.mean or (0.0,), self.std or (1.0,)
+        return build(config, len(images.classes), images.shape[0], mean, std, images.shape[1:])
 
-def _question(
-    source: str,
-    config: PreActResNet,
-    make: Callable[[ModelConfig], nn.Module],
-    weights: str | None,
-    images: ImageSet,
-) -> str:
-    """What to ask about a file that two networks fit, and which of them BatchNorm's statistics speak for."""
-    x = pick(images, torch.arange(min(len(images), 100)), "cpu").x
-    far = {}
-    for shortcut in ("activated", "raw"):
-        model = make(replace(config, shortcut=shortcut))
-        load_weights(model, source, weights)
-        far[shortcut] = misfit(model, x)
-    nearer, other = sorted(far, key=lambda name: far[name] or 0.0)
-    hint = ""
-    if (far[other] or 0.0) > 1.5 * (far[nearer] or 0.0):
-        hint = f"; the images lie {far[nearer]:.2f} standard deviations from its BatchNorm statistics if read as "
-        hint += f"{nearer}, {far[other]:.2f} if read as {other}"
-    return (
-        f"{source} fits two networks of the same names; say which: --model.shortcut activated (the shortcut "
-        "convolution sees its input after BatchNorm and ReLU: robust_overfitting, pytorch-cifar, FastAT Benchmark) "
-        f"or --model.shortcut raw (before them: fast_adversarial, RobustBench's Wong2020Fast){hint}"
-    )
+    def _ask_for_shortcut(self, config: PreActResNet, images: ImageSet) -> str:
+        """What to ask about a file that fits two networks, with a hint from BatchNorm's statistics."""
+        x = pick(images, torch.arange(min(len(images), 100)), "cpu").x
+        distance = {}
+        for shortcut in ("activated", "raw"):
+            model = self._build(replace(config, shortcut=shortcut), images)
+            load_weights(model, self.source, self.weights)
+            distance[shortcut] = misfit(model, x) or 0.0
+        nearer, other = sorted(distance, key=lambda name: distance[name])
+        hint = ""
+        if distance[other] > 1.5 * distance[nearer]:
+            hint = f"; the images lie {distance[nearer]:.2f} standard deviations from its BatchNorm statistics if read "
+            hint += f"as {nearer}, {distance[other]:.2f} if read as {other}"
+        return (
+            f"{self.source} fits two networks of the same names; say which: --model.shortcut activated (the shortcut "
+            "convolution sees its input after BatchNorm and ReLU: robust_overfitting, pytorch-cifar, FastAT Benchmark) "
+            f"or --model.shortcut raw (before them: fast_adversarial, RobustBench's Wong2020Fast){hint}"
+        )
+
+    def _directory(self, config: ModelConfig, images: ImageSet, out: Path) -> Run:
+        """The new run directory, or the one that is there, if it is about the same model, data, threat and classes."""
+        settings = json.loads(to_json(replace(self.experiment, model=config)))
+        text = json.dumps({name: settings[name] for name in KNOWN}, indent=2) + "\n"
+        if not (out / CONFIG).is_file():
+            return Run.create(out, text, Environment(source=self.source))
+        run = Run.open(out)
+        before = run.environment().source or self.source
+        if run.config() != text or Path(before).resolve() != Path(self.source).resolve():
+            raise UserError(f"{out} is about another model, data or threat; give another --out")
+        known = run.result()
+        if known.classes and (text := class_changes(tuple(known.classes), images.classes)):
+            raise UserError(f"{out} is about other classes: {text}; give another --out")
+        return run

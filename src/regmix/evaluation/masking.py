@@ -1,62 +1,39 @@
-"""Is a model robust, or does it only hide its gradients? A verdict from evidence (arXiv 1802.00420, 1902.06705)."""
+"""Gradient masking: is a model robust, or does it only hide its gradients (arXiv 1802.00420, 1902.06705)?"""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from regmix.attacks import Apgd, Attack, Ensemble, Eot, Square, ascend
-from regmix.evaluation.battery import perturb, predict
-from regmix.evaluation.outcomes import Paired, paired, wilson
+from regmix.evaluation.one_batch import perturb, predict
+from regmix.evaluation.outcomes import paired, wilson
 from regmix.evaluation.preflight import zero_gradients
 from regmix.objectives import cross_entropy
+from regmix.runs.records import Paired, Probe, Verdict
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import L1, L2, Linf, Threat
 from regmix.types import Images, Labels, Model
 
-Verdict = Literal["masked", "no sign of masking", "undecided"]
 QUERIES = 300
 WHITE_BOX = Ensemble((("apgd-ce", Apgd(steps=50)), ("apgd-dlr", Apgd("dlr", steps=50))))
-"""Of both losses, because Square climbs the margin: an honest model whose outputs were drawn together by a KL term has
-images that the cross-entropy does not break and the margin does."""
+"""Two losses, because Square maximises the margin loss: an honest model that was trained with a KL term has images that
+the margin loss breaks and the cross-entropy does not."""
 ENOUGH = 10
-"""Of fewer correctly classified images, and of a random model's single passes, silence says nothing: "undecided"."""
+"""With fewer correctly classified images than this, or for a random model, no sign means "undecided"."""
 FEW = 3
-"""Fewer images than these are no sign, whatever their share: any attack leaves one or two that another breaks."""
+"""Fewer images than this are no sign, whatever their share: every attack misses one or two that another breaks."""
 OTHERS = 8
-"""Images of other classes towards which an image is moved at the large radius, one after the other."""
+"""How many images of other classes an image is moved towards at the large radius."""
 PASSES = 10
-"""Passes that are averaged, where a model is random."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What some correctly classified images say; shares and accuracies in [0, 1]."""
-
-    examples: int
-    zero_gradients: float
-    """The share of images without a gradient."""
-    rising: float
-    """The share of images whose cross-entropy is larger after PGD-20 than at its start."""
-    white_box: float
-    """Accuracy under APGD-CE and APGD-DLR with 50 steps each."""
-    black_box: float
-    """Accuracy under Square with 300 queries."""
-    only_black_box: float
-    """The share of images that Square breaks and APGD does not."""
-    far: float
-    """The share of images that APGD leaves at a radius at which every image can be turned into grey, although grey or
-    a mixture with an image of another class breaks them there."""
-    averaged: Paired | None = None
-    """Of a random model: `white_box` less what the same attacks leave of the mean of 10 passes."""
+"""Passes that are averaged for a random model."""
 
 
 def probe(model: Model, x: Images, y: Labels, threat: Threat) -> Probe:
-    """Attacks correctly classified images in the ways that tell robust models from masked ones."""
+    """Attacks correctly classified images in the ways that distinguish robust models from masked ones."""
 
     def survives(attack: Attack, within: Threat) -> Tensor:
         return predict(model, perturb(model, attack, x, y, within), y) == y
@@ -87,16 +64,16 @@ def probe(model: Model, x: Images, y: Labels, threat: Threat) -> Probe:
 
 
 def _wide(threat: Threat, size: int) -> Threat:
-    """The threat at a radius at which every image of so many values can be turned into grey."""
+    """The threat at a radius that can turn every image of `size` values into grey."""
     radius = 0.5 if isinstance(threat, Linf) else 0.5 * (size**0.5 if isinstance(threat, L2) else size)
     wide: Threat = replace(threat, eps=radius)  # type: ignore[type-var]
     return wide
 
 
 def _breakable(model: Model, x: Images, y: Labels, threat: Threat) -> Tensor:
-    """Which images grey, or a move towards another image of the batch, turns into another class: bool [B].
+    """Which images change their class when turned into grey or moved towards another image of the batch: bool [B].
 
-    A model that sees one class everywhere near an image is no masked one, and an attack that finds nothing there right.
+    A model that predicts one class everywhere near an image is not masked, and an attack rightly finds nothing there.
     """
     broken = predict(model, torch.full_like(x, 0.5), y) != y
     for shift in range(1, min(OTHERS, len(x) - 1) + 1):
@@ -113,15 +90,15 @@ def _is_random(model: Model, x: Images) -> bool:
 def verdict(
     probe: Probe, survived: Mapping[str, Bool[Tensor, "examples"]], threat: Threat
 ) -> tuple[Verdict, list[str]]:
-    """The verdict, and every sign of masking in a sentence, with its 95 % interval.
+    """The verdict, and a sentence with a 95 % interval for every sign of masking.
 
-    A share of the probe is a sign if it is of three images or more and the lower end of its Wilson interval lies above
-    what honest models show; a difference of two attacks, if the lower end of its paired interval does.
+    A share of the probe is a sign if it covers three images or more and the lower end of its Wilson interval exceeds
+    what honest models show. A difference of two attacks is a sign if the lower end of its paired interval does.
 
     Args:
         survived: which of the test images survive an attack, by its name (pgd-10, pgd-50, autoattack, square,
             transfer:..., hop-skip-jump), at one radius.
-        threat: of all of it.
+        threat: the threat of the probe and of these attacks.
     """
     signs = []
 
@@ -131,10 +108,10 @@ def verdict(
         if count >= FEW and low > usual:
             signs.append(text.format(f"{100 * value:.1f}% (95% interval {100 * low:.1f}% to {100 * high:.1f}%)"))
 
-    def gap(found: Paired, usual: float, text: str) -> None:
-        if found.low > usual:
-            low, high = 100 * found.low, 100 * found.high
-            signs.append(text.format(f"{100 * found.difference:.1f} points (95% interval {low:.1f} to {high:.1f})"))
+    def gap(measured: Paired, usual: float, text: str) -> None:
+        if measured.low > usual:
+            low, high = 100 * measured.low, 100 * measured.high
+            signs.append(text.format(f"{100 * measured.difference:.1f} points (95% interval {low:.1f} to {high:.1f})"))
 
     def less(weaker: str, stronger: str) -> Paired:
         return paired(survived[weaker].numpy(), survived[stronger].numpy())
@@ -151,7 +128,7 @@ def verdict(
     if (pgd := _strongest_pgd(survived, threat)) is not None:
         if "autoattack" in survived:
             gap(less(pgd, "autoattack"), 0.1, "AutoAttack leaves {} less than PGD")
-        # PGD climbs the cross-entropy: honest RegMix runs lose up to 4.6 points more to the margin (benchmarks/LOG.md).
+        # PGD uses the cross-entropy: honest RegMix runs lose up to 4.6 points more to the margin (benchmarks/LOG.md).
         for name in ("square", "hop-skip-jump", *(name for name in survived if name.startswith("transfer:"))):
             if name in survived:
                 gap(less(pgd, name), 0.05, f"{name}, which sees no gradient of the model, leaves {{}} less than PGD")
@@ -163,9 +140,9 @@ def verdict(
 
 
 def _strongest_pgd(survived: Mapping[str, Tensor], threat: Threat) -> str | None:
-    """The PGD that leaves least, of those that an honest model is known to lose little more to other attacks than to.
+    """The strongest PGD of those that other attacks are known to beat only slightly on honest models.
 
-    With fewer than 10 steps it does not reach the ball's surface, and under L1 a step changes a twentieth of the image.
+    With fewer than 10 steps PGD does not reach the ball's surface. Under L1 a step changes a twentieth of the image.
     """
     if isinstance(threat, L1):
         return None

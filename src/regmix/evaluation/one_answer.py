@@ -1,4 +1,4 @@
-"""Two ways in which an accuracy says nothing: the model answers one class for everything, or no better than that."""
+"""Accuracies that mean nothing: the model predicts one class for everything, or is no better than that."""
 
 from torch import Tensor
 
@@ -6,13 +6,13 @@ from regmix.types import Labels, OneAnswer
 
 NEARLY_ALL = 0.98
 OTHERS = 5
-"""So many images of other classes there must be, before their answers say something."""
+"""The least number of images of other classes whose predictions count."""
 
 
 def one_answer(predicted: Labels, labels: Labels, classes: tuple[str, ...]) -> OneAnswer | None:
-    """The class that is answered for 98 % of the images or more, and for 90 % or more of those of other classes.
+    """The class that is predicted for at least 98 % of the images, and for at least 90 % of those of other classes.
 
-    None if there is none, or if hardly any image (fewer than five) is of another class.
+    None if there is no such class, or if fewer than five images are of another class.
     """
     if not len(predicted):
         return None
@@ -27,8 +27,8 @@ def one_answer(predicted: Labels, labels: Labels, classes: tuple[str, ...]) -> O
 def above_largest_class(right: Tensor, labels: Labels) -> bool:
     """Whether an accuracy is above the share of the most frequent label, by a one-sided exact binomial test at 95 %.
 
-    Where that share is so large, or the images so few, that even all of them right would be no proof, any more right
-    answers than that class has images will do. right: bool [N]; labels: [N].
+    If that share is so large, or the images so few, that even a perfect accuracy would prove nothing, more correct
+    predictions than that class has images are enough. right: bool [N]; labels: [N].
     """
     from scipy.stats import binom
 

@@ -1,7 +1,5 @@
-"""The table [examples x attacks] of an evaluation, and the reductions that make numbers of it."""
+"""The table [examples x attacks] of an evaluation, and the accuracies, intervals and tests computed from it."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +10,9 @@ from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from regmix.runs.evaluations import Outcomes as StoredOutcomes
+from regmix.runs.records import Paired
+
 
 def wilson(correct: int, examples: int, z: float = 1.959964) -> tuple[float, float]:
     """The Wilson score interval of a proportion, by default at 95 %: (low, high) in [0, 1]."""
@@ -20,27 +21,6 @@ def wilson(correct: int, examples: int, z: float = 1.959964) -> tuple[float, flo
     centre = (p + z2 / 2) / (1 + z2)
     half = z * math.sqrt(p * (1 - p) / examples + z2 / (4 * examples)) / (1 + z2)
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-@dataclass(frozen=True)
-class Paired:
-    """The accuracy of one column minus that of another on the same examples, with its 95 % interval.
-
-    Attributes:
-        gained: examples that only the first column gets right.
-        lost: examples that only the second one gets right.
-    """
-
-    difference: float
-    low: float
-    high: float
-    gained: int
-    lost: int
-
-    @property
-    def beyond_noise(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.low > 0 or self.high < 0
 
 
 def paired(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:
@@ -68,9 +48,9 @@ class Outcomes:
     labels: Int[Tensor, "examples"]
     robust: Bool[Tensor, "examples attacks"]
     untried: Bool[Tensor, "examples attacks"] | None = None
-    """Which examples survive because the attack could not take them on; None where that is not known."""
+    """Which examples survive because the attack could not start from them; None where that is not known."""
     predicted: Int[Tensor, "examples"] | None = None
-    """The classes that the model sees in the images without an attack, where these were kept."""
+    """The model's predictions without an attack; None where they were not kept."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,7 +64,7 @@ class Outcomes:
         return float(self.column(name).double().mean())
 
     def not_attacked(self, name: str) -> int:
-        """How many examples survive the attack of this name because it could not take them on."""
+        """How many examples survive the attack of this name because it could not start from them."""
         return 0 if self.untried is None else int(self.untried[:, self.names.index(name)].sum())
 
     def worst_case(self, names: Sequence[str]) -> Bool[Tensor, "examples"]:
@@ -96,13 +76,13 @@ class Outcomes:
         assert torch.equal(self.labels, other.labels), "tables of different examples"
         new = [name for name in other.names if name not in self.names]
         columns = [self.robust, *(other.column(name)[:, None] for name in new)]
-        return Outcomes((*self.names, *new), self.labels, torch.cat(columns, 1), self.predicted)
+        untried = None
+        if self.untried is not None and other.untried is not None:
+            more = [other.untried[:, other.names.index(name), None] for name in new]
+            untried = torch.cat([self.untried, *more], 1)
+        return Outcomes((*self.names, *new), self.labels, torch.cat(columns, 1), untried, self.predicted)
 
     def to_csv(self, positions: Int[Tensor, "examples"]) -> str:
         """One row per example: its position in the test split (`index`), its label, and 1 or 0 per attack."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["index", "label", *self.names])
-        rows = zip(positions.tolist(), self.labels.tolist(), self.robust.int().tolist(), strict=True)
-        writer.writerows([index, label, *row] for index, label, row in rows)
-        return text.getvalue()
+        survives = {name: self.column(name).numpy() for name in self.names}
+        return StoredOutcomes(positions.numpy(), self.labels.numpy(), survives).to_csv()

@@ -1,4 +1,4 @@
-"""Checks of a model before a long evaluation: what would make its numbers meaningless, and what to do about it."""
+"""Checks before a long evaluation: what would make its numbers meaningless, and what to do about it."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -26,14 +26,14 @@ def preflight(
     The model's mode, gradients and statistics stay as they were. x: some images in [0, 1]; y: their labels.
 
     Args:
-        classes: how many classes the data have, to which the logits must belong one by one: which of more logits are
-            meant cannot be known. None means that there may be more logits than classes.
-        attacks: those that shall run, by name.
+        classes: the number of classes of the data, which must be the number of logits. None means that there may be
+            more logits than classes.
+        attacks: the attacks that will run, by name.
 
     Raises:
-        UserError: the model cannot be evaluated at all: it fails, changes its input, or has another number of classes
-            or fewer than there are labels, or its output is no [B, classes] of finite numbers, or the images lie
-            outside [0, 1]; or it gives no gradient to an attack that needs one.
+        UserError: the model cannot be evaluated: it fails, changes its input, does not return finite logits [B,
+            classes], has fewer classes than the labels, or gives no gradient to an attack that needs one; or the images
+            lie outside [0, 1].
     """
     if x.min() < 0 or x.max() > 1:
         raise UserError(
@@ -66,7 +66,7 @@ def _findings(model: Model, x: Images, y: Labels, logits: torch.Tensor) -> Itera
     if logits.min() >= 0 and float((total - 1).abs().max()) < 1e-3:
         yield "the outputs are probabilities: their gradients vanish and attacks look weak; return logits instead"
     right = float((logits.argmax(1) == y).double().mean())
-    if x.shape[1] == 3 and right < 0.8:  # or neither could raise it by as much as counts
+    if x.shape[1] == 3 and right < 0.8:  # above, no normalisation could raise it by 20 points
         for mean, std in USUAL:
             m, s = (torch.tensor(values).to(x).view(1, 3, 1, 1) for values in (mean, std))
             outside, twice = (
@@ -96,9 +96,9 @@ def _findings(model: Model, x: Images, y: Labels, logits: torch.Tensor) -> Itera
 
 
 def _accuracy_outside(model: Model, x: Images, y: Labels) -> float | None:
-    """The accuracy on images outside [0, 1]; None for a model that does not take them, as none has to."""
+    """The accuracy on images outside [0, 1]; None if the model rejects them, which it may."""
     try:
-        if x.is_cuda:  # where an index out of range, of a look-up table say, would be the end of the process
+        if x.is_cuda:  # on a GPU an index out of range, for example in a look-up table, would end the process
             assert isinstance(model, nn.Module)
             model, x, y = copy.deepcopy(model).cpu(), x.cpu(), y.cpu()
         return float((model(x).argmax(1) == y).double().mean())
@@ -118,5 +118,5 @@ def zero_gradients(model: Model, x: Images, y: Labels) -> float:
 
 
 def in_train_mode(model: Model) -> bool:
-    """Whether a module of the model is in train mode; it is evaluated in evaluation mode all the same."""
+    """Whether a module of the model is in train mode; evaluations use evaluation mode anyway."""
     return isinstance(model, nn.Module) and any(module.training for module in model.modules())

@@ -1,101 +1,112 @@
-"""What an evaluation asks: its attacks by name, its radii, its images."""
+"""What to evaluate: attacks by name, radii, images; and the columns that follow from these."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from regmix.attacks import parse_attack
+from regmix.attacks import NamedAttack
 from regmix.config import Experiment, from_json
 from regmix.corruptions import SEVERITIES
 from regmix.data import How
-from regmix.evaluation import CLEAN
-from regmix.runs import CONFIG, Run
-from regmix.threats import Threat, format_eps
+from regmix.evaluation.table import check_made_for
+from regmix.runs import CONFIG, Checkpoint, Run
+from regmix.runs.records import Source
+from regmix.runtime.files import digest
+from regmix.threats import Threat, ThreatConfig
 from regmix.types import NO_TRUST, Trust, UserError
-
-TRANSFER = "transfer:"
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What an evaluation asks."""
+    """What to evaluate, and how."""
 
-    attacks: Sequence[str]
-    """Names such as fgsm, pgd-50, autoattack, transfer:RUN; clean is always there."""
+    attacks: Sequence[NamedAttack]
+    """See `parse_attacks`; the accuracy without an attack is always measured."""
     eps: Sequence[float] = ()
-    """Radii in pixel units of [0, 1]; empty means the one of the training. Every attack runs at every one."""
+    """Radii in pixel units of [0, 1]; empty means the training's radius. Every attack runs at every radius."""
     examples: int | None = None
     """How many images of the test split; None means all."""
     batch_size: int = 250
     exact: bool = False
-    """Attacks may not ask a bfloat16 copy of the model before the model itself."""
+    """No bfloat16 copy of the model screens AutoAttack's attacks."""
     verdict: bool = True
-    """Probe for gradient masking, and say what speaks for it."""
+    """Probe for gradient masking."""
     save: bool = False
-    """Keep the adversarial images, in whole grey levels."""
+    """Save the adversarial images, in whole grey levels."""
     draws: int = 1
-    """Passes whose logits are averaged, for a model that is random (expectation over transformation)."""
+    """Passes whose logits are averaged, for a random model (expectation over transformation)."""
     corruptions: Sequence[str] = ()
-    """Names such as fog; all: the benchmark's, as far as they can be computed or have files."""
+    """Names such as fog; "all": those of the benchmark that can be computed or have files."""
     severities: Sequence[int] = SEVERITIES
-    """Of the corruptions, 1 to 5."""
+    """Severities of the corruptions, 1 to 5."""
     corruption_files: Path | None = None
     """A folder with the official files of CIFAR-10-C or CIFAR-100-C; None means that corruptions are computed."""
     sample: How = "stratified"
     """How `examples` images are drawn: evenly from the classes, or the first."""
     sample_seed: int = 0
-    """Which images are drawn; the same ones for the same test split, number and seed."""
+    """Seed of the draw; the same test split, number of images and seed give the same images."""
+
+    def columns(self, threat: ThreatConfig) -> "dict[str, Asked]":
+        """The columns with an attack, by name, radius by radius.
+
+        Raises:
+            UserError: an attack that is not made for the threat, or two radii that are written alike.
+        """
+        columns: dict[str, Asked] = {}
+        for radius in self.eps or [threat.eps]:
+            for named in self.attacks:
+                asked = Asked(named, replace(threat, eps=radius))
+                if named.attack is not None:
+                    check_made_for(named.attack, asked.threat)
+                if (known := columns.setdefault(asked.column, asked)).threat.eps != radius:
+                    raise UserError(
+                        f"the radii {known.threat.eps!r} and {radius!r} would both be called {asked.column}; "
+                        "leave one of them out"
+                    )
+        return columns
 
 
 @dataclass(frozen=True)
 class Asked:
-    """An attack that an evaluation asks for, by the name that the user gave it."""
+    """One attack at one radius."""
 
-    name: str
-
-    @property
-    def short(self) -> str:
-        """transfer:RUN by the run's own name; other names are as they are."""
-        return f"{TRANSFER}{Path(self.name.removeprefix(TRANSFER)).name}" if self.is_transfer else self.name
+    named: NamedAttack
+    threat: Threat
 
     @property
-    def is_transfer(self) -> bool:
-        return self.name.startswith(TRANSFER)
-
-    def column(self, eps: float) -> str:
-        """The name of its column at a radius."""
-        return f"{self.short}@{format_eps(eps)}"
+    def column(self) -> str:
+        """The name of its column."""
+        return self.named.column(self.threat.eps)
 
 
-def columns_of(questions: Questions, training_eps: float) -> set[str]:
-    """The names of the columns that the answers will have."""
-    asked = [Asked(name) for name in questions.attacks if name != CLEAN]
-    return {CLEAN, *(one.column(eps) for one in asked for eps in questions.eps or [training_eps])}
-
-
-def transfer_source(name: str, trust: Trust) -> tuple[Run, Experiment]:
-    """The run that an attack transfers from.
+def open_source(path: Path, trust: Trust = NO_TRUST) -> tuple[Run, Experiment, Checkpoint]:
+    """The run that a transfer attack takes its examples from, and which of its weights.
 
     Raises:
-        UserError: it is none, has no weights, or asks for code that is not trusted.
+        UserError: no run directory, no weights, or code that is not trusted.
     """
-    source = Run.open(Path(name.removeprefix(TRANSFER)))
-    if not source.checkpoints():
-        raise UserError(f"{source.path} has no weights to transfer from")
-    return source, from_json(source.config(), source.path / CONFIG, trust)
+    source = Run.open(path)
+    if not (checkpoints := source.checkpoints()):
+        raise UserError(f"{path} has no weights to transfer from; train it first")
+    return source, from_json(source.config(), path / CONFIG, trust), checkpoints[0]
 
 
-def check_attacks(names: Sequence[str], threats: Sequence[Threat], trust: Trust = NO_TRUST) -> None:
-    """Raises UserError for an attack that is not made for a threat, for two that would have the same name, and for a
-    run to transfer from that is none or whose code is not trusted."""
-    for name in names:
-        if name.startswith(TRANSFER):
-            transfer_source(name, trust)
-        if name != CLEAN and not name.startswith(TRANSFER):
-            # those that are made for some threats have a check
-            check = getattr(parse_attack(name), "check", lambda _: None)
-            for threat in threats:
-                check(threat)
-        short = Asked(name).short
-        if alike := [other for other in names if other != name and Asked(other).short == short]:
-            raise UserError(f"{name} and {alike[0]} would both be called {short}; rename one of the folders")
+def source_weights(named: NamedAttack) -> Source | None:
+    """The weights that a transfer attack takes its examples from; None for another attack."""
+    if named.source is None:
+        return None
+    run = Run.open(named.source)
+    path = run.weights(run.checkpoints()[0])
+    return Source(str(path.resolve()), digest(path))
+
+
+def check_attacks(questions: Questions, threat: ThreatConfig, trust: Trust = NO_TRUST) -> None:
+    """Checks the attacks before anything is trained or loaded.
+
+    Raises:
+        UserError: what `Questions.columns` and `open_source` raise.
+    """
+    questions.columns(threat)
+    for named in questions.attacks:
+        if named.source is not None:
+            open_source(named.source, trust)

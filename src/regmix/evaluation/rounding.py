@@ -1,4 +1,4 @@
-"""Adversarial images as files can hold them: whole grey levels, still inside the threat set."""
+"""Adversarial images for files: rounded to whole grey levels, still inside the threat set."""
 
 import torch
 from jaxtyping import UInt8
@@ -9,7 +9,7 @@ from regmix.types import Images
 
 
 def to_uint8(x: Images, adversarial: Images, threat: Threat) -> UInt8[Tensor, "batch channels height width"]:
-    """The nearest whole grey levels that keep every image within eps of its x, whose own levels are whole.
+    """The nearest whole grey levels that keep every image within eps of its x, which has whole levels itself.
 
     L-inf: each level is rounded and then brought inside [x - eps, x + eps]. L2, L1: where rounding has left the ball,
     every element is rounded towards x instead, which only shortens the perturbation.

@@ -1,4 +1,4 @@
-"""What an evaluation is about: the images of a test split, and a checkpoint's model with all that identifies it."""
+"""What an evaluation is about: images of the test split, and the model of a checkpoint with what identifies both."""
 
 import hashlib
 import json
@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
+import regmix
 from regmix import __version__
 from regmix.config import Experiment, build_model
-from regmix.data import DataConfig, How, ImageSet, class_changes, draw, fingerprint, load
+from regmix.data import DataConfig, How, ImageSet, class_changes, draw, fingerprint, load, pick
 from regmix.evaluation.questions import Questions
 from regmix.models import load_weights
 from regmix.runs import Checkpoint, Run
 from regmix.runs.records import Subject
 from regmix.runtime.files import digest
+from regmix.runtime.layout import settle
 from regmix.types import Fingerprint, Sample, UserError
 
 
@@ -51,30 +54,47 @@ def check_images(directory: Run, images: ImageSet) -> None:
     if known.classes and (text := class_changes(tuple(known.classes), images.classes)):
         raise UserError(
             f"the test images have other classes than {directory.path} was trained on: {text}; "
-            "give it images of its own classes, in folders of the same names"
+            "give images of the run's classes, in folders of the same names"
         )
     if known.shape and tuple(known.shape) != images.shape:
         was, now = ("x".join(map(str, shape)) for shape in (known.shape, images.shape))
         raise UserError(f"the test images are {now} (channels, height, width); {directory.path} was trained on {was}")
 
 
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model with its weights, on the device and in the layout in which it is evaluated."""
+
+    model: nn.Module
+    weights: str
+    """Digest of the file of weights."""
+    layout: str | None
+    """A note for the user if the model does not run in channels_last."""
+
+    @classmethod
+    def place(cls, model: nn.Module, weights: str, test: ImageSet, device: torch.device) -> "Loaded":
+        """Moves a model to the device and finds the layout in which it runs."""
+        few = pick(test, torch.arange(min(len(test), 2)), device)
+        return cls(model, weights, settle(model.to(device), few.x))
+
+
 def load_checkpoint(
-    experiment: Experiment, directory: Run, checkpoint: Checkpoint, test: ImageSet
-) -> tuple[nn.Module, str]:
-    """The model with a checkpoint's weights, and the digest of their file."""
-    # Normalisation comes with the weights, so the statistics of the training images are not needed here.
+    experiment: Experiment, directory: Run, checkpoint: Checkpoint, test: ImageSet, device: torch.device
+) -> Loaded:
+    """Builds the model of a run and loads the weights of a checkpoint."""
+    # Normalisation is stored with the weights, so the statistics of the training images are not needed.
     model = build_model(replace(experiment, normalise=False), test)
     path = directory.weights(checkpoint)
     while True:
         before = digest(path)
         load_weights(model, path)
         if digest(path) == before:
-            return model, before
-        # a training has written new weights meanwhile: the digest must be of those that were loaded
+            return Loaded.place(model, before, test, device)
+        # A training has written new weights meanwhile: the digest must be that of the weights that were loaded.
 
 
 def journal_key(subject: Subject, code: Sequence[Path], questions: Questions) -> str:
-    """Names everything that the outcome of a chunk depends on, but for the attack and its radius."""
+    """A key of everything that the outcome of a chunk depends on, except the attack and its radius."""
     kept = ("batch_size", "exact", "save", "corruption_files")
     settings = [__version__, subject.key, {name: getattr(questions, name) for name in kept}]
     text = json.dumps([*settings, *map(digest, code)], default=str)
@@ -82,6 +102,6 @@ def journal_key(subject: Subject, code: Sequence[Path], questions: Questions) ->
 
 
 def is_users(path: Path) -> bool:
-    """Whether code is neither this package's nor an installed library's."""
-    libraries = [Path(__file__).parent, *map(Path, {sysconfig.get_path(name) for name in ("purelib", "stdlib")})]
+    """Whether a file of code is the user's: neither this package's nor an installed library's."""
+    libraries = [Path(regmix.__file__).parent, *map(Path, {sysconfig.get_path(name) for name in ("purelib", "stdlib")})]
     return not any(path.is_relative_to(folder.resolve()) for folder in libraries)

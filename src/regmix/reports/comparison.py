@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regmix.reports import words
-from regmix.reports.load import LoadedRun, checkpoints, images_of
+from regmix.reports.load import LoadedRun, checkpoints
 from regmix.reports.statistics import same_examples
 
 
@@ -159,7 +159,7 @@ def shared_columns(those: Sequence[Arm]) -> dict[str, list[str]]:
             name
             for name in runs[0].evaluations[checkpoint].columns
             if all(one is not None and name in one.columns for one in evaluations)
-            and len({images_of(one) for one in evaluations if one is not None}) == 1
+            and len({one.images for one in evaluations if one is not None}) == 1
         ]
         if names:
             found[checkpoint] = names

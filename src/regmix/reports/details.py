@@ -200,13 +200,13 @@ def gallery(one: Subject) -> Gallery:
 
 def settings(run: LoadedRun) -> Settings:
     """Config, environment, commands and files of a run."""
-    recorded = run.environment.get("command")
+    recorded = run.environment.command
     again = [("To repeat it from its own settings", f"regmix train --from {words.shell(run.path)} --out NEW")]
     return Settings(
         config=json.dumps(run.config, indent=2, ensure_ascii=False),
-        environment=[(name, _value(value)) for name, value in run.environment.items() if name != "command"],
+        environment=[(name, _value(value)) for name, value in run.environment.known().items() if name != "command"],
         commands=[
-            *([("The command that made this run", str(recorded))] if recorded else []),
+            *([("The command that made this run", recorded)] if recorded else []),
             *(again if run.source is None else []),
         ],
         files=[(name, words.size(count)) for name, count in run.files],

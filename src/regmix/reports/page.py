@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from regmix.evaluation import CLEAN, paired
 from regmix.reports import words
 from regmix.reports.charts import COLOURS, DASHES, Dash
-from regmix.reports.load import Column, LoadedRun, Outcomes, checkpoints, images_of, same_eps
+from regmix.reports.load import Column, LoadedRun, Outcomes, checkpoints, same_eps
 from regmix.reports.statistics import Share, column_of, columns_at, radii, same_examples, strongest, worst_case
 from regmix.runs.evaluations import OUTCOMES
 from regmix.threats import format_eps
@@ -310,7 +310,7 @@ def comparisons(those: Sequence[Subject]) -> list[str]:
         if first is None or second is None or not same_examples(first[0], second[0]):
             continue
         shown = [one.run.evaluations[one.checkpoint or ""] for one in (those[0], other)]
-        if images_of(shown[0]) != images_of(shown[1]):
+        if shown[0].images != shown[1].images:
             continue
         difference = paired(first[1], second[1])
         sentences.append(words.comparison_text(those[0].label, other.label, other.where, difference, len(first[1])))

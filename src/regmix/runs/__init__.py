@@ -1,4 +1,4 @@
-"""Run directories: what is in them, how they are written and read. No other folder knows their layout.
+"""Run directories: the records that they hold, how they are written and read. No other folder knows their layout.
 
 May import the vocabulary, runtime and config; evaluation, training, studies and reports import it.
 """

@@ -1,4 +1,4 @@
-"""Adversarial images as files, in the folder of an evaluation."""
+"""Adversarial images as files in the folder of an evaluation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ ADVERSARIAL = "adversarial"
 
 
 def save_adversarial(evaluation: Path, column: str, rows: Sequence[int], images: Tensor) -> None:
-    """Writes adversarial images, uint8 [B, C, H, W], as PNG files named by their places in the test split."""
+    """Writes adversarial images, uint8 [B, C, H, W], as PNG files named by their positions in the test split."""
     from PIL import Image
 
     folder = _folder(evaluation, column)
@@ -26,9 +26,9 @@ def save_adversarial(evaluation: Path, column: str, rows: Sequence[int], images:
 
 
 def load_adversarial(evaluation: Path, column: str, broken: Sequence[int]) -> tuple[list[int], Tensor]:
-    """The places and images, uint8 [B, C, H, W], that the PNG files of a column hold for the broken rows.
+    """The positions and images, uint8 [B, C, H, W], in the PNG files of a column.
 
-    Those of other rows are what an earlier attack has left, and are deleted.
+    Files of rows that are not among the broken ones are left from an earlier attack, and are deleted.
     """
     from PIL import Image
 

@@ -1,9 +1,10 @@
-"""One run directory: what is in it, how it is written, how it is read."""
+"""A run directory: what is in it, and how it is written and read."""
 
 import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,8 +13,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from regmix.runs.evaluations import Stored, stored
-from regmix.runs.records import Checkpoint, Data, Result, read_record, typed, write_record
-from regmix.runtime.files import PART, append, digest, link, parse_json, read_object, read_text, write_atomically
+from regmix.runs.files import read_record, typed, write_record
+from regmix.runs.records import Checkpoint, Data, Environment, Epoch, Result
+from regmix.runtime.files import PART, append, digest, link, parse_json, read_text, write_atomically
 from regmix.runtime.lock import locked
 from regmix.types import UserError
 
@@ -32,6 +34,10 @@ def _number(state: Path) -> int:
     return int(state.name.split("-")[1])
 
 
+def _line(row: Epoch) -> str:
+    return json.dumps(asdict(row)) + "\n"
+
+
 def _load_state(path: Path) -> dict[str, Any] | None:
     """The content of a state whose name ends with its checksum; None if it is damaged."""
     try:
@@ -44,7 +50,7 @@ def _load_state(path: Path) -> dict[str, Any] | None:
 
 
 def _packed(state: Mapping[str, Tensor]) -> bytes:
-    """The tensors as safetensors, complete under every name, because the format knows no memory of two names."""
+    """The tensors as safetensors. Tensors that share memory are copied, because the format does not allow sharing."""
     tensors: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in state.items():
@@ -58,29 +64,29 @@ def _packed(state: Mapping[str, Tensor]) -> bytes:
 class Run:
     """A run directory.
 
-    config.json          the experiment, from which the run can be repeated
-    environment.json     versions, device, git commit, command
-    metrics.jsonl        one line per epoch
+    config.json          the experiment, from which the run can be repeated (config.Experiment)
+    environment.json     versions, device, git commit, command (records.Environment)
+    metrics.jsonl        one line per epoch (records.Epoch)
     last, best, averaged.safetensors     weights; best is chosen on the validation split
-    state-N-SUM.pt       everything that resuming needs, twice: the last one and the one before; SUM is a checksum
-    healthy-N-SUM.pt     the same of the epoch that a guard goes back to
-    data.json            what the images of training and validation were, to be recognised by
-    result.json          the summary of the training
-    evaluations/CHECKPOINT-EXAMPLES-KEY/     what attacks have found about these weights and these test images:
+    state-N-SUM.pt       what resuming needs: the last state and the one before; SUM is a checksum
+    healthy-N-SUM.pt     the state of the epoch to which the guard rolls back
+    data.json            fingerprints of the images for training and validation (records.Data)
+    result.json          the summary of the training (records.Result)
+    evaluations/CHECKPOINT-EXAMPLES-KEY/     the results of attacks on these weights and these test images:
         evaluation.json      the accuracies, and what they are about (records.Evaluation)
-        outcomes.csv         a row per test image, a column per attack
-        examples.npz         a few attacked images
-        journal-*.jsonl      what an evaluation that is not finished has found so far
-        adversarial/COLUMN/  if asked for: the images that broke, as PNG, and all of them as adversarial.npz
+        outcomes.csv         a row per test image, a column per attack (evaluations.Outcomes)
+        examples.npz         a few attacked images (evaluations.Examples)
+        journal-*.jsonl      the progress of an evaluation that is not finished
+        adversarial/COLUMN/  with --save: the broken images as PNG files and as adversarial.npz
     """
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
-        """With writes=False nothing is written: of several processes only the first may."""
+        """With writes=False nothing is written: only rank 0 writes."""
         self.path, self._writes = path, writes
 
     @classmethod
-    def create(cls, path: Path, config: str, environment: Mapping[str, object]) -> "Run":
-        """Makes a new run directory; one that exists is never written over."""
+    def create(cls, path: Path, config: str, environment: Environment) -> "Run":
+        """Makes a new run directory. Raises UserError if it exists."""
         try:
             path.mkdir(parents=True)
         except FileExistsError:
@@ -89,21 +95,21 @@ class Run:
             ) from None
         run = cls(path)
         run._write_text(CONFIG, config)
-        run._write_json(ENVIRONMENT, environment)
+        write_record(path / ENVIRONMENT, environment)
         return run
 
     @classmethod
     def open(cls, path: Path, *, writes: bool = True) -> "Run":
         """Opens an existing run directory."""
         if not (path / CONFIG).is_file():
-            raise UserError(f"{path} is not a run directory: it has no {CONFIG}")
+            raise UserError(f"{path} is not a run directory, because it has no {CONFIG}; give the folder of a training")
         return cls(path, writes=writes)
 
     def claim(self) -> AbstractContextManager[None]:
-        """Keeps other processes from training into the directory, as long as this one lives; see `locked`.
+        """Keeps other processes from training into the directory while this one does; see `locked`.
 
         Raises:
-            UserError: another one does.
+            UserError: another process trains into it.
         """
         return locked(self.path, "trained", wait=False) if self._writes else nullcontext()
 
@@ -111,32 +117,32 @@ class Run:
         """The text of config.json."""
         return read_text(self.path / CONFIG)
 
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> Environment:
         """The content of environment.json, empty if there is none."""
-        return self._read_json(ENVIRONMENT)
+        path = self.path / ENVIRONMENT
+        return read_record(path, Environment) if path.is_file() else Environment()
 
-    def append_metrics(self, row: Mapping[str, object]) -> None:
+    def append_metrics(self, row: Epoch) -> None:
         """Adds one line to metrics.jsonl."""
-        if not self._writes:
-            return
-        append(self.path / METRICS, json.dumps(row) + "\n")
+        if self._writes:
+            append(self.path / METRICS, _line(row))
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[Epoch]:
         """The rows of metrics.jsonl; a last line that was cut off by a kill is left out."""
         path = self.path / METRICS
         lines = read_text(path).splitlines() if path.is_file() else []
         rows = []
         for number, line in enumerate(lines, 1):
             try:
-                rows.append(parse_json(line, f"line {number} of {path}"))
+                rows.append(typed(path, Epoch, parse_json(line, f"line {number} of {path}")))
             except UserError:
                 if number < len(lines):
                     raise
         return rows
 
-    def write_metrics(self, rows: Sequence[Mapping[str, object]]) -> None:
-        """Replaces metrics.jsonl: a resumed run goes on from the rows that its state knows."""
-        self._write_text(METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+    def write_metrics(self, rows: Sequence[Epoch]) -> None:
+        """Replaces metrics.jsonl: a resumed run continues from the rows of its saved state."""
+        self._write_text(METRICS, "".join(map(_line, rows)))
 
     def save_weights(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> None:
         """Writes weights as safetensors."""
@@ -154,7 +160,7 @@ class Run:
         return [checkpoint for checkpoint in CHECKPOINTS if self.weights(checkpoint).is_file()]
 
     def save_state(self, state: Mapping[str, object], *, healthy: bool) -> None:
-        """Writes what resuming needs, and keeps the one before; a healthy state is also the one to roll back to."""
+        """Writes what resuming needs, and keeps the state before; the guard rolls back to the last healthy state."""
         if not self._writes:
             return
         older = self._states(STATE)
@@ -166,16 +172,16 @@ class Run:
         for path in older[1:]:
             path.unlink()
         if healthy:
-            # A link and not a copy, because a state with a method's memory can be gigabytes.
+            # A link instead of a copy, because a state with a method's memory can have gigabytes.
             before = self._states(HEALTHY)
             link(self.path / HEALTHY.format(_number(place), checksum), place)
             for path in before:
                 path.unlink()
 
     def load_state(self, warn: Callable[[str], None]) -> dict[str, Any] | None:
-        """Reads what resuming needs (tensors on the CPU, plain values); None if the run has not got that far.
+        """Reads what resuming needs (tensors on the CPU, plain values); None if no state was saved yet.
 
-        Falls back to the state before where the last one is damaged; `warn` is told.
+        Falls back to the state before if the last one is damaged, and calls `warn`.
 
         Raises:
             UserError: both are damaged.
@@ -183,38 +189,40 @@ class Run:
         if self._writes:
             for path in self.path.glob(f".*{PART}"):  # what a killed write left behind
                 path.unlink()
-        found = self._states(STATE)
-        for path in found:
+        states = self._states(STATE)
+        for path in states:
             if (state := _load_state(path)) is not None:
                 return state
             warn(f"{path} is damaged")
-        if found:
-            raise UserError(f"{found[0]} is damaged and the run cannot be resumed from it; nor from the one before")
+        if states:
+            raise UserError(
+                f"{states[0]} is damaged, and so is the state before; the run cannot be resumed, start it again"
+            )
         return None
 
     def load_healthy_state(self) -> dict[str, Any]:
         """Reads the state that was last saved as healthy."""
         path = self._states(HEALTHY)[0]
         if (state := _load_state(path)) is None:
-            raise UserError(f"{path} is damaged and the run cannot go back to it")
+            raise UserError(f"{path} is damaged, and the run cannot go back to it; start it again")
         return state
 
     def _states(self, pattern: str) -> list[Path]:
-        """The files of this kind, the newest first."""
+        """The files of this kind, newest first."""
         return sorted(self.path.glob(pattern.replace("{:06d}", "*").format("*")), key=_number, reverse=True)
 
     def result(self) -> Result:
         """The content of result.json, empty if there is none yet."""
-        return typed(self.path / RESULT, Result, self._read_json(RESULT))
+        path = self.path / RESULT
+        return read_record(path, Result) if path.is_file() else Result()
 
-    def update_result(self, values: Mapping[str, object]) -> None:
-        """Adds values to result.json, replacing those of the same name."""
-        content = self._read_json(RESULT) | dict(values)
-        typed(self.path / RESULT, Result, content)
-        self._write_json(RESULT, content)
+    def save_result(self, result: Result) -> None:
+        """Writes result.json."""
+        if self._writes:
+            write_record(self.path / RESULT, result)
 
     def data(self) -> Data | None:
-        """What the images of the training were; None for a run of regmix 0.1, which did not note it."""
+        """Fingerprints of the images of the training; None for a run of regmix 0.1, which has none."""
         path = self.path / DATA
         return read_record(path, Data) if path.is_file() else None
 
@@ -224,17 +232,8 @@ class Run:
             write_record(self.path / DATA, data)
 
     def evaluations(self) -> list[Stored]:
-        """All that attacks have found so far, the latest last, each with whether it still holds."""
+        """All evaluations, the latest last, each with whether it still holds."""
         return stored(self.path, {checkpoint: self.weights(checkpoint) for checkpoint in self.checkpoints()})
-
-    def _read_json(self, name: str) -> dict[str, Any]:
-        try:
-            return read_object(self.path / name)
-        except FileNotFoundError:
-            return {}
-
-    def _write_json(self, name: str, value: Mapping[str, object]) -> None:
-        self._write_text(name, json.dumps(value, indent=2) + "\n")
 
     def _write_text(self, name: str, text: str) -> None:
         if not self._writes:

@@ -1,4 +1,4 @@
-"""The evaluations of a run directory: a folder for each subject, to which every evaluation adds what it has found."""
+"""The evaluations of a run directory: one folder per subject, in which evaluations of the same subject are merged."""
 
 import csv
 import hashlib
@@ -6,7 +6,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regmix.runs.records import Column, Evaluation, Subject, read_record, write_record
-from regmix.runtime.files import digest, read_json, read_text, write_atomically
+from regmix.runs.files import read_record, write_record
+from regmix.runs.records import Column, Evaluation, Source, Subject
+from regmix.runtime.files import digest, parse_json, read_text, write_atomically
 from regmix.runtime.lock import locked
 from regmix.types import UserError
 
@@ -27,25 +28,29 @@ EXAMPLES = "examples.npz"
 
 @dataclass(frozen=True)
 class Outcomes:
-    """outcomes.csv: position in the test split and label [N], and per column which examples survive, bool [N]."""
+    """outcomes.csv: positions in the test split and labels [N], and per column which examples survive, bool [N]."""
 
     index: NDArray[np.int64]
     label: NDArray[np.int64]
     survives: dict[str, NDArray[np.bool_]]
 
     def merged(self, newer: "Outcomes") -> "Outcomes":
-        """The columns of both, of those with one name the newer ones."""
+        """The columns of both; of columns with the same name the newer one."""
         assert np.array_equal(self.index, newer.index), "outcomes of different examples"
         return Outcomes(newer.index, newer.label, {**self.survives, **newer.survives})
 
-    def write(self, path: Path) -> None:
+    def to_csv(self) -> str:
         """One row per example: index, label, and 1 or 0 per column."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["index", "label", *self.survives])
         table = np.stack([self.index, self.label, *(column.astype(np.int64) for column in self.survives.values())], 1)
         writer.writerows(table.tolist())
-        write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+        return text.getvalue()
+
+    def write(self, path: Path) -> None:
+        """Writes the table as CSV, atomically."""
+        write_atomically(path, lambda file: file.write(self.to_csv().encode()))
 
     @staticmethod
     def read(path: Path) -> "Outcomes":
@@ -63,7 +68,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Examples:
-    """examples.npz: a few attacked images: x uint8 [K, C, H, W], delta float in pixel units of [0, 1], classes [K]."""
+    """examples.npz: a few attacked images: x uint8 [K, C, H, W], delta in pixel units of [0, 1], classes [K]."""
 
     x: NDArray[np.uint8]
     delta: NDArray[np.float32]
@@ -74,7 +79,7 @@ class Examples:
     eps: float
 
     def write(self, path: Path) -> None:
-        """Compressed arrays, one for every field."""
+        """Writes compressed arrays, one per field."""
         write_arrays(path, {name: np.asarray(value) for name, value in vars(self).items()})
 
     @staticmethod
@@ -95,14 +100,14 @@ class Examples:
 
 @dataclass(frozen=True)
 class Stored:
-    """An evaluation as it lies in a run directory."""
+    """An evaluation in a run directory."""
 
     folder: Path
     evaluation: Evaluation
     outdated: str = ""
-    """Why its numbers no longer are the run's; empty where they are."""
+    """Why its numbers no longer hold for the run; empty if they do."""
     left_out: list[str] = field(default_factory=list)
-    """Columns that no longer hold, which `evaluation` is without, and why."""
+    """Columns that no longer hold, and why; `evaluation` is without them."""
 
     def outcomes(self) -> Outcomes:
         """Which examples survive what.
@@ -111,42 +116,42 @@ class Stored:
             UserError: the file is missing or damaged, or does not agree with evaluation.json.
         """
         path = self.folder / OUTCOMES
-        found = Outcomes.read(path)
-        if len(found.label) != self.evaluation.examples:
+        table = Outcomes.read(path)
+        if len(table.label) != self.evaluation.examples:
             raise UserError(
-                f"{path} has {len(found.label)} examples but {EVALUATION} speaks of {self.evaluation.examples}; "
+                f"{path} has {len(table.label)} examples but {EVALUATION} counts {self.evaluation.examples}; "
                 "evaluate the run again"
             )
         for name, column in self.evaluation.columns.items():
-            if name not in found.survives or found.survives[name].sum() != column.correct:
+            if name not in table.survives or table.survives[name].sum() != column.correct:
                 raise UserError(f"{path} and {EVALUATION} do not agree about {name}; evaluate the run again")
-        return found
+        return table
 
     def examples(self) -> Examples | None:
-        """A few attacked images; None where there are none."""
+        """A few attacked images; None if there are none."""
         path = self.folder / EXAMPLES
         return Examples.read(path) if path.is_file() else None
 
 
 def folder_of(run: Path, subject: Subject) -> Path:
-    """Where the evaluations of a subject lie."""
+    """The folder of the evaluations of a subject."""
     return run / EVALUATIONS / f"{subject.checkpoint}-{subject.sample.count}-{subject.key}"
 
 
-def add(run: Path, found: Evaluation, outcomes: Outcomes, examples: Examples | None) -> Evaluation:
-    """Puts what an evaluation has found beside what others have found about the same subject; returns all of it."""
-    folder = folder_of(run, found.subject)
+def add(run: Path, evaluation: Evaluation, outcomes: Outcomes, examples: Examples | None) -> Evaluation:
+    """Merges an evaluation with the earlier ones of the same subject; returns all of it."""
+    folder = folder_of(run, evaluation.subject)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "evaluated", wait=True):
         if (folder / EVALUATION).is_file():
             known = Stored(folder, read_record(folder / EVALUATION, Evaluation))
-            found, outcomes = known.evaluation.merged(found), known.outcomes().merged(outcomes)
-        # In this order a reader may find more columns in the table than the record speaks of, never fewer.
+            evaluation, outcomes = known.evaluation.merged(evaluation), known.outcomes().merged(outcomes)
+        # In this order a reader may find more columns in the table than in the record, never fewer.
         outcomes.write(folder / OUTCOMES)
         if examples is not None:
             examples.write(folder / EXAMPLES)
-        write_record(folder / EVALUATION, found)
-    return found
+        write_record(folder / EVALUATION, evaluation)
+    return evaluation
 
 
 def stored(run: Path, weights: Mapping[str, Path]) -> list[Stored]:
@@ -158,7 +163,7 @@ def stored(run: Path, weights: Mapping[str, Path]) -> list[Stored]:
     Raises:
         UserError: a damaged record.
     """
-    found = []
+    evaluations = []
     digests: dict[Path, str] = {}
     for path in (run / EVALUATIONS).glob(f"*/{EVALUATION}"):
         evaluation = read_record(path, Evaluation)
@@ -166,14 +171,16 @@ def stored(run: Path, weights: Mapping[str, Path]) -> list[Stored]:
         left_out = [f"{name}: {source} has changed since" for name, source in sources.items() if source]
         columns = {name: column for name, column in evaluation.columns.items() if not sources[name]}
         outdated = _outdated(run, evaluation.subject, weights, digests)
-        found.append(Stored(path.parent, replace(evaluation, columns=columns), outdated, left_out))
-    return sorted(found, key=lambda one: (one.evaluation.made, one.folder.name))
+        evaluations.append(Stored(path.parent, replace(evaluation, columns=columns), outdated, left_out))
+    return sorted(evaluations, key=lambda each: (each.evaluation.made, each.folder.name))
 
 
-def settings_digest(config: Mapping[str, Any]) -> str:
-    """Of the parts of config.json that decide what its weights compute and what may attack them."""
-    threat = config.get("threat")
-    parts = [config.get("model"), threat.get("name") if isinstance(threat, dict) else None]
+def settings_digest(config: str) -> str:
+    """Digest of the parts of config.json that decide what the weights compute and which perturbations are allowed."""
+    settings = parse_json(config, "config.json")
+    settings = settings if isinstance(settings, dict) else {}
+    threat = settings.get("threat")
+    parts = [settings.get("model"), threat.get("name") if isinstance(threat, dict) else None]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -182,20 +189,28 @@ def _outdated(run: Path, subject: Subject, weights: Mapping[str, Path], digests:
         return f"the run has no {subject.checkpoint} weights any more"
     if _digest(weights[subject.checkpoint], digests) != subject.weights:
         return f"the {subject.checkpoint} weights have changed since"
-    config = read_json(run / "config.json")
-    if not isinstance(config, dict) or settings_digest(config) != subject.settings:
+    if settings_digest(read_text(run / "config.json")) != subject.settings:
         return "the model or the threat model in config.json has changed since"
     changed = [name for name, was in subject.code.items() if Path(name).is_file() and digest(Path(name)) != was]
     return f"{changed[0]} has changed since" if changed else ""
 
 
-def holds(names: Iterable[str], evaluation: Evaluation) -> bool:
-    """Whether an evaluation has all of these columns, and the weights behind those of transfer attacks are the same."""
-    return all(name in evaluation.columns and not changed_source(evaluation.columns[name]) for name in names)
+def holds(columns: Mapping[str, Source | None], evaluation: Evaluation) -> bool:
+    """Whether an evaluation has all of these columns, those of transfer attacks from the same weights.
+
+    columns: by name the weights that a transfer attack takes its examples from; None for another attack.
+    """
+    for name, source in columns.items():
+        column = evaluation.columns.get(name)
+        if column is None:
+            return False
+        if source is not None and (column.source is None or column.source.weights != source.weights):
+            return False
+    return True
 
 
 def changed_source(column: Column) -> str:
-    """The file of weights that the examples of a transfer column come from, if it has changed since; else empty."""
+    """The file of weights that a transfer column takes its examples from, if it has changed since; else empty."""
     source = column.source
     if source is None or not Path(source.path).is_file() or digest(Path(source.path)) == source.weights:
         return ""
@@ -203,7 +218,7 @@ def changed_source(column: Column) -> str:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Writes compressed arrays by their names, atomically."""
+    """Writes compressed arrays by name, atomically."""
     # Without allow_pickle=False, which older versions of numpy would write as one more array.
     write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 

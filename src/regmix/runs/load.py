@@ -1,4 +1,4 @@
-"""What a run has trained, to be used."""
+"""`load_model`: the trained model of a run."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,10 +11,10 @@ from regmix.types import Trust, UserError
 
 
 class Trained(NamedTuple):
-    """A model in evaluation mode, and what one has to know to use it."""
+    """A model in evaluation mode, its classes and the shape of its images."""
 
     model: nn.Module
-    """Images [B, C, H, W] in [0, 1] to logits [B, classes], in float32 on the CPU; it normalises its input itself."""
+    """Images [B, C, H, W] in [0, 1] to logits [B, classes], in float32 on the CPU; it normalises its input."""
     classes: tuple[str, ...]
     """The names of the classes, in the order of the logits."""
     shape: tuple[int, int, int]
@@ -24,18 +24,18 @@ class Trained(NamedTuple):
 def load_model(
     run: str | Path, checkpoint: Checkpoint | None = None, *, source: str | None = None, trust_code: bool = False
 ) -> Trained:
-    """The model of a run directory, which needs neither the data nor anything else that it was trained with.
+    """Loads the model of a run directory. The data of the training are not needed.
 
     Args:
         run: the directory.
         checkpoint: best, last or averaged; None means the first of these that the run has.
-        source: the module:function that makes the model, where the run asks for one. Its code is run.
-        trust_code: whatever code the run asks for may be run.
+        source: the module:function that makes the model, if the run has a model of your own. Its code is run.
+        trust_code: allows to run whatever code the run asks for.
 
     Raises:
         UserError: no run directory, damaged files, no such weights, or code that is not allowed to run.
     """
-    # Here, because it brings all that trains, which `import regmix` does without.
+    # Imported here, so that `import regmix` stays fast.
     from regmix.config import from_json
 
     directory = Run.open(Path(run), writes=False)
@@ -46,7 +46,7 @@ def load_model(
     if not there or checkpoint not in (None, *there):
         raise UserError(f"{run} has no {checkpoint or 'best'} weights; it has: {', '.join(there) or 'none yet'}")
     if not facts.classes or len(facts.shape) != 3:
-        raise UserError(f"{directory.path / RESULT} does not say for which images the model is; train it anew")
+        raise UserError(f"{directory.path / RESULT} does not say which images the model takes; train it again")
     (channels, height, width), classes = facts.shape, tuple(facts.classes)
     # Normalisation comes with the weights.
     model = build(config, len(classes), channels, size=(height, width))

@@ -1,24 +1,43 @@
-"""What the files of a run directory hold, as typed values: they are written and read through these."""
+"""What the files of a run directory hold, as typed values: the files are written and read through these."""
 
 import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue
 
-from regmix.runtime.files import read_json, write_atomically
-from regmix.types import Fingerprint, OneAnswer, Sample, UserError
+from regmix.types import Fingerprint, OneAnswer, Sample
 
-T = TypeVar("T")
 Checkpoint = Literal["best", "last", "averaged"]
 
 
 @dataclass(frozen=True)
+class Environment:
+    """environment.json: where and with what a run was made."""
+
+    regmix: str | None = None
+    python: str | None = None
+    torch: str | None = None
+    platform: str | None = None
+    device: str | None = None
+    threads: int | None = None
+    processes: int | None = None
+    git_commit: str | None = None
+    """Of regmix's own checkout, ending in -dirty if its source was changed."""
+    command: str | None = None
+    source: str | None = None
+    """Of a model from elsewhere: the file of weights or module:function."""
+
+    def known(self) -> dict[str, str | int]:
+        """The values that are not missing, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Alarm:
-    """What the guard against catastrophic overfitting found, and what it was told to do about it."""
+    """What the guard against catastrophic overfitting found, and what it did about it."""
 
     epoch: int
     reason: str
@@ -27,7 +46,7 @@ class Alarm:
 
 @dataclass(frozen=True)
 class Result:
-    """result.json, the summary of the training; everything may be missing as long as a run is not finished."""
+    """result.json, the summary of the training; values are missing until a run is finished."""
 
     status: str | None = None
     epochs: int | None = None
@@ -37,30 +56,40 @@ class Result:
     peak_memory: int | None = None
     alarms: list[Alarm] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    """What is wrong with the weights that the training has kept."""
+    """What is wrong with the saved weights."""
     classes: list[str] = field(default_factory=list)
     shape: list[int] = field(default_factory=list)
     """[C, H, W] of the images."""
     weights: str = ""
     """Of a model from elsewhere: which weights were loaded."""
-    evaluations: dict[str, Any] = field(default_factory=dict)
-    """What regmix 0.1 wrote here does not say which weights it is about; it is not shown as a result."""
+    evaluations: dict[str, JsonValue] = field(default_factory=dict)
+    """Written by regmix 0.1. It does not say which weights it is about, so it is not shown as a result."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Epoch:
     """One line of metrics.jsonl; accuracies lie in [0, 1], terms are weighted, per_example is not."""
 
     epoch: int
     epochs: int
+    """Planned epochs."""
+    step: int | None = None
+    """Steps since the beginning."""
     lr: float
     loss: float
     terms: dict[str, float]
     per_example: dict[str, float] = field(default_factory=dict)
+    stats: dict[str, float] = field(default_factory=dict)
     train_robust: float | None = None
     validation: dict[str, float] | None = None
+    """None for an epoch without a validation."""
+    lost_steps: list[int] = field(default_factory=list)
+    """Steps of the epoch from which nothing was learned, because their numbers were not finite."""
     images_per_second: float | None = None
+    waited: float | None = None
+    """The share of the time in which a step had no batch yet."""
     seconds: float | None = None
+    """Since the beginning."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +99,7 @@ class Data:
     train: Fingerprint
     validation: Fingerprint
     notes: list[str] = field(default_factory=list)
-    """What the source of the images has left out or changed."""
+    """What was left out or changed when the images were read."""
 
 
 @dataclass(frozen=True)
@@ -113,26 +142,69 @@ class Column:
     stages: list[Stage] = field(default_factory=list)
     rounded: Rounded | None = None
     note: str = ""
-    """What must stand beside the number."""
+    """To be printed beside the number."""
     not_attacked: int = 0
-    """How many of the survivors the attack could not take on."""
+    """How many of the survivors the attack could not start from."""
     source: Source | None = None
     """Of a transfer attack."""
     exact: bool = False
-    """No bfloat16 copy of the model took part."""
+    """No bfloat16 copy of the model screened."""
     made: str = ""
     """Date and time, UTC."""
     regmix: str = ""
-    """The version that attacked."""
+    """The version of regmix."""
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The accuracy of one column minus that of another on the same examples, with its 95 % interval."""
+
+    difference: float
+    low: float
+    high: float
+    gained: int
+    """Examples that only the first column gets right."""
+    lost: int
+    """Examples that only the second column gets right."""
+
+    @property
+    def beyond_noise(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a probe for gradient masking measures on correctly classified images; shares and accuracies in [0, 1]."""
+
+    examples: int
+    zero_gradients: float
+    """The share of images without a gradient."""
+    rising: float
+    """The share of images whose cross-entropy is larger after PGD-20 than at its start."""
+    white_box: float
+    """Accuracy under APGD-CE and APGD-DLR with 50 steps each."""
+    black_box: float
+    """Accuracy under Square with 300 queries."""
+    only_black_box: float
+    """The share of images that Square breaks and APGD does not."""
+    far: float
+    """The share of images that APGD does not break at a radius at which every image can be turned into grey, although
+    grey or a mixture with an image of another class breaks them there."""
+    averaged: Paired | None = None
+    """Of a random model: `white_box` minus the accuracy of the mean of 10 passes under the same attacks."""
+
+
+Verdict = Literal["masked", "no sign of masking", "undecided"]
 
 
 @dataclass(frozen=True)
 class Masking:
-    """Whether the model hides its gradients, and what speaks for it."""
+    """Whether the model hides its gradients, and the evidence."""
 
-    verdict: Literal["masked", "no sign of masking", "undecided"]
+    verdict: Verdict
     signs: list[str]
-    probe: dict[str, Any] = field(default_factory=dict)
+    probe: Probe | None = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +217,7 @@ class Corruptions:
 
 @dataclass(frozen=True)
 class Subject:
-    """What an evaluation is about: its numbers hold for these weights, this code and these images alone."""
+    """What an evaluation is about: its numbers hold for these weights, this code and these images only."""
 
     checkpoint: Checkpoint
     weights: str
@@ -159,24 +231,24 @@ class Subject:
     draws: int = 1
     """Passes whose logits were averaged."""
     code: dict[str, str] = field(default_factory=dict)
-    """Digests of the user's files that the model is written in, by their paths."""
+    """Digests of the user's files that define the model, by path."""
 
     @property
     def key(self) -> str:
-        """A name that differs wherever two evaluations cannot be put together."""
+        """A name that differs wherever two evaluations cannot be merged."""
         facts = {**asdict(self), "code": sorted(self.code.values())}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """evaluation.json: all that attacks have found about one subject, by the column's name in outcomes.csv."""
+    """evaluation.json: the results about one subject, by the name of the column in outcomes.csv."""
 
     subject: Subject
     columns: dict[str, Column]
     preflight: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What the source of the images has left out or changed."""
+    """What was left out or changed when the images were read."""
     one_answer: OneAnswer | None = None
     """The class that the model answers for nearly every image."""
     masking: Masking | None = None
@@ -191,15 +263,25 @@ class Evaluation:
         """The number of images."""
         return self.subject.sample.count
 
+    @property
+    def images(self) -> tuple[Sample, Fingerprint, int]:
+        """What two evaluations must have in common to be compared: the images, how they were drawn, and the passes."""
+        return self.subject.sample, self.subject.data, self.subject.draws
+
+    @property
+    def is_probed(self) -> bool:
+        """Whether masking was probed; a model that classifies no image correctly has nothing to probe."""
+        return self.masking is not None or self.columns["clean"].correct == 0
+
     def merged(self, newer: "Evaluation") -> "Evaluation":
-        """This and what a newer evaluation of the same subject has found; of the same columns the newer ones."""
+        """This evaluation and a newer one of the same subject; columns of the same name are the newer ones."""
         assert newer.subject.key == self.subject.key, "evaluations of different subjects"
-        corruptions = {one.source: one for one in self.corruptions}
-        for one in newer.corruptions:
-            known = corruptions[one.source].accuracy if one.source in corruptions else {}
-            names = [*known, *(name for name in one.accuracy if name not in known)]
-            accuracy = {name: {**known.get(name, {}), **one.accuracy.get(name, {})} for name in names}
-            corruptions[one.source] = Corruptions(one.source, accuracy)
+        corruptions = {each.source: each for each in self.corruptions}
+        for each in newer.corruptions:
+            known = corruptions[each.source].accuracy if each.source in corruptions else {}
+            names = [*known, *(name for name in each.accuracy if name not in known)]
+            accuracy = {name: {**known.get(name, {}), **each.accuracy.get(name, {})} for name in names}
+            corruptions[each.source] = Corruptions(each.source, accuracy)
         return replace(
             newer,
             columns={**self.columns, **newer.columns},
@@ -209,31 +291,6 @@ class Evaluation:
         )
 
 
-def write_record(path: Path, record: Any) -> None:
-    """Writes a record as JSON, atomically."""
-    text = json.dumps(asdict(record), indent=2) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def read_record(path: Path, kind: type[T]) -> T:
-    """Reads a record.
-
-    Raises:
-        UserError: a file that cannot be read or is damaged; it names the place.
-    """
-    return typed(path, kind, read_json(path))
-
-
-def typed(path: Path, kind: type[T], value: Any) -> T:
-    """The value as this type. Raises UserError, which names the file, if it is of another."""
-    try:
-        return TypeAdapter(kind).validate_python(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path} is damaged: {where + ': ' if where else ''}{first['msg']}") from None
-
-
 def same_eps(a: float, b: float) -> bool:
-    """Whether two radii are the same but for the digits that their files keep."""
+    """Whether two radii are equal up to the digits that their files keep."""
     return math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-9)

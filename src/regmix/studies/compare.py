@@ -14,14 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from regmix.config import UNIONS, Experiment, from_json, to_json
-from regmix.evaluation import CLEAN
-from regmix.evaluation.questions import Questions, columns_of
-from regmix.evaluation.subject import Chosen
 from regmix.models import Function
 from regmix.reports import comparison, page, write_report
 from regmix.reports.load import aligned, load
 from regmix.runs import CONFIG, Run
-from regmix.runs.evaluations import holds
 from regmix.runtime.files import write_atomically
 from regmix.runtime.signals import ending, handled, survive_hangup
 from regmix.types import Interrupted, Trust, UserError, known
@@ -120,19 +116,6 @@ class Planned:
             raise Interrupted(code - 128)
         if code:
             raise UserError(f"{self.path}: the training ended with exit code {code}; see {log or 'the line above'}")
-
-    def evaluated(self, directory: Run, questions: Questions, test: Chosen) -> bool:
-        """Whether every checkpoint's weights have met all of these attacks on these images, and been probed."""
-        columns, images = columns_of(questions, self.experiment.threat.eps), (test.sample, test.split, questions.draws)
-        current = [one.evaluation for one in directory.evaluations() if not one.outdated]
-        enough = {
-            one.subject.checkpoint
-            for one in current
-            if (one.subject.sample, one.subject.data, one.subject.draws) == images
-            and holds(columns, one)
-            and (not questions.verdict or one.masking is not None or one.columns[CLEAN].correct == 0)
-        }
-        return enough >= {*directory.checkpoints()}
 
 
 MEASURE = ("threat", "data", "validation", "split_seed", "validate_every", "best_of", "precision")

@@ -7,25 +7,26 @@ from pathlib import Path
 
 import torch
 
+from regmix.runs.records import Environment
 from regmix.runtime import processes
 from regmix.version import __version__
 
 PACKAGE = Path(__file__).parents[1]
 
 
-def environment(device: torch.device, command: str) -> dict[str, object]:
+def environment(device: torch.device, command: str) -> Environment:
     """The content of environment.json; an empty command means that of this process."""
-    return {
-        "regmix": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "processes": processes.size(),
-        "git_commit": git_commit(),
-        "command": command or " ".join(sys.argv),
-    }
+    return Environment(
+        regmix=__version__,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        platform=platform.platform(),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        threads=torch.get_num_threads(),
+        processes=processes.size(),
+        git_commit=git_commit(),
+        command=command or " ".join(sys.argv),
+    )
 
 
 def git_commit(package: Path = PACKAGE) -> str | None:

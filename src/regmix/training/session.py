@@ -3,12 +3,14 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from regmix.config import Action, Experiment
 from regmix.data import Loader
 from regmix.runs import Run
+from regmix.runs.files import typed
+from regmix.runs.records import Alarm, Epoch
 from regmix.runtime import processes
 from regmix.training.display import Display
 from regmix.training.finite import CHECK_EVERY, check_steps, check_weights, describe
@@ -151,7 +153,7 @@ class Session:
         if action == "rollback" and progress.rollbacks == REMEDIES:
             action = "continue"
         progress.alarms.append({"epoch": progress.epoch + 1, "reason": reason, "action": action})
-        self.run.update_result({"alarms": progress.alarms})
+        self.run.save_result(replace(self.run.result(), alarms=typed(self.run.path, list[Alarm], progress.alarms)))
         if action == "rollback":
             alarms, seconds, level = progress.alarms, progress.seconds, progress.rollbacks + 1
             self.restore(self.run.load_healthy_state())
@@ -166,7 +168,7 @@ class Session:
             reason = describe(lost, self.trainee.tally, self.progress.epoch)
             self.display.warn(f"{reason}; nothing was learned from it")
         row = self.trainee.end_epoch(verdict.accuracies if verdict is not None else None)
-        self.run.append_metrics(row)
+        self.run.append_metrics(typed(self.run.path, Epoch, row))
         self.save_weights()
         without_alarm = verdict is not None and verdict.alarm is None
         self.save_state(healthy=self.experiment.guard.action == "rollback" and without_alarm)
@@ -211,4 +213,4 @@ class Session:
             raise UserError(
                 f"{self.run.path} was saved with another config.json or regmix, and cannot be continued ({why})"
             ) from None
-        self.run.write_metrics(self.progress.rows)
+        self.run.write_metrics(typed(self.run.path, list[Epoch], self.progress.rows))

@@ -1,6 +1,6 @@
-"""A rough copy of the model that screens attacks, and its shortcuts; only the model itself decides.
+"""A bfloat16 copy of the model that screens attacks, and its shortcuts; only the model itself decides what is broken.
 
-May import what evaluation may.
+May import what evaluation may; only evaluation imports it.
 """
 
 from regmix.evaluation.screening.rough_copy import SCREENED, NoCopy, screened

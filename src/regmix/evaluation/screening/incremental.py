@@ -1,107 +1,31 @@
-"""Logits of images that differ from known ones in one square, at the cost of what the square reaches."""
+"""Logits of images that differ from known ones in one square, at the cost of the part that the square reaches."""
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor, fx, nn
 
+from regmix.evaluation.screening.windows import Map, Window, hull
 from regmix.types import Images, Logits
 
 REACH = 0.6
-"""Share of a map up to which a window of it is computed alone; from there on the whole map is."""
+"""A window is computed alone if it covers at most this share of its map; otherwise the whole map is."""
 
 WORTH = 2_000_000_000
-"""Multiplications that windows must save in a call; for fewer, finding and moving them costs more."""
+"""Multiplications that windows must save per call; with fewer, finding and moving them costs more than it saves."""
 
 POINTWISE: dict[str, set[object]] = {
     "call_module": {nn.ReLU, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.ELU, nn.Identity, nn.Dropout, nn.BatchNorm2d},
     "call_function": {F.relu, torch.relu, F.leaky_relu, F.silu, F.gelu, F.elu, operator.add, operator.sub,
                       operator.mul, operator.truediv, torch.add, torch.sub, torch.mul, torch.div},
 }  # fmt: skip
-"""What computes every pixel of a map from the same pixel of other maps."""
+"""Operations that compute every pixel of a map from the same pixel of other maps."""
 
 IN_PLACE: set[object] = {operator.iadd, operator.isub, operator.imul, operator.itruediv}
-
-
-class Map:
-    """What a node computes from the known images, [B, C, H, W], kept as cells with a border of zeros around them."""
-
-    def __init__(self, values: Float[Tensor, "batch channels height width"], border: int) -> None:
-        (count, channels, height, width), self.border = values.shape, border
-        self.cells = values.new_zeros(count, height + 2 * border, width + 2 * border, channels)
-        self.inside.copy_(values.movedim(1, 3))
-
-    @property
-    def inside(self) -> Float[Tensor, "batch height width channels"]:
-        b = self.border
-        return self.cells[:, b : self.cells.shape[1] - b, b : self.cells.shape[2] - b]
-
-    def places(self, top: Tensor, left: Tensor, height: int, width: int) -> Int[Tensor, "cells"]:
-        """Indices among the cells of a rectangle per image; its place counts from the map's corner."""
-        rows, columns = self.cells.shape[1:3]
-        corner = (torch.arange(len(top), device=top.device) * rows + top + self.border) * columns + left + self.border
-        steps = torch.arange(height, device=top.device)[:, None] * columns + torch.arange(width, device=top.device)
-        return (corner[:, None] + steps.view(1, -1)).flatten()
-
-
-@dataclass(frozen=True)
-class Window:
-    """A rectangle per image, of one size, in which a map differs from the known one, and what it holds there."""
-
-    values: Float[Tensor, "batch channels height width"]
-    top: Int[Tensor, "batch"]
-    left: Int[Tensor, "batch"]
-    map: Map | None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.values.shape[2], self.values.shape[3]
-
-    def keep(self, rows: Bool[Tensor, "batch"]) -> None:
-        """Writes what these rows hold into the map."""
-        if self.map is not None:
-            places = self.map.places(self.top, self.left, *self.size).view(len(rows), -1)[rows]
-            cells = self.map.cells
-            cells.view(-1, cells.shape[3]).index_copy_(0, places.flatten(), self._cells(self.values[rows]))
-
-    def read(self, top: Tensor, left: Tensor, height: int, width: int) -> Float[Tensor, "batch channels height width"]:
-        """Other rectangles of the map as it would be with this window."""
-        if top is self.top and left is self.left and (height, width) == self.size:
-            return self.values
-        assert self.map is not None
-        cells, count = self.map.cells, len(top) * height * width
-        # what lies outside goes to one more cell
-        found = cells.new_empty(count + 1, cells.shape[3])
-        places = self.map.places(top, left, height, width)
-        torch.index_select(cells.view(-1, cells.shape[3]), 0, places, out=found[:count])
-        rows, inside_rows = self._steps(self.top, self.size[0], top, height)
-        columns, inside_columns = self._steps(self.left, self.size[1], left, width)
-        each = torch.arange(len(top), device=top.device)[:, None, None]
-        here = (each * height + rows[:, :, None]) * width + columns[:, None]
-        here = torch.where(inside_rows[:, :, None] & inside_columns[:, None], here, count)
-        found.index_copy_(0, here.flatten(), self._cells(self.values))
-        return found[:count].view(len(top), height, width, -1).movedim(3, 1)
-
-    def whole(self) -> Float[Tensor, "batch channels height width"]:
-        """The whole map with this window."""
-        assert self.map is not None
-        corner = torch.zeros_like(self.top)
-        return self.read(corner, corner, *self.map.inside.shape[1:3])
-
-    def _cells(self, values: Tensor) -> Float[Tensor, "cells channels"]:
-        assert self.map is not None
-        return values.movedim(1, 3).flatten(0, 2).to(self.map.cells.dtype)
-
-    @staticmethod
-    def _steps(start: Tensor, size: int, origin: Tensor, whole: int) -> tuple[Tensor, Tensor]:
-        """Places [B, size] from `start` on, counted from `origin`, and which of them lie within `whole`."""
-        steps = (start - origin)[:, None] + torch.arange(size, device=start.device)
-        return steps, (steps >= 0) & (steps < whole)
 
 
 class Incremental:
@@ -110,10 +34,9 @@ class Incremental:
     `ask(images, trial, side)` gives the logits of `trial`, [B, C, H, W], whose rows differ from those of the known
     `images` in one square of `side` pixels at most. A convolution of kernel k, stride s and dilation d makes a window
     of (n - 1 + (k - 1) d) // s + 1 pixels a side from one of n; pointwise operations keep it. After any other
-    operation, and where a window has more than REACH of its map, whole maps are computed, and nothing else is if
-    windows save less than WORTH. `keep` then says which rows of `trial` are the known ones from now on; `leave` takes
-    rows away. The logits are those of the whole network but for rounding. The network must be in evaluation mode,
-    and is asked without gradients.
+    operation, and where a window covers more than REACH of its map, whole maps are computed; if windows save less than
+    WORTH, only whole maps are. `keep` makes rows of `trial` the known ones; `leave` removes rows. The logits equal
+    those of the whole network up to rounding. The network must be in evaluation mode; no gradient is computed.
 
     Source: incremental inference as in Krypton (Nakandala, Kumar, Papakonstantinou, SIGMOD 2019), with a window of
     its own per image.
@@ -136,7 +59,7 @@ class Incremental:
         self._done: dict[fx.Node, list[fx.Node]] = {node: [] for node in self._nodes}
         for node, user in last.items():
             self._done[user].append(node)
-        # a map that something writes over is not the one that was remembered
+        # A map that an operation overwrites is not the one that was remembered.
         self._possible = [node.op for node in self._nodes].count("placeholder") == 1 and not any(
             self._overwrites(node) for node in self._nodes
         )
@@ -181,9 +104,9 @@ class Incremental:
         return logits
 
     def _run(self, node: fx.Node, known: dict[fx.Node, Any], images: Images) -> Any:
-        def value(one: fx.Node) -> Any:
-            found = known[one]
-            return found.whole() if isinstance(found, Window) else found
+        def value(argument: fx.Node) -> Any:
+            map_or_window = known[argument]
+            return map_or_window.whole() if isinstance(map_or_window, Window) else map_or_window
 
         if node.op == "placeholder":
             return images
@@ -270,7 +193,7 @@ class Incremental:
         """Whether it may write into a map that another node reads."""
         if node.op == "call_module" or "inplace" in node.kwargs:
             in_place = node.kwargs.get("inplace") or getattr(self._targets.get(node), "inplace", False)
-            # what is no pointwise operation has its input remembered after it is written over
+            # The input of an operation that is not pointwise is remembered after it was overwritten.
             shared = any(len(one.users) > 1 for one in node.all_input_nodes)
             return bool(in_place) and (shared or not self._pointwise(node))
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
@@ -325,7 +248,7 @@ class Incremental:
         for i, (place, n) in enumerate(zip((source.top, source.left), size, strict=True)):
             padding, step = _padding(module)[i], module.stride[i]
             back = (module.kernel_size[i] - 1) * module.dilation[i]
-            # the first place that reads the window: the quotient, rounded up
+            # The first place that reads the window: the quotient, rounded up.
             first = -(-(place + padding - back) // step)
             corner.append(first.clamp(0, shape[2 + i] - n))
             start.append(corner[i] * step - padding)
@@ -336,29 +259,14 @@ class Incremental:
 
     def _pointed(self, node: fx.Node, known: dict[fx.Node, Any], near: list[Window]) -> tuple[Tensor, Tensor, Tensor]:
         whole = self._shapes[node]
-        top, height = _hull([(window.top, window.size[0]) for window in near], whole[2])
-        left, width = _hull([(window.left, window.size[1]) for window in near], whole[3])
+        top, height = hull([(window.top, window.size[0]) for window in near], whole[2])
+        left, width = hull([(window.left, window.size[1]) for window in near], whole[3])
 
-        def value(one: fx.Node) -> Any:
-            found = known[one]
-            return found.read(top, left, height, width) if isinstance(found, Window) else found
+        def value(argument: fx.Node) -> Any:
+            map_or_window = known[argument]
+            return map_or_window.read(top, left, height, width) if isinstance(map_or_window, Window) else map_or_window
 
         return self._call(node, fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)), top, left
-
-
-def _hull(intervals: list[tuple[Tensor, int]], whole: int) -> tuple[Tensor, int]:
-    """Where the smallest intervals of one size begin that cover the given ones of every row, and their size."""
-    if len(intervals) == 1:
-        return intervals[0]
-    starts = torch.stack([first for first, _ in intervals])
-    ends = torch.stack([first + size for first, size in intervals])
-    start, end = starts.amin(0), ends.amax(0)
-    for row, (first, size) in enumerate(intervals):
-        # one of them often covers the others, and need not be read anew then
-        if torch.equal(starts[row], start) and torch.equal(ends[row], end):
-            return first, size
-    size = int((end - start).max())
-    return start.clamp(max=whole - size), size
 
 
 def _padding(module: nn.Module) -> tuple[int, int]:

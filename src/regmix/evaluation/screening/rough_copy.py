@@ -1,4 +1,4 @@
-"""A fast, rough copy of a model for attacks, beside the exact one that has the last word."""
+"""A fast bfloat16 copy of a model for attacks, beside the exact model, which decides."""
 
 import copy
 from collections.abc import Callable
@@ -15,44 +15,44 @@ from regmix.runtime.layout import is_contiguous
 from regmix.types import Images, Labels, Logits
 
 SCREENED = (Apgd, Fab, Shortened, Square)
-"""Attacks for which a bfloat16 copy of the model may screen; the others are known by their last iterate."""
+"""Attacks for which a bfloat16 copy of the model may screen; the other attacks report their last iterate only."""
 
 AGREE = 0.25
 """How far the copy's margins may lie from the model's, in units of the mean difference between an image's logits."""
 
 
-class NoCopy(Exception):  # noqa: N818  no mistake of anybody's
-    """A model can be attacked without a rough copy only; says why, as a clause."""
+class NoCopy(Exception):  # noqa: N818  it is no error
+    """A model has no usable copy and must be attacked without one; says why, as a clause."""
 
 
 def screened(model: nn.Module, x: Images, y: Labels) -> Screened:
-    """The model in bfloat16 and channels_last with BatchNorm folded into its convolutions, and the model itself.
+    """The model together with a copy in bfloat16 and channels_last whose BatchNorm is folded into its convolutions.
 
-    `x`, `y` are a batch of the images to attack: the largest difference of margins on them is the slack within which
-    the exact model is asked. Where folding is not possible, or changes the float32 logits by more than a thousandth of
+    `x`, `y` are a batch of the images to attack. The largest difference of margins on them is the slack within which
+    the exact model is asked. If folding is not possible, or changes the float32 logits by more than a thousandth of
     their size, the copy keeps its BatchNorm.
 
     Raises:
-        NoCopy: the model cannot be copied, or the copy fails, gives other answers, or gives no gradient where the model
-            does.
+        NoCopy: the model cannot be copied, or the copy fails, gives other logits, or gives no gradient although the
+            model does.
     """
     with torch.no_grad():
         exact = model(x)
     try:
-        found = _screened(model, x, y, exact)
-        same_gradient = gradient_fault(found, x[:2]) is None or gradient_fault(model, x[:2]) is not None
-    except Exception as error:  # there is nothing that a module could not do
+        pair = _screened(model, x, y, exact)
+        same_gradient = gradient_fault(pair, x[:2]) is None or gradient_fault(model, x[:2]) is not None
+    except Exception as error:  # a user's module may raise anything
         raise NoCopy(f"{type(error).__name__}: {why(error)}") from None
     spread = float((precise(exact).amax(1) - precise(exact).amin(1)).mean())
-    if not found.slack <= AGREE * spread:  # so that NaN is too far
-        raise NoCopy(f"it gives other answers: margins differ by {found.slack:.2g}, logits by {spread:.2g}")
+    if not pair.slack <= AGREE * spread:  # written so that NaN fails
+        raise NoCopy(f"it gives other logits: margins differ by {pair.slack:.2g}, logits by {spread:.2g}")
     if not same_gradient:
         raise NoCopy("it gives no gradient")
-    return found
+    return pair
 
 
 def _screened(model: nn.Module, x: Images, y: Labels, exact: Logits) -> Screened:
-    with torch.no_grad():  # a copy of a scripted module would be part of a graph
+    with torch.no_grad():  # otherwise a copy of a scripted module records a graph
         rough, layout = copy.deepcopy(model).eval(), torch.channels_last
     for parameter in rough.parameters():
         parameter.requires_grad_(False)
@@ -64,7 +64,7 @@ def _screened(model: nn.Module, x: Images, y: Labels, exact: Logits) -> Screened
         layout = torch.contiguous_format
     rough = rough.to(memory_format=layout)  # type: ignore[call-overload]
     for module in rough.modules():
-        # autocast would convert these weights anew in every pass
+        # autocast would convert these weights again in every pass
         if type(module) in (nn.Conv2d, nn.Linear) and _is_plain(module):
             module.to(torch.bfloat16)
     answer = _in_bfloat16(rough, x.device.type, layout)
@@ -72,13 +72,13 @@ def _screened(model: nn.Module, x: Images, y: Labels, exact: Logits) -> Screened
         slack = float((margin(answer(x), y) - margin(exact, y)).abs().max())
     if (
         isinstance(rough, fx.GraphModule) and x.device.type == "cpu" and layout is torch.channels_last
-    ):  # measured on a CPU only
+    ):  # measured on CPUs only
         return Screened(answer, model, slack, lambda: _IncrementalInBfloat16(rough))
     return Screened(answer, model, slack)
 
 
 def _is_plain(module: nn.Module) -> bool:
-    """Whether a module's weights are what it computes with, rather than what a hook makes them of."""
+    """Whether no hook changes the weights that a module computes with."""
     return not module._forward_pre_hooks and not module._forward_hooks
 
 
@@ -86,7 +86,7 @@ def _folded(model: nn.Module) -> nn.Module | None:
     """The model with every BatchNorm that follows a convolution folded into it; None if it cannot be traced."""
     try:
         return _fold(fx.symbolic_trace(model))
-    except Exception:  # whatever a model does that cannot be traced, it is used as it is
+    except Exception:  # tracing may fail in any way; the model is used as it is
         return None
 
 

@@ -1,0 +1,194 @@
+"""The evaluator: a model and a test set; it predicts, attacks and corrupts, in chunks that processes share."""
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Bool, Int, UInt8
+from torch import Tensor, nn
+
+from regmix.attacks import CLEAN, Attack, packed, passes
+from regmix.data import ImageSet, batches, pick
+from regmix.evaluation.one_batch import Attacked, attacked, predict
+from regmix.evaluation.screening import NoCopy, screened
+from regmix.objectives import hard
+from regmix.runtime.borrowed import borrowed
+from regmix.threats import Threat
+from regmix.types import Batch, Images, Labels, Model
+
+
+class Journal(Protocol):
+    """Remembers which rows of a chunk a stage has broken, so that a killed evaluation continues where it was."""
+
+    def find(self, stage: str, chunk: Sequence[int]) -> list[int] | None: ...
+    def add(self, stage: str, chunk: Sequence[int], broken: Sequence[int]) -> None: ...
+
+
+class World(Protocol):
+    """The processes that share an evaluation."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    def any(self, values: Bool[Tensor, "examples"]) -> Bool[Tensor, "examples"]: ...
+
+
+class Survivors(NamedTuple):
+    """Which examples survive an attack, and which of them it could not start from, bool [N] each."""
+
+    alive: Bool[Tensor, "examples"]
+    not_attacked: Bool[Tensor, "examples"]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluator:
+    """A model, the test images, and what remembers, shares and shows the work."""
+
+    model: Model
+    images: ImageSet
+    device: torch.device
+    batch_size: int
+    journal: Journal
+    world: World
+    on_work: Callable[[int], None]
+    """Called after every chunk with the passes through the network that it may have taken."""
+
+    def predictions(self) -> Labels:
+        """The class that the model predicts for every test image, [N]."""
+        with borrowed(self.model), repeatable(CLEAN, self.device):
+            stream = batches(self.images, self.batch_size, self.device)
+            return torch.cat([predict(self.model, batch.x, hard(batch.y)).cpu() for batch in stream])
+
+    def survivors(
+        self,
+        attack: Attack,
+        threat: Threat,
+        alive: Bool[Tensor, "examples"],
+        name: str,
+        *,
+        screen: bool,
+        keep: Callable[[Sequence[int], Images, Images], None] | None = None,
+        note: Callable[[str], object] = lambda _: None,
+    ) -> Survivors:
+        """Which of the examples that are still alive survive an attack.
+
+        They are divided into full chunks, which do not depend on the number of processes; every process attacks every
+        size-th chunk.
+
+        Args:
+            alive: which examples to attack, bool [N] on the host.
+            name: of the attack, in the journal.
+            screen: the attack may ask a bfloat16 copy of the model, if that is an nn.Module; the model itself decides.
+            keep: called with the positions of broken examples, their images, and their adversarial images.
+            note: called with a line if there is no bfloat16 copy, so that the attack asks the model alone.
+        """
+        broken, idle = torch.zeros_like(alive), torch.zeros_like(alive)
+        skipped = f"{name}, not attacked"
+        todo, size = alive.nonzero()[:, 0], self.batch_size
+        chunks = _Chunks(self, packed(attack, size), threat, name, todo[:size] if screen else None, note)
+        with borrowed(self.model):
+            for first in range(self.world.rank * size, len(todo), self.world.size * size):
+                chunk = todo[first : first + size]
+                rows = chunk.tolist()
+                fallen, left = self.journal.find(name, rows), self.journal.find(skipped, rows) or []
+                if fallen is None:
+                    batch = self.take(chunk)
+                    result = chunks.attack(batch, rows[0])
+                    fallen = chunk[result.broken.cpu()].tolist()
+                    if keep is not None and fallen:
+                        keep(fallen, batch.x[result.broken], result.adversarial[result.broken])
+                    if left := chunk[result.not_attacked.cpu()].tolist():
+                        self.journal.add(skipped, rows, left)  # before the line that marks the chunk as done
+                    self.journal.add(name, rows, fallen)
+                broken[fallen] = True
+                idle[left] = True
+                self.on_work(len(rows) * passes(chunks.suited))
+        return Survivors(alive & ~self.world.any(broken), self.world.any(idle))
+
+    def withstood(
+        self,
+        kinds: Sequence[tuple[str, int]],
+        make: Callable[[str, int], UInt8[Tensor, "examples channels height width"]],
+    ) -> Bool[Tensor, "kinds examples"]:
+        """Which examples are classified correctly under which corruption.
+
+        Every process takes every size-th kind; kinds that the journal remembers are not made again.
+
+        Args:
+            kinds: names and severities.
+            make: returns the corrupted images of a kind, on the host.
+        """
+        labels = self.images.labels
+        wrong = torch.zeros(len(kinds), len(labels), dtype=torch.bool)
+        everyone = list(range(len(labels)))
+        for number in range(self.world.rank, len(kinds), self.world.size):
+            name, severity = kinds[number]
+            stage = f"{name}-{severity}"
+            fallen = self.journal.find(stage, everyone)
+            if fallen is None:
+                fallen = (self._seen(make(name, severity)) != labels).nonzero()[:, 0].tolist()
+                self.journal.add(stage, everyone, fallen)
+            wrong[number, fallen] = True
+            self.on_work(len(labels))
+        return ~self.world.any(wrong)
+
+    def take(self, index: Int[Tensor, "chosen"]) -> Batch:
+        """The batch of the examples at these positions, on the device."""
+        return pick(self.images, index, self.device)
+
+    def _seen(self, images: UInt8[Tensor, "examples channels height width"]) -> Labels:
+        """The predictions for other images of the same examples."""
+        parts = zip(torch.split(images, self.batch_size), torch.split(self.images.labels, self.batch_size), strict=True)
+        with borrowed(self.model):
+            seen = [predict(self.model, x.to(self.device).float() / 255, y.to(self.device)).cpu() for x, y in parts]
+        return torch.cat(seen)
+
+
+class _Chunks:
+    """Attacks the chunks of one stage. A bfloat16 copy of the model is made at the first chunk that is attacked."""
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        suited: Attack,
+        threat: Threat,
+        name: str,
+        reference: Int[Tensor, "chosen"] | None,
+        note: Callable[[str], object],
+    ) -> None:
+        """reference: the images on which the copy is compared with the model; None means that there is no copy."""
+        self.suited = suited
+        self._evaluator, self._threat, self._name, self._note = evaluator, threat, name, note
+        # The first chunk, whichever process attacks it, so that every process and every resumption screens alike.
+        self._reference = reference if isinstance(evaluator.model, nn.Module) else None
+        self._screen: Model | None = None
+
+    def attack(self, batch: Batch, first: int) -> Attacked:
+        """Attacks a chunk; `first` is the position of its first example."""
+        if self._reference is not None:
+            self._make_screen(self._reference)
+            self._reference = None
+        x, y = batch.x, hard(batch.y)
+        with repeatable(f"{self._name}/{first}", x.device):
+            return attacked(self._evaluator.model, self.suited, x, y, self._threat, screen=self._screen)
+
+    def _make_screen(self, reference: Int[Tensor, "chosen"]) -> None:
+        model, batch = self._evaluator.model, self._evaluator.take(reference)
+        assert isinstance(model, nn.Module)
+        with repeatable(self._name, batch.x.device):
+            try:
+                self._screen = screened(model, batch.x, hard(batch.y))
+            except NoCopy as reason:
+                self._note(f"no bfloat16 copy of the model screens, as with --exact ({reason})")
+
+
+@contextmanager
+def repeatable(about: str, device: torch.device) -> Iterator[None]:
+    """Random numbers that depend on `about` alone inside the block, for models that are random."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(zlib.crc32(about.encode()))
+        yield

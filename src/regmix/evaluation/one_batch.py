@@ -1,0 +1,80 @@
+"""One batch: what a model sees in it, and what an attack makes of it. Training and evaluation attack only through here.
+
+An attack is not trusted: its perturbation must be finite and lie in the threat set, the adversarial image is clipped to
+[0, 1], and the model itself is asked what it sees there.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from regmix.attacks import Attack, attempt, logits_in
+from regmix.evaluation.answers import untouched
+from regmix.threats import Threat
+from regmix.types import Images, Labels, Model, UserError
+
+
+class Attacked(NamedTuple):
+    """What an attack has made of a batch."""
+
+    adversarial: Images
+    broken: Bool[Tensor, "batch"]
+    """Which adversarial images the model misclassifies."""
+    not_attacked: Bool[Tensor, "batch"]
+    """Which of the others the attack could not start from."""
+
+
+def attacked(
+    model: Model, attack: Attack, x: Images, y: Labels, threat: Threat, *, screen: Model | None = None
+) -> Attacked:
+    """Attacks a batch, checks the perturbations, and asks the model about the adversarial images.
+
+    Args:
+        screen: what the attack may ask in place of the model; only the model decides what is broken.
+
+    Raises:
+        UserError: perturbations that are not finite, or what `predict` raises.
+        AssertionError: the attack has left the threat set.
+    """
+    adversarial, tried = _perturb(screen or model, attack, x, y, threat)
+    broken = predict(model, adversarial, y) != y
+    return Attacked(adversarial, broken, ~(broken | tried))
+
+
+def perturb(model: Model, attack: Attack, x: Images, y: Labels, threat: Threat) -> Images:
+    """The adversarial images of an attack, checked against the threat set and clipped to [0, 1]."""
+    return _perturb(model, attack, x, y, threat)[0]
+
+
+def _perturb(
+    model: Model, attack: Attack, x: Images, y: Labels, threat: Threat
+) -> tuple[Images, Bool[Tensor, "batch"]]:
+    """The adversarial images, and which rows were attacked."""
+    delta, tried = attempt(attack, model, x, y, threat)
+    if bad := int((~delta.isfinite()).flatten(1).any(1).sum()):
+        raise UserError(
+            f"{attack} made {bad} of {len(x)} perturbations that are not finite, because the model's gradients are not "
+            "finite; look for a division by zero, or a square root or logarithm of zero, in the model"
+        )
+    longest = float(threat.norm(delta).max())
+    assert longest <= threat.eps * (1 + 1e-5) + 1e-7, f"{attack} left the threat set: {longest} > {threat.eps}"
+    return (x + delta).clamp(0, 1), tried
+
+
+@torch.no_grad()
+def predict(model: Model, x: Images, y: Labels) -> Labels:
+    """The classes that the model predicts for images in [0, 1]; the true labels y are checked against its outputs.
+
+    Raises:
+        UserError: images outside [0, 1], labels outside the model's classes, or logits that are not finite.
+    """
+    if not (x.min() >= 0 and x.max() <= 1):  # written so that NaN fails
+        raise UserError(f"images lie in [{float(x.min()):.3g}, {float(x.max()):.3g}]; they must lie in [0, 1]")
+    logits = logits_in(untouched(model, x), len(x))
+    if int(y.min()) < 0 or int(y.max()) >= logits.shape[1]:
+        raise UserError(f"labels reach {int(y.max())} but the model has {logits.shape[1]} classes")
+    if not logits.isfinite().all():
+        raise UserError("the model's logits are not finite; an accuracy would mean nothing")
+    return logits.argmax(1)

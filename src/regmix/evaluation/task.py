@@ -1,0 +1,111 @@
+"""What the evaluations of all checkpoints of a run share: images, loaded attacks, corruptions, and a display."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+
+from regmix.attacks import Attack, Ensemble, NamedAttack, Transfer
+from regmix.config import Experiment
+from regmix.corruptions import Computed, OfficialFiles
+from regmix.data import ImageSet
+from regmix.evaluation.questions import Asked, Questions, open_source
+from regmix.evaluation.subject import Chosen, check_images, load_checkpoint
+from regmix.runs import Run
+from regmix.runs.records import Source
+from regmix.types import Trust
+
+
+class Progress(Protocol):
+    """Shows the evaluation to the user."""
+
+    def stage(self, description: str, left: int) -> None: ...
+    def work(self, amount: int) -> None: ...
+    def note(self, text: str) -> None: ...
+    def column(self, checkpoint: str, name: str, accuracy: float, low: float, high: float) -> None: ...
+    def corruption(self, checkpoint: str, name: str, accuracies: Sequence[float]) -> None: ...
+
+
+class LoadedAttack(NamedTuple):
+    """An attack that can run, and the weights that it transfers from."""
+
+    attack: Attack
+    source: Source | None
+
+
+class Column(NamedTuple):
+    """An attack at a radius, ready to run."""
+
+    asked: Asked
+    attack: Attack
+    source: Source | None
+
+    @property
+    def name(self) -> str:
+        """Of the column in outcomes.csv."""
+        return self.asked.column
+
+    @property
+    def stages(self) -> tuple[tuple[str, Attack], ...]:
+        """The attacks of an ensemble by name; another attack is its only stage."""
+        if isinstance(self.attack, Ensemble):
+            return self.attack.under(self.asked.threat)
+        return ((self.asked.named.name, self.attack),)
+
+    def in_journal(self, stage: str) -> str:
+        """The name of a stage in the journal, where a transfer attack counts by the weights of its source."""
+        name = self.asked.named.name if self.source is None else f"transfer:{self.source.weights}"
+        return f"{name}@{self.asked.threat.eps!r}/{stage}"
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """The evaluation that every checkpoint of a run gets."""
+
+    run: Run
+    experiment: Experiment
+    questions: Questions
+    test: Chosen
+    device: torch.device
+    progress: Progress
+    suite: Mapping[NamedAttack, LoadedAttack]
+    corruptions: Computed | OfficialFiles
+    kinds: Sequence[tuple[str, int]]
+    """Names and severities of the corruptions."""
+
+    def columns(self) -> Iterator[Column]:
+        """Every attack at every radius, radius by radius."""
+        for asked in self.questions.columns(self.experiment.threat).values():
+            yield Column(asked, *self.suite[asked.named])
+
+
+def load_suite(
+    questions: Questions, test: ImageSet, device: torch.device, trust: Trust
+) -> dict[NamedAttack, LoadedAttack]:
+    """The attacks, with the models that transfer attacks take their examples from."""
+    suite = {}
+    for named in questions.attacks:
+        if named.source is None:
+            assert named.attack is not None, "an attack without a source"
+            suite[named] = LoadedAttack(named.attack, None)
+            continue
+        run, experiment, checkpoint = open_source(named.source, trust)
+        check_images(run, test)
+        loaded = load_checkpoint(experiment, run, checkpoint, test, device)
+        source = Source(str(run.weights(checkpoint).resolve()), loaded.weights)
+        suite[named] = LoadedAttack(Transfer(loaded.model.eval()), source)
+    return suite
+
+
+def corruption_kinds(questions: Questions, source: Computed | OfficialFiles, test: ImageSet) -> list[tuple[str, int]]:
+    """The corruptions that are asked for, with their severities.
+
+    Raises:
+        UserError: an unknown corruption, images for which there is none, or a missing file.
+    """
+    names = source.names() if list(questions.corruptions) == ["all"] else questions.corruptions
+    kinds = [(name, severity) for name in names for severity in questions.severities]
+    for name, severity in kinds:
+        source.images(name, severity, test.subset(torch.arange(1)).pixels(), test.labels[:1])
+    return kinds
