@@ -21,9 +21,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import regmix.training.start
 import torch
 
+import regmix.training.start
 from regmix.data import DataConfig, Folder, ImageSet, Parquet, load
 from regmix.recipes import recipe
 from regmix.training.start import run

@@ -28,7 +28,7 @@ class Ema:
 
     name: Tag[Literal["ema"]] = field(default="ema", kw_only=True)
     limit: float = 0.999
-    """Largest share of the old average that is kept."""
+    """Largest share of the old average that an update keeps, in [0, 1]."""
 
     def __post_init__(self) -> None:
         require(0 <= self.limit <= 1, f"averaging limit is {self.limit}; it must lie in [0, 1]")
@@ -39,17 +39,18 @@ class Ema:
 
 @dataclass(frozen=True)
 class GatedEma:
-    """FGSM-PGK's moving average, which nearly stops where the attack stops being one; for RegMix too.
+    """FGSM-PGK's moving average, which nearly stops when the attack no longer fools the model.
 
     d = min(A, (t + 1) / (t + 10)) with A = limit where r < threshold, else min(1, 0.99999 r / threshold); r is the
-    accuracy after the attack divided by that before it, which the method reports as the statistic `ratio`.
+    accuracy after the attack divided by that before it. The method must report it as the statistic `ratio`.
     """
 
     name: Tag[Literal["gated_ema"]] = field(default="gated_ema", kw_only=True)
     limit: float = 0.999
-    """A while the attack works."""
+    """A: share of the old average that an update keeps while the attack works, in [0, 1]."""
     threshold: float = 0.82
-    """Ratio from which on the average is nearly frozen (published: CIFAR-10 0.82; CIFAR-100 and Tiny ImageNet 0.9)."""
+    """Ratio from which on the average nearly stops (published: 0.82 for CIFAR-10, 0.9 for CIFAR-100 and Tiny
+    ImageNet)."""
 
     def __post_init__(self) -> None:
         require(0 <= self.limit <= 1, f"averaging limit is {self.limit}; it must lie in [0, 1]")
@@ -66,13 +67,13 @@ class GatedEma:
 class Swa:
     """Stochastic weight averaging: the mean of the weights at the end of every epoch after `start` (arXiv 1803.05407).
 
-    Until then the average is the current weights. BatchNorm's running statistics are averaged like the weights; the
-    paper computes them anew from the training images.
+    Before that the average equals the current weights. BatchNorm's running statistics are averaged like the weights
+    (the paper computes them anew from the training images).
     """
 
     name: Tag[Literal["swa"]] = field(default="swa", kw_only=True)
     start: int = 75
-    """Epochs before the first one that counts."""
+    """Epochs to train before averaging starts."""
 
     def __post_init__(self) -> None:
         require(self.start >= 0, f"averaging start is {self.start}; it must be at least 0")

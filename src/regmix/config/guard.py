@@ -25,10 +25,10 @@ class Guard:
     """
 
     action: Action = "continue"
-    """What follows an alarm: a line in the log and the report; besides, the end of the run; or the run goes back to
-    its last healthy validation and continues with a remedy: N-FGSM, and after a second collapse PGD-AT."""
+    """What to do at an alarm, besides a line in the log and in the report. continue: nothing. stop: end the run.
+    rollback: go back to the last healthy validation and continue with N-FGSM, after a second collapse with PGD-AT."""
     drop: float = 0.5
-    """Share of the best accuracy below which PGD accuracy has collapsed."""
+    """Threshold in (0, 1). PGD accuracy has collapsed when it is below this share of its best value."""
 
     def __post_init__(self) -> None:
         require(0 < self.drop < 1, f"guard drop is {self.drop}; it must lie in (0, 1)")

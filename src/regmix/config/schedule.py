@@ -33,9 +33,9 @@ class Piecewise(Schedule):
 
     name: Tag[Literal["piecewise"]] = field(default="piecewise", kw_only=True)
     milestones: tuple[int, ...] = (100, 105)
-    """Epochs after which the learning rate drops."""
+    """Epochs after which the learning rate is multiplied by `decay`."""
     decay: float = 0.1
-    """Factor at each milestone."""
+    """Factor on the learning rate at each milestone, in (0, 1]."""
 
     def __post_init__(self) -> None:
         require(all(m >= 1 for m in self.milestones), f"milestones {self.milestones} must be epochs from 1 on")
@@ -48,7 +48,7 @@ class Piecewise(Schedule):
 
 @dataclass(frozen=True)
 class Cyclic(Schedule):
-    """One cycle: rises linearly from near 0 to the peak over the first part of training, then falls to near 0."""
+    """The learning rate rises linearly from near 0 to the peak, then falls linearly to near 0."""
 
     name: Tag[Literal["cyclic"]] = field(default="cyclic", kw_only=True)
     warm_up: float = 0.4
@@ -67,7 +67,7 @@ class Cyclic(Schedule):
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """torch's OneCycleLR stepped once an epoch, as the FastAT benchmark has it (arXiv 2604.22853, its main.py).
+    """torch's OneCycleLR, stepped once an epoch, as in the FastAT benchmark (arXiv 2604.22853, its main.py).
 
     In epoch e of E, with u = E * warm_up - 1 and the cosine c(a, b, s) = b + (a - b) (1 + cos(pi s)) / 2:
 
