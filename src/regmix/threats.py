@@ -96,7 +96,7 @@ class Linf:
 
     name: Tag[Literal["linf"]] = field(default="linf", kw_only=True)
     eps: Eps = 8 / 255
-    """Radius in pixel units of [0, 1]: 8/255 or a decimal."""
+    """Radius in units of the pixel range [0, 1], such as 8/255 or 0.03."""
 
     def __post_init__(self) -> None:
         _check_eps(self.eps, 1)
@@ -129,7 +129,7 @@ class L2:
 
     name: Tag[Literal["l2"]] = field(default="l2", kw_only=True)
     eps: Eps = 128 / 255
-    """Radius in pixel units of [0, 1]: 128/255 or a decimal."""
+    """Radius in units of the pixel range [0, 1], such as 128/255 or 0.5."""
 
     def __post_init__(self) -> None:
         _check_eps(self.eps)
@@ -168,7 +168,7 @@ class L1:
 
     name: Tag[Literal["l1"]] = field(default="l1", kw_only=True)
     eps: Eps = 12.0
-    """Radius in pixel units of [0, 1]; 12 is usual for CIFAR-10."""
+    """Radius in units of the pixel range [0, 1], summed over all pixels and channels (usual for CIFAR-10: 12)."""
 
     def __post_init__(self) -> None:
         _check_eps(self.eps)

@@ -1,8 +1,7 @@
 """The values that travel between the parts: a batch of images, what a method makes of it, and their types."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
@@ -10,6 +9,11 @@ import torch
 import tyro
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from regmix.errors import Interrupted as Interrupted
+from regmix.errors import UserError as UserError
+from regmix.errors import known as known
+from regmix.errors import require as require
 
 T = TypeVar("T")
 Tag = Annotated[T, tyro.conf.Suppress]
@@ -122,10 +126,6 @@ class OneAnswer:
         return f'the model answers "{self.name}" for {100 * self.share:.1f}% of {images}, whatever they show'
 
 
-class UserError(ValueError):
-    """A mistake of the user's, told in one line that says what to do; the command line prints it."""
-
-
 @dataclass(frozen=True)
 class Trust:
     """Which code the user allows to run, of that which a file asks for. A file cannot allow anything itself."""
@@ -145,15 +145,6 @@ class Trust:
 
 
 NO_TRUST = Trust()
-
-
-class Interrupted(KeyboardInterrupt):
-    """A signal has ended the work, after what was done was saved."""
-
-    def __init__(self, signal: int, saved: str = "") -> None:
-        self.signal = signal
-        self.saved = saved
-        """How far it came and how it goes on, in one line."""
 
 
 def as_batch(given: object) -> Batch:
@@ -240,19 +231,3 @@ def check_bounds(settings: object, prefix: str = "") -> None:
             elif isinstance(one, int):
                 # Not told, because Python writes no integer of thousands of digits.
                 require(abs(one) <= MOST_WHOLE, f"{prefix}{name} is too large; it must not exceed {MOST_WHOLE:,}")
-
-
-def require(condition: bool, complaint: str) -> None:
-    """Raises UserError with the complaint unless the condition holds (write it so that NaN fails)."""
-    if not condition:
-        raise UserError(complaint)
-
-
-def known(word: str, choices: Iterable[str], what: str) -> str:
-    """The word, if it is one of the choices; a UserError with a suggestion if not."""
-    choices = list(choices)
-    if word in choices:
-        return word
-    close = get_close_matches(word, choices, 1)
-    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(choices)}"
-    raise UserError(f"unknown {what} {word!r}; {hint}")

@@ -245,33 +245,42 @@ def _raise(error: Exception) -> None:
 @pytest.mark.parametrize(
     ("fail", "said"),
     [
-        (lambda: torch.empty(1 << 58), "out of memory: 1152921504606846976 B were not to be had; a smaller --batch"),
-        (lambda: np.empty(1 << 58), "out of memory: 2.00 EiB were not to be had; a smaller --batch"),
+        (
+            lambda: torch.empty(1 << 58),
+            "out of memory: could not allocate 1152921504606846976 B; use a smaller --batch",
+        ),
+        (lambda: np.empty(1 << 58), "out of memory: could not allocate 2.00 EiB; use a smaller --batch"),
         (
             lambda: _raise(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total")),
-            "out of memory: 2.50 GiB were not to be had; a smaller --batch",
+            "out of memory: could not allocate 2.50 GiB; use a smaller --batch",
         ),
-        (lambda: _raise(RuntimeError("CUDA error: out of memory")), "out of memory; a smaller --batch"),
-        (lambda: _raise(MemoryError()), "out of memory; a smaller --batch"),
+        (lambda: _raise(RuntimeError("CUDA error: out of memory")), "out of memory; use a smaller --batch"),
+        (lambda: _raise(MemoryError()), "out of memory; use a smaller --batch"),
     ],
     ids=["torch on a CPU", "numpy", "torch on a GPU", "CUDA", "Python"],
 )
 def test_a_lack_of_memory_is_one_line(fail, said: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr("regmix.cli.commands.recipes", lambda words: fail())
-    assert call("recipes") == 1
-    assert capsys.readouterr().err == f"regmix: error: {said}-size needs less\n"
+    monkeypatch.setattr("regmix.cli.commands.report", lambda words: fail())
+    assert call("report runs/a") == 1
+    assert capsys.readouterr().err == f"regmix: error: {said}-size\n"
 
 
 def test_help_names_units_and_choices(capsys) -> None:
-    for words in ("train --help", "train digits-regmix --help", "evaluate --help", "compare --help", "report --help"):
-        with pytest.raises(SystemExit) as stop:
-            call(words)
-        assert not stop.value.code
-    shown = capsys.readouterr().out
-    assert "pixel units of [0, 1]" in shown
-    assert f"--method {' | '.join(UNIONS['method'])}" in shown
+    for words in ("train --help", "train digits-regmix -h", "evaluate --help", "compare --help", "report --help"):
+        assert call(words) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "in units of the pixel range [0, 1]" in shown
+    assert f"One of: {', '.join(UNIONS['method'])}." in shown
     assert call("--help") == 0
     assert "evaluate RUN" in capsys.readouterr().out
+
+
+def test_the_help_of_a_run_shows_its_settings(run: Path, capsys) -> None:
+    assert call(f"train --from {run} --threat l2 --help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "Passes over the training images. (default: 2)" in shown
+    assert "Channels of the first convolution. (default: 4)" in shown
+    assert "(default: 128/255)" in shown
 
 
 def test_recipes_are_listed_with_a_line_each(capsys) -> None:

@@ -1,8 +1,10 @@
-"""The commands by their names: flags in, one call of the library each, a few lines out."""
+"""The commands that need the library, by their names: flags in, one call of the library each, a few lines out."""
 
-from regmix.cli.compare import compare, sweep
+from regmix.cli.bench import bench
+from regmix.cli.compare import compare
 from regmix.cli.evaluate import evaluate
-from regmix.cli.others import bench, recipes, report
+from regmix.cli.report import report
+from regmix.cli.sweep import sweep
 from regmix.cli.train import train
 
-__all__ = ["bench", "compare", "evaluate", "recipes", "report", "sweep", "train"]
+__all__ = ["bench", "compare", "evaluate", "report", "sweep", "train"]

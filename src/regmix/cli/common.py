@@ -1,17 +1,18 @@
-"""What several commands do with their flags and results."""
+"""Flags, checks and output that several commands share."""
 
 import json
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
 from regmix.config import from_json
+from regmix.data import How
 from regmix.models import Function, ModelConfig
 from regmix.runs import Run
-from regmix.runtime import processes
+from regmix.runtime import devices, processes
 from regmix.threats import parse_eps
 from regmix.types import Trust, UserError
 
@@ -19,27 +20,47 @@ ModelSource = Annotated[str | None, tyro.conf.arg(name="model.source")]
 """The flag that names the code of a run's model."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluationFlags:
+    """The flags of every command that evaluates."""
+
+    attacks: str
+    eps: str | None = None
+    """Perturbation radii in units of the pixel range [0, 1], separated by commas, such as 8/255,16/255. None: the
+    radius of the training."""
+    examples: int | None = None
+    """Number of test images; every run gets the same ones. None: all."""
+    sample: How = "stratified"
+    """How to choose them. stratified: at random, evenly from the classes. first: the first ones of the test split (if
+    its files are sorted by class, they are all of the first classes)."""
+    sample_seed: int = 0
+    """Seed of the stratified choice. A smaller sample is part of a larger one with the same seed."""
+    device: devices.Device = "auto"
+    """Device to compute on. auto: a CUDA GPU if there is one, else the CPU."""
+    verdict: bool = True
+    """Probe 64 images for gradient masking and say whether the accuracies can be trusted."""
+    trust_code: bool = False
+    """Allow the import of any code that a run names as its model, including runs that an attack transfers from."""
+    json: bool = False
+    """Print the result as JSON on standard output, and progress on standard error."""
+
+
 def radii_in(text: str | None) -> list[float]:
-    return [parse_eps(one) for one in text.split(",")] if text else []
+    """The radii in a list such as 8/255,0.1."""
+    return [parse_eps(radius) for radius in text.split(",")] if text else []
 
 
 def names_in(text: str | None) -> list[str]:
+    """The names in a list that commas separate."""
     return [name.strip() for name in text.split(",")] if text else []
 
 
-def severities_in(text: str) -> list[int]:
-    try:
-        return [int(one) for one in text.split(",")]
-    except ValueError as error:
-        raise UserError(f"--severities {text}: write whole numbers from 1 to 5, such as 1,3,5") from error
-
-
 def trust_in(model: ModelConfig, *, everything: bool) -> Trust:
-    """What a command line allows to run that means this model: the model's own code has been named on it."""
+    """The code that a command line allows to run if it names this model itself."""
     return Trust(model.source if isinstance(model, Function) else None, everything)
 
 
-def evaluation_of(directory: Run) -> str:
+def evaluate_command(directory: Run) -> str:
     """The command that evaluates a run, with the permission that it needs."""
     experiment = from_json(directory.config(), trust=Trust(everything=True))  # only read, not built
     words = ["regmix", "evaluate", str(directory.path)]
@@ -49,32 +70,34 @@ def evaluation_of(directory: Run) -> str:
 
 
 def console_for(as_json: bool) -> Console:
-    """Where progress is shown: of several processes the first has the word."""
+    """Where progress is shown; of several processes only rank 0 prints."""
     return Console(stderr=as_json, quiet=processes.started()[0] > 0)
 
 
-def alone(command: str) -> None:
+def in_one_process(command: str) -> None:
+    """Raises UserError under torchrun."""
     if processes.started()[1] > 1:
         raise UserError(f"regmix {command} runs in one process; start it without torchrun")
 
 
-def facts(directory: Run) -> dict[str, object]:
-    """What a run directory says of its training, and all evaluations that hold for its present weights."""
+def summary(directory: Run) -> dict[str, object]:
+    """The result of a run's training, and all evaluations of its present weights."""
     result = asdict(directory.result())
     del result["evaluations"]
-    found = directory.evaluations()
+    evaluations = directory.evaluations()
     return {
         "run": str(directory.path),
         **result,
-        "evaluations": [asdict(one.evaluation) for one in found if not one.outdated],
-        "outdated": [f"{one.folder.name}: {one.outdated}" for one in found if one.outdated],
+        "evaluations": [asdict(stored.evaluation) for stored in evaluations if not stored.outdated],
+        "outdated": [f"{stored.folder.name}: {stored.outdated}" for stored in evaluations if stored.outdated],
     }
 
 
-def tell(directory: Run, as_json: bool, next_command: str) -> None:
+def print_result(directory: Run, as_json: bool, next_command: str) -> None:
+    """Prints where the result is and what to do next, or the whole result as JSON; of several processes only rank 0."""
     if processes.started()[0] > 0:
         return
     if as_json:
-        print(json.dumps(facts(directory), indent=2))
+        print(json.dumps(summary(directory), indent=2))
     else:
         print(f"{directory.path}  (next: {next_command})")

@@ -1,114 +1,99 @@
-"""The command line's front door: picks the command and turns every mistake into one line and an exit code."""
+"""The command line's entry point: picks the command and turns every mistake into one line and an exit code."""
 
-import difflib
 import io
 import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
-from regmix.runtime import processes
+from regmix.cli import quick
+from regmix.errors import Interrupted, UserError
 from regmix.runtime.signals import ending, handled, survive_hangup
-from regmix.types import Interrupted, UserError
 
-OVERVIEW = """usage: regmix COMMAND ...
-
-Fast adversarial training with RegMix and its family, and an honest measurement of the robustness it buys.
-
-commands:
-  recipes                       list the recipes
-  train RECIPE [flags]          train a model into a run directory
-  evaluate RUN [flags]          attack a run's checkpoints, or a model from elsewhere, on the test split
-  compare RECIPE --methods ...  train methods with several seeds and compare them
-  sweep RECIPE --space ...      search settings by the validation images, and compare the best
-  bench step RECIPE [flags]     time training steps beside the passes through the network that they need
-  report RUN [RUN ...] -o FILE  write one self-contained HTML page about runs
-
-`regmix COMMAND --help` explains the flags and their units."""
-
-INTERRUPTED = "`regmix train --resume RUN` continues a training, the same command an evaluation or a comparison"
-
-COMMANDS = ("recipes", "train", "evaluate", "compare", "sweep", "report", "bench")
+INTERRUPTED = "continue a training with `regmix train --resume RUN`, anything else by giving the same command again"
 
 
-@processes.closing
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit code: 0, 1 (the machine would not), 2 (the user can mend it), 129 (a closed
-    terminal), 130 (Ctrl-C), 143 (SIGTERM)."""
+    """Runs a command and returns its exit code.
+
+    0: done; 1: the machine failed (disk, memory, another process); 2: a mistake that the user can correct;
+    129: the terminal was closed; 130: Ctrl-C; 143: SIGTERM.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal has no letters for is shown as its code
+        if isinstance(stream, io.TextIOWrapper):  # letters that the terminal cannot show are printed as their codes
             stream.reconfigure(errors="backslashreplace")
+    code, answered = _exit_code(_answered, words)
+    if answered or code:
+        return code
+    from regmix.runtime import processes
+
+    return processes.closing(lambda: _exit_code(_work, words)[0])()
+
+
+def _answered(words: list[str]) -> bool:
+    """Answers at once if the library is not needed; otherwise imports it and returns False."""
+    if quick.answer(words):
+        return True
+    from regmix.runtime import processes
+
+    processes.forget_others()  # before libraries that read these variables are imported
+    from regmix.cli import commands  # noqa: F401
+
+    return False
+
+
+def _work(words: list[str]) -> bool:
+    from regmix.cli import commands
+
+    getattr(commands, words[0])(words[1:])
+    return True
+
+
+def _exit_code(action: Callable[[list[str]], bool], words: list[str]) -> tuple[int, bool]:
+    """The exit code of an action, and what it returns. Errors are printed as one line."""
     try:
         with handled(_terminate, *ending()):  # unwinds the work as Ctrl-C does
-            _dispatch(words)
+            return 0, action(words)
     except UserError as error:
         print(f"regmix: error: {error}", file=sys.stderr)
-        return 2
+        return 2, False
     except BrokenPipeError:
-        # The reader has gone (`regmix recipes | head -1`): nothing is wrong, and Python must not try to flush again.
+        # The reader is gone (`regmix recipes | head -1`): nothing is wrong, and Python must not flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0, True
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         print(f"regmix: error: {place}{error.strerror or error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt as interrupted:
         number = interrupted.signal if isinstance(interrupted, Interrupted) else signal.SIGINT
         saved = interrupted.saved if isinstance(interrupted, Interrupted) else ""
         print(f"regmix: {signal.Signals(number).name}: {saved or INTERRUPTED}", file=sys.stderr)
-        return 128 + number
+        return 128 + number, False
     except (RuntimeError, MemoryError) as error:
-        if _is_lack_of_memory(error):
-            why = f"out of memory{_not_to_be_had(error)}; a smaller --batch-size needs less"
-        elif _is_of_lost_process(error):
-            why = f"another process of this work has ended; {INTERRUPTED}"
-        else:
+        if (why := _reason(error)) is None:
             raise
         print(f"regmix: error: {why}", file=sys.stderr)
-        return 1
-    return 0
+    return 1, False
 
 
-def _is_lack_of_memory(error: Exception) -> bool:
-    """Whether this is what torch or numpy says when an allocation fails on a GPU or in the machine's memory."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+def _reason(error: Exception) -> str | None:
+    """One line about an error of torch or numpy that is not a fault of this program; None for all others."""
+    text = str(error)
+    lowered = text.lower()
+    if isinstance(error, MemoryError) or "out of memory" in lowered or "can't allocate memory" in lowered:
+        size = re.search(r"allocate ([\d.]+ ?[KMGTPE]?i?B)", text.replace(" bytes", " B"))
+        return f"out of memory{f': could not allocate {size[1]}' if size else ''}; use a smaller --batch-size"
+    from regmix.runtime import processes
 
-
-def _not_to_be_had(error: Exception) -> str:
-    """How much could not be allocated, as a clause, if the error says it."""
-    found = re.search(r"allocate ([\d.]+ ?[KMGTPE]?i?B)", str(error).replace(" bytes", " B"))
-    return f": {found[1]} were not to be had" if found else ""
-
-
-def _is_of_lost_process(error: Exception) -> bool:
-    """Whether this is what torch.distributed says when one of several processes no longer answers."""
-    words = ("gloo", "nccl", "connection closed", "connection reset")
-    return processes.started()[1] > 1 and any(word in str(error).lower() for word in words)
+    lost = ("gloo", "nccl", "connection closed", "connection reset")
+    if processes.started()[1] > 1 and any(word in lowered for word in lost):
+        return f"another process of this job has ended; {INTERRUPTED}"
+    return None
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     survive_hangup(number)
     raise Interrupted(number)
-
-
-def _dispatch(words: list[str]) -> None:
-    if not words or words[0] in ("-h", "--help"):
-        print(OVERVIEW)
-        return
-    name, *rest = words
-    if name == "--version":
-        from regmix import __version__
-
-        print(f"regmix {__version__}")
-        return
-    if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, 1)
-        raise UserError(f"unknown command {name!r}; {f'did you mean {close[0]}?' if close else 'see: regmix --help'}")
-    processes.forget_others()
-    # Only now, because it takes all of the library with it, and the lines above should not wait for that.
-    from regmix.cli import commands
-
-    getattr(commands, name)(rest)

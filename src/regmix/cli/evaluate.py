@@ -7,11 +7,21 @@ from typing import Annotated, Literal
 import tyro
 
 from regmix.attacks import parse_attacks
-from regmix.cli.common import ModelSource, console_for, names_in, radii_in, severities_in, tell, trust_in
+from regmix.cli.common import (
+    EvaluationFlags,
+    ModelSource,
+    console_for,
+    names_in,
+    print_result,
+    radii_in,
+    trust_in,
+)
 from regmix.cli.console import ConsoleDisplay
-from regmix.cli.flags import parse, take
-from regmix.config import UNIONS, Experiment
-from regmix.data import DataConfig, How
+from regmix.cli.flags import parse
+from regmix.cli.table import check, command_flags, part_flags, take_kinds
+from regmix.cli.train import with_kinds
+from regmix.config import Experiment
+from regmix.data import DataConfig
 from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.foreign import KNOWN, Foreign, is_file_of_weights, is_foreign
 from regmix.evaluation.questions import Questions
@@ -20,114 +30,65 @@ from regmix.models import Function, ModelConfig, ResNet
 from regmix.runs import Checkpoint, Run
 from regmix.runtime import devices, processes
 from regmix.threats import ThreatConfig
-from regmix.types import Trust, UserError, known
+from regmix.types import Trust, UserError
 
 
-@dataclass(frozen=True)
-class EvaluateFlags:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateFlags(EvaluationFlags):
     run: Annotated[Path, tyro.conf.Positional]
     """A run directory."""
     attacks: str = "clean,fgsm,pgd-10,pgd-50"
-    """Attacks, separated by commas: clean, fgsm, pgd-N (N steps of a quarter of eps), pgd-NxR (R restarts), cw-N,
-    cw-l2, mi-fgsm-N, apgd-ce, apgd-dlr, apgd-t, fab-t, square, autoattack, hop-skip-jump, adaptive, transfer:RUN
-    (examples of another run). Adaptive attacks RegMix's own objective."""
-    eps: str | None = None
-    """Radii in pixel units of [0, 1], separated by commas, such as 8/255,16/255; None means the training's eps."""
-    examples: int | None = None
-    """How many test images to use, the same ones for all that is compared; None means all of them."""
-    sample: How = "stratified"
-    """How these are drawn: evenly from the classes, or the first ones of the test split (of files that are ordered by
-    class: images of the first classes only)."""
-    sample_seed: int = 0
-    """Which images are drawn; a smaller sample is a part of a larger one with the same seed."""
+    """Attacks, separated by commas: clean (no attack), fgsm, pgd-N (N steps of eps/4), pgd-NxR (R random restarts),
+    mi-fgsm-N, cw-N, cw-l2, apgd-ce, apgd-dlr, apgd-t, fab-t, square, autoattack, hop-skip-jump, adaptive (maximises
+    RegMix's own loss), transfer:RUN (adversarial images of another run)."""
     checkpoint: Literal["best", "last", "averaged", "all"] = "all"
-    """Which weights to evaluate."""
+    """Which weights of the run to evaluate. best: the best ones on the validation images. last: those after the last
+    epoch. averaged: their moving average."""
     batch_size: int = 250
     """Images per batch."""
     exact: bool = False
-    """AutoAttack's attacks ask the model in float32 only. Otherwise a bfloat16 copy screens, and the model itself
-    decides in float32 what counts as broken."""
-    verdict: bool = True
-    """Probe 64 images for gradient masking, and say whether the numbers can be believed."""
+    """Run the attacks of AutoAttack in float32 only. Without it, a bfloat16 copy of the model searches first (faster);
+    in both cases an image counts as broken only if the float32 model misclassifies it."""
     save: bool = False
-    """Keep the adversarial images: rounded to whole grey levels inside the threat set, as PNG and npz, and checked
-    again as they lie on the disk."""
+    """Save the adversarial images as PNG and npz. They are rounded to whole grey levels inside the threat model, and
+    checked again after they are read back from the disk."""
     draws: int = 1
-    """For a model that is random: the number of passes whose logits are averaged (expectation over transformation)."""
+    """For a model that is random: number of forward passes whose logits are averaged (expectation over
+    transformation)."""
     corruptions: str | None = None
-    """Ask about corrupted images, too: all, or names separated by commas, such as gaussian_noise,fog (CIFAR-10-C)."""
+    """Evaluate on corrupted images too (CIFAR-10-C): all, or names separated by commas, such as gaussian_noise,fog.
+    None: no corruptions."""
     severities: str = "1,2,3,4,5"
-    """Severities of the corruptions."""
+    """Severities of the corruptions, from 1 (weak) to 5 (strong), separated by commas."""
     corruption_files: Path | None = None
-    """A folder with the official .npy files of CIFAR-10-C or CIFAR-100-C; None means that corruptions are computed (the
-    twelve of fifteen that need no outside program; motion_blur, snow and frost come only with the files)."""
-    device: devices.Device = "auto"
-    """Where to run."""
-    trust_code: bool = False
-    """The code may run that a run, or one that an attack transfers from, asks for as its model."""
-    json: bool = False
-    """Print the result as JSON on standard output, and progress on standard error."""
+    """Folder with the official .npy files of CIFAR-10-C or CIFAR-100-C. None: compute the corruptions (12 of the 15;
+    motion_blur, snow and frost need the files)."""
 
 
 @dataclass(frozen=True)
 class RunFlags:
-    questions: Annotated[EvaluateFlags, tyro.conf.arg(name="")]
+    shared: Annotated[EvaluateFlags, tyro.conf.arg(name="")]
     source: ModelSource = None
-    """The module:function that makes the run's model, if it is one of yours. Its code is run."""
+    """The module:function that returns the run's model, if the model is a function of yours. Its code is run. None: no
+    code of yours."""
 
 
 @dataclass(frozen=True)
 class ForeignFlags:
-    questions: Annotated[EvaluateFlags, tyro.conf.arg(name="")]
+    shared: Annotated[EvaluateFlags, tyro.conf.arg(name="")]
     data: DataConfig
-    """Whose test split is attacked."""
     model: ModelConfig
-    """The architecture of the weights."""
     threat: ThreatConfig
-    """The perturbations that the attacks may use."""
     mean: tuple[float, ...] = ()
-    """What the model subtracts from every channel, unless the file says so; none: 0."""
+    """Value that the model subtracts from each channel of images in [0, 1]; one number per channel, or one for all.
+    Without it: the file's own, or 0."""
     std: tuple[float, ...] = ()
-    """What it divides every channel by, unless the file says so; none: 1."""
+    """Value that the model then divides each channel by. Without it: the file's own, or 1."""
     weights: str | None = None
-    """Which weights of a file that holds several sets: raw (those that the optimiser changes), averaged (an EMA or
-    SWA of them), or the name of an entry; None where there is one."""
+    """Which weights to use from a file that holds several sets. raw: the trained ones. averaged: their moving average
+    (EMA or SWA). Otherwise the name of an entry. None: the only set there is."""
     out: Path | None = None
-    """The folder for the outcomes; None means evaluations/NAME."""
-
-
-def evaluate(words: list[str]) -> None:
-    """Attacks a run's checkpoints, or a model from elsewhere, on the test split."""
-    about = "Attacks the test split: a run's checkpoints, the weights in a file (.safetensors, .pt, .pth; see "
-    about += "`regmix evaluate weights.pth --help`), or the model that module:function returns."
-    if words and is_foreign(words[0]):
-        start = _adopted(words, about)
-    else:
-        run = parse(RunFlags, words, "evaluate", about)
-        start = _Start(run.questions, Run.open(run.questions.run), Trust(run.source, run.questions.trust_code))
-    flags = start.flags
-    questions = Questions(
-        parse_attacks(flags.attacks),
-        radii_in(flags.eps),
-        flags.examples,
-        flags.batch_size,
-        flags.exact,
-        flags.verdict,
-        flags.save,
-        flags.draws,
-        names_in(flags.corruptions),
-        severities_in(flags.severities),
-        flags.corruption_files,
-        flags.sample,
-        flags.sample_seed,
-    )
-    checkpoints: list[Checkpoint] = [] if flags.checkpoint == "all" else [flags.checkpoint]
-    with ConsoleDisplay(console_for(flags.json)) as display:
-        if start.origin:
-            display.note(start.origin)
-        assessment = Assessment(start.run, questions, start.test, start.trust)
-        assessment.run(checkpoints, flags.device, display, start.loaded)
-    tell(start.run, flags.json, f"regmix report {start.run.path} -o report.html")
+    """Folder for the result. None: evaluations/NAME."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,35 +101,87 @@ class _Start:
     origin: str = ""
     """Of a model from elsewhere: where its weights are from."""
     test: Chosen | None = None
-    """The test images, and the models by checkpoint, if they are loaded already."""
+    """The test images, if they are loaded already."""
     loaded: dict[Checkpoint, Loaded] = field(default_factory=dict)
+    """The models by checkpoint, if they are loaded already."""
 
 
-def _adopted(words: list[str], about: str) -> _Start:
-    """Makes a run directory of a model from elsewhere."""
+def evaluate(words: list[str]) -> None:
+    """Attacks the checkpoints of a run, or a model from elsewhere, on the test images."""
+    if words and is_foreign(words[0]):
+        start = _adopted(words)
+    else:
+        parsed = parse(RunFlags, words, "evaluate")
+        start = _Start(parsed.shared, Run.open(parsed.shared.run), Trust(parsed.source, parsed.shared.trust_code))
+    flags = start.flags
+    questions = _questions(flags)
+    checkpoints: list[Checkpoint] = [] if flags.checkpoint == "all" else [flags.checkpoint]
+    with ConsoleDisplay(console_for(flags.json)) as display:
+        if start.origin:
+            display.note(start.origin)
+        assessment = Assessment(start.run, questions, start.test, start.trust)
+        assessment.run(checkpoints, flags.device, display, start.loaded)
+    print_result(start.run, flags.json, f"regmix report {start.run.path} -o report.html")
+
+
+def _questions(flags: EvaluateFlags) -> Questions:
+    return Questions(
+        parse_attacks(flags.attacks),
+        radii_in(flags.eps),
+        flags.examples,
+        flags.batch_size,
+        flags.exact,
+        flags.verdict,
+        flags.save,
+        flags.draws,
+        names_in(flags.corruptions),
+        _severities_in(flags.severities),
+        flags.corruption_files,
+        flags.sample,
+        flags.sample_seed,
+    )
+
+
+def _severities_in(text: str) -> list[int]:
+    try:
+        return [int(severity) for severity in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--severities {text}: write whole numbers from 1 to 5, such as 1,3,5") from error
+
+
+def _adopted(words: list[str]) -> _Start:
+    """Makes a run directory for a model from elsewhere."""
     source = words[0]
-    base = Experiment(model=ResNet() if is_file_of_weights(source) else Function(source))
-    for part in KNOWN:
-        kind = take(words, f"--{part}")
-        if kind is not None and kind != getattr(base, part).name:
-            base = replace(base, **{part: UNIONS[part][known(kind, UNIONS[part], part)]()})
-    start = ForeignFlags(EvaluateFlags(Path(source)), base.data, base.model, base.threat)
-    flags = parse(ForeignFlags, words, f"evaluate {source}", about, start)
-    if ":" in source and flags.model != base.model:
-        raise UserError(f"{source} names the model; leave out --model and its flags")
-    experiment = replace(base, data=flags.data, model=flags.model, threat=flags.threat)
-    asked = flags.questions
-    attacks = {named.name: named.attack for named in parse_attacks(asked.attacks) if named.attack is not None}
-    radii_in(asked.eps)  # before a model is built
-    out = flags.out or Path("evaluations") / Path(source.replace(":", "-")).stem
-    test = choose_images(experiment.data, asked.examples, asked.sample, asked.sample_seed)
+    base, parsed = _foreign_flags(words)
+    shared = parsed.shared
+    experiment = replace(base, data=parsed.data, model=parsed.model, threat=parsed.threat)
+    attacks = {named.name: named.attack for named in parse_attacks(shared.attacks) if named.attack is not None}
+    radii_in(shared.eps)  # before a model is built
+    out = parsed.out or Path("evaluations") / Path(source.replace(":", "-")).stem
+    test = choose_images(experiment.data, shared.examples, shared.sample, shared.sample_seed)
     settled = [word.split("=")[0].removeprefix("--model.") for word in words if word.startswith("--model.")]
-    trust = trust_in(experiment.model, everything=asked.trust_code)
-    device = devices.start(asked.device, "32", patient=True).device
+    trust = trust_in(experiment.model, everything=shared.trust_code)
+
+    device = devices.start(shared.device, "32", patient=True).device
     origin, loaded = "", dict[Checkpoint, Loaded]()
     if processes.rank() == 0:
-        foreign = Foreign(source, experiment, flags.mean, flags.std, flags.weights, settled)
+        foreign = Foreign(source, experiment, parsed.mean, parsed.std, parsed.weights, settled)
         adopted = foreign.adopt(test.images, out, device, attacks)
         origin, loaded = adopted.origin, {"last": adopted.loaded}
     origin = processes.from_first(origin)  # the other processes wait until the directory is there
-    return _Start(asked, Run.open(out), trust, origin, test, loaded)
+    return _Start(shared, Run.open(out), trust, origin, test, loaded)
+
+
+def _foreign_flags(words: list[str]) -> tuple[Experiment, ForeignFlags]:
+    """The default experiment for a model from elsewhere, and the flags for it."""
+    source = words[0]
+    base = Experiment(model=ResNet() if is_file_of_weights(source) else Function(source))
+    kinds = take_kinds(words, KNOWN)
+    base = with_kinds(base, kinds)
+    own = {part: getattr(base, part).name for part in KNOWN}
+    check(words, [*command_flags("evaluate", "foreign"), *part_flags(own)], "evaluate")
+    start = ForeignFlags(EvaluateFlags(run=Path(source)), base.data, base.model, base.threat)
+    parsed = parse(ForeignFlags, words, "evaluate", start)
+    if ":" in source and parsed.model != base.model:
+        raise UserError(f"{source} is the model already; leave out --model and its flags")
+    return base, parsed

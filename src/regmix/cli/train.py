@@ -3,28 +3,33 @@
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from regmix.cli.common import ModelSource, console_for, evaluation_of, tell
+from regmix.cli import help_pages
+from regmix.cli.common import ModelSource, console_for, evaluate_command, print_result
 from regmix.cli.console import ConsoleDisplay
-from regmix.cli.flags import parse, take
+from regmix.cli.describe import settings_of
+from regmix.cli.flags import parse
+from regmix.cli.help_pages import HELP
+from regmix.cli.table import check, take, take_kinds, training_flags
 from regmix.config import UNIONS, Experiment, from_json
 from regmix.models import Function
 from regmix.recipes import recipe
 from regmix.runs import CONFIG, Run
 from regmix.training.start import resume, run
-from regmix.types import Trust, UserError, known
+from regmix.types import Trust, UserError
 
 
 @dataclass(frozen=True)
 class TrainFlags:
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     out: Path | None = None
-    """The run directory to make; None means runs/RECIPE-METHOD-seedN."""
+    """The run directory to create. None: runs/RECIPE-METHOD-seedN."""
     trust_code: bool = False
-    """With --from RUN: the model's code may run that the run asks for; --model.source names it instead."""
+    """With --from RUN: allow the import of the code that the run names as its model. To allow one function only, name
+    it with --model.source."""
     json: bool = False
     """Print the result as JSON on standard output, and progress on standard error."""
 
@@ -32,65 +37,81 @@ class TrainFlags:
 @dataclass(frozen=True)
 class ResumeFlags:
     source: ModelSource = None
-    """The module:function that makes the run's model, if it is one of yours. Its code is run."""
+    """The module:function that returns the run's model, if the model is a function of yours. Its code is run. None: no
+    code of yours."""
     trust_code: bool = False
-    """The model's code may run that the run asks for, whatever it is."""
+    """Allow the import of any code that the run names as its model."""
     json: bool = False
     """Print the result as JSON on standard output, and progress on standard error."""
 
 
 def train(words: list[str]) -> None:
-    """Trains a recipe, repeats a run, or continues one."""
+    """Trains a recipe, trains anew with the settings of a run, or continues a run."""
     command = shlex.join(["regmix", "train", *words])
     if (path := take(words, "--resume")) is not None:
-        flags = parse(ResumeFlags, words, "train --resume RUN", "Continues a run with its own settings.")
+        flags = parse(ResumeFlags, words, "train --resume RUN")
         _resume(Path(path), Trust(flags.source, flags.trust_code), flags.json)
         return
-    name, chosen = meant(words)
+    if asked := {*HELP} & {*words}:  # with --from RUN; all other help is printed without the library
+        print(_help(words, everything="--help-all" in asked))
+        return
+    name, chosen = parse_training(words)
     experiment = chosen.experiment
     out = chosen.out or Path("runs") / f"{name}-{experiment.method.name}-seed{experiment.seed}"
     with ConsoleDisplay(console_for(chosen.json)) as display:
         finished = run(experiment, out, display, command)
-    tell(finished, chosen.json, evaluation_of(finished))
+    print_result(finished, chosen.json, evaluate_command(finished))
 
 
-def meant(words: list[str]) -> tuple[str, TrainFlags]:
-    """The name of the recipe or run that the words of `train` begin with, and the experiment that they mean."""
-    source, asked = take(words, "--from"), ""
-    kinds = {part: take(words, f"--{part}") for part in UNIONS}
-    name = words.pop(0) if words and not words[0].startswith("-") else None
-    if source is not None and name is None:
-        # Whatever it asks for is read, and not built before the user has allowed it.
-        everything, earlier = Trust(everything=True), Run.open(Path(source))
-        if earlier.environment().source is not None:
-            raise UserError(f"{source} is a model from elsewhere, whose training is not known; start from a recipe")
-        base, name = from_json(earlier.config(), f"{source}/{CONFIG}", everything), Path(source).name
+def parse_training(words: list[str]) -> tuple[str, TrainFlags]:
+    """The flags of `regmix train`, and the name of the recipe or run that its words begin with."""
+    source, kinds = take(words, "--from"), take_kinds(words, UNIONS)
+    asked = ""
+    if source is not None:
+        base, name = _settings_of(Path(source)), Path(source).name
         if isinstance(base.model, Function):
-            asked = base.model.source
+            asked = base.model.source  # the user must allow it on this command line
             base = replace(base, model=Function())
-    elif name is not None and source is None:
-        base = recipe(name)
-    elif {"-h", "--help"} & set(words):
-        base, name = recipe("digits-regmix"), "RECIPE"
     else:
-        raise UserError("train needs a recipe (see: regmix recipes), --from RUN, or --resume RUN")
-    for part, kind in kinds.items():
-        if kind is not None and kind != getattr(base, part).name:
-            base = replace(base, **{part: UNIONS[part][known(kind, UNIONS[part], part)]()})
-    choices = "\n".join(f"  --{part} {' | '.join(variants)}" for part, variants in UNIONS.items())
-    about = (
-        "Trains a model into a run directory. Instead of RECIPE, --from RUN takes the settings of a run, and "
-        "--resume RUN continues one that was interrupted.\n\n"
-        f"A part of another kind is chosen by its name; its own flags can follow:\n{choices}"
-    )
-    flags = parse(TrainFlags, words, f"train {name}", about, TrainFlags(base))
+        name = words.pop(0)
+        base = recipe(name)
+    base = with_kinds(base, kinds)
+    check(words, training_flags({part: getattr(base, part).name for part in UNIONS}), "train")
+    flags = parse(TrainFlags, words, "train", TrainFlags(base))
     if source is not None and flags.experiment.model == Function():
         Trust(everything=flags.trust_code).check(asked, Path(source))
         flags = replace(flags, experiment=replace(flags.experiment, model=Function(asked)))
     return name, flags
 
 
+def with_kinds(experiment: Experiment, kinds: dict[str, str]) -> Experiment:
+    """The experiment with other kinds of some parts, such as another method, at their own defaults."""
+    changed: dict[str, Any] = {
+        part: UNIONS[part][kind]() for part, kind in kinds.items() if kind != getattr(experiment, part).name
+    }
+    return replace(experiment, **changed)
+
+
+def _settings_of(path: Path) -> Experiment:
+    """The experiment of a run. The code of its model is not imported."""
+    earlier = Run.open(path)
+    if earlier.environment().source is not None:
+        raise UserError(
+            f"{path} holds a model from elsewhere, whose training settings are unknown; start from a recipe"
+        )
+    return from_json(earlier.config(), f"{path}/{CONFIG}", Trust(everything=True))
+
+
+def _help(words: list[str], *, everything: bool) -> str:
+    """The help of `regmix train --from RUN`, with the settings of the run as defaults."""
+    source = take(words, "--from")
+    assert source is not None
+    earlier = settings_of(_settings_of(Path(source)))
+    page = help_pages.train(f"--from {source}", earlier, earlier.kinds | take_kinds(words, UNIONS))
+    return page.text(everything=everything)
+
+
 def _resume(path: Path, trust: Trust, as_json: bool) -> None:
     with ConsoleDisplay(console_for(as_json)) as display:
         finished = resume(path, display, trust)
-    tell(finished, as_json, evaluation_of(finished))
+    print_result(finished, as_json, evaluate_command(finished))

@@ -33,7 +33,7 @@ class Ema:
 
     name: Tag[Literal["ema"]] = field(default="ema", kw_only=True)
     limit: float = 0.999
-    """Largest share of the old average that is kept."""
+    """Largest share of the old average that an update keeps, in [0, 1]."""
 
     def __post_init__(self) -> None:
         require(0 <= self.limit <= 1, f"averaging limit is {self.limit}; it must lie in [0, 1]")
@@ -54,7 +54,8 @@ class GatedEma:
     limit: float = 0.999
     """A while the attack is effective."""
     threshold: float = 0.82
-    """Ratio from which on the average is nearly frozen (published: CIFAR-10 0.82; CIFAR-100 and Tiny ImageNet 0.9)."""
+    """Ratio from which on the average nearly stops (published: 0.82 for CIFAR-10, 0.9 for CIFAR-100 and Tiny
+    ImageNet)."""
 
     def __post_init__(self) -> None:
         require(0 <= self.limit <= 1, f"averaging limit is {self.limit}; it must lie in [0, 1]")

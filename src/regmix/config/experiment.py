@@ -28,70 +28,75 @@ class Experiment:
     """Everything that determines a run; recipes make these, config.json holds one."""
 
     data: Annotated[DataConfig, Field(discriminator="name")] = field(default_factory=Digits)
-    """Where the images come from."""
+    """Source of the images."""
     model: Annotated[ModelConfig, Field(discriminator="name")] = field(default_factory=SmallCnn)
-    """The architecture."""
+    """Network architecture."""
     threat: Annotated[ThreatConfig, Field(discriminator="name")] = field(default_factory=Linf)
-    """The perturbations that the model shall resist."""
+    """Threat model: the set of allowed perturbations."""
     method: Annotated[MethodConfig, Field(discriminator="name")] = field(default_factory=RegMix)
-    """How it is trained to."""
+    """Training method."""
     schedule: Annotated[ScheduleConfig, Field(discriminator="name")] = field(default_factory=Constant)
-    """The learning rate over time."""
+    """Learning-rate schedule."""
     averaging: Annotated[AveragingConfig, Field(discriminator="name")] = field(default_factory=NoAveraging)
-    """The average of the weights that is kept beside them."""
+    """Moving average of the weights, kept beside the weights."""
     epochs: int = 30
     """Passes over the training images."""
     batch_size: int = 128
-    """Images per step, of all processes together."""
+    """Images per step, summed over all processes."""
     lr: float = 0.1
     """Peak learning rate of SGD."""
     momentum: float = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD, in [0, 1)."""
     weight_decay: float = 5e-4
-    """Weight decay of SGD, on every parameter."""
+    """Weight decay of SGD, applied to every parameter."""
     clip_norm: float | None = None
-    """Scale the gradient of a step down to this Euclidean norm where it is longer; None: never."""
+    """Largest Euclidean norm of a step's gradient; a longer gradient is scaled down to it. None: no clipping."""
     awp: float = 0.0
-    """Size of the adversarial weight perturbation relative to each layer's weights (arXiv 2004.05884; published 0.005
-    with TRADES and 0.01 with PGD-AT; 0: none). Doubles the cost of a step."""
+    """Size of the adversarial weight perturbation relative to each layer's weights (arXiv 2004.05884; published: 0.005
+    with TRADES, 0.01 with PGD-AT). 0 turns it off. It doubles the cost of a step."""
     awp_warm_up: int = 0
-    """Epochs before the first one with a weight perturbation (published 10 with TRADES)."""
+    """Epochs to train before the weight perturbation starts (published: 10 with TRADES)."""
     label_mass: float = 1.0
-    """Probability that the training labels give to the true class; the rest is spread evenly (1: no smoothing)."""
+    """Label smoothing: probability of the true class in the training labels, in (0, 1]. The rest is spread evenly over
+    the other classes. 1 means no smoothing."""
     pad: int = 0
-    """Random crops out of a border of this many zero pixels on each side (CIFAR: 4)."""
+    """Random crops: pad every side with this many zero pixels, then crop to the original size (CIFAR: 4). 0 means no
+    crops."""
     flip: bool = False
-    """Mirror half of the training images from left to right."""
+    """Mirror each training image left to right with probability 1/2."""
     normalise: bool = False
-    """Subtract the training images' mean and divide by their deviation inside the model (those of 10,000 images,
-    evenly spaced, where they are streamed)."""
+    """Normalise the input inside the model with the mean and standard deviation of the training images (of 10,000
+    evenly spaced ones if images are streamed)."""
     train_examples: int | None = None
-    """Use this many training images, drawn evenly from the classes; None uses all but the validation images."""
+    """Number of training images, drawn evenly from the classes. None: all but the validation images."""
     validation: int = 1000
-    """Images held out of the training set; `best` is chosen on them."""
+    """Number of training images held out for validation. The checkpoint `best` is chosen on them."""
     split_seed: int = 0
-    """Which images are held out and drawn; separate from seed, so that seeds share a split."""
+    """Seed that chooses the training and validation images. It is separate from --seed, so that seeds share a split."""
     validate_every: int = 1
-    """Epochs between validations."""
+    """Epochs from one validation to the next."""
     best_of: Literal["weights", "either"] = "weights"
-    """What may become `best`: the weights of an epoch, or those and their average, whichever validates better."""
+    """Candidates for the checkpoint `best`. weights: the weights after each epoch. either: those and their moving
+    average, whichever validates better."""
     guard: Guard = Guard()
-    """What watches for catastrophic overfitting at every validation."""
+    """Detection of catastrophic overfitting at each validation."""
     nonfinite: OnNonfinite = "skip"
-    """What follows a step whose gradient is infinite or NaN: it changes nothing; the run goes back to its last saved
-    epoch and leaves the step out; or it ends. Whatever is chosen, it ends where a tenth of an epoch's steps are so."""
+    """What to do when the gradient of a step is infinite or NaN. skip: leave the step out. rollback: go back to the
+    last saved epoch and leave the step out. stop: end the run. In all cases the run ends if this happens in a tenth of
+    an epoch's steps."""
     sync_batchnorm: bool = False
-    """Of several processes under torchrun: BatchNorm's statistics are those of the whole batch, not of each process's
-    share of it."""
+    """With several processes (torchrun): compute BatchNorm statistics over the whole batch, not over each process's
+    share."""
     shard_weights: bool = False
-    """Of several processes under torchrun: each keeps a share of the weights, of their momentum and of their average,
-    and borrows the rest while a layer runs (FSDP): for models too large for the memory of one device."""
+    """With several processes (torchrun): divide the weights, their momentum and their average among the processes
+    (FSDP), for models too large for one device."""
     seed: int = 0
-    """Seed of the weights, the order, the augmentation and the attacks' starts."""
+    """Seed of the initial weights, the order of the images, the augmentation and the attacks' starting points."""
     device: devices.Device = "auto"
-    """Where to train: auto takes a CUDA GPU where there is one."""
+    """Device to train on. auto: a CUDA GPU if there is one, else the CPU."""
     precision: devices.Precision = "auto"
-    """auto and bf16: bfloat16 autocast with float32 weights; 32; 64 for checks."""
+    """Arithmetic. bf16: bfloat16 autocast with float32 weights. auto: the same as bf16. 32: float32. 64: float64, for
+    checks."""
 
     def __post_init__(self) -> None:
         check_bounds(self)

@@ -100,13 +100,13 @@ CIFAR100 = Layout(
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar10:
-    """CIFAR-10: 50,000 train and 10,000 test images, 32x32 RGB, 10 classes."""
+    """CIFAR-10: 50,000 training and 10,000 test images, 32x32 RGB, 10 classes."""
 
     name: Tag[Literal["cifar10"]] = "cifar10"
     root: str = "data/cifar10"
-    """Folder of the official files, Python or binary, or of train-*.parquet and test-*.parquet."""
+    """Folder with the official files (Python or binary), or with train-*.parquet and test-*.parquet."""
     download: bool = False
-    """Fetch the official Python files into root (170 MB) if nothing is there."""
+    """Download the official Python files (170 MB) into root if it holds no files yet."""
 
     def read(self, split: Split) -> ImageSet:
         """Images uint8 [N, 3, 32, 32] in the official order. Raises UserError naming what is missing or
@@ -116,13 +116,13 @@ class Cifar10:
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar100:
-    """CIFAR-100: 50,000 train and 10,000 test images, 32x32 RGB, 100 (fine) classes."""
+    """CIFAR-100: 50,000 training and 10,000 test images, 32x32 RGB, 100 (fine) classes."""
 
     name: Tag[Literal["cifar100"]] = "cifar100"
     root: str = "data/cifar100"
-    """Folder of the official files, Python or binary, or of train-*.parquet and test-*.parquet."""
+    """Folder with the official files (Python or binary), or with train-*.parquet and test-*.parquet."""
     download: bool = False
-    """Fetch the official Python files into root (169 MB) if nothing is there."""
+    """Download the official Python files (169 MB) into root if it holds no files yet."""
 
     def read(self, split: Split) -> ImageSet:
         """Images uint8 [N, 3, 32, 32] in the official order. Raises UserError naming what is missing or

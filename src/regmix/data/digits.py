@@ -15,8 +15,7 @@ TEST_IMAGES = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Digits:
-    """Handwritten digits, 8x8 grey, bundled with scikit-learn: 1,297 train and 500 test images, a fixed
-    split."""
+    """Handwritten digits, 8x8 grey, bundled with scikit-learn: 1,297 training and 500 test images, a fixed split."""
 
     name: Tag[Literal["digits"]] = "digits"
 

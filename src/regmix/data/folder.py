@@ -29,16 +29,17 @@ CLUTTER = frozenset(("thumbs.db", "desktop.ini"))
 
 @dataclass(frozen=True, kw_only=True)
 class Folder:
-    """Own images as root/train/CLASS/* and root/test/CLASS/* (or root/val/CLASS/*)."""
+    """Your own images, as root/train/CLASS/* and root/test/CLASS/* (or root/val/CLASS/*)."""
 
     name: Tag[Literal["folder"]] = "folder"
     root: str = "data/images"
     """Folder that holds train/ and test/ (or val/), each with one folder per class. An evaluation needs no train/; its
-    images may also be root/CLASS/*."""
+    images may also lie in root/CLASS/*."""
     size: int = 32
-    """Height and width in pixels: the shorter side of other images is resized to it and their centre cut out."""
+    """Height and width in pixels. Images of another size are resized so that the shorter side fits, and cropped at the
+    centre."""
     stream: bool = False
-    """Decode images whenever they are looked at, for sets that do not fit into memory."""
+    """Decode images when they are needed instead of keeping all in memory."""
 
     def read(self, split: Split) -> ImageSet:
         """Images uint8 [N, 3, size, size], RGB; the classes are the sorted names of the class folders of both splits.

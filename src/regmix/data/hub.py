@@ -14,15 +14,15 @@ from regmix.types import Tag, UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Hub(Shards):
-    """A data set of the Hugging Face hub, kept there as parquet files of encoded images."""
+    """A data set of the Hugging Face hub, stored there as parquet files of encoded images."""
 
     name: Tag[Literal["hub"]] = "hub"
     repository: str = "uoft-cs/cifar10"
     """Name of the data set on the hub."""
     revision: str = "main"
-    """Branch, tag or commit; a commit makes a run reproducible."""
+    """Branch, tag or commit. Give a commit to make the run reproducible."""
     image_column: str = "img"
-    """Column of the encoded images."""
+    """Column with the encoded images."""
 
     def read(self, split: Split) -> ImageSet:
         """Images uint8 [N, 3, H, W] as `read_parquet` makes them; files come from the hub once and then from

@@ -55,23 +55,23 @@ class Disk:
 
 @dataclass(frozen=True, kw_only=True)
 class Shards:
-    """What is to be known of a data set in parquet files, wherever they are."""
+    """The settings of a data set in parquet files, wherever they are."""
 
     name: str  # set by each source; here because a dataclass keeps the order of its bases, and configs begin with it
     image_column: str = "image"
-    """Column of the encoded images."""
+    """Column with the encoded images."""
     label_column: str = "label"
-    """Column of the integer labels; their names are taken from the files' Hugging Face metadata."""
+    """Column with the integer labels. Class names come from the files' Hugging Face metadata."""
     train_files: str = "**/train-*.parquet"
-    """Pattern of the files of the train split."""
+    """Glob pattern of the training files."""
     test_files: str = "**/test-*.parquet"
-    """Pattern of the files of the test split."""
+    """Glob pattern of the test files."""
     size: int | None = None
-    """Height and width in pixels: the shorter side of other images is resized to it and their centre cut out. None:
-    all images have one size already."""
+    """Height and width in pixels. Images of another size are resized so that the shorter side fits, and cropped at the
+    centre. None: all images have the same size already."""
     stream: bool = False
-    """Read and decode images whenever they are looked at, for sets that do not fit into memory (nor those of the hub
-    onto the disk: they are fetched in parts)."""
+    """Read and decode images when they are needed instead of keeping all in memory. Files of the hub are fetched in
+    parts."""
 
     def pattern(self, split: Split) -> str:
         """The pattern of a split's files."""
@@ -91,7 +91,7 @@ class Parquet(Shards):
 
     name: Tag[Literal["parquet"]] = "parquet"
     root: str = "data/parquet"
-    """The folder."""
+    """Folder with the files."""
 
     def read(self, split: Split) -> ImageSet:
         """Images uint8 [N, 3, H, W], RGB, in the order of the sorted files. Raises UserError naming what is missing

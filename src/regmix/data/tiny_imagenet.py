@@ -19,13 +19,13 @@ SIZE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class TinyImagenet:
-    """Tiny ImageNet: 100,000 train and 10,000 test (the official val) images, 64x64 RGB, 200 classes."""
+    """Tiny ImageNet: 100,000 training and 10,000 test (the official val) images, 64x64 RGB, 200 classes."""
 
     name: Tag[Literal["tiny_imagenet"]] = "tiny_imagenet"
     root: str = "data/tiny-imagenet-200"
-    """The official folder with train/, val/, wnids.txt and words.txt, or the folder that holds it."""
+    """The official folder with train/, val/, wnids.txt and words.txt, or its parent folder."""
     download: bool = False
-    """Fetch the official archive into root (237 MB) if nothing is there."""
+    """Download the official archive (237 MB) into root if it holds no files yet."""
 
     def read(self, split: Split) -> ImageSet:
         """Images uint8 [N, 3, 64, 64]; class k is the k-th wnid of wnids.txt in sorted order, named by the

@@ -19,18 +19,17 @@ from regmix.types import Tag, UserError
 
 @dataclass(frozen=True)
 class Function:
-    """What a function of yours returns: any nn.Module that maps images [B, C, H, W] in [0, 1] to logits.
+    """Your own model: a function that returns an nn.Module from images [B, C, H, W] in [0, 1] to logits.
 
-    It normalises its input itself. The function is called with classes=N or num_classes=N, whichever it takes, and
-    without arguments if it takes neither. Of a dict or an object that the module returns, `logits` counts. Parts that
-    the function returns in evaluation mode, in a model that is not, stay in it while the rest is trained, such as a
-    frozen BatchNorm. The module is looked for in the current folder, too; its code is run, and so the user must have
-    named it.
+    The model normalises its input itself. The function is called with classes=N or num_classes=N, whichever it takes,
+    or without arguments. If the model returns a dict or an object, its `logits` are used. Submodules that the function
+    returns in evaluation mode, such as a frozen BatchNorm, stay in it while the rest is trained. The current folder is
+    searched for the module too. Its code is run, so the user must have named it.
     """
 
     name: Tag[Literal["function"]] = field(default="function", kw_only=True)
     source: str = ""
-    """module:function, such as my_models:resnet50."""
+    """The function as module:function, such as my_models:resnet50. Its code is run."""
 
     def network(self, classes: int, normalise: Normalise) -> nn.Module:
         function = imported(self.source)

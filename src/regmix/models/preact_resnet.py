@@ -20,7 +20,7 @@ class PreActResNet(Architecture):
 
     Depth 18 and width 64 at 10 classes have 11,172,170 parameters. Public code bases give four different networks
     this name and the same parameter names (conv1, layer1.0.bn1, layer2.0.shortcut.0, bn, linear). They differ in
-    `shortcut`, which no name and no shape tells, and in `final_norm`:
+    `shortcut`, which shows in no name or shape, and in `final_norm`:
 
     - activated, with a final norm: locuslab/robust_overfitting and what is made from it; Rice2020Overfitting in
       RobustBench. This is the default.
@@ -38,9 +38,9 @@ class PreActResNet(Architecture):
     width: int = 64
     """Channels of the first stage."""
     shortcut: Shortcut = "activated"
-    """What a block's shortcut convolution sees: its input after BatchNorm and ReLU (activated), or before (raw)."""
+    """Input of a block's shortcut convolution. activated: after BatchNorm and ReLU. raw: before them."""
     final_norm: bool = True
-    """BatchNorm and ReLU between the last block and the global average pool."""
+    """Put BatchNorm and ReLU between the last block and the global average pool."""
 
     def network(self, classes: int, normalise: Normalise) -> nn.Module:
         require("PreActResNet depth", self.depth, BLOCKS)

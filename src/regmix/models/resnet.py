@@ -19,9 +19,9 @@ class ResNet(Architecture):
 
     Depth 18 and width 64 at 10 classes have 11,173,962 parameters. They are named as in the common CIFAR
     implementations (conv1, layer1.0.conv1, layer2.0.shortcut.0, linear) and, as there, torch's defaults
-    initialise them. No name tells strides or a max pool: weights that were trained with others load, and are another
-    network; give those as a function. The 7x7 stem of ImageNet's networks is told by its shape. Raises UserError for
-    an unknown depth. Source: arXiv 1512.03385.
+    initialise them. Names do not show strides or a max pool: weights of a network with others load without an error,
+    but compute something else; give such a network as a function. The 7x7 stem of ImageNet networks is recognised by
+    its shape. Raises UserError for an unknown depth. Source: arXiv 1512.03385.
     """
 
     name: Tag[Literal["resnet"]] = field(default="resnet", kw_only=True)

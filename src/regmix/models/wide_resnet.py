@@ -23,7 +23,7 @@ class WideResNet(Architecture):
 
     name: Tag[Literal["wide_resnet"]] = field(default="wide_resnet", kw_only=True)
     depth: int = 34
-    """Layers with weights: 10, 16, 22, 28, 34, ... (6 n + 4)."""
+    """Layers with weights, 6 n + 4: 10, 16, 22, 28, 34, ..."""
     widen: int = 10
     """Factor on the channels of the three stages."""
 

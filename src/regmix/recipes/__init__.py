@@ -1,6 +1,5 @@
 """Recipes: functions without arguments that return an Experiment; the first line of the docstring describes it."""
 
-import difflib
 from collections.abc import Callable
 
 from regmix.config import Experiment
@@ -8,7 +7,7 @@ from regmix.recipes.cifar import cifar10_fgsm_pgk, cifar10_regmix, cifar10_regmi
 from regmix.recipes.digits import digits_regmix
 from regmix.recipes.fastat import fastat_cifar10, fastat_cifar10_cpu, fastat_cifar100, fastat_tiny_imagenet
 from regmix.recipes.tiny_imagenet import tiny_imagenet_regmix
-from regmix.types import UserError
+from regmix.types import known
 
 Recipe = Callable[[], Experiment]
 
@@ -30,9 +29,5 @@ RECIPES: dict[str, Recipe] = {
 
 
 def recipe(name: str) -> Experiment:
-    """The experiment of the recipe with this name."""
-    if name not in RECIPES:
-        close = difflib.get_close_matches(name, RECIPES, 1)
-        hint = f"did you mean {close[0]}?" if close else "see: regmix recipes"
-        raise UserError(f"unknown recipe {name!r}; {hint}")
-    return RECIPES[name]()
+    """The experiment of the recipe with this name. Raises UserError if there is none."""
+    return RECIPES[known(name, RECIPES, "recipe", see="regmix recipes")]()

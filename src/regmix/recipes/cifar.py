@@ -12,14 +12,15 @@ from regmix.threats import Linf
 def cifar10_regmix() -> Experiment:
     """RegMix on CIFAR-10 with ResNet-18 at the paper's weights 50/20/20 and 98 epochs (needs a GPU).
 
-    Stated by the paper: eps 8/255, ResNet-18, 98 epochs, 50/20/20. Inferred from FGSM-PGK, which it builds on: SGD
-    0.1/0.9/5e-4, batch 128, crop and flip, no normalisation, label mass 0.5. Ours: the learning rate drops 10 and 5
-    epochs before the end, as FGSM-PGK's does; the average that is kept beside the weights is a plain EMA of 0.999.
+    Stated by the paper: eps 8/255, ResNet-18, 98 epochs, weights 50/20/20. Taken from FGSM-PGK, which the paper builds
+    on: SGD with learning rate 0.1, momentum 0.9 and weight decay 5e-4, batch size 128, crop and flip, no normalisation,
+    label mass 0.5. Our choice: the learning rate drops 10 and 5 epochs before the end, as in FGSM-PGK; the weight
+    average is a plain EMA of 0.999.
 
-    What the paper leaves open is read as RegMix's defaults say: the formula as printed, gradients through all three
-    outputs, means over every element (which makes 50 worth 5 per example), a fresh corner, two steps of eps. In the
-    ablation under the CPU recipe no other reading was more robust at its best epoch, and means over examples and
-    shorter steps were far less (benchmarks/LOG.md).
+    Where the paper is not clear, RegMix's defaults apply: the formula as printed, gradients through all three outputs,
+    means over every element (a weight of 50 then counts 5 per example), a fresh random corner, two steps of eps. In an
+    ablation under the CPU recipe no other reading was more robust at its best epoch; means over examples and shorter
+    steps were much less robust (benchmarks/LOG.md).
     """
     return Experiment(
         data=Cifar10(),
@@ -49,8 +50,8 @@ def cifar10_fgsm_pgk() -> Experiment:
 def cifar100_regmix() -> Experiment:
     """RegMix on CIFAR-100 with ResNet-18 at the paper's weights 1200/700 (needs a GPU).
 
-    gamma is only known to be "comparable to beta": 700. Label mass 0.8 as in FGSM-PGK on CIFAR-100; the rest as in
-    cifar10-regmix.
+    The paper says only that gamma is "comparable to beta"; 700 is our choice. Label mass 0.8 is that of FGSM-PGK on
+    CIFAR-100. Everything else is as in cifar10-regmix.
     """
     return replace(cifar10_regmix(), data=Cifar100(), method=RegMix(alpha=1200, beta=700, gamma=700), label_mass=0.8)
 
@@ -58,8 +59,9 @@ def cifar100_regmix() -> Experiment:
 def cifar10_regmix_cpu() -> Experiment:
     """RegMix on 1,500 CIFAR-10 images with a narrow ResNet-18: minutes on 2 CPU cores, for comparing methods.
 
-    Chosen so that robust overfitting shows, on the validation curve of PGD-2-AT alone: few images, no random crops
-    (which would need several times the epochs), small batches, and a long stretch at the lower learning rate.
+    The settings were chosen on the validation curve of PGD-2-AT alone, so that robust overfitting shows: few images, no
+    random crops (they would need several times the epochs), small batches, and many epochs at the lower learning
+    rate.
     """
     return Experiment(
         data=Cifar10(),

@@ -1,4 +1,4 @@
-"""Recipes of the FastAT benchmark's protocol, under which any method can stand beside its published table."""
+"""Recipes with the protocol of the FastAT benchmark, to compare any method with its published table."""
 
 from dataclasses import replace
 
@@ -12,14 +12,15 @@ from regmix.threats import Linf
 def fastat_cifar10() -> Experiment:
     """The FastAT benchmark's protocol on CIFAR-10 with ResNet-18, for any --method (needs a GPU).
 
-    arXiv 2604.22853 and its code: 100 epochs of batch 128, SGD 0.1 with weight decay 5e-4 under torch's OneCycleLR
-    stepped once an epoch (which cycles the momentum between 0.95 and 0.85), crop 4 and flip, label smoothing 0.4 (the
-    mixture with the uniform distribution, which leaves a mass of 1 - 0.4 (C - 1) / C on the true class), weight
-    average 0.9995, `best` chosen by PGD-10 on 1,000 validation images among the weights and their average; three seeds.
+    Source: arXiv 2604.22853 and its code. 100 epochs, batch size 128, SGD with learning rate 0.1 and weight decay 5e-4
+    under torch's OneCycleLR, stepped once an epoch (it cycles the momentum between 0.95 and 0.85), crop 4 and flip,
+    label smoothing 0.4 (the mixture with the uniform distribution, which leaves a mass of 1 - 0.4 (C - 1) / C on the
+    true class), weight average 0.9995, `best` chosen by PGD-10 on 1,000 validation images among the weights and their
+    average; three seeds.
     Deviations: the validation images are drawn evenly from the classes (there: the last 1,000), the average follows
     the weights more closely in its first 18,000 steps, and methods attack the hard label where their papers do (there:
-    the smoothed one). The published runs of a method have its settings of configs/, such as FGSM-MEP's reset every 40
-    epochs on every data set.
+    the smoothed one). The published runs use each method's settings in configs/, such as a reset every 40 epochs for
+    FGSM-MEP on every data set.
 
     Other differences: gat's attack there takes the softmax of the output twice in every other step; pgd_at attacks
     with BatchNorm in evaluation mode (here: attack_batchnorm="eval"), nu_at in train mode (here: in evaluation mode, as
@@ -56,7 +57,7 @@ def fastat_tiny_imagenet() -> Experiment:
     """The FastAT benchmark's protocol on Tiny ImageNet with PreActResNet-18, for any --method (needs a GPU).
 
     2,000 validation images; no BatchNorm between the last block and the pool (models/preact_resnet.py there). RegMix's
-    weights are those of tiny-imagenet-regmix, which are not published.
+    weights are those of tiny-imagenet-regmix; the paper's are not published.
     """
     return replace(
         fastat_cifar10(),
@@ -69,9 +70,9 @@ def fastat_tiny_imagenet() -> Experiment:
 
 
 def fastat_cifar10_cpu() -> Experiment:
-    """The FastAT protocol in small: 2,000 CIFAR-10 images, ResNet-18 of width 16, 30 epochs; minutes on 2 CPU cores.
+    """The FastAT protocol, reduced: 2,000 CIFAR-10 images, ResNet-18 of width 16, 30 epochs; minutes on 2 CPU cores.
 
-    The average is shortened with the training: 0.99 spans 5% of its steps, as 0.9995 does of the original's.
+    The average is shorter, like the training: 0.99 covers 5% of the steps, as 0.9995 does in the original.
     """
     return replace(
         fastat_cifar10(),

@@ -10,11 +10,11 @@ from regmix.recipes.cifar import cifar100_regmix
 
 
 def tiny_imagenet_regmix() -> Experiment:
-    """RegMix on Tiny ImageNet with PreActResNet-18 (needs a GPU); its weights are not published.
+    """RegMix on Tiny ImageNet with PreActResNet-18 (needs a GPU); the paper's weights are not published.
 
-    What the paper uses here is not known. We keep CIFAR-100's weights per example (12/7/7), which at 200 classes are
-    2400/1400/1400 in the paper's units, and FGSM-PGK's label mass 0.8 and architecture; the crop border is an eighth
-    of the image as on CIFAR.
+    The paper's settings for Tiny ImageNet are not known. Ours: the weights per example of CIFAR-100 (12/7/7), which at
+    200 classes are 2400/1400/1400 in the paper's units; label mass 0.8 and the architecture of FGSM-PGK; a crop border
+    of an eighth of the image, as on CIFAR.
     """
     return replace(
         cifar100_regmix(),

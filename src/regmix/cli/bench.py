@@ -1,0 +1,61 @@
+"""`regmix bench step`."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import torch
+import tyro
+
+from regmix.cli.common import in_one_process, names_in
+from regmix.cli.flags import parse_some
+from regmix.cli.train import parse_training
+from regmix.recipes import recipe
+from regmix.studies.bench import bench_line, bench_step
+from regmix.studies.compare import method_words
+from regmix.types import UserError
+
+
+@dataclass(frozen=True)
+class BenchFlags:
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+    """The recipe whose steps are timed."""
+    methods: str = ""
+    """Methods to time, separated by commas, written as in regmix compare. Without it: the recipe's own method."""
+    rounds: int = 20
+    """Steps to time per method, after three steps of warm-up."""
+    json: bool = False
+    """Print the times as JSON."""
+
+
+def bench(words: list[str]) -> None:
+    """Measures the time and the memory of training steps."""
+    in_one_process("bench")
+    flags, rest = parse_some(BenchFlags, words[1:], "bench")  # after the word `step`
+    recipe(flags.recipe)
+    methods = names_in(flags.methods) or [""]
+    rows: dict[str, Any] = {}
+    for method in methods:
+        line = [flags.recipe, *(method_words(method) if method else []), *rest]
+        experiment = parse_training(list(line))[1].experiment
+        label = method or experiment.method.name
+        if len(methods) == 1:
+            rows[label] = asdict(bench_step(experiment, flags.rounds))
+        else:
+            rows[label] = _in_own_process(label, [*line, "--rounds", str(flags.rounds)])
+        if not flags.json:
+            print(bench_line(label, rows[label], first=len(rows) == 1), flush=True)
+    if flags.json:
+        print(json.dumps({"recipe": flags.recipe, "threads": torch.get_num_threads(), "methods": rows}, indent=2))
+
+
+def _in_own_process(label: str, words: list[str]) -> Any:
+    """The times of one method, measured in a process of its own so that the peak memory is that of this method."""
+    command = [sys.executable, "-P", "-m", "regmix", "bench", "step", *words, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise UserError(f"{label}: the benchmark ended with exit code {done.returncode}; see the line above")
+    (row,) = json.loads(done.stdout)["methods"].values()
+    return row

@@ -1,0 +1,92 @@
+"""What `regmix compare` and `regmix sweep` share: flags, planned runs, their evaluation and the comparison."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import tyro
+from rich.console import Console
+
+from regmix.attacks import parse_attacks
+from regmix.cli.common import EvaluationFlags, in_one_process, radii_in, trust_in
+from regmix.cli.console import ConsoleDisplay
+from regmix.cli.flags import parse_some
+from regmix.cli.train import parse_training
+from regmix.evaluation.assessment import Assessment
+from regmix.evaluation.questions import Questions, check_attacks
+from regmix.evaluation.subject import Chosen, choose_images
+from regmix.recipes import recipe
+from regmix.runs import Run
+from regmix.studies.compare import Planned, write_comparison
+from regmix.types import Trust, UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManyRunsFlags(EvaluationFlags):
+    """The flags of a command that trains a recipe several times."""
+
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+    """The recipe to train."""
+    attacks: str = "clean,pgd-50"
+    """Attacks of the evaluation, separated by commas; `regmix evaluate --help` lists them."""
+    seeds: int
+
+
+F = TypeVar("F", bound=ManyRunsFlags)
+
+
+def parse_many(kind: type[F], words: list[str], command: str) -> tuple[F, list[str]]:
+    """The flags of a command that trains a recipe several times, and those that it hands on to `regmix train`."""
+    in_one_process(command)
+    flags, rest = parse_some(kind, words, command)
+    recipe(flags.recipe)
+    if flags.seeds < 1:
+        raise UserError(f"--seeds {flags.seeds}: it must be at least 1")
+    if any(word.split("=")[0] == "--seed" for word in rest):
+        raise UserError(f"{command} trains every setting with the same seeds; set their number with --seeds")
+    return flags, rest
+
+
+def plan_runs(flags: ManyRunsFlags, settings: Sequence[str], stem: Path) -> list[Planned]:
+    """The runs of some settings, one for every seed."""
+    planned = []
+    for seed in range(flags.seeds):
+        line = [flags.recipe, *settings, "--device", flags.device, "--seed", str(seed)]
+        _, chosen = parse_training(list(line))
+        planned.append(Planned(stem.with_name(f"{stem.name}-seed{seed}"), line, chosen.experiment))
+    return planned
+
+
+class Evaluations:
+    """The evaluations of planned runs, all on the same test images."""
+
+    def __init__(self, planned: Sequence[Planned], flags: ManyRunsFlags) -> None:
+        """Raises UserError for what would otherwise fail only after a training."""
+        self._flags = flags
+        self._questions = Questions(
+            parse_attacks(flags.attacks), radii_in(flags.eps), flags.examples, verdict=flags.verdict,
+            sample=flags.sample, sample_seed=flags.sample_seed,
+        )  # fmt: skip
+        for run in planned:
+            run.check()
+            check_attacks(self._questions, run.experiment.threat, self._trust(run))
+        self._test: Chosen = choose_images(planned[0].experiment.data, flags.examples, flags.sample, flags.sample_seed)
+
+    def _trust(self, run: Planned) -> Trust:
+        return trust_in(run.experiment.model, everything=self._flags.trust_code)
+
+    def evaluate(self, run: Planned, console: Console) -> None:
+        """Evaluates a trained run, unless that has been done."""
+        assessment = Assessment(Run.open(run.path), self._questions, self._test, self._trust(run))
+        if not assessment.is_done():
+            with ConsoleDisplay(console) as display:
+                assessment.run([], self._flags.device, display)
+
+
+def compare_runs(planned: Sequence[Planned], out: Path, console: Console, as_json: bool) -> None:
+    """Compares evaluated runs and prints the result."""
+    result = write_comparison([run.path for run in planned], out, console)
+    if as_json:
+        print(json.dumps(result, indent=2))

@@ -1,0 +1,69 @@
+"""`regmix sweep`."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from regmix.cli.many_runs import Evaluations, ManyRunsFlags, compare_runs, parse_many, plan_runs
+from regmix.studies.compare import Planned, check_ranking
+from regmix.studies.sweep import Engine, Point, grid, parse_space, search, typed
+from regmix.types import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepFlags(ManyRunsFlags):
+    space: str
+    """Settings to try, separated by spaces: FLAG=VALUE,VALUE,... with a flag of regmix train, such as
+    method.alpha=25,50,100; or a range of numbers, FLAG=LOW..HIGH or FLAG=log:LOW..HIGH. Settings that change how points
+    are ranked cannot be searched: data, validation images, validation interval, threat model, precision."""
+    engine: Engine = "local"
+    """How to search. local: the whole grid. optuna: Optuna's TPE sampler. ray: the grid, or random points of ranges, on
+    a Ray cluster."""
+    workers: int = 1
+    """Trainings at the same time."""
+    trials: int = 20
+    """Number of points to try with optuna, or where a range has no grid."""
+    seeds: int = 1
+    """Number of seeds per point: 0, 1, ..."""
+    top: int = 3
+    """Number of points, the best on the validation images, to evaluate on the test images and compare."""
+    out: Path | None = None
+    """Folder of the runs, comparison.json and report.html. None: runs/sweep-RECIPE."""
+    trust_code: bool = False
+    """Allow the import of any code that a run names as its model, including runs that an attack transfers from, and the
+    reading of the pickled state of an earlier search by ray."""
+
+
+def sweep(words: list[str]) -> None:
+    """Searches settings of a recipe by accuracy on the validation images, and compares the best on the test images."""
+    flags, rest = parse_many(SweepFlags, words, "sweep")
+    axes = parse_space(flags.space)
+    for name in ("workers", "trials", "top"):
+        if getattr(flags, name) < 1:
+            raise UserError(f"--{name} {getattr(flags, name)}: it must be at least 1")
+    out = flags.out or Path("runs") / f"sweep-{flags.recipe}"
+
+    def plan(point: Point) -> list[Planned]:
+        settings = [word for flag, value in point.items() for word in (f"--{flag}", value)]
+        name = "_".join(f"{flag}={value}" for flag, value in point.items()).replace("/", "-")
+        return plan_runs(flags, [*rest, *settings], out / name)
+
+    corners = [run for point in grid([replace(axis, values=axis.ends()) for axis in axes]) for run in plan(point)]
+    check_ranking([run.experiment for run in corners])
+    evaluations = Evaluations(corners, flags)
+    axes = typed(axes, [run.experiment for run in corners])
+    if flags.engine == "local":
+        grid(axes)  # raises if an axis is a range
+    if flags.engine == "ray" and (out / "ray").exists() and not flags.trust_code:
+        raise UserError(
+            f"{out / 'ray'} holds the state of an earlier search, which is pickled and could run any code; allow it "
+            "with --trust-code, or give another --out"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=flags.json)
+    points = search(flags.engine, axes, plan, flags.workers, flags.trials, out, console)
+    best = [run for point in points[: flags.top] for run in plan(point)]
+    for run in best:
+        evaluations.evaluate(run, console)
+    compare_runs(best, out, console, flags.json)

@@ -1,0 +1,38 @@
+"""Errors that a person reads, and the checks that raise them. Imports nothing heavy, so that an error comes at once."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(ValueError):
+    """A mistake of the user: one line that says what is wrong and what to do. The command line prints it."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the work after its progress was saved."""
+
+    def __init__(self, signal: int, saved: str = "") -> None:
+        self.signal = signal
+        self.saved = saved
+        """How far the work came and how to continue it, in one line."""
+
+
+def require(condition: bool, complaint: str) -> None:
+    """Raises UserError with the complaint unless the condition holds (write it so that NaN fails)."""
+    if not condition:
+        raise UserError(complaint)
+
+
+def known(word: str, choices: Iterable[str], what: str, see: str = "") -> str:
+    """Returns the word if it is one of the choices.
+
+    Raises:
+        UserError: it is not. The line suggests a similar choice; without one it names `see`, a command that lists the
+            choices, or the choices themselves.
+    """
+    choices = list(choices)
+    if word in choices:
+        return word
+    close = get_close_matches(word, choices, 1)
+    hint = f"did you mean {close[0]}?" if close else f"see: {see}" if see else f"known: {', '.join(choices)}"
+    raise UserError(f"unknown {what} {word!r}; {hint}")
