@@ -1,4 +1,4 @@
-"""Threat models: which perturbations of an image count, and the geometry that attacks need of them."""
+"""Threat models: the allowed perturbations of an image, and the geometry that attacks need."""
 
 from dataclasses import dataclass, field
 from numbers import Real
@@ -12,7 +12,7 @@ from regmix.types import LEAST, MOST, Images, PerExample, Tag, UserError, requir
 
 
 def parse_eps(text: str) -> float:
-    """Reads a radius written as a fraction of 255 (`8/255`) or as a decimal (`0.03`), in pixel units of [0, 1]."""
+    """Reads a radius in pixel units of [0, 1], written as a fraction (`8/255`) or as a decimal (`0.03`)."""
     numerator, slash, denominator = text.strip().partition("/")
     try:
         eps = float(numerator) / float(denominator) if slash else float(numerator)
@@ -24,7 +24,7 @@ def parse_eps(text: str) -> float:
 
 
 def format_eps(eps: float) -> str:
-    """Writes a radius as the field does: `8/255`, or as a decimal where that is short or it is no whole grey level."""
+    """Writes a radius as `8/255` if it is a whole number of grey levels and has no short decimal, else as a decimal."""
     levels = eps * 255
     whole = eps > 0 and abs(levels - round(levels)) < 1e-9 * levels
     return f"{round(levels)}/255" if whole and float(f"{eps:.2g}") != eps else f"{eps:.6g}"
@@ -40,11 +40,11 @@ Eps = Annotated[
         str_from_instance=lambda eps: [format_eps(eps)],
     ),
 ]
-"""A radius in pixel units of [0, 1] that the command line reads as `8/255` or `0.03`."""
+"""A radius in pixel units of [0, 1]; on the command line `8/255` or `0.03`."""
 
 
 def _check_eps(eps: object, most: float = MOST) -> None:
-    """Raises UserError unless eps is a number that arithmetic can hold, and at most `most`."""
+    """Raises UserError unless eps is a number in [LEAST, most]."""
     if not isinstance(eps, Real) or isinstance(eps, bool):
         raise UserError(f"eps is {eps!r}; write a number in units of the pixel range: 8/255")
     fits = LEAST <= (radius := float(eps)) <= most
@@ -52,7 +52,7 @@ def _check_eps(eps: object, most: float = MOST) -> None:
 
 
 class Threat(Protocol):
-    """The set of perturbations {delta : ||delta|| <= eps, x + delta in [0, 1]} and its geometry."""
+    """The set of perturbations {delta : ||delta|| <= eps, x + delta in [0, 1]}; see `Linf` for the methods."""
 
     @property
     def eps(self) -> float: ...
@@ -64,18 +64,19 @@ class Threat(Protocol):
 
 
 def _to_box(delta: Tensor, x: Tensor) -> Tensor:
+    """Clips x + delta to [0, 1] and returns the new delta."""
     return (x + delta).clamp(0, 1) - x
 
 
 def sparse_sign(gradient: Tensor, least: Tensor) -> Tensor:
-    """The sign of the elements where |gradient| >= least [B, 1], as a step of unit L1 length."""
+    """A step of L1 length 1 along the signs of the elements with |gradient| >= least, where `least` is [B, 1]."""
     flat = gradient.flatten(1)
     step = torch.where(flat.abs() >= least, flat.sign(), 0)
     return (step / step.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
 
 
 def _draw(x: Tensor, generator: Generator | None) -> Tensor:
-    """Uniform numbers in [-1, 1) in the shape, type and memory layout of x."""
+    """Uniform numbers in [-1, 1), of the shape, dtype and memory layout of x."""
     return torch.empty_like(x).uniform_(-1, 1, generator=generator)
 
 
@@ -84,7 +85,7 @@ def _per_example(values: Tensor, like: Tensor) -> Tensor:
 
 
 def check_threat(threat: object) -> None:
-    """Raises UserError for what is no threat, such as a bare radius."""
+    """Raises UserError unless the value is a threat; a bare radius is not one."""
     if isinstance(threat, type) or not hasattr(threat, "project"):
         shown = f"{threat.__name__}, a class" if isinstance(threat, type) else repr(threat)
         raise UserError(f"the threat is {shown}; write Linf(8 / 255), L2(0.5) or L1(12)")
@@ -114,13 +115,13 @@ class Linf:
         return _draw(x, generator).mul_(self.eps)
 
     def corner(self, x: Images, generator: Generator | None = None) -> Images:
-        """eps * sign(U(-1, 1)): a random corner of the ball (not clipped to the image's range)."""
+        """eps * sign(U(-1, 1)), a random corner of the ball (not clipped to the image's range)."""
         noise = _draw(x, generator)
         return torch.full_like(noise, self.eps).copysign_(noise)
 
     def norm(self, delta: Images) -> PerExample:
         """max |delta_i| per example."""
-        return delta.abs().amax((1, 2, 3))  # flattening would copy images with channels last
+        return delta.abs().amax((1, 2, 3))  # flattening would copy images in channels_last
 
 
 @dataclass(frozen=True)
@@ -135,13 +136,13 @@ class L2:
         _check_eps(self.eps)
 
     def project(self, delta: Images, x: Images) -> Images:
-        """Shrinks delta onto the ball, then clips x + delta to [0, 1] (which never lengthens it)."""
+        """Scales delta into the ball, then clips x + delta to [0, 1] (which never lengthens delta)."""
         length = self.norm(delta).clamp_min(self.eps)
         return _to_box(delta * _per_example(self.eps / length, delta), x)
 
     def direction(self, gradient: Images, images: Images | None = None) -> Images:
         """The steepest direction of unit length: gradient / ||gradient||_2 (0 where the gradient is 0)."""
-        # Scaled first, because the squares of small or large gradients leave the range of float32.
+        # Scale first, because squares of very small or large gradients leave the range of float32.
         largest = gradient.flatten(1).abs().amax(1)
         gradient = gradient / _per_example(torch.where(largest > 0, largest, 1.0), gradient)
         length = self.norm(gradient)
@@ -174,13 +175,16 @@ class L1:
         _check_eps(self.eps)
 
     def project(self, delta: Images, x: Images) -> Images:
-        """The nearest perturbation in the ball and the image's range together (arXiv 2103.01208).
+        """The nearest perturbation in the intersection of the ball and the image's range (arXiv 2103.01208).
 
-        d_i = sign(delta_i) min(max(|delta_i| - t, 0), room_i), with the smallest t >= 0 for which they fit.
+            d_i = sign(delta_i) min(max(|delta_i| - t, 0), room_i)
+
+        room_i is the distance from x_i to 0 or 1 in the direction of delta_i; t is the smallest t >= 0 with
+        sum |d_i| <= eps.
         """
         flat = delta.flatten(1)
         size, room = flat.abs(), torch.where(delta > 0, 1 - x, x).flatten(1)
-        # From a large t down, element i begins to move at |delta_i| and is stopped by its room at |delta_i| - room_i.
+        # As t decreases, |d_i| begins to grow at t = |delta_i| and stops at t = |delta_i| - room_i.
         turns, order = torch.cat([size, (size - room).clamp_min(0)], 1).sort(1, descending=True)
         moving = torch.where(order < size.shape[1], 1.0, -1.0).to(flat.dtype).cumsum(1)
         used = (moving[:, :-1] * (turns[:, :-1] - turns[:, 1:])).cumsum(1)
@@ -190,15 +194,15 @@ class L1:
         fits = torch.minimum(size, room).sum(1, keepdim=True) <= self.eps
         t = torch.where(fits, 0, turns.gather(1, last) - left)
         d = torch.minimum((size - t).clamp_min(0), room)
-        # Sums of thousands of elements are rounded.
+        # Correct the rounding error of sums over thousands of elements.
         d = d * (self.eps / d.sum(1, keepdim=True).clamp_min(self.eps))
         return (flat.sign() * d).view_as(delta)
 
     def direction(self, gradient: Images, images: Images | None = None) -> Images:
-        """A sparse step of unit length: the sign of the twentieth of the elements where |gradient| is largest.
+        """A sparse step of unit length: the signs of the 5 % of elements with the largest |gradient|.
 
-        The steepest step changes a single element, of which the image's range soon has enough (arXiv 1904.13000).
-        Elements of `images`, where they are given, that are at the border of the range and would leave it do not count.
+        The steepest step would change a single element, which soon reaches the border of the image's range (arXiv
+        1904.13000). If `images` are given, elements at the border that would leave it are not counted.
         """
         if images is not None:
             gradient = torch.where(torch.where(gradient > 0, images < 1, images > 0), gradient, 0)

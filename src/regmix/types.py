@@ -1,4 +1,4 @@
-"""The values that travel between the parts: a batch of images, what a method makes of it, and their types."""
+"""Types that all parts of the package share: batches, losses, models and errors of the user."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass
@@ -17,7 +17,7 @@ from regmix.errors import require as require
 
 T = TypeVar("T")
 Tag = Annotated[T, tyro.conf.Suppress]
-"""Marks a field that only names its class in a config file; the command line does not show it."""
+"""Marks a field that names its class in a config file. The command line does not show it."""
 
 Images = Float[Tensor, "batch channels height width"]
 Logits = Float[Tensor, "batch classes"]
@@ -27,15 +27,15 @@ Target = Labels | Logits
 PerExample = Float[Tensor, "batch"]
 
 Model = Callable[[Tensor], Tensor]
-"""Images [B, C, H, W] in [0, 1] to logits [B, classes]; normalisation happens inside."""
+"""Maps images [B, C, H, W] in [0, 1] to logits [B, classes]; it normalises its input itself."""
 Objective = Callable[[Tensor, Tensor], Tensor]
-"""(logits, target) to one loss per example."""
+"""Maps (logits, target) to one loss per example."""
 
 
 class View(NamedTuple):
-    """Which window of its zero-padded image each example shows, and whether it is mirrored.
+    """Random crop and flip of each example: the offset of its window in the zero-padded image, and if it is flipped.
 
-    top and left lie in [0, 2 * pad]; the crop is taken first, then the mirror image.
+    top and left are in pixels, in [0, 2 * pad]. The crop comes first, then the flip.
     """
 
     top: Int[Tensor, "batch"]
@@ -75,35 +75,35 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a set of images holds, so that it is recognised later."""
+    """A summary of a set of images, by which it is recognised later."""
 
     classes: tuple[str, ...]
-    """Their names, in the order of the labels."""
+    """Names of the classes, in the order of the labels."""
     counts: tuple[int, ...]
     """Images per class."""
     kind: Literal["pixels", "files"]
-    """What the digest is of: pixels and labels, or, where images are decoded when they are looked at, names and sizes
-    of files, and labels."""
+    """What the digest covers: labels and pixels, or labels and the names and sizes of files if images are decoded on
+    access."""
     digest: str
     times: str = ""
-    """Digest of the times at which files were last changed."""
+    """Digest of the times at which the files were last changed."""
 
     @property
     def images(self) -> int:
-        """Their number."""
+        """Number of images."""
         return sum(self.counts)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """How many images of a split were taken, and how they were drawn."""
+    """How many images of a split were used, and how they were drawn."""
 
     count: int
     of: int
-    """Images of the split."""
+    """Images in the split."""
     how: Literal["all", "stratified", "first"]
     seed: int = 0
-    """Of the draw; 0 where nothing is drawn."""
+    """Seed of the draw; 0 if nothing is drawn."""
 
     def text(self, images: str = "test images") -> str:
         """The sample in words, such as "500 of 10,000 test images, drawn evenly from the classes (seed 0)"."""
@@ -116,27 +116,27 @@ class Sample:
 
 @dataclass(frozen=True)
 class OneAnswer:
-    """The class that a model answers for nearly everything, and the share of images for which it does, in [0, 1]."""
+    """The class that a model predicts for nearly every image, and the share of images for which it does, in [0, 1]."""
 
     name: str
     share: float
 
     def text(self, images: str) -> str:
-        """The finding in words; `images` says which ones, such as "the test images"."""
+        """The finding in words; `images` names the images, such as "the test images"."""
         return f'the model answers "{self.name}" for {100 * self.share:.1f}% of {images}, whatever they show'
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Which code the user allows to run, of that which a file asks for. A file cannot allow anything itself."""
+    """Which of the code that files name the user allows to run. A file itself cannot allow anything."""
 
     named: str | None = None
-    """The module:function that the user has named, in this call or on this command line."""
+    """The module:function that the user has named in this call or on this command line."""
     everything: bool = False
-    """Whatever is asked for: --trust-code."""
+    """Allow all code: --trust-code."""
 
     def check(self, source: str, asker: Path) -> None:
-        """Raises UserError unless the user has allowed the code `source`, which `asker` asks for."""
+        """Raises UserError unless the user allows the code `source`, which the file `asker` names."""
         if not self.everything and self.named != source:
             raise UserError(
                 f"{asker} asks for the code {source}, which would be imported from {Path.cwd()}; allow it with "
@@ -148,12 +148,13 @@ NO_TRUST = Trust()
 
 
 def as_batch(given: object) -> Batch:
-    """A batch as a loader gives it, Batch or (images, labels), with its labels as int64 or as probabilities.
+    """Turns what a loader gives, a Batch or (images, labels), into a Batch with labels as int64 or probabilities.
 
-    Types and shapes are checked, which waits for no device. `check_values` checks the rest.
+    Only types and shapes are checked, so the device need not be waited for. `check_values` checks the rest.
 
     Raises:
-        UserError: not images [B, C, H, W] in float32 or float64, not one label per image, no image, or two devices.
+        UserError: not images [B, C, H, W] in float32 or float64, not one label per image, an empty batch, or tensors on
+            two devices.
     """
     if not isinstance(given, Batch):
         if not (isinstance(given, tuple | list) and len(given) == 2):
@@ -186,27 +187,27 @@ def as_batch(given: object) -> Batch:
 
 
 def check_values(batch: Batch) -> None:
-    """Waits for the batch's device and looks at its numbers.
+    """Checks the values of a batch, which waits for its device.
 
     Raises:
-        UserError: images that are not finite or leave [0, 1] by more than rounding (1e-6), a label below 0, or labels
-            that are no probabilities.
+        UserError: images are not finite or leave [0, 1] by more than `ROUNDING`, a label is below 0, or soft labels are
+            not probabilities.
     """
     low, high = (float(end) for end in torch.aminmax(batch.x))
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         if not low <= high or high == float("inf") or low == float("-inf"):
-            raise UserError("the images hold NaN or infinity; look at what loads them")
+            raise UserError("the images hold NaN or infinity; check the code that loads them")
         how = "divide them by 255" if low >= 0 and high > 2 else "leave normalisation to the model"
         raise UserError(f"images lie in [{low:.3g}, {high:.3g}]; they must lie in [0, 1]: {how}")
     if batch.y.ndim == 1:
         if int(batch.y.min()) < 0:
             raise UserError(f"a label is {int(batch.y.min())}; classes count from 0")
     elif not (float(batch.y.min()) >= 0 and float((batch.y.sum(1) - 1).abs().max()) <= 1e-3):
-        raise UserError("labels [batch, classes] must be probabilities: none below 0, every row's sum 1")
+        raise UserError("labels [batch, classes] must be probabilities: no value below 0, and every row sums to 1")
 
 
 ROUNDING = 1e-6
-"""How far beyond [0, 1] images may lie, because arithmetic has put them there."""
+"""How far images may lie outside of [0, 1], because of rounding errors."""
 
 
 def _dtype(tensor: Tensor) -> str:
@@ -214,20 +215,21 @@ def _dtype(tensor: Tensor) -> str:
 
 
 LEAST, MOST = 1e-12, 1e6
-"""What the size of a setting may be that is not 0: float32 holds the products of a few such numbers."""
+"""Smallest and largest absolute value of a float setting other than 0. Products of a few such numbers fit into
+float32."""
 MOST_WHOLE = 2**42
-"""What a setting may be that is a whole number: a seed times 1,000,003 and what is added to it fit into 64 bits."""
+"""Largest absolute value of an integer setting. A seed times 1,000,003 plus an offset then fits into 64 bits."""
 
 
 def check_bounds(settings: object, prefix: str = "") -> None:
-    """Raises UserError for a number among the fields of (nested) dataclasses that the arithmetic cannot hold."""
+    """Raises UserError for a number in (nested) dataclasses that is too large or too small for the arithmetic."""
     for name, value in vars(settings).items():
         if is_dataclass(value):
             check_bounds(value, f"{prefix}{name}.")
-        for one in value if isinstance(value, tuple) else (value,):
-            if isinstance(one, float):
-                fits = one == 0 or LEAST <= abs(one) <= MOST  # NaN is not
-                require(fits, f"{prefix}{name} is {one}; its size must be 0 or lie in [{LEAST:g}, {MOST:g}]")
-            elif isinstance(one, int):
-                # Not told, because Python writes no integer of thousands of digits.
-                require(abs(one) <= MOST_WHOLE, f"{prefix}{name} is too large; it must not exceed {MOST_WHOLE:,}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float):
+                fits = number == 0 or LEAST <= abs(number) <= MOST  # False for NaN
+                require(fits, f"{prefix}{name} is {number}; its size must be 0 or lie in [{LEAST:g}, {MOST:g}]")
+            elif isinstance(number, int):
+                # The message leaves the number out: Python refuses to print integers of thousands of digits.
+                require(abs(number) <= MOST_WHOLE, f"{prefix}{name} is too large; it must not exceed {MOST_WHOLE:,}")

@@ -35,7 +35,7 @@ def test_a_sample_of_the_test_set_gets_its_own_images(folder: Path) -> None:
     assert files.images("fog", 3, IMAGES[:2], LABELS[1:3])[:, 0, 0, 0].tolist() == [9, 10]
     with pytest.raises(UserError, match="other labels than the test split"):
         files.images("fog", 3, IMAGES[:2], LABELS[:2])
-    with pytest.raises(UserError, match="image 5 of the test set was asked for"):
+    with pytest.raises(UserError, match="image 5 of the test set is needed"):
         OfficialFiles(folder, torch.tensor([1, 4])).images("fog", 3, IMAGES[:2], LABELS[:2])
 
 
@@ -53,7 +53,7 @@ def test_what_is_wrong_with_a_file_is_said(folder: Path) -> None:
         files.images("fog", 7, IMAGES, LABELS)
     with pytest.raises(UserError, match=r"labels\.npy has other labels than the test split"):
         files.images("fog", 1, IMAGES, LABELS.flip(0))
-    with pytest.raises(UserError, match=r"fog\.npy has 4 images per severity; image 8 of the test set was asked for"):
+    with pytest.raises(UserError, match=r"fog\.npy has 4 images per severity, but image 8 of the test set is needed"):
         files.images("fog", 1, IMAGES.repeat(2, 1, 1, 1), LABELS.repeat(2))
     np.save(folder / "snow.npy", np.zeros((20, 8, 8), np.float32))
     with pytest.raises(UserError, match=r"snow\.npy is float32 \(20, 8, 8\), not uint8"):

@@ -225,11 +225,11 @@ def test_sets_in_memory_tell_how_many_images_were_turned():
     nonsense = saved(Image.fromarray(np.tile(NOISE, (1, 2, 1))), "JPEG", exif=b"Exif\0\0nonsense")
     encoded = [Encoded("x", content) for content in [lying(3, "JPEG")] * 300 + [lying(1, "PNG"), nonsense]]
     stored = Stored.of(Listed(encoded), None)
-    images = ImageSet(stored, torch.zeros(302, dtype=torch.int64), ("a",), ("told before",)).resident()
+    images = ImageSet(stored, torch.zeros(302, dtype=torch.int64), ("a",), ("earlier note",)).resident()
     assert images.notes == (
-        "told before",
+        "earlier note",
         "300 of 302 images were turned upright, as their EXIF orientation says",
-        "1 of 302 images have damaged EXIF data: they may lie on their side",
+        "1 of 302 images have damaged EXIF data: they may be rotated",
     )
 
 
@@ -242,7 +242,7 @@ def test_newer_formats_are_read(kind):
 def test_only_a_file_of_that_suffix_can_pass_for_tga():
     content = saved(Image.fromarray(NOISE), "TGA")
     assert np.array_equal(decode(Encoded("a.TGA", content), None), NOISE)
-    with pytest.raises(UserError, match="is no image of a known kind"):
+    with pytest.raises(UserError, match="is not an image of a known format"):
         decode(Encoded("a.png", content), None)
 
 
@@ -251,7 +251,7 @@ def test_nothing_to_decode_is_an_error():
         resident([], None)
 
 
-def test_a_missing_package_is_told_with_the_command_that_installs_it(monkeypatch):
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(UserError, match=r'pip install "regmix\[data\]"'):
         import_optional("pyarrow.parquet")

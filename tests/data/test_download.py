@@ -127,7 +127,7 @@ def test_a_target_that_is_there_is_checked_but_not_fetched(server, tmp_path):
     assert not server.asked
 
 
-def test_an_absent_file_and_an_absent_server_are_told(server, tmp_path):
+def test_an_absent_file_and_an_absent_server_are_reported(server, tmp_path):
     with pytest.raises(UserError, match=r"absent failed: HTTP Error 404: Not Found$"):
         fetch(server.url.replace("file.tar.gz", "absent"), tmp_path / "file", md5(CONTENT))
     with pytest.raises(UserError, match=r"^downloading http://127\.0\.0\.1:1/x failed: .*refused"):

@@ -28,13 +28,13 @@ def test_the_same_images_are_recognised_and_counted(digits: ImageSet) -> None:
     assert list(seen.counts) == torch.bincount(digits.labels).tolist()
 
 
-def test_one_pixel_one_label_or_another_order_is_noticed(digits: ImageSet) -> None:
+def test_a_changed_pixel_label_or_order_is_noticed(digits: ImageSet) -> None:
     seen = fingerprint(digits)
     pixels = digits.images.clone()
     pixels[7, 0, 3, 3] ^= 1
     assert "replaced, changed" in changes(seen, fingerprint(other(digits, images=pixels)))
     turned = digits.subset(torch.arange(len(digits)).flip(0))
-    assert "another order" in changes(seen, fingerprint(turned))
+    assert "reordered" in changes(seen, fingerprint(turned))
     labels = digits.labels.clone()
     labels[0] = (labels[0] + 1) % 10
     assert "images instead of" in changes(seen, fingerprint(other(digits, labels=labels)))
@@ -46,7 +46,7 @@ def test_one_pixel_one_label_or_another_order_is_noticed(digits: ImageSet) -> No
     [
         (("ant", "bee"), ("ant", "bee"), ""),
         (("ant", "bee"), ("bee", "wasp"), "ant is gone, wasp is new"),
-        (("ant", "bee"), ("bee", "ant"), "their order is another: class 0 was ant and is bee"),
+        (("ant", "bee"), ("bee", "ant"), "their order has changed: class 0 was ant and is now bee"),
         (("ant", "bee"), ("ant", "bee", "cow"), "cow is new"),
         (("a", "b", "c", "d", "e"), ("a",), "b, c, d and 1 more are gone"),
     ],
@@ -65,7 +65,7 @@ def test_streamed_images_are_known_by_their_files(tmp_path: Path) -> None:
     streamed, held = (Folder(root=str(tmp_path), size=8, stream=stream) for stream in (True, False))
     seen = fingerprint(streamed.read("test"))
     assert (seen.kind, fingerprint(held.read("test")).kind) == ("files", "pixels")
-    assert changes(seen, fingerprint(held.read("test"))) == "", "the same classes and numbers, told in another way"
+    assert changes(seen, fingerprint(held.read("test"))) == "", "the same classes and numbers, stored in another way"
     file = tmp_path / "test" / "bee" / "1.png"
     content = file.read_bytes()
     file.write_bytes(content)

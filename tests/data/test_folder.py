@@ -67,13 +67,13 @@ def test_hidden_files_other_suffixes_and_loose_files_are_ignored(root):
     assert images.classes == ("cat", "dog")
     assert len(images) == 4
     assert images.notes == (
-        f"{root / 'train'}: 3 files were left out, whose suffix is none of an image that can be read: 1 .npy, 1 .txt, "
-        "1 without a suffix; convert photographs among them to JPEG or PNG",
-        f"{root / 'train'}: 1 files beside the class folders were left out",
+        f"{root / 'train'}: 3 files were skipped, because their suffix is not that of a readable image: "
+        "1 .npy, 1 .txt, 1 without a suffix; convert photographs among them to JPEG or PNG",
+        f"{root / 'train'}: 1 files beside the class folders were skipped",
     )
 
 
-def test_clutter_of_operating_systems_is_not_told(root):
+def test_clutter_of_operating_systems_is_not_reported(root):
     for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._0.png"):
         (root / "train" / name).write_bytes(b"clutter")
         (root / "train" / "cat" / name).write_bytes(b"clutter")
@@ -94,11 +94,11 @@ def test_suffixes_of_readable_images(root, encode, suffix, kind):
     assert images.notes == ()
 
 
-def test_photographs_that_cannot_be_read_are_told(root):
+def test_photographs_that_cannot_be_read_are_reported(root):
     for name in ("a.HEIC", "b.HEIC", "c.cr2"):
         (root / "train" / "cat" / name).write_bytes(b"no image")
     (note,) = read(root).notes
-    assert "3 files were left out" in note
+    assert "3 files were skipped" in note
     assert "2 .HEIC, 1 .cr2; convert photographs" in note
     for path in (root / "train" / "cat").glob("*.png"):
         path.unlink()
@@ -122,7 +122,7 @@ def test_linked_folders_are_read_once_and_circles_end(root, tmp_path_factory, en
 @pytest.mark.parametrize("name", ["broken.png", "folder"])
 def test_a_link_to_nothing_is_named(root, name):
     (root / "train" / "cat" / name).symlink_to(root / "gone")
-    with pytest.raises(UserError, match=rf"train/cat/{name} is a link to nothing; repair or remove it"):
+    with pytest.raises(UserError, match=rf"train/cat/{name} is a broken link; repair or remove it"):
         read(root)
 
 
@@ -136,7 +136,7 @@ def test_a_folder_that_may_not_be_looked_into_is_named(root, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(UserError, match="train/cat/locked cannot be looked into: Permission denied"):
+    with pytest.raises(UserError, match="train/cat/locked cannot be read: Permission denied"):
         read(root)
 
 
@@ -154,22 +154,22 @@ def test_a_name_with_an_accent_is_one_class_however_it_is_spelled(root):
 
 
 @pytest.mark.parametrize("name", ["Cat", "cat ", "CAT"])
-def test_names_that_could_be_one_class_are_told(root, name):
+def test_names_that_could_be_one_class_are_reported(root, name):
     for split in ("train", "test"):
         shutil.copytree(root / split / "cat", root / split / name)
     for split in ("train", "test"):
         images = read(root, split)
         assert len(images.classes) == 3
-        assert "are two classes, whose names differ only in case or spaces" in images.notes[0]
+        assert "differ only in case or spaces" in images.notes[0]
 
 
-def test_test_images_that_are_training_images_are_told(root):
+def test_test_images_that_are_training_images_are_reported(root):
     assert read(root, "test").notes == ()
     shutil.copy(root / "train" / "cat" / "1.png", root / "test" / "dog" / "copy.png")
     images = read(root, "test")
     assert images.notes == (
-        f"1 of 5 test images are training images, byte for byte, such as {root / 'test' / 'dog' / 'copy.png'} and "
-        f"{root / 'train' / 'cat' / '1.png'}: accuracy on them says nothing about new images",
+        f"1 of 5 test images are also training images, byte for byte, such as {root / 'test' / 'dog' / 'copy.png'} "
+        f"and {root / 'train' / 'cat' / '1.png'}: accuracy on them says nothing about new images",
     )
     assert images.subset(torch.tensor([0])).notes == images.notes
 
@@ -238,9 +238,9 @@ def test_test_images_need_no_training_images(root, name):
         read(root)
 
 
-def test_of_two_folders_of_test_images_the_unused_one_is_told(root):
+def test_of_two_folders_of_test_images_the_unused_one_is_reported(root):
     (root / "val").mkdir()
-    assert read(root, "test").notes == (f"{root / 'val'} was left out: the test images are those of {root / 'test'}",)
+    assert read(root, "test").notes == (f"{root / 'val'} was skipped: the test images are those in {root / 'test'}",)
 
 
 @pytest.mark.parametrize("missing", ["train", "test"])
@@ -267,10 +267,10 @@ def test_train_and_evaluate_tell_what_was_left_out_and_turned(root, capsys):
     small = "--method standard --averaging none --epochs 1 --validation 1 --batch-size 4 --model.width 4 --device cpu"
     words = f"train digits-regmix --data folder --data.root {root} --data.size 8 {small} --out {run}"
     assert main(words.split()) == 0
-    told = capsys.readouterr().out
-    assert "1 .HEIC" in told
-    assert "1 of 5 images were turned upright, as their EXIF orientation says" in told
+    output = capsys.readouterr().out
+    assert "1 .HEIC" in output
+    assert "1 of 5 images were turned upright, as their EXIF orientation says" in output
     assert main(f"evaluate {run} --attacks clean --checkpoint last --no-verdict --device cpu".split()) == 0
-    told = capsys.readouterr().out
-    assert "1 .HEIC" in told
-    assert "1 of 5 images were turned upright" in told
+    output = capsys.readouterr().out
+    assert "1 .HEIC" in output
+    assert "1 of 5 images were turned upright" in output

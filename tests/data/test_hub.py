@@ -56,17 +56,17 @@ def test_files_in_several_folders_must_be_chosen_from(tmp_path, hub):
         load(Hub(train_files="small/train-*.parquet"), "train")
 
 
-def test_an_unreachable_hub_is_told_in_one_line(monkeypatch):
+def test_an_unreachable_hub_is_reported_in_one_line(monkeypatch):
     def fail(*arguments, **options):
         raise OSError("no network\nreally")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(UserError, match=r"uoft-cs/cifar10 cannot be had from the Hugging Face hub: no network really$"):
+    with pytest.raises(UserError, match=r"cifar10 cannot be fetched from the Hugging Face hub: no network really$"):
         load(Hub(), "train")
 
 
-def test_an_unreachable_hub_is_told_in_one_line_when_streaming(monkeypatch):
+def test_an_unreachable_hub_is_reported_in_one_line_when_streaming(monkeypatch):
     """The real file system of the hub, whose errors are those of the library that it speaks HTTP with."""
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(UserError, match=r"uoft-cs/cifar10 cannot be had from the Hugging Face hub: .*refused$"):
+    with pytest.raises(UserError, match=r"uoft-cs/cifar10 cannot be fetched from the Hugging Face hub: .*refused$"):
         load(Hub(stream=True), "train")

@@ -9,7 +9,8 @@ import torch
 
 from regmix.data import Cifar10, Cifar100, Parquet, load
 from regmix.data.cifar import CIFAR10
-from regmix.data.parquet import Disk, read_parquet
+from regmix.data.parquet import read_parquet
+from regmix.data.row_groups import Disk
 from regmix.types import UserError
 
 NOISE = np.random.RandomState(0).randint(0, 256, (7, 32, 32, 3)).astype(np.uint8)
@@ -84,10 +85,13 @@ def test_a_missing_part_is_named(tmp_path, write):
     ("there", "message"),
     [
         (["00-of-03", "01-of-03"], r"train-00002-of-00003\.parquet is missing; train-0000\d-of-00003\.parquet is one"),
-        (["01-of-04", "00-of-02", "01-of-02"], r"are of two sets, of 0000[24] and of 0000[24] files"),
+        (["01-of-04", "00-of-02", "01-of-02"], r"belong to two sets, of 0000[24] and 0000[24] files"),
         (["00-of-02", "01-of-02", "02-of-02"], r"train-00002-of-00002\.parquet is one file too many"),
-        (["00-of-01", "00-of-01 (1)"], r"00001 \(1\)\.parquet is beside the numbered train-00000-of-00001\.parquet"),
-        (["00-of-01", "00-of-01-copy"], r"copy\.parquet is beside the numbered"),
+        (
+            ["00-of-01", "00-of-01 (1)"],
+            r"\(1\)\.parquet does not belong to the numbered files such as train-00000-of-00001\.parquet",
+        ),
+        (["00-of-01", "00-of-01-copy"], r"copy\.parquet does not belong to the numbered files"),
         (["00-of-02-0a1b", "00-of-02-ffff"], r"is one file too many beside train-00000-of-00002-0a1b\.parquet"),
         (["00-of-02-0a1b2c3d4e5f"], r"train-00001-of-00002-\*\.parquet is missing"),
         (["00-of-04", "01-of-04", "03-of-04"], r"train-00002-of-00004\.parquet is missing"),
@@ -142,10 +146,10 @@ def test_cifar_in_another_order_of_classes_is_refused(tmp_path, write):
         load(Cifar10(root=str(tmp_path)), "test")
 
 
-def test_a_part_of_cifar_is_told(tmp_path, write):
+def test_a_part_of_cifar_is_reported(tmp_path, write):
     write(tmp_path / "train-0.parquet")
     (note,) = load(Cifar10(root=str(tmp_path)), "train").notes
-    assert note == f"7 images of CIFAR-10's 50000 in the train split are in {tmp_path}"
+    assert note == f"{tmp_path} has 7 of the 50000 images of CIFAR-10's train split"
 
 
 @pytest.mark.parametrize("label", [10, -1])
@@ -164,7 +168,7 @@ def test_a_missing_image_is_named_with_its_row(tmp_path, write):
 def test_a_broken_image_is_named_with_its_row(tmp_path):
     path = tmp_path / "test-x.parquet"
     pq.write_table(pa.table({"img": [b"broken"], "label": [0]}), path)
-    with pytest.raises(UserError, match=r"test-x\.parquet row 0 is no image"):
+    with pytest.raises(UserError, match=r"test-x\.parquet row 0 is not an image"):
         load(Cifar10(root=str(tmp_path)), "test")
 
 

@@ -1,4 +1,4 @@
-"""Samples of a split: fair to every class, nested, repeatable, and told in words."""
+"""Samples of a split: fair to every class, nested, repeatable, and described in words."""
 
 import numpy as np
 import pytest

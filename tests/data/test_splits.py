@@ -71,8 +71,8 @@ def test_the_choice_never_changes():
 @pytest.mark.parametrize(
     ("examples", "validation", "message"),
     [
-        (81, 20, "81 training examples cannot be had: the set has 100, 20"),
-        (0, 20, "0 training examples cannot be had"),
+        (81, 20, "81 training examples are not available: the set has 100, of which 20"),
+        (0, 20, "0 training examples are not available"),
         (None, 100, "100 validation images leave nothing of the 100"),
         (None, 101, "101 validation images"),
         (10, -1, "must not be negative: -1"),

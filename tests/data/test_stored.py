@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from regmix.data import Folder, Hub, ImageSet, Loader, Parquet, batches, load, parquet, split_train
+from regmix.data import Folder, Hub, ImageSet, Loader, Parquet, batches, load, row_groups, split_train
 from regmix.data.stored import WINDOW, Stored
 from regmix.types import UserError
 
@@ -324,8 +324,9 @@ def test_groups_are_read_once_in_a_shuffled_pass_and_not_kept_for_ever(sizes, se
 
     numbers = torch.arange(0, sum(sizes), every)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet, "_read_group", read_group)
-        source = parquet.RowGroups([parquet.Shard("made up", parquet.Disk(Path()), Metadata(), "x")]).only(numbers)
+        patch.setattr(row_groups, "_read_group", read_group)
+        shard = row_groups.Shard("made up", row_groups.Disk(Path()), Metadata(), "x")
+        source = row_groups.RowGroups([shard]).only(numbers)
         images = ImageSet(Stored(source, numbers, None, (len(numbers), 3, 1, 1)), torch.zeros_like(numbers), ("a",))
         loader = Loader(images, 64, "cpu", pad=0, flip=False, seed=seed)
         order = torch.cat([index for index, _, _ in loader._plan(range(len(loader)))])

@@ -288,28 +288,28 @@ def test_a_whole_pickled_model_or_numpy_in_the_file_is_refused(tmp_path: Path) -
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("keep", [0, 1, 7, 100, 0.5, 0.99])
-def test_truncated_files_are_told_with_their_path(suffix: str, keep: float, tmp_path: Path) -> None:
+def test_truncated_files_are_reported_with_their_path(suffix: str, keep: float, tmp_path: Path) -> None:
     model, path = build(SmallCnn(width=4), 10), tmp_path / f"weights{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(model.state_dict(), path)
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
-    assert error(model, path).startswith(f"{path} is truncated or no ")
+    assert error(model, path).startswith(f"{path} is truncated or not a ")
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
 @pytest.mark.parametrize("content", [b"not a checkpoint\n" * 100, b"\x80\x02garbage", b"PK\x03\x04" + bytes(500)])
-def test_files_of_another_kind_are_told(name: str, content: bytes, tmp_path: Path) -> None:
+def test_files_of_another_kind_are_reported(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
-    assert error(build(SmallCnn(), 10), tmp_path / name).startswith(f"{tmp_path / name} is truncated or no ")
+    assert error(build(SmallCnn(), 10), tmp_path / name).startswith(f"{tmp_path / name} is truncated or not a ")
 
 
 def test_files_without_weights_are_told(tmp_path: Path) -> None:
     model, path = build(SmallCnn(), 10), tmp_path / "weights.pt"
-    assert error(model, path) == f"{path} is not a file"
-    assert error(model, tmp_path) == f"{tmp_path} is not a file"
+    assert error(model, path).startswith(f"{path} is not a file; give")
+    assert error(model, tmp_path).startswith(f"{tmp_path} is not a file; give")
     torch.save({"epoch": 3, "lr": 0.1}, path)
     assert error(model, path) == f"{path} holds no weights; its entries are epoch, lr"
     torch.save({}, path)
     assert error(model, path) == f"{path} holds no weights; it is empty"
     torch.save([torch.zeros(3)], path)
-    assert error(model, path) == f"{path} holds no state dict but a list"
+    assert error(model, path) == f"{path} must hold a state dict, not a list"

@@ -12,15 +12,15 @@ from regmix.types import UserError
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"\xff\xfe{}", "no text in UTF-8"),
+        (b"\xff\xfe{}", "not UTF-8 text"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 100_000, "nested too deeply"),
-        (b"NaN", "NaN is no number that a record holds: NaN"),
-        (b'{"a": [-Infinity]}', "-Infinity is no number"),
-        (b"1e400", "is no number that a record holds"),
-        (b"-1e400", "is no number that a record holds"),
-        (b"9" * 5000, "is no number that a record holds"),
-        (str(2**63).encode(), "is no number that a record holds"),
+        (b"NaN", "NaN is not a number that a record may hold: NaN"),
+        (b'{"a": [-Infinity]}', "-Infinity is not a number"),
+        (b"1e400", "is not a number that a record may hold"),
+        (b"-1e400", "is not a number that a record may hold"),
+        (b"9" * 5000, "is not a number that a record may hold"),
+        (str(2**63).encode(), "is not a number that a record may hold"),
         (b'"\\ud800"', "surrogates"),
         (b"", "Expecting value"),
         (b'{"a": 1', "damaged"),
@@ -46,5 +46,5 @@ def test_what_a_run_writes_is_read_as_it_was() -> None:
 
 def test_an_object_is_wanted(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[1]")
-    with pytest.raises(UserError, match="holds no object but a list"):
+    with pytest.raises(UserError, match="must hold a JSON object, not a list"):
         read_object(tmp_path / "a.json")

@@ -96,7 +96,7 @@ def test_who_waits_gets_it_afterwards(tmp_path: Path, kind: object) -> None:
     assert order == ["first", "second"]
 
 
-def test_who_waits_in_vain_is_told(tmp_path: Path, kind: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_has_an_end(tmp_path: Path, kind: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "PATIENCE", 0.2)
     with locked(tmp_path, "evaluated", wait=True), pytest.raises(UserError, match="is being evaluated by another"):
         enter(tmp_path, "evaluated", wait=True)
@@ -120,7 +120,8 @@ def test_a_marker_of_another_machine_can_be_deleted(tmp_path: Path, monkeypatch:
     marker.write_text("1\nfar-away\n")
     with pytest.raises(UserError) as refused:
         enter(tmp_path)
-    assert f"(pid 1 on far-away); wait for it, or end it (if that one has ended, delete {marker})" in str(refused.value)
+    hint = f"(if it has already ended, delete {marker})"
+    assert f"(pid 1 on far-away); wait for it, or end it {hint}" in str(refused.value)
     marker.unlink()
     enter(tmp_path)
 

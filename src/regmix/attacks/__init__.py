@@ -1,4 +1,7 @@
-"""Attacks: (model, x, y, threat) -> delta, one file each."""
+"""Attacks, each a value that one calls: (model, x, y, threat) -> delta; one file per attack.
+
+This folder imports the vocabulary and runtime; methods, evaluation and everything above them may import it.
+"""
 
 from regmix.attacks.adaptive import Adaptive
 from regmix.attacks.apgd import Apgd

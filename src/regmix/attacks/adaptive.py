@@ -1,4 +1,4 @@
-"""An attack on what RegMix trains."""
+"""An attack adapted to RegMix: it climbs RegMix's own objective."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,13 @@ from regmix.types import Images, Labels, Model, PerExample
 
 @dataclass(frozen=True)
 class Adaptive:
-    """PGD from a random corner, as RegMix begins, on cross-entropy together with RegMix's divergences.
+    """PGD from a random corner of the ball, as in RegMix, on cross-entropy plus RegMix's divergences.
 
         CE(z, y) + alpha KL(z || z_I) + beta KL(z_I || z) + gamma KL(z_C || z)
 
-    z_I are the logits at the start and z_C the clean ones, both held fixed; weights per example. A model that only
-    looks robust because training flattened the way from the start (its own objective) would fall to it.
+    z are the logits at the present iterate, z_I those at the start and z_C the clean ones; z_I and z_C are constants.
+    The weights are per example. The attack breaks a model whose robustness is only apparent, because training has
+    flattened its own objective around the start.
     """
 
     steps: int = 50
@@ -29,7 +30,7 @@ class Adaptive:
     beta: float = 2.0
     gamma: float = 2.0
     seed: int = 0
-    """Seeds the start."""
+    """Seed of the random start."""
 
     @property
     def passes(self) -> int:

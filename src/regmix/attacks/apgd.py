@@ -1,4 +1,4 @@
-"""APGD: projected gradient ascent that chooses its own step size."""
+"""APGD: projected gradient ascent with an adaptive step size."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,37 +17,37 @@ from regmix.threats import L1, Threat
 from regmix.types import Images, Labels, Logits, Model, Objective
 
 CLOSE = 0.1
-"""Where a rough run kept less than this share of a row's lead over the boundary, an exact one follows."""
+"""Under screening: if a run on rough logits reduces a row's lead below this share of the clean one, a run on exact
+logits follows."""
 
 
 @dataclass(frozen=True)
 class Apgd:
-    """Auto-PGD: ascent with momentum from a random start on the ball, which halves its step size where it stalls.
+    """Auto-PGD: ascent with momentum from a random start on the sphere; it halves the step size when it stalls.
 
         z       = P[d_k + s direction(g_k)]
         d_{k+1} = P[d_k + 0.75 (z - d_k) + 0.25 (d_k - d_{k-1})]
 
-    s begins at 2 eps. At checkpoints, whose distance shrinks from 0.22 to 0.06 of the steps, a row halves s and goes
-    back to its best iterate if less than 75 % of its steps since the last one increased the loss, or if neither s nor
-    its best loss has changed there. A row leaves when it is misclassified. L1 has an ascent of its own
-    (`climb_sparsely`).
+    The step size s begins at 2 eps. The interval between checkpoints shrinks from 0.22 to 0.06 of the steps. At a
+    checkpoint, a row halves s and returns to its best iterate if at most 75 % of its steps since the last checkpoint
+    increased the loss, or if s was not halved there and the best loss has not increased since. The attack on a row
+    ends when the row is misclassified. L1 uses another ascent, `climb_sparsely`.
 
-    Source: arXiv 2003.01690 and its public code (AutoAttack). Deviations: for L2 the first perturbation is of length
-    eps before it is clipped to the image's range; the first checkpoint counts the first step's increase over the
-    start.
+    Source: arXiv 2003.01690 and its public code (AutoAttack). Deviations: for L2 the first perturbation has length
+    eps before it is clipped to the image's range; the first checkpoint also counts the first step's increase.
     """
 
     loss: Literal["ce", "dlr"] = "ce"
-    """Cross-entropy, or the difference of logits ratio."""
+    """Cross-entropy, or the difference of logits ratio. Ignored if there are targets."""
     targets: int = 0
-    """How many wrong classes to aim at, one after the other, from the likeliest on, with the targeted DLR loss (0: no
-    target). A model with C classes has C - 1."""
+    """How many wrong classes to target with the targeted DLR loss, the likeliest first; at most C - 1 of C classes are
+    used. 0 means untargeted."""
     steps: int = 100
     restarts: int = 1
     together: int = 0
-    """Pairs of an image and a target that may be attacked at once; 0 means as many as there are images."""
+    """How many (image, target) pairs to attack at once; 0 means as many as there are images."""
     seed: int = 0
-    """Seeds the starts."""
+    """Seed of the random starts."""
 
     @property
     def climbs(self) -> Objective:
@@ -62,7 +62,7 @@ class Apgd:
         rows, close = Rows(x), []
 
         def run(model: Model, pairs: Tensor, target: Tensor) -> Tensor:
-            """Settles the pairs; returns which of them are left, but close."""
+            """Attacks the pairs and records the result; returns which of them survive close to the boundary."""
             images, labels, objective = x[pairs], y[pairs], self._objective()
             climbers = Rows(images)
             if isinstance(threat, L1):
@@ -95,7 +95,7 @@ class Apgd:
         return targeted_dlr if self.targets else cross_entropy if self.loss == "ce" else dlr
 
     def _aims(self, logits: Logits, y: Labels, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows that are left and what the objective is told about them, as often as they are to be attacked."""
+        """For each run: the rows that survive so far, and the objective's target for each of them."""
         wrong = likeliest_wrong(logits, y, self.targets)
         for _ in range(self.restarts):
             if self.targets:

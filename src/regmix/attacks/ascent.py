@@ -1,4 +1,4 @@
-"""Projected gradient ascent on an objective within a threat set: the one primitive under every PGD."""
+"""Projected gradient ascent on an objective within a threat set: the primitive that every PGD here uses."""
 
 from typing import NamedTuple
 
@@ -30,19 +30,21 @@ def ascend(
     objective: Objective = cross_entropy,
     keep_graph: bool = False,
 ) -> Ascent:
-    """Climbs delta_{k+1} = P[delta_k + step_size * direction(grad_delta objective(model(x + delta_k), target))].
+    """Ascends an objective by projected gradient steps.
+
+        delta_{k+1} = P[delta_k + step_size * direction(grad_delta objective(model(x + delta_k), target))]
+
+    Only the gradient with respect to the perturbation is computed; the parameters' gradients stay as they were. The
+    caller chooses the model's mode. Source: PGD, arXiv 1706.06083.
 
     Args:
         x: images [B, C, H, W] in [0, 1].
         target: class indices [B] or probabilities [B, classes].
-        start: the first perturbation [B, C, H, W]; it is used as it is, without projection.
-        steps: how many gradient steps, at least 1.
+        start: the first perturbation [B, C, H, W]; it is not projected.
+        steps: number of gradient steps, at least 1.
         step_size: length of a step in pixel units of [0, 1], not relative to eps.
-        keep_graph: keep first_logits differentiable in the model's parameters, so that a loss can share the
+        keep_graph: keep first_logits differentiable with respect to the parameters, so that a loss can reuse the
             attack's first forward pass.
-
-    Only the gradient of the perturbation is computed; parameters keep theirs as they were. The model's mode is the
-    caller's affair. Source: PGD, arXiv 1706.06083.
     """
     assert steps >= 1, "an ascent has at least one step"
     delta = start.detach()

@@ -1,4 +1,4 @@
-"""What an attack did, with the rows that it could not take on."""
+"""Runs an attack and reports which rows it could attack at all."""
 
 from typing import NamedTuple
 
@@ -13,10 +13,10 @@ from regmix.types import Images, Labels, Model, Objective
 
 
 class Attempt(NamedTuple):
-    """Perturbations, and which rows were attacked at all.
+    """Perturbations [B, C, H, W], and which rows were attacked, bool [B].
 
-    Where a row was not attacked, an attack on decisions had no misclassified point to start from, or one that follows
-    gradients found none. That such a row survives says nothing of its robustness.
+    A row is not attacked if a decision-based attack has no misclassified point to start from, or if a gradient-based
+    one finds no gradient. That such a row survives is no evidence of robustness.
     """
 
     delta: Images
@@ -24,16 +24,16 @@ class Attempt(NamedTuple):
 
 
 def attempt(attack: Attack, model: Model, x: Images, y: Labels, threat: Threat) -> Attempt:
-    """Runs an attack, and says which rows it attacked.
+    """Runs an attack and reports which rows it attacked.
 
-    An attack that may have to leave rows alone has a method `attempt` of its own, which tells of them. One that follows
-    the gradient of an objective names it in an attribute `climbs`: rows that have none, neither at the image nor where
-    the attack ended, were not attacked. Any other is taken to attack every row.
+    If the attack has a method `attempt`, that method decides. If it has an attribute `climbs`, the objective whose
+    gradient it follows, a row counts as attacked if the gradient is finite and not zero at the image or where the
+    attack ended. Any other attack counts as attacking every row.
     """
     own = getattr(attack, "attempt", None)
     if own is not None:
-        told: Attempt = own(model, x, y, threat)
-        return told
+        result: Attempt = own(model, x, y, threat)
+        return result
     delta, objective = attack(model, x, y, threat), getattr(attack, "climbs", None)
     attacked = torch.ones(len(x), dtype=torch.bool, device=x.device)
     if objective is not None:
@@ -45,10 +45,10 @@ def attempt(attack: Attack, model: Model, x: Images, y: Labels, threat: Threat) 
 
 
 def _has_gradient(model: Model, x: Images, y: Labels, objective: Objective) -> Bool[Tensor, "rows"]:
-    """Where the objective's gradient is finite and not all zero."""
+    """Whether the objective's input gradient is finite and not all zero, per row."""
     with borrowed(model), torch.enable_grad():
         images = x.detach().clone().requires_grad_()
         (gradient,) = torch.autograd.grad(objective(model(images), y).sum(), images)
     flat = gradient.flatten(1)
-    found: Tensor = flat.isfinite().all(1) & (flat != 0).any(1)
-    return found
+    usable: Tensor = flat.isfinite().all(1) & (flat != 0).any(1)
+    return usable

@@ -1,4 +1,4 @@
-"""The ascent under APGD, whose rows choose their own step size."""
+"""The ascent of APGD under L-inf and L2: every row adapts its own step size."""
 
 from typing import NamedTuple
 
@@ -15,29 +15,32 @@ RHO, MOMENTUM = 0.75, 0.75
 
 
 class _State(NamedTuple):
-    """What a row takes along; every tensor has a row per example."""
+    """State of the ascent; every tensor has one row per example still under attack."""
 
     x: Images
     y: Labels
     target: Tensor
     delta: Images
-    before: Images
+    before: Images  # the iterate before delta
     value: PerExample
     gradient: Images
-    best: Images
+    best: Images  # the iterate with the largest objective
     best_value: PerExample
     best_gradient: Images
-    size: Tensor
-    checked: PerExample
-    halved: Tensor
-    rises: PerExample
-    least: PerExample
+    size: Tensor  # step size
+    checked: PerExample  # best_value at the last checkpoint
+    halved: Tensor  # whether the last checkpoint halved the step size
+    rises: PerExample  # steps since the last checkpoint that increased the objective
+    least: PerExample  # the smallest lead of the true class's logit so far
 
 
 def look(
     model: Model, objective: Objective, images: Images, y: Labels, target: Tensor
 ) -> tuple[PerExample, Images, Tensor, PerExample]:
-    """The objective, its gradient, which images are misclassified, and the lead of the true class's logit."""
+    """The objective, its input gradient, which images are misclassified, and the lead of the true class's logit.
+
+    The lead is z_y - max_{c != y} z_c.
+    """
     images = images.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(images)
@@ -51,12 +54,12 @@ def climb(
     model: Model, x: Images, y: Labels, target: Tensor, threat: Threat, objective: Objective, steps: int,
     start: Images, rows: Rows,
 ) -> Tensor:  # fmt: skip
-    """One run of APGD (see there) from `start`, over the rows of `x`, which are those that `rows` has left.
+    """One run of APGD from `start`; see `Apgd` for the formula.
 
-    Rows that it breaks leave; the others are given the perturbation of the largest objective(logits, target). Returns,
-    for those that are left, the least lead of the true class's logit that was seen.
+    The rows of `x` are those in `rows.left`. A row that is misclassified leaves with its perturbation; the others get
+    the perturbation with the largest objective(logits, target). Returns, for the rows that remain, the smallest lead of
+    the true class's logit over the run.
     """
-
     delta = threat.project(start, x)
     value, gradient, out, lead = look(model, objective, x + delta, y, target)
     s = _State(
@@ -92,6 +95,6 @@ def climb(
     return s.least
 
 
-def where(rows: Tensor, one: Images, other: Images) -> Images:
-    """Per row, one or the other."""
-    return torch.where(rows.view(-1, 1, 1, 1), one, other)
+def where(rows: Tensor, first: Images, second: Images) -> Images:
+    """The images of `first` in the rows where `rows` is true, of `second` in the others."""
+    return torch.where(rows.view(-1, 1, 1, 1), first, second)

@@ -1,4 +1,4 @@
-"""What an attack is, and how it borrows a model without leaving traces."""
+"""The protocol of an attack, and models that answer roughly first (screening)."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,42 +14,42 @@ from regmix.types import Images, Labels, Logits, Model, PerExample
 
 
 class Attack(Protocol):
-    """(model, images in [0, 1], class indices, threat) to perturbations delta within the threat set."""
+    """Maps (model, images [B, C, H, W] in [0, 1], class indices [B], threat) to perturbations within the threat set."""
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images: ...
 
 
 def passes(attack: Attack) -> int:
-    """About how many passes through the network an attack takes per image that survives; a backward one counts as two.
+    """Roughly how many forward passes an attack costs per surviving image; a backward pass counts as two.
 
-    For estimates of the time that is left; 1 for an attack that does not say.
+    It serves to estimate the remaining time. An attack without an attribute `passes` counts as 1.
     """
     return getattr(attack, "passes", 1)
 
 
 def packed(attack: Attack, together: int) -> Attack:
-    """The attack with so many pairs of an image and a target at once, if it is one that attacks pairs."""
+    """The attack with `together` (image, target) pairs at once, if it attacks pairs; otherwise the attack itself."""
     return replace(attack, together=together) if hasattr(attack, "together") else attack  # type: ignore[type-var]
 
 
 class Nearby(Protocol):
-    """Gives the logits of images that differ from known ones in one square, and is told which of them become known."""
+    """A model that computes logits incrementally for images that differ from current ones in one square."""
 
     def __call__(self, images: Images, trial: Images, side: int) -> Logits:
-        """The logits of `trial`; its rows differ from the known `images` in one square of `side` pixels at most."""
+        """The logits of `trial`, whose rows differ from the current `images` in one square of `side` pixels at most."""
         ...
 
     def keep(self, rows: Bool[Tensor, "batch"]) -> None:
-        """These rows of the last trial are known from now on, in place of the former ones."""
+        """Makes these rows of the last trial the current images."""
         ...
 
     def leave(self, out: Bool[Tensor, "batch"]) -> None:
-        """These rows will not be asked about again."""
+        """Drops these rows."""
         ...
 
 
 class Whole:
-    """A model that is asked about images near to known ones as about any others."""
+    """The `Nearby` of a model that computes every image as a whole."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -62,11 +62,11 @@ class Whole:
 
 
 class Screened:
-    """A model whose answers come fast and roughly, and which is asked exactly before an example counts as broken.
+    """A fast model with rough logits, and the exact model, which confirms every misclassification.
 
-    Attacks call it as they call any model and get rough logits. `slack` is how far the rough margin may lie below the
-    boundary for the exact model to be asked. `nearby` makes something that gives the rough logits of images near to
-    known ones for less.
+    Attacks call it like any model and get rough logits. An example counts as broken only if the exact model confirms
+    it; the exact model is called where max_{c != y} z_c - z_y of the rough logits is at least -`slack`. `nearby` makes
+    a `Nearby` of the rough model.
     """
 
     def __init__(self, rough: Model, exact: Model, slack: float, nearby: Callable[[], Nearby] | None = None) -> None:
@@ -79,7 +79,7 @@ class Screened:
 
 @torch.no_grad()
 def fooled(model: Model, images: Images, lead: PerExample, y: Labels) -> Bool[Tensor, "batch"]:
-    """Which images are misclassified, given their margin; a tie and NaN count as misclassified."""
+    """Which images are misclassified, given `lead` = max_{c != y} z_c - z_y. A tie and NaN count as misclassified."""
     if not isinstance(model, Screened):
         return ~(lead < 0)
     wrong = ~(lead < -model.slack)
@@ -89,6 +89,6 @@ def fooled(model: Model, images: Images, lead: PerExample, y: Labels) -> Bool[Te
 
 
 def likeliest_wrong(logits: Logits, y: Labels, most: int) -> Tensor:
-    """The wrong classes of every image, int [B, min(most, C - 1)], from the largest logit on."""
+    """The wrong classes of every image, int [B, min(most, C - 1)], in descending order of their logits."""
     logits = logits.scatter(1, y[:, None], float("-inf"))
     return logits.topk(min(most, logits.shape[1] - 1), 1).indices

@@ -15,16 +15,16 @@ from regmix.types import Images, Labels, Model, UserError
 
 @dataclass(frozen=True)
 class Cw:
-    """PGD on Carlini and Wagner's margin max_{c != y} z_c - z_y instead of cross-entropy, from a uniform random start.
+    """PGD on Carlini and Wagner's margin max_{c != y} z_c - z_y, from a uniform random start.
 
-    What papers report as CW under L-inf (arXiv 1608.04644 for the loss); the result is the last iterate.
+    Papers call it CW under L-inf. It returns the last iterate. Source of the loss: arXiv 1608.04644.
     """
 
     steps: int = 30
     step_size: float = 0.25
     """In units of eps."""
     seed: int = 0
-    """Seeds the start."""
+    """Seed of the random start."""
 
     climbs = staticmethod(margin)
 
@@ -44,13 +44,17 @@ class Cw:
 
 @dataclass(frozen=True)
 class CwL2:
-    """The original attack: the shortest L2 perturbation that Adam finds, by a search for each row's constant c.
+    """The original L2 attack: minimises the length of the perturbation with Adam and searches over the constant c.
 
         min_u ||d||^2 + c max(z_y - max_{c' != y} z_c', 0),   x + d = (tanh u + 1) / 2
 
-    c is multiplied by 10 where nothing was found, and bisected afterwards. Rows whose shortest perturbation is longer
-    than eps come back unperturbed. Source: arXiv 1608.04644, with its learning rate 0.01 and confidence 0; 9 searches
-    of 1000 steps are its published budget. Raises UserError for a threat that is not L2.
+    Every row has its own c. It is multiplied by 10 until the row is misclassified, and bisected afterwards. Rows whose
+    shortest perturbation is longer than eps are returned unperturbed.
+
+    Source: arXiv 1608.04644, with its learning rate 0.01, confidence 0 and budget of 9 searches of 1000 steps.
+
+    Raises:
+        UserError: the threat is not L2.
     """
 
     steps: int = 1000
@@ -65,8 +69,9 @@ class CwL2:
         return 3 * self.steps * self.searches
 
     def check(self, threat: Threat) -> None:
+        """Raises UserError for a threat that is not L2."""
         if not isinstance(threat, L2):
-            raise UserError("cw-l2 looks for the shortest perturbation in L2; give an L2 radius, or use cw-30")
+            raise UserError("cw-l2 minimises the L2 length of the perturbation; give an L2 threat, or use cw-30")
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         self.check(threat)
@@ -76,19 +81,19 @@ class CwL2:
         high = torch.full_like(shortest, 1e10)
         with borrowed(model):
             for _ in range(self.searches):
-                found = self._search(model, x, y, threat, c, shortest, best)
-                low, high = torch.where(found, low, c), torch.where(found, c, high)
+                broken = self._search(model, x, y, threat, c, shortest, best)
+                low, high = torch.where(broken, low, c), torch.where(broken, c, high)
                 c = torch.where(high < 1e9, (low + high) / 2, c * 10)
         return threat.project(best * (shortest <= threat.eps).view(-1, 1, 1, 1), x)
 
     def _search(
         self, model: Model, x: Images, y: Labels, threat: Threat, c: Tensor, shortest: Tensor, best: Images
     ) -> Tensor:
-        """Adam at fixed c; updates shortest and best in place, and returns which rows were misclassified anywhere."""
-        # A pixel at 0 or 1 has no finite tanh; 1e-6 off it is far below one grey level.
+        """Runs Adam at fixed c and updates `shortest` and `best` in place; returns which rows were misclassified."""
+        # atanh is infinite for a pixel at 0 or 1; the shift of 1e-6 is far below one grey level.
         u = torch.atanh((2 * x - 1) * (1 - 1e-6)).requires_grad_()
         adam = torch.optim.Adam([u], lr=self.lr)
-        found = torch.zeros_like(y, dtype=torch.bool)
+        broken = torch.zeros_like(y, dtype=torch.bool)
         for _ in range(self.steps):
             with torch.enable_grad():
                 images = (u.tanh() + 1) / 2
@@ -101,5 +106,5 @@ class CwL2:
             length = threat.norm(images.detach() - x)
             shorter = wrong & (length < shortest)
             shortest[shorter], best[shorter] = length[shorter], (images.detach() - x)[shorter]
-            found |= wrong
-        return found
+            broken |= wrong
+        return broken

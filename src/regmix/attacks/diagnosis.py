@@ -1,4 +1,4 @@
-"""What a user can mend where a model fails: its output, the labels, the images that it is given."""
+"""Explains to the user why a model fails: its output, the labels or the images do not fit."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,37 +10,42 @@ from regmix.runtime.borrowed import borrowed
 from regmix.types import Batch, Model, UserError, require
 
 IN_PLACE = (
-    "the model changes its input in place (sub_, div_, clamp_ or the like), so that attacks and losses would "
-    "be about other images: write x = x - mean instead, or begin with x = x.clone()"
+    "the model changes its input in place (sub_, div_, clamp_ or the like), so attacks and losses would "
+    "see other images: write x = x - mean instead, or begin with x = x.clone()"
 )
 
 
 def logits_in(logits: object, count: int) -> Tensor:
-    """What a model has returned, which must be logits [count, classes]; raises UserError where it is not."""
+    """Returns a model's output if it is logits [count, classes].
+
+    Raises:
+        UserError: it is something else; the message says what, and how to return logits.
+    """
     if isinstance(logits, Tensor):
         if logits.ndim == 2 and len(logits) == count:
             require(
-                logits.shape[1] > 1, "the model has one output; it must return a logit per class, two for a yes or no"
+                logits.shape[1] > 1,
+                "the model has one output; it must return one logit per class, and two for a binary decision",
             )
             return logits
-        said, remedy = f"{list(logits.shape)} for {count} images", ""
+        output, remedy = f"{list(logits.shape)} for {count} images", ""
     elif isinstance(logits, tuple | list):
-        said = f"a {type(logits).__name__} of {len(logits)}"
+        output = f"a {type(logits).__name__} of {len(logits)}"
         remedy = ": wrap it in a module whose forward returns the right one, such as model(x)[0]"
     elif isinstance(logits, Mapping):
-        said = f"a {type(logits).__name__} of {', '.join(map(str, logits)) or 'nothing'}"
+        output = f"a {type(logits).__name__} of {', '.join(map(str, logits)) or 'nothing'}"
         remedy = ': wrap it in a module whose forward returns the right one, such as model(x)["logits"]'
     else:
-        said = f"a {type(logits).__name__}"
+        output = f"a {type(logits).__name__}"
         remedy = ": wrap it in a module whose forward returns them, such as model(x).logits"
-    raise UserError(f"the model returns {said}; it must return one tensor of logits [{count}, classes]{remedy}")
+    raise UserError(f"the model returns {output}; it must return one tensor of logits [{count}, classes]{remedy}")
 
 
 @contextmanager
 def explained(model: Model, batch: Batch) -> Iterator[None]:
-    """Turns an exception inside the block into a UserError where the model, asked once more, shows why.
+    """Turns an exception inside the block into a UserError if one more call of the model shows the cause.
 
-    Another exception stays as it is, and so does a lack of memory.
+    Every other exception is raised unchanged, and so is a lack of memory.
     """
     try:
         yield

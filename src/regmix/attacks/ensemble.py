@@ -1,4 +1,4 @@
-"""Ensembles: attacks that take on, one after the other, what the ones before have left."""
+"""Ensembles: sequences of attacks, each on the rows that survived the ones before."""
 
 from dataclasses import dataclass
 
@@ -19,14 +19,14 @@ from regmix.types import Images, Labels, Model
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The per-example worst case of several attacks: each one gets the rows that survived those before it."""
+    """The per-example worst case of several attacks: each attacks the rows that survived the ones before it."""
 
     stages: tuple[tuple[str, Attack], ...]
     """Names and attacks, the cheapest first."""
     l1: tuple[tuple[str, Attack], ...] = ()
-    """The attacks under L1, if they are others."""
+    """The attacks under L1, if they differ."""
     note: str = ""
-    """What stands beside every number that it gives."""
+    """A remark to show beside every number of this ensemble."""
 
     def under(self, threat: Threat) -> tuple[tuple[str, Attack], ...]:
         """The names and attacks for a threat."""
@@ -40,7 +40,7 @@ class Ensemble:
         return self.attempt(model, x, y, threat).delta
 
     def attempt(self, model: Model, x: Images, y: Labels, threat: Threat) -> Attempt:
-        """A row is attacked if one of the attacks has taken it on."""
+        """A row counts as attacked if at least one of the attacks has attacked it."""
         rows, attacked = Rows(x), torch.zeros_like(y, dtype=torch.bool)
         for _, attack in self.under(threat):
             images, labels = x[rows.left], y[rows.left]
@@ -59,10 +59,11 @@ AUTOATTACK = Ensemble(
     (("apgd-ce", Apgd("ce")), ("apgd-t", Apgd(targets=9)), ("fab-t", _FAB), ("square", _SQUARE)),
     l1=(("apgd-ce", Apgd("ce", restarts=5)), ("apgd-t", Apgd(targets=5)), ("fab-t", _FAB), ("square", _SQUARE)),
 )
-"""AutoAttack's standard version (arXiv 2003.01690): APGD-CE, then APGD-T and FAB-T with 9 targets, then Square with
-5000 queries; under L1 (arXiv 2103.01208) APGD-CE has 5 restarts and APGD-T 5 targets. With C < 10 classes there are
-C - 1 targets; with 3 classes the DLR loss has z_(1) - z_(3) below the line, and with 2 classes it is the margin (the
-original does not run there)."""
+"""AutoAttack's standard version (arXiv 2003.01690): APGD-CE, APGD-T and FAB-T with 9 targets, Square with 5000 queries.
+
+Under L1 (arXiv 2103.01208) APGD-CE has 5 restarts and APGD-T 5 targets. With C < 10 classes there are C - 1 targets.
+Deviations: the original does not run with fewer than 4 classes. Here the DLR loss divides by z_(1) - z_(3) with 3
+classes, and is the margin with 2 classes."""
 
 _BRIEF = Fab(targets=3, steps=15), Square(queries=300)
 AUTOATTACK_SCREENED = Ensemble(
@@ -74,8 +75,9 @@ AUTOATTACK_SCREENED = Ensemble(
         ("apgd-ce", Apgd("ce", restarts=5)),
         ("apgd-t, fab-t, square", Shortened(Apgd(targets=5), _BRIEF, (_FAB, _SQUARE), near=0.1)),
     ),
-    note="Not AutoAttack: FAB-T and Square run in full (9 targets x 100 steps, 5000 queries) only where APGD-T left "
-    "less than 10% of an example's lead, or Square came nearer; elsewhere with 3 targets x 15 steps and 300 queries. "
-    "Measured on 700 CIFAR-10 images (two models, L-inf): its verdict differed from AutoAttack's on none.",
+    note="This is not AutoAttack. FAB-T and Square run in full (9 targets x 100 steps, 5000 queries) only where APGD-T "
+    "left less than 10% of an example's lead over the decision boundary, or a short run came nearer to it. All other "
+    "examples get short runs: 3 targets x 15 steps and 300 queries. "
+    "On 700 CIFAR-10 images (two models, L-inf), every verdict agreed with AutoAttack's.",
 )
-"""AutoAttack with less of FAB-T and Square where no boundary is near."""
+"""AutoAttack with shorter runs of FAB-T and Square on examples far from the decision boundary; see `Shortened`."""

@@ -6,9 +6,11 @@ from regmix.types import Images, Logits, Model
 
 
 class Eot(nn.Module):
-    """A randomised model made nearly deterministic: the mean of the logits of several passes (arXiv 1707.07397).
+    """A randomised model, replaced by the mean of its logits over several passes (arXiv 1707.07397).
 
-    Every attack on it then climbs the expected logits, and every verdict is about them.
+        z(x) = 1/draws sum_i model_i(x)
+
+    Attacks then follow the gradient of the mean logits, and the mean logits decide whether an image is misclassified.
     """
 
     def __init__(self, model: Model, draws: int) -> None:

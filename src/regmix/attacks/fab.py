@@ -15,31 +15,34 @@ from regmix.types import Images, Labels, Model, PerExample
 
 OVERSHOOT, BACK, PULL = 1.05, 0.9, 0.1
 CLOSE = 1.1
-"""In units of eps: where a rough walk came so near, an exact one follows."""
+"""Under screening: if a run on rough logits comes within this distance in units of eps, a run on exact logits
+follows."""
 DENIED = 1.0001
-"""In units of eps: the least distance of a crossing that only the rough model sees."""
+"""In units of eps: the smallest distance that counts for a misclassification by the rough logits alone."""
 
 
 @dataclass(frozen=True)
 class Fab:
-    """Targeted Fast Adaptive Boundary: projects onto the linearised boundary to one wrong class after the other.
+    """Targeted Fast Adaptive Boundary: projects onto the linearised decision boundary, for one wrong class t at a time.
 
-    With the hyperplane z_t - z_y = 0 linearised at x_k, inside the box [0, 1]:
+    The boundary is the hyperplane z_t - z_y = 0, linearised at x_k, inside the box [0, 1]:
 
-        d, d_0  = shortest ways from x_k and from x to it
+        d, d_0  = shortest vectors from x_k and from x to the hyperplane
         a       = min(0.1, ||d|| / (||d|| + ||d_0||))
         x_{k+1} = clip((1 - a) (x_k + 1.05 d) + a (x + 1.05 d_0))
 
-    A misclassified x_{k+1} within eps ends the search of its row; one outside is pulled back by a tenth. Rows that are
-    never found within eps come back unperturbed. Source: arXiv 1907.02044 and AutoAttack's targeted version (which
-    looks for the nearest example and compares it with eps at the end).
+    A misclassified x_{k+1} within eps ends the search for its row. A misclassified one outside eps is moved a tenth of
+    the way back to x. Rows for which none is found within eps are returned unperturbed.
+
+    Source: arXiv 1907.02044 and AutoAttack's targeted version. Deviation: that version searches for the nearest
+    adversarial example and compares its distance with eps at the end.
     """
 
     targets: int = 9
-    """How many wrong classes to aim at, from the likeliest on; a model with C classes has C - 1."""
+    """How many wrong classes to target, the likeliest first; at most C - 1 of C classes are used."""
     steps: int = 100
     together: int = 0
-    """Pairs of an image and a target that may be attacked at once; 0 means as many as there are images."""
+    """How many (image, target) pairs to attack at once; 0 means as many as there are images."""
 
     climbs = staticmethod(margin)
 
@@ -68,9 +71,10 @@ class Fab:
 
 
 def _walk(model: Model, x: Images, y: Labels, wrong: Labels, threat: Threat, steps: int) -> tuple[Images, PerExample]:
-    """Perturbations, and the distance at which each row was seen misclassified; within eps the model has confirmed it.
+    """Perturbations [B, C, H, W], and the smallest distance [B] at which each row was misclassified.
 
-    Beyond eps, rough logits are believed, and the perturbation is 0; so are those within that the model denies.
+    A distance within eps is confirmed by the exact model. Beyond eps rough logits suffice, and the perturbation is 0.
+    A misclassification within eps that the exact model does not confirm counts as just beyond eps.
     """
     rows, at = Rows(x), x
     nearest = torch.full((len(x),), float("inf"), dtype=x.dtype, device=x.device)
@@ -81,7 +85,7 @@ def _walk(model: Model, x: Images, y: Labels, wrong: Labels, threat: Threat, ste
             value = (logits.gather(1, wrong[:, None]) - logits.gather(1, y[:, None]))[:, 0]
             (w,) = torch.autograd.grad(value.sum(), at)
         at, value = at.detach(), value.detach()
-        # The plane is {z : w (z - at) + value = 0}.
+        # The hyperplane is {z : w (z - at) + value = 0}.
         from_clean = value + (w * (x - at)).sum((1, 2, 3))
         gaps = torch.cat([-value, -from_clean])
         near, far = to_plane(torch.cat([at, x]), torch.cat([w, w]), gaps, threat).chunk(2)

@@ -13,7 +13,7 @@ from regmix.types import Images, Labels, Model
 
 @dataclass(frozen=True)
 class Fgsm:
-    """One step of length eps from the clean image: delta = P[eps * direction(grad CE)] (arXiv 1412.6572)."""
+    """One gradient step of length eps from the clean image: delta = P[eps * direction(grad CE)] (arXiv 1412.6572)."""
 
     climbs = staticmethod(cross_entropy)
 

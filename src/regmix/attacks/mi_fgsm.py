@@ -12,13 +12,17 @@ from regmix.types import Images, Labels, Model
 
 @dataclass(frozen=True)
 class MiFgsm:
-    """Iterated FGSM with momentum: m <- decay m + g / ||g||_1, delta <- P[delta + eps / steps direction(m)].
+    """Iterated FGSM with momentum, from the clean image; its examples transfer well to other models.
 
-    Starts at the clean image. Made for attacks that transfer to other models (arXiv 1710.06081).
+        m     <- decay m + g / ||g||_1
+        delta <- P[delta + eps / steps direction(m)]
+
+    g is the input gradient of the cross-entropy. Source: arXiv 1710.06081.
     """
 
     steps: int = 10
     decay: float = 1.0
+    """Factor of the old momentum in every step."""
 
     climbs = staticmethod(cross_entropy)
 

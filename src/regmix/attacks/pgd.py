@@ -17,16 +17,16 @@ from regmix.types import Images, Labels, Model
 class Pgd:
     """Projected gradient ascent on cross-entropy from a uniform random start (arXiv 1706.06083).
 
-    The result is the last iterate, as in the papers whose PGD-10/20/50 it is compared with; with restarts, the last
-    iterate of the first start that breaks the row.
+    It returns the last iterate, as the papers that report PGD-10/20/50 do. With restarts it returns the last iterate
+    of the first restart in which the row is misclassified.
     """
 
     steps: int = 10
     step_size: float = 0.25
-    """In units of eps: 0.25 is the field's 2/255 at 8/255."""
+    """In units of eps: 0.25 is the usual 2/255 at eps = 8/255."""
     restarts: int = 1
     seed: int = 0
-    """Seeds the starts; the same seed and batch give the same perturbation."""
+    """Seed of the random starts. The same seed and batch give the same perturbation."""
 
     climbs = staticmethod(cross_entropy)
 

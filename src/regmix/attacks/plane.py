@@ -1,4 +1,4 @@
-"""The shortest way to a hyperplane inside the image's range, for FAB."""
+"""Projection onto a hyperplane inside the image's range, for FAB."""
 
 import torch
 
@@ -7,14 +7,23 @@ from regmix.types import Images, PerExample
 
 
 def to_plane(x: Images, w: Images, gap: PerExample, threat: Threat) -> Images:
-    """The shortest d with w d = gap and x + d in [0, 1], in the threat's norm; the farthest towards it if none is.
+    """The shortest d, in the threat's norm, with w d = gap and x + d in [0, 1].
 
-    L1: the elements with the largest |w_i| go as far as they can, one after the other. Otherwise every element goes
-    min(s u_i, room_i) in the direction that closes the gap, u = 1 for L-inf and |w| for L2. The way that this closes is
-    concave and piecewise linear in s, so that Newton's steps from 0 reach the root from below.
+    If there is none, d goes as far towards the hyperplane as [0, 1] allows. With room_i the distance of x_i to the end
+    of its range in the direction that closes the gap:
+
+        L1:     |d_i| = room_i for the elements with the largest |w_i|, until the gap is closed
+        others: |d_i| = min(s u_i, room_i),   u = 1 for L-inf and |w| for L2
+
+    w d is concave and piecewise linear in s, so Newton's method from s = 0 converges to the root from below.
+
+    Args:
+        x: images [B, C, H, W] in [0, 1].
+        w: normal vectors of the hyperplanes, of the same shape.
+        gap: [B].
     """
-    # Nothing is flattened, which would copy images with channels last; and comparisons give numbers, because masks of
-    # bools take several times as long on a CPU.
+    # Flattening would copy images in channels_last. Comparisons write numbers, because boolean masks are several times
+    # slower on a CPU.
     sums = (1, 2, 3)
     towards = w.sign().mul_(gap.sign().view(-1, 1, 1, 1))
     room = torch.gt(towards, 0, out=torch.empty_like(towards)).sub_(x).abs_()
@@ -38,7 +47,7 @@ def to_plane(x: Images, w: Images, gap: PerExample, threat: Threat) -> Images:
 
 
 def _one_after_the_other(weight: Images, room: Images, gap: PerExample) -> Images:
-    """How far every element goes where those with the largest weights go as far as they can."""
+    """The L1 case: |d_i|, with elements of large weight moved first, each as far as it can go."""
     shape, weight, room = weight.shape, weight.flatten(1), room.flatten(1)
     order = weight.argsort(1, descending=True)
     closes = (weight * room).gather(1, order)

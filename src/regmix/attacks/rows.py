@@ -1,4 +1,4 @@
-"""The rows of a batch that an attack works on, and how they leave when they are broken."""
+"""The rows of a batch that are still under attack."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,13 @@ from regmix.types import Images
 
 
 class Rows:
-    """The rows of a batch that an attack still works on; broken ones leave with the perturbation that broke them."""
+    """The rows of a batch that survive so far; a row that is broken leaves with the perturbation that broke it.
+
+    Attributes:
+        left: indices of the rows that survive.
+        delta: the perturbation of every row of the batch, 0 at first.
+        least: the smallest distance to the boundary that `settle` has seen, per row of the batch.
+    """
 
     def __init__(self, x: Images) -> None:
         self.left = torch.arange(len(x), device=x.device)
@@ -18,7 +24,7 @@ class Rows:
         self.least = x.new_full((len(x),), float("inf"))
 
     def leave(self, out: Bool[Tensor, "rows"], delta: Images, *state: Tensor) -> tuple[Tensor, ...]:
-        """Writes down the perturbations of the rows that leave; returns the state without these rows."""
+        """Records the perturbations of the rows that leave; returns the state without these rows."""
         if not out.any():
             return state
         self.delta[self.left[out]] = delta[out]
@@ -26,9 +32,10 @@ class Rows:
         return tuple(values[~out] for values in state)
 
     def pairs(self, wrong: Int[Tensor, "batch targets"], together: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(row, target) pairs of the rows that are left: those with the first target, then the other targets.
+        """(row, target) pairs of the rows that survive: first the likeliest target alone, then the others.
 
-        As many of the others at once as make `together` pairs: most rows that fall at all fall for the first.
+        Most rows that are broken at all are broken with the first target. The other targets are combined into blocks
+        of about `together` pairs.
         """
         column = 0
         while column < wrong.shape[1] and len(self.left):
@@ -38,7 +45,7 @@ class Rows:
             column += count
 
     def again(self, pairs: Sequence[tuple[Tensor, Tensor]], together: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Those of the (row, target) pairs whose rows are left, `together` at once."""
+        """The given (row, target) pairs whose rows still survive, in blocks of `together`."""
         rows, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True)) if pairs else (self.left[:0],) * 2
         while len(rows):
             alive = torch.isin(rows, self.left)
@@ -48,14 +55,14 @@ class Rows:
             rows, targets = rows[together:], targets[together:]
 
     def settle(self, pairs: Tensor, broken: Bool[Tensor, "pairs"], delta: Images, distance: Tensor) -> None:
-        """Writes down, per row, the perturbation that came nearest to the boundary, whatever `distance` measures.
+        """Records, per row, the perturbation with the smallest `distance` to the boundary, in any measure.
 
-        Rows with a broken pair leave with its perturbation.
+        Rows with a broken pair leave with the perturbation of that pair.
         """
         self.least.scatter_reduce_(0, pairs, distance, "amin")
         nearest = distance == self.least[pairs]
         self.delta[pairs[nearest]] = delta[nearest]
-        # The last one written stays: the one with the likeliest target.
+        # In reverse order, so that the pair with the likeliest target is written last and stays.
         for pair in broken.nonzero()[:, 0].flip(0).tolist():
             self.delta[pairs[pair]] = delta[pair]
         self.left = self.left[~torch.isin(self.left, pairs[broken])]

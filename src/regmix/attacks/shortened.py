@@ -1,4 +1,4 @@
-"""AutoAttack's later attacks with small budgets where no boundary is near."""
+"""A sequence of attacks with smaller budgets for rows far from the decision boundary."""
 
 from dataclasses import dataclass
 
@@ -15,24 +15,24 @@ from regmix.types import Images, Labels, Model
 
 @dataclass(frozen=True)
 class Shortened:
-    """A first attack, after which only rows near a boundary get the full attacks, and the others brief ones.
+    """A first attack on all rows, then full attacks on rows near the decision boundary and brief ones on the others.
 
-    With the lead l(d) = z_y - max_{j != y} z_j at x + d, a row that the first attack leaves with d is near if
-    l(d) < near l(0). A row that a brief attack brings nearer than the first one did gets the full attacks after all:
-    that speaks for masked gradients.
+    With the lead l(d) = z_y - max_{j != y} z_j at x + d, a row is near if l(d) < near l(0) for the perturbation d of
+    the first attack. A row also gets the full attacks if a brief attack reduces its lead further than the first attack
+    did, because that suggests masked gradients.
     """
 
     first: Attack
     brief: tuple[Attack, ...]
     full: tuple[Attack, ...]
     near: float
-    """Share of its lead below which a row is near."""
+    """A row is near if its lead falls below this share of its clean lead."""
     together: int = 0
-    """Pairs of an image and a target that may be attacked at once; 0 means as many as there are images."""
+    """How many (image, target) pairs to attack at once; 0 means as many as there are images."""
 
     @property
     def passes(self) -> int:
-        """An eighth of the rows is taken to be near."""
+        """An estimate that takes an eighth of the rows for near."""
         return sum(map(passes, (self.first, *self.brief))) + sum(map(passes, self.full)) // 8
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:

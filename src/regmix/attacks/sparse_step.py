@@ -1,4 +1,4 @@
-"""The ascent under APGD in L1, whose rows choose how many elements a step changes."""
+"""The ascent of APGD under L1: every row adapts how many elements a step changes."""
 
 import math
 from dataclasses import replace
@@ -13,36 +13,37 @@ from regmix.threats import L1, sparse_sign
 from regmix.types import Images, Labels, Model, Objective, PerExample
 
 WIDER = ((3, 0.3), (2, 0.3), (1, 0.4))
-"""Radii in units of eps, and the share of the steps that each of them gets."""
+"""Radii in units of eps, and the share of the steps for each."""
 
 
 class _State(NamedTuple):
-    """What a row takes along; every tensor has a row per example."""
+    """State of the ascent; every tensor has one row per example still under attack."""
 
     x: Images
     y: Labels
     target: Tensor
     delta: Images
     gradient: Images
-    best: Images
+    best: Images  # the iterate with the largest objective
     best_value: PerExample
     best_gradient: Images
-    size: PerExample
-    changed: PerExample
-    least: PerExample
+    size: PerExample  # step size
+    changed: PerExample  # elements that the best iterate changes, at the last checkpoint
+    least: PerExample  # the smallest lead of the true class's logit so far
 
 
 def climb_sparsely(
     model: Model, x: Images, y: Labels, target: Tensor, threat: L1, objective: Objective, steps: int,
     start: Images, rows: Rows,
 ) -> Tensor:  # fmt: skip
-    """One run of APGD in L1 (arXiv 2103.01208), with the same contract as `climb`.
+    """One run of APGD in L1 (arXiv 2103.01208), with the same arguments and result as `climb`.
 
-        d_{k+1} = P[d_k + s sign(g_top) / |g_top|_0],   g_top the elements of g_k that are largest in size
+        d_{k+1} = P[d_k + s sign(g_top) / |g_top|_0]
 
-    Their share is 2/3 of the elements that the best iterate changes. s begins at eps; it is divided by 1.5, down to
-    eps / 10, as long as the best iterate does not become sparser by 5 %, and begins again at eps from the best iterate
-    where it does. Three such ascents follow one another, at 3, 2 and 1 times eps.
+    g_top holds the largest elements of g_k in absolute value: 2/3 as many as the best iterate changes. The step size s
+    begins at eps. At every checkpoint, if the best iterate has become sparser by 5 %, s returns to eps and the row to
+    its best iterate; otherwise s is divided by 1.5, down to eps / 10. Three such ascents follow one another, with the
+    radii 3 eps, 2 eps and eps.
     """
     done, delta = 0, start
     for times, part in WIDER:
@@ -59,7 +60,7 @@ def _phase(
     model: Model, x: Images, y: Labels, target: Tensor, threat: L1, objective: Objective, steps: int,
     start: Images, rows: Rows | None,
 ) -> _State:  # fmt: skip
-    """An ascent at one radius; rows leave only where `rows` are given."""
+    """An ascent at one radius. Rows leave only if `rows` is given."""
     delta = threat.project(start, x)
     value, gradient, out, lead = look(model, objective, x + delta, y, target)
     elements, changed = x[0].numel(), _changed(delta)
@@ -85,7 +86,7 @@ def _phase(
         if step % every == 0:
             changed = _changed(s.best)
             sparser = changed < 0.95 * s.changed
-            # a row that leaves does so with the iterate that broke it
+            # A row that leaves keeps the iterate that broke it.
             back = sparser & ~out
             s = s._replace(
                 delta=where(back, s.best, delta), gradient=where(back, s.best_gradient, gradient), changed=changed,
@@ -95,11 +96,12 @@ def _phase(
 
 
 def _changed(delta: Images) -> PerExample:
+    """How many elements differ from 0, per row."""
     return (delta != 0).flatten(1).sum(1).to(delta.dtype)
 
 
 def _sparse(gradient: Images, share: PerExample) -> Images:
-    """The sign of a share of the elements of every row, those where |gradient| is largest, as a step of length 1."""
+    """A step of L1 length 1: the sign of the given share of every row's elements, those with the largest |gradient|."""
     size = gradient.flatten(1).abs()
     elements = size.shape[1]
     first = ((1 - share) * elements).clamp(0, elements - 1).long()

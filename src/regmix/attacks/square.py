@@ -1,4 +1,4 @@
-"""Square: a random search that asks only for logits."""
+"""Square: a black-box attack by random search, which uses logits but no gradients."""
 
 import math
 from dataclasses import dataclass
@@ -14,19 +14,22 @@ from regmix.threats import Linf, Threat
 from regmix.types import Images, Labels, Model
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-"""Queries after which the share of pixels that a square covers is halved."""
+"""After each of these numbers of queries, the share of pixels that a square covers is halved."""
 
 
 @dataclass(frozen=True)
 class Square:
-    """Changes a random square of the perturbation at a time and keeps it where the margin shrinks.
+    """Random search: changes one random square of the perturbation per query, and keeps the change if it helps.
 
-    L-inf: from stripes of +-eps; every colour channel of the square becomes +-eps. L2, L1: from a grid of 5 x 5
-    windows of pointed shape; the mass of two windows and what the ball has left goes to the first of them. A row
-    leaves when it is misclassified.
+    A change helps if the lead z_y - max_{c != y} z_c becomes smaller. The attack on a row ends when the row is
+    misclassified.
 
-    Source: arXiv 1912.00049, with the public code's schedule over 10,000 queries (as in AutoAttack). Deviation from
-    that code: every row has squares of its own.
+        L-inf:  starts from vertical stripes of +-eps; a query sets every colour channel of the square to +-eps
+        L2, L1: starts from a grid of 5 x 5 pointed windows; a query moves the mass of two windows, and what is left
+                of the budget eps, into the first of them
+
+    Source: arXiv 1912.00049, with the schedule of its public code for 10,000 queries (as in AutoAttack). Deviation:
+    every row draws its own squares.
     """
 
     queries: int = 5000
@@ -34,7 +37,7 @@ class Square:
     share: float = 0.8
     """Share of the pixels that the first squares cover."""
     seed: int = 0
-    """Seeds the squares."""
+    """Seed of the random squares."""
 
     @property
     def passes(self) -> int:
@@ -45,7 +48,7 @@ class Square:
         generator = torch.Generator(x.device).manual_seed(self.seed)
         begin, propose = (stripes, propose_linf) if isinstance(threat, Linf) else (grid, propose_pointed)
         rows = Rows(x)
-        # under L2 and L1 a proposal changes the whole perturbation
+        # Under L2 and L1 a proposal changes the whole perturbation, so nothing is computed incrementally.
         near = model.nearby() if isinstance(model, Screened) and isinstance(threat, Linf) else Whole(model)
         with borrowed(model):
             images = x + threat.project(begin(x, threat, generator), x)

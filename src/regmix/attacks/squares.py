@@ -1,4 +1,4 @@
-"""What Square begins with and what it tries: squares of +-eps under L-inf, pointed shapes under L2 and L1."""
+"""Starting points and proposals of Square: squares of +-eps under L-inf, pointed shapes under L2 and L1."""
 
 import torch
 from torch import Generator, Tensor
@@ -8,11 +8,12 @@ from regmix.types import Images
 
 
 def _signs(shape: tuple[int, ...], like: Tensor, generator: Generator) -> Tensor:
+    """Random signs -1 or +1."""
     return torch.randint(2, shape, generator=generator, device=like.device).to(like.dtype) * 2 - 1
 
 
 def _places(like: Images, side: int, generator: Generator) -> tuple[Tensor, Tensor]:
-    """A random window of side x side per row: the indices of its rows [B, side, 1] and columns [B, 1, side]."""
+    """A random window of side x side pixels per image: its row indices [B, side, 1] and columns [B, 1, side]."""
     b, _, h, w = like.shape
     ends = torch.tensor([[h - side + 1], [w - side + 1]], device=like.device)
     top, left = (torch.rand(2, b, generator=generator, device=like.device) * ends).long()
@@ -21,28 +22,28 @@ def _places(like: Images, side: int, generator: Generator) -> tuple[Tensor, Tens
 
 
 def stripes(x: Images, threat: Threat, generator: Generator) -> Images:
-    """Columns of +-eps, of their own sign in every channel."""
+    """Vertical stripes of +-eps, with a random sign per column and channel."""
     b, c, h, w = x.shape
     return (threat.eps * _signs((b, c, 1, w), x, generator)).expand(b, c, h, w)
 
 
 def propose_linf(x: Images, images: Images, threat: Threat, side: int, generator: Generator) -> Images:
-    """The images with a square of x +- eps, of its own sign in every channel."""
+    """The images with one random square set to x +- eps, with a random sign per channel."""
     b, c, h, w = x.shape
     side = max(1, min(side, h, w))
     lines, columns = _places(x, side, generator)
     trial = images.clone()
     each = torch.arange(b, device=x.device)[:, None, None]
-    # advanced indices around a slice put the channels last
+    # Indexing with tensors around a slice puts the channels last.
     square = x[each, :, lines, columns] + threat.eps * _signs((b, 1, 1, c), x, generator)
     trial[each, :, lines, columns] = square.clamp_(0, 1)
     return trial
 
 
 def _pointed(side: int, like: Images, power: int) -> Tensor:
-    """Two mountains side by side, one up and one down, of length 1 in L1 (power 1) or L2: [side, side]."""
+    """A positive and a negative peak side by side, [side, side], of length 1 in L1 (power 1) or L2 (power 2)."""
 
-    def mountain(height: int, width: int) -> Tensor:
+    def peak(height: int, width: int) -> Tensor:
         shape = torch.zeros(height, width)
         line, column = height // 2, width // 2
         for ring in range(max(height // 2 + 1, width // 2 + 1)):
@@ -54,13 +55,13 @@ def _pointed(side: int, like: Images, power: int) -> Tensor:
         return shape
 
     half = side // 2
-    shape = torch.cat([mountain(half, side), -mountain(side - half, side)])
+    shape = torch.cat([peak(half, side), -peak(side - half, side)])
     shape /= shape.norm(p=power)
     return shape.to(like)
 
 
 def _shapes(x: Images, side: int, power: int, generator: Generator) -> Tensor:
-    """A pointed shape per row and channel, up or down, lying or standing: [B, C, side, side]."""
+    """A pointed shape per image and channel, of random sign and orientation: [B, C, side, side]."""
     b, c = x.shape[:2]
     shape = _pointed(side, x, power)
     standing = torch.rand(b, 1, 1, 1, generator=generator, device=x.device) < 0.5
@@ -72,12 +73,12 @@ def _power(threat: Threat) -> int:
 
 
 def _filling(delta: Images, threat: Threat) -> Images:
-    """L2: lengthened or shortened to eps. L1: as it is; the projection that follows shortens it."""
+    """Scales delta to length eps under L2. Under L1 the projection that follows does that."""
     return delta if isinstance(threat, L1) else threat.eps * threat.direction(delta)
 
 
 def grid(x: Images, threat: Threat, generator: Generator) -> Images:
-    """5 x 5 pointed shapes."""
+    """A start of 5 x 5 pointed shapes."""
     h, w = x.shape[2:]
     side = max(h // 5, 2)
     delta = torch.zeros_like(x)
@@ -88,8 +89,11 @@ def grid(x: Images, threat: Threat, generator: Generator) -> Images:
 
 
 def propose_pointed(x: Images, images: Images, threat: Threat, side: int, generator: Generator) -> Images:
-    """The images with one square of their perturbation emptied, and its mass and what is left to eps put into a
-    pointed shape in another. Mass: the sum of |delta_i| or of delta_i^2."""
+    """The images after moving perturbation from two random squares into a pointed shape in the first of them.
+
+    The shape gets the mass of both squares and what is left of the budget; the second square becomes 0. The mass is the
+    sum of |delta_i| under L1 and of delta_i^2 under L2.
+    """
     b, c, h, w = x.shape
     delta, power = images - x, _power(threat)
     side = min(max(side, 3) | 1, h, w)

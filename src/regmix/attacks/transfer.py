@@ -1,4 +1,4 @@
-"""Adversarial examples of another model."""
+"""Transfer attack: adversarial examples of another model."""
 
 from dataclasses import dataclass, field
 
@@ -11,9 +11,9 @@ from regmix.types import Images, Labels, Model
 
 @dataclass(frozen=True)
 class Transfer:
-    """The perturbations that an attack finds against a source model; the attacked model itself is never asked.
+    """The perturbations that an attack finds against a source model; the attacked model is not used.
 
-    A model that white-box attacks break less often than these hides its gradients (arXiv 1802.00420).
+    If they break a model more often than white-box attacks do, its gradients are masked (arXiv 1802.00420).
     """
 
     source: Model
@@ -27,6 +27,6 @@ class Transfer:
         return self.attempt(model, x, y, threat).delta
 
     def attempt(self, model: Model, x: Images, y: Labels, threat: Threat) -> Attempt:
-        """A row that is as it was, because the source gives no gradient there, is not attacked."""
+        """A row whose perturbation is 0, for lack of a gradient in the source model, does not count as attacked."""
         delta, attacked = attempt(self.attack, self.source, x, y, threat)
         return Attempt(delta, attacked & (delta != 0).flatten(1).any(1))

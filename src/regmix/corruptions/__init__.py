@@ -1,4 +1,7 @@
-"""The corruptions of CIFAR-10-C that need no program outside Python, and the reader of its official files."""
+"""Corruptions of CIFAR-10-C that are computed in Python, and a reader of its official files.
+
+This folder imports `types` and data; evaluation and everything above it may import it.
+"""
 
 import zlib
 from dataclasses import dataclass
@@ -30,52 +33,54 @@ COMMON: dict[str, Corruption] = {
     "pixelate": pixelate,
     "jpeg_compression": jpeg_compression,
 }
-"""Twelve of the benchmark's fifteen."""
+"""Twelve of the benchmark's fifteen corruptions."""
 EXTRA: dict[str, Corruption] = {
     "speckle_noise": speckle_noise,
     "gaussian_blur": gaussian_blur,
     "saturate": saturate,
 }
-"""Three of its four extra ones."""
+"""Three of its four extra corruptions."""
 OFFICIAL_ONLY = ("motion_blur", "snow", "frost", "spatter")
-"""Made with ImageMagick, photographs or OpenCV: only from the official files."""
+"""They need ImageMagick, photographs or OpenCV; they are only read from the official files."""
 CHUNK = 1000
+"""Images that are corrupted at a time, each chunk with its own random stream."""
 
 
 @dataclass(frozen=True)
 class Computed:
-    """Corruptions made here.
+    """Corruptions that are computed in Python.
 
-    The severities are those of the public code for 32 x 32 images (arXiv 1903.12261, make_cifar_c.py); blurs are in
-    pixels whatever the size, elastic_transform in shares of the width. As there, values are rounded down to whole grey
-    levels. The draws are the same for every call with the same seed; they are not those of the official files.
+    Source: arXiv 1903.12261 and its public code for 32 x 32 images (make_cifar_c.py), with its severities. Blur radii
+    are in pixels for every image size; elastic_transform is relative to the width. As in that code, values are rounded
+    down to whole grey levels. Deviation: the random numbers are not those of the official files; they depend on `seed`.
     """
 
     seed: int = 0
+    """Seed of the random numbers; the same seed gives the same images."""
 
     def names(self) -> list[str]:
-        """Those over which a mean is taken."""
+        """The corruptions that the mean is taken over."""
         return list(COMMON)
 
     def images(self, name: str, severity: int, images: Pictures, labels: Labels) -> Pictures:
-        """The images under a corruption, severity 1 (weak) to 5 (strong).
+        """Corrupts images uint8 [N, 3, H, W], with severity 1 (weak) to 5 (strong). `labels` is not used.
 
         Raises:
-            UserError: an unknown name or severity, or images that are not in colour.
+            UserError: an unknown name or severity, or images that are not RGB.
         """
         known = COMMON | EXTRA
         if name in OFFICIAL_ONLY:
-            raise UserError(f"{name} cannot be computed; --corruption-files reads the official files")
+            raise UserError(f"{name} cannot be computed; read the official files with --corruption-files")
         if name not in known:
-            raise UserError(f"the corruption {name!r} is unknown; known are {', '.join((*known, *OFFICIAL_ONLY))}")
+            raise UserError(f"unknown corruption {name!r}; known: {', '.join((*known, *OFFICIAL_ONLY))}")
         check_severity(severity)
         if images.shape[1] != 3:
             raise UserError(f"corruptions are made for colour images; these have {images.shape[1]} channel(s)")
         parts = []
         for number, chunk in enumerate(torch.split(images, CHUNK)):
             rng = np.random.default_rng([self.seed, zlib.crc32(name.encode()), severity, number])
-            bad = known[name](chunk.numpy().astype(np.float64) / 255, severity, rng)
-            # a value that floating point puts just below a grey level is meant to be that level
-            levels = np.floor(255 * np.clip(bad, 0, 1) + 1e-6)
+            corrupted = known[name](chunk.numpy().astype(np.float64) / 255, severity, rng)
+            # 1e-6 corrects values that a rounding error puts just below a whole grey level.
+            levels = np.floor(255 * np.clip(corrupted, 0, 1) + 1e-6)
             parts.append(torch.from_numpy(levels.astype(np.uint8)))
         return torch.cat(parts)

@@ -1,4 +1,4 @@
-"""What a corruption is."""
+"""The protocol of a corruption."""
 
 from typing import Protocol, TypeAlias
 
@@ -11,6 +11,6 @@ Pixels: TypeAlias = Float[np.ndarray, "images 3 height width"]
 
 
 class Corruption(Protocol):
-    """(images, severity 1 to 5, source of random numbers) to images, which the caller clips to [0, 1]."""
+    """Maps (images, severity 1 to 5, random generator) to images, which the caller clips to [0, 1]."""
 
     def __call__(self, x: Pixels, severity: int, rng: Generator) -> Pixels: ...

@@ -1,4 +1,4 @@
-"""Blurs."""
+"""Blurs: Gaussian, glass, defocus and zoom."""
 
 import numpy as np
 from numpy.random import Generator
@@ -13,14 +13,14 @@ def _smooth(x: Pixels, sigma: float) -> Pixels:
 
 
 def gaussian_blur(x: Pixels, severity: int, rng: Generator) -> Pixels:
-    """Convolution with a Gaussian of c pixels."""
+    """Convolution with a Gaussian of standard deviation c pixels."""
     return _smooth(x, (0.4, 0.6, 0.7, 0.8, 1.0)[severity - 1])
 
 
 def glass_blur(x: Pixels, severity: int, rng: Generator) -> Pixels:
-    """Smoothed, then from the lower right on every pixel takes the colour of itself or of one up or left of it.
+    """Smooths, then gives every pixel its own colour or that of a neighbour above or to the left, and smooths again.
 
-    The public code means to swap the two, but copies; so does this.
+    Pixels are visited from the lower right. The public code means to swap the two pixels but copies one; so does this.
     """
     sigma, rounds = ((0.05, 1), (0.25, 1), (0.4, 1), (0.25, 2), (0.4, 2))[severity - 1]
     x = np.floor(255 * _smooth(x, sigma)) / 255
@@ -34,7 +34,7 @@ def glass_blur(x: Pixels, severity: int, rng: Generator) -> Pixels:
 
 
 def defocus_blur(x: Pixels, severity: int, rng: Generator) -> Pixels:
-    """Convolution with a disk of radius r, whose edge a Gaussian of 3 x 3 pixels softens."""
+    """Convolution with a disk of radius r pixels, whose edge is softened by a Gaussian of 3 x 3 pixels."""
     radius, softness = ((0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1.0, 0.2), (1.5, 0.1))[severity - 1]
     reach = np.arange(-3, 4)
     disk = (reach[:, None] ** 2 + reach**2 <= radius**2).astype(float)
@@ -45,7 +45,7 @@ def defocus_blur(x: Pixels, severity: int, rng: Generator) -> Pixels:
 
 
 def zoom_blur(x: Pixels, severity: int, rng: Generator) -> Pixels:
-    """The mean of the image and of its middle, enlarged by up to a quarter in steps of 1 %."""
+    """The mean of the image and of its zoomed copies, with zoom factors from 1 to c in steps of 0.01."""
     factors = np.arange(1, (1.06, 1.11, 1.16, 1.21, 1.26)[severity - 1], 0.01)
     return (x + sum(_zoom(x, factor) for factor in factors)) / (len(factors) + 1)
 

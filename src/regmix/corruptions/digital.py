@@ -1,4 +1,4 @@
-"""Digital losses: pixels, JPEG, and an elastic image plane."""
+"""Digital corruptions: pixelation, JPEG compression and elastic deformation."""
 
 from collections.abc import Callable
 from io import BytesIO
@@ -13,7 +13,7 @@ from regmix.data.decode import import_optional
 
 
 def pixelate(x: Pixels, severity: int, rng: Generator) -> Pixels:
-    """Shrunk to a share c of its sides, and enlarged again, with box filters."""
+    """Resizes to a share c of the sides and back, with box filters."""
     pillow = import_optional("PIL.Image")
     c = (0.95, 0.9, 0.85, 0.75, 0.65)[severity - 1]
     height, width = x.shape[2:]
@@ -24,7 +24,7 @@ def pixelate(x: Pixels, severity: int, rng: Generator) -> Pixels:
 
 
 def jpeg_compression(x: Pixels, severity: int, rng: Generator) -> Pixels:
-    """JPEG of quality c."""
+    """JPEG compression of quality c."""
     pillow = import_optional("PIL.Image")
     c = (80, 65, 58, 50, 40)[severity - 1]
 
@@ -37,7 +37,7 @@ def jpeg_compression(x: Pixels, severity: int, rng: Generator) -> Pixels:
 
 
 def _each(x: Pixels, change: Callable[[Any], Any]) -> Pixels:
-    """`change` takes and gives images of Pillow, an optional dependency."""
+    """Applies `change`, a function of Pillow images, to every image."""
     pillow = import_optional("PIL.Image")
     levels = np.rint(255 * x).astype(np.uint8).transpose(0, 2, 3, 1)
     changed = np.stack([np.asarray(change(pillow.fromarray(image))) for image in levels])
@@ -45,16 +45,16 @@ def _each(x: Pixels, change: Callable[[Any], Any]) -> Pixels:
 
 
 def elastic_transform(x: Pixels, severity: int, rng: Generator) -> Pixels:
-    """A random affine map, then every pixel comes from a place that a smooth random field has moved.
+    """A random affine map, followed by a displacement of every pixel by a smooth random field.
 
-    The affine map moves three points by up to c_affine; the field is a c_strength uniform(-1, 1) smoothed by a
-    Gaussian of c_smooth. All of them are shares of the image's width.
+    The affine map moves three points by up to c_affine. The field is c_strength * uniform(-1, 1), smoothed by a
+    Gaussian of standard deviation c_smooth. All three are relative to the image's width.
     """
     shares = ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03))
     strength, smooth, affine = (share * x.shape[3] for share in shares[severity - 1])
     n, _, height, width = x.shape
     centre, reach = np.array([height // 2, width // 2]), min(height, width) // 3
-    # (column, line) of three corners of a square around the centre, and where they go
+    # (column, line) of three corners of a square around the centre, before and after the affine map.
     corners = centre + reach * np.array([[1, 1], [1, -1], [-1, -1]])
     moved = corners + rng.uniform(-affine, affine, (n, 3, 2))
     ones = np.ones((n, 3, 1))

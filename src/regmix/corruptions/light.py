@@ -8,7 +8,7 @@ from regmix.corruptions.base import Pixels
 
 
 def fog(x: Pixels, severity: int, rng: Generator) -> Pixels:
-    """(x + c clouds) m / (m + c), with the image's largest value m and a fractal map of clouds in [0, 1]."""
+    """(x + c clouds) m / (m + c), with the image's largest value m and a fractal cloud map in [0, 1]."""
     c, decay = ((0.2, 3.0), (0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75))[severity - 1]
     height, width = x.shape[2:]
     side = 1 << (max(height, width) - 1).bit_length()
@@ -19,8 +19,10 @@ def fog(x: Pixels, severity: int, rng: Generator) -> Pixels:
 
 
 def _clouds(count: int, side: int, decay: float, rng: Generator) -> Float[np.ndarray, "images side side"]:
-    """The diamond-square algorithm on a torus: midpoints are the mean of their four neighbours, plus noise that
-    becomes `decay` times weaker with every halving of the step; scaled to [0, 1]."""
+    """Cloud maps in [0, 1] by the diamond-square algorithm on a torus.
+
+    A midpoint is the mean of its four neighbours plus noise, which is divided by `decay` whenever the step is halved.
+    """
     heights = np.zeros((count, side, side))
     step, noise = side, 100.0
 
@@ -44,7 +46,7 @@ def _clouds(count: int, side: int, decay: float, rng: Generator) -> Float[np.nda
 
 
 def brightness(x: Pixels, severity: int, rng: Generator) -> Pixels:
-    """The value of HSV colour grows by c."""
+    """Adds c to the value of the HSV colour."""
     c = (0.05, 0.1, 0.15, 0.2, 0.3)[severity - 1]
     value: Pixels = x.max(1, keepdims=True)
     brighter = np.minimum(value + c, 1)
@@ -52,20 +54,20 @@ def brightness(x: Pixels, severity: int, rng: Generator) -> Pixels:
 
 
 def saturate(x: Pixels, severity: int, rng: Generator) -> Pixels:
-    """The saturation s of HSV colour becomes a s + b; the hue of grey pixels counts as red."""
+    """Maps the saturation s of the HSV colour to a s + b. Grey pixels count as red."""
     a, b = ((0.3, 0.0), (0.1, 0.0), (1.5, 0.0), (2.0, 0.1), (2.5, 0.2))[severity - 1]
     value: Pixels = x.max(1, keepdims=True)
     spread = value - x.min(1, keepdims=True)
     old = np.where(value > 0, spread / np.where(value > 0, value, 1), 0)
     new = np.clip(a * old + b, 0, 1)
-    # How far every channel lies below the value, as a share of the largest such distance.
+    # Distance of every channel below the value, relative to the largest such distance.
     red = np.array([0.0, 1.0, 1.0])[None, :, None, None]
     below = np.where(spread > 0, (value - x) / np.where(spread > 0, spread, 1), red)
     return value * (1 - new * below)
 
 
 def contrast(x: Pixels, severity: int, rng: Generator) -> Pixels:
-    """Every channel's distance from its mean over the image shrinks to a share c."""
+    """mean + c (x - mean), with the mean of every channel over the image."""
     c = (0.75, 0.5, 0.4, 0.3, 0.15)[severity - 1]
     mean: Pixels = x.mean((2, 3), keepdims=True)
     flat: Pixels = mean + c * (x - mean)

@@ -1,4 +1,4 @@
-"""Noise, drawn for every pixel and channel."""
+"""Noise, drawn independently for every pixel and channel."""
 
 import numpy as np
 from numpy.random import Generator
@@ -13,13 +13,13 @@ def gaussian_noise(x: Pixels, severity: int, rng: Generator) -> Pixels:
 
 
 def shot_noise(x: Pixels, severity: int, rng: Generator) -> Pixels:
-    """Poisson(c x) / c: light that arrives in c portions at most."""
+    """Poisson(c x) / c, the noise of photon counts."""
     c = (500, 250, 100, 75, 50)[severity - 1]
     return rng.poisson(c * x) / c
 
 
 def impulse_noise(x: Pixels, severity: int, rng: Generator) -> Pixels:
-    """Salt and pepper: a share c of the values becomes 0 or 1."""
+    """Salt-and-pepper noise: a share c of the values becomes 0 or 1."""
     c = (0.01, 0.02, 0.03, 0.05, 0.07)[severity - 1]
     hit, salt = rng.random(x.shape) < c, rng.random(x.shape) < 0.5
     return np.where(hit, salt.astype(x.dtype), x)

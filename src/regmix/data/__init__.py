@@ -1,4 +1,7 @@
-"""Images from every source, in memory or decoded when looked at, and the batches that training and evaluation see."""
+"""Labelled images from every source, in memory or decoded on access, their augmentation, and the batches made of them.
+
+This folder imports `types` and runtime; corruptions, methods, config, evaluation and all above them may import it.
+"""
 
 from regmix.data.augment import draw_views, from_view, take, to_view
 from regmix.data.cifar import Cifar10, Cifar100
@@ -17,8 +20,11 @@ DataConfig = Digits | Cifar10 | Cifar100 | TinyImagenet | Folder | Parquet | Hub
 
 
 def load(config: DataConfig, split: Split) -> ImageSet:
-    """Reads one split of a data source, into memory unless it streams. Raises UserError naming what is missing or
-    damaged."""
+    """Reads one split of a data source, into memory unless the source streams.
+
+    Raises:
+        UserError: a file is missing or damaged; the message names it.
+    """
     assert split in ("train", "test"), split
     return config.read(split)
 

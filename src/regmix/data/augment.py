@@ -1,4 +1,4 @@
-"""Random crops and mirror images, for whole batches at once, and the way back from what a crop saw."""
+"""Random crops and flips of whole batches, and their inverse."""
 
 import torch
 from jaxtyping import Int, Shaped, UInt8
@@ -10,9 +10,9 @@ Maps = Shaped[Tensor, "batch channels height width"]
 
 
 def draw_views(n: int, pad: int, flip: bool, generator: Generator) -> View:
-    """n views: window corners uniform on {0, ..., 2 * pad}^2, mirrored with probability 1/2 if `flip`.
+    """Draws n views: crop offsets uniform on {0, ..., 2 * pad}^2, flipped with probability 1/2 if `flip`.
 
-    The tensors lie on the generator's device.
+    The tensors are on the generator's device.
     """
     device = generator.device
     top, left = torch.randint(2 * pad + 1, (2, n), generator=generator, device=device)
@@ -26,7 +26,7 @@ def take(
     view: View,
     pad: int,
 ) -> UInt8[Tensor, "batch channels height width"]:
-    """What the views show of the images at `index`, all of which are already padded by `pad` on every side.
+    """Crops and flips the images at `index`, which are already padded by `pad` pixels on every side.
 
     uint8 [N, C, H + 2 pad, W + 2 pad] -> [B, C, H, W], in the memory format of `padded`.
     """
@@ -41,17 +41,17 @@ def _mirrored(values: Maps, view: View) -> Maps:
 
 
 def _gather(source: Maps, row: Int[Tensor, "batch height"], column: Int[Tensor, "batch width"], outside: Maps) -> Maps:
-    """source[b, :, row[b, i], column[b, j]] at [b, :, i, j], or `outside` where source has no such place."""
+    """source[b, :, row[b, i], column[b, j]] at [b, :, i, j], or `outside` where the indices are out of range."""
     height, width = source.shape[2:]
     example = torch.arange(len(source), device=source.device)[:, None, None]
     i, j = row.clamp(0, height - 1)[:, :, None], column.clamp(0, width - 1)[:, None, :]
-    found = source[example, :, i, j].movedim(-1, 1)
+    gathered = source[example, :, i, j].movedim(-1, 1)
     inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None, :]
-    return torch.where(inside[:, None], found, outside)
+    return torch.where(inside[:, None], gathered, outside)
 
 
 def to_view(values: Maps, view: View, pad: int) -> Maps:
-    """What each view shows of per-pixel values [B, C, H, W] of whole images, with zeros beyond the border."""
+    """Crops and flips per-pixel values [B, C, H, W] of whole images as the views do, with zeros beyond the border."""
     if not pad:
         return _mirrored(values, view)
     height, width = values.shape[2:]
@@ -63,8 +63,9 @@ def to_view(values: Maps, view: View, pad: int) -> Maps:
 
 
 def from_view(seen: Maps, view: View, pad: int, onto: Maps) -> Maps:
-    """The values `seen` through the views [B, C, H, W] at their place in the images, and those of `onto`
-    where the window did not look: from_view(to_view(v, view, pad), view, pad, onto=v) == v.
+    """Puts values [B, C, H, W] seen through the views back to their place in the whole images.
+
+    Pixels outside the view keep the values of `onto`: from_view(to_view(v, view, pad), view, pad, onto=v) == v.
     """
     if not pad:
         return _mirrored(seen, view)

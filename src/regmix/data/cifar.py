@@ -12,7 +12,8 @@ import torch
 from regmix.data.cifar_files import Rows, read_binary, read_python
 from regmix.data.download import Archive, fetch_and_unpack
 from regmix.data.images import ImageSet, Split, check_labels
-from regmix.data.parquet import Disk, read_parquet
+from regmix.data.parquet import read_parquet
+from regmix.data.row_groups import Disk
 from regmix.types import Tag, UserError
 
 DIGESTS = {
@@ -24,7 +25,7 @@ DIGESTS = {
     "test_batch": "md5:40351d587109b95175f43aff81a1287e",
     "train": "md5:16019d7e3df5f24257cddd939b257f8d",
     "test": "md5:f0ef6b0ae62326f3e7ffdfab6717acfc",
-    # No digests of the binary files were published; these are the beginnings of what the content must have.
+    # No digests of the binary files were published; these are the first digits of our own.
     "data_batch_1.bin": "sha1:aadd24ac",
     "data_batch_2.bin": "sha1:c0ba65cc",
     "data_batch_3.bin": "sha1:1dd00a74",
@@ -32,7 +33,7 @@ DIGESTS = {
     "data_batch_5.bin": "sha1:26e2849e",
     "test_batch.bin": "sha1:67eb016d",
 }
-"""What the digest of a file of this name must begin with."""
+"""First digits of the digest that a file of this name must have."""
 
 CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
 CIFAR100_CLASSES = """
@@ -51,17 +52,17 @@ class Layout(NamedTuple):
 
     title: str
     files: dict[Split, tuple[str, ...]]
-    """Official names, without the .bin of the binary ones."""
+    """Official names, without the suffix .bin of the binary files."""
     rows: dict[Split, int]
     """Images in each of these files."""
     folders: tuple[str, ...]
-    """Where to look below the root."""
+    """Folders below the root to search."""
     label_key: str
-    """Of the pickled dict."""
+    """Key of the labels in the pickled dict."""
     label_bytes: int
-    """Before the pixels of a binary row; the last one counts."""
+    """Label bytes before the pixels of a binary row; the last one is the label."""
     label_columns: tuple[str, ...]
-    """Of a parquet file."""
+    """Possible label columns of a parquet file."""
     classes: tuple[str, ...]
     archive: Archive
 
@@ -100,7 +101,10 @@ CIFAR100 = Layout(
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar10:
-    """CIFAR-10: 50,000 training and 10,000 test images, 32x32 RGB, 10 classes."""
+    """CIFAR-10: 50,000 training and 10,000 test images, 32x32 RGB, 10 classes.
+
+    Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+    """
 
     name: Tag[Literal["cifar10"]] = "cifar10"
     root: str = "data/cifar10"
@@ -109,14 +113,20 @@ class Cifar10:
     """Download the official Python files (170 MB) into root if it holds no files yet."""
 
     def read(self, split: Split) -> ImageSet:
-        """Images uint8 [N, 3, 32, 32] in the official order. Raises UserError naming what is missing or
-        damaged. Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009."""
+        """Reads images uint8 [N, 3, 32, 32] in the official order.
+
+        Raises:
+            UserError: a file is missing or damaged.
+        """
         return _read(CIFAR10, Path(self.root), self.download, split)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cifar100:
-    """CIFAR-100: 50,000 training and 10,000 test images, 32x32 RGB, 100 (fine) classes."""
+    """CIFAR-100: 50,000 training and 10,000 test images, 32x32 RGB, 100 (fine) classes.
+
+    Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009.
+    """
 
     name: Tag[Literal["cifar100"]] = "cifar100"
     root: str = "data/cifar100"
@@ -125,54 +135,58 @@ class Cifar100:
     """Download the official Python files (169 MB) into root if it holds no files yet."""
 
     def read(self, split: Split) -> ImageSet:
-        """Images uint8 [N, 3, 32, 32] in the official order. Raises UserError naming what is missing or
-        damaged. Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009."""
+        """Reads images uint8 [N, 3, 32, 32] in the official order.
+
+        Raises:
+            UserError: a file is missing or damaged.
+        """
         return _read(CIFAR100, Path(self.root), self.download, split)
 
 
 def _read(layout: Layout, root: Path, download: bool, split: Split) -> ImageSet:
-    found = _find(layout, root, split)
-    if not found and download:
+    files = _find(layout, root, split)
+    if not files and download:
         fetch_and_unpack(layout.archive, root)
-        found = _find(layout, root, split)
-    if not found:
+        files = _find(layout, root, split)
+    if not files:
         name = layout.files[split][0]
         folders = ", ".join(folder + "/" for folder in layout.folders if folder)
         raise UserError(
             f"{layout.title} is not in {root}: looked there and in {folders} for {name}, {name}.bin and "
             f"{split}-*.parquet; add --data.download, or unpack {layout.archive.url} there"
         )
-    if found[0].suffix == ".parquet":
+    if files[0].suffix == ".parquet":
         columns = ("img", "image"), layout.label_columns
-        found_images = read_parquet([str(path) for path in found], *columns, layout.classes, store=Disk(root))
-        whole = layout.rows[split] * len(layout.files[split])
-        note = f"{len(found_images)} images of {layout.title}'s {whole} in the {split} split are in {found[0].parent}"
-        return found_images if len(found_images) == whole else replace(found_images, notes=(*found_images.notes, note))
-    for path in found:
+        image_set = read_parquet([str(path) for path in files], *columns, layout.classes, store=Disk(root))
+        total = layout.rows[split] * len(layout.files[split])
+        note = f"{files[0].parent} has {len(image_set)} of the {total} images of {layout.title}'s {split} split"
+        return image_set if len(image_set) == total else replace(image_set, notes=(*image_set.notes, note))
+    for path in files:
         if not path.is_file():
             raise UserError(f"{path} is missing; unpack {layout.archive.url} again")
 
-    batches = [_read_file(layout, path, layout.rows[split]) for path in found]
+    batches = [_read_file(layout, path, layout.rows[split]) for path in files]
     images = np.concatenate([pixels for pixels, _ in batches]).reshape(-1, 3, 32, 32)
     labels = np.concatenate([labels for _, labels in batches])
     return ImageSet(torch.from_numpy(images), torch.from_numpy(labels), layout.classes)
 
 
 def _find(layout: Layout, root: Path, split: Split) -> Sequence[Path]:
+    """The files of a split; empty if there is none. Some of them may be missing."""
     for folder in layout.folders:
-        at = root / folder
+        base = root / folder
         for suffix in ("", ".bin"):
-            files = [at / (name + suffix) for name in layout.files[split]]
+            files = [base / (name + suffix) for name in layout.files[split]]
             if any(path.is_file() for path in files):
                 return files
-        if parquet := sorted(at.glob(f"{split}-*.parquet")):
+        if parquet := sorted(base.glob(f"{split}-*.parquet")):
             return parquet
     return []
 
 
 def _read_file(layout: Layout, path: Path, rows: int) -> Rows:
     content = path.read_bytes()
-    # Of the binary files of CIFAR-100 no digest is known, and every content begins with nothing.
+    # No digest of CIFAR-100's binary files is known; an empty digest accepts any content.
     kind, _, digest = DIGESTS.get(path.name, "md5:").partition(":")
     if not hashlib.new(kind, content, usedforsecurity=False).hexdigest().startswith(digest):
         raise UserError(f"{path} is not the official file (its {kind} is wrong); delete it and fetch it again")

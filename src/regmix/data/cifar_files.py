@@ -1,4 +1,4 @@
-"""The two official file formats of CIFAR, read without trusting them."""
+"""Reads the two official file formats of CIFAR without running code from them."""
 
 import io
 import pickle
@@ -12,7 +12,7 @@ from regmix.types import UserError
 
 PIXELS = 3 * 32 * 32
 Rows = tuple[UInt8[np.ndarray, "rows 3072"], Int64[np.ndarray, "rows"]]
-"""The red, green and blue plane of every image, and its label."""
+"""The red, green and blue plane of every image, and the labels."""
 
 
 class _Dtype:
@@ -27,7 +27,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for a pickled array: NumPy's own unpickling trusts its input, so it is not run."""
+    """Stands in for a pickled array, because NumPy's own unpickling trusts its input."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -43,7 +43,7 @@ ALLOWED = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
 }
-"""All that the official pickles ask for, and what they get; anything else could run code."""
+"""The globals that the official pickles need, and their substitutes. Anything else could run code."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -54,28 +54,31 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_python(path: Path, content: bytes, label_key: str) -> Rows:
-    """The images and labels of an official Python batch, a pickled dict with `data` and `label_key`.
+    """Reads the images and labels of an official Python batch, a pickled dict with `data` and `label_key`.
 
-    Raises UserError if it is damaged, or holds anything but uint8 arrays, containers, numbers and strings.
+    Raises:
+        UserError: it is damaged, or holds anything but uint8 arrays, containers, numbers and strings.
     """
     try:
         batch = _Unpickler(io.BytesIO(content), encoding="latin1").load()
         pixels, labels = batch["data"].values, np.asarray(batch[label_key], dtype=np.int64)
     except UserError as error:
         raise UserError(f"{path} is refused: {error}") from None
-    # A damaged pickle can fail in as many ways as there are opcodes.
+    # A damaged pickle can raise nearly any exception.
     except Exception as error:
         raise UserError(f"{path} cannot be read as a CIFAR batch ({error!r}); delete it and fetch it again") from error
     if pixels.shape != (len(pixels), PIXELS) or labels.shape != (len(pixels),):
-        raise UserError(f"{path} is no CIFAR batch: it must hold data [N, {PIXELS}] and as many {label_key}")
+        raise UserError(f"{path} is not a CIFAR batch: it must hold data [N, {PIXELS}] and N {label_key}")
     return pixels, labels
 
 
 def read_binary(path: Path, content: bytes, label_bytes: int, rows: int) -> Rows:
-    """The images and labels of an official binary batch.
+    """Reads the images and labels of an official binary batch.
 
-    Each of the `rows` is `label_bytes` bytes, the last of which is the (fine) label, then the pixels. Raises
-    UserError if the size is wrong.
+    Each of the `rows` has `label_bytes` label bytes, of which the last is the (fine) label, and then the pixels.
+
+    Raises:
+        UserError: the file has the wrong size.
     """
     width = label_bytes + PIXELS
     if len(content) != rows * width:

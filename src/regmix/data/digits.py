@@ -1,4 +1,4 @@
-"""The 8x8 digits that come with scikit-learn: real images without a download."""
+"""The 8x8 digits that come with scikit-learn, which need no download."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,13 +15,18 @@ TEST_IMAGES = 500
 
 @dataclass(frozen=True, kw_only=True)
 class Digits:
-    """Handwritten digits, 8x8 grey, bundled with scikit-learn: 1,297 training and 500 test images, a fixed split."""
+    """Handwritten digits from scikit-learn: 1,297 training and 500 test images, 8x8 grey, 10 classes.
+
+    Source: UCI Optical Recognition of Handwritten Digits, test part.
+    """
 
     name: Tag[Literal["digits"]] = "digits"
 
     def read(self, split: Split) -> ImageSet:
-        """Images uint8 [N, 1, 8, 8], grey = round(v * 255 / 16) of v in 0..16; the split is stratified and
-        the same for every seed. Source: UCI Optical Recognition of Handwritten Digits, test part."""
+        """Reads images uint8 [N, 1, 8, 8]: round(v * 255 / 16) of the original grey values v in 0..16.
+
+        The split is stratified and the same for every seed.
+        """
         from sklearn.datasets import load_digits
 
         digits = load_digits()

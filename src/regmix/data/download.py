@@ -1,4 +1,4 @@
-"""Downloads that resume and are checked, and archives that are unpacked without trusting them."""
+"""Downloads that resume and are verified, and safe unpacking of archives."""
 
 import hashlib
 import tarfile
@@ -26,11 +26,11 @@ from regmix.types import UserError
 
 CHUNK = 1 << 16
 TIMEOUT = 30.0
-"""Seconds without a byte after which a connection counts as lost."""
+"""Seconds without data after which a connection counts as lost."""
 
 
 class Archive(NamedTuple):
-    """Where an archive comes from, its md5, and the folder that it unpacks to."""
+    """URL of an archive, its md5, and the folder that it unpacks to."""
 
     url: str
     md5: str
@@ -40,7 +40,10 @@ class Archive(NamedTuple):
 def fetch_and_unpack(archive: Archive, root: Path) -> None:
     """Downloads an archive into `root`, unless it is there already, and unpacks its folder there.
 
-    The folder appears only when it is complete. Raises UserError as `fetch` and `unpack` do.
+    The folder appears only when it is complete.
+
+    Raises:
+        UserError: see `fetch` and `unpack`.
     """
     target = root / archive.url.rpartition("/")[2]
     try:
@@ -54,10 +57,12 @@ def fetch_and_unpack(archive: Archive, root: Path) -> None:
 
 
 def fetch(url: str, target: Path, md5: str) -> None:
-    """Downloads `url` to `target` and checks its md5; a target that is there already is only checked.
+    """Downloads `url` to `target` and checks its md5. An existing target is only checked.
 
-    The bytes go to `target`.part, from which an interrupted download resumes. Raises UserError if the network
-    fails (what has arrived is kept) or if the checksum is wrong (the download is removed).
+    Data goes to `target`.part first, from which an interrupted download resumes.
+
+    Raises:
+        UserError: the network fails (the part is kept), or the md5 is wrong (the part is deleted).
     """
     if target.exists():
         if _md5(target) != md5:
@@ -67,11 +72,11 @@ def fetch(url: str, target: Path, md5: str) -> None:
     try:
         _stream(url, part)
     except (OSError, HTTPException) as error:
-        kept = f"; what has arrived is kept in {part}, run again to resume" if part.exists() else ""
+        kept = f"; the part that has arrived is kept in {part}, run again to resume" if part.exists() else ""
         raise UserError(f"downloading {url} failed: {error}{kept}") from error
     if _md5(part) != md5:
         part.unlink()
-        raise UserError(f"{url} arrived damaged (its md5 is not {md5}) and was removed; run again to fetch it anew")
+        raise UserError(f"{url} arrived damaged (its md5 is not {md5}) and was deleted; run again to download it anew")
     part.rename(target)
 
 
@@ -82,12 +87,12 @@ def _stream(url: str, part: Path) -> None:
         response: HTTPResponse = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        # 416: nothing is left to send; the checksum decides about what is there.
+        # 416: the part is already complete; the checksum decides whether it is right.
         if have and error.code == 416:
             return
         raise
     with response:
-        # Without a 206 the server does not resume: it sends everything.
+        # Any status but 206 means that the server sends the whole file again.
         have = have if response.status == 206 else 0
         length = response.headers["Content-Length"]
         total = have + int(length) if length else None
@@ -95,14 +100,14 @@ def _stream(url: str, part: Path) -> None:
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 advance(len(chunk))
-    # A connection that is cut looks like the end of the file.
+    # A broken connection looks like the end of the file.
     if total is not None and part.stat().st_size < total:
         raise OSError(f"the connection was cut after {part.stat().st_size} of {total} bytes")
 
 
 @contextmanager
 def _progress(url: str, have: int, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal, else one line; what it yields is told the number of new bytes."""
+    """Shows a progress bar on a terminal, else one line. Yields a function to call with the number of new bytes."""
     console = Console(stderr=True)
     if not console.is_terminal:
         console.print(f"downloading {url}", soft_wrap=True)
@@ -118,10 +123,11 @@ def _md5(path: Path) -> str:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpacks a .zip or a tar archive into `folder`.
+    """Unpacks a .zip or tar archive into `folder`.
 
-    Raises UserError naming the first member that is a link, a device, or would lie outside of the folder,
-    before anything is written, and if the archive is damaged, encrypted or of an unknown compression.
+    Raises:
+        UserError: a member is a link, a device, or lies outside of the folder (then nothing is written); or the
+            archive is damaged, encrypted or of an unknown compression.
     """
     try:
         if archive.suffix == ".zip":
@@ -134,15 +140,15 @@ def unpack(archive: Path, folder: Path) -> None:
             with tarfile.open(archive) as tarred:
                 for member in tarred.getmembers():
                     _check_member(archive, member.name, member.isreg() or member.isdir())
-                # The checksum of .gz is at its end, which the members need not reach.
+                # Read to the end, where .gz has its checksum.
                 while tarred.fileobj is not None and tarred.fileobj.read(CHUNK):
                     pass
                 tarred.extractall(folder, filter="data")
     except UserError:
         raise
-    except Exception as error:  # the libraries fail in a dozen ways on what is damaged, encrypted or unknown to them
-        why = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{archive} cannot be unpacked: {why}; delete it and fetch it again") from error
+    except Exception as error:  # the libraries raise many kinds of exceptions on damaged or encrypted archives
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{archive} cannot be unpacked: {cause}; delete it and fetch it again") from error
 
 
 def _check_member(archive: Path, name: str, plain: bool) -> None:

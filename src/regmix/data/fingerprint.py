@@ -1,4 +1,4 @@
-"""Recognises a set of images: what it holds now, and in which way that differs from before."""
+"""Fingerprints of image sets: recognises whether the images are still the same, and describes the difference."""
 
 import hashlib
 from itertools import zip_longest
@@ -13,9 +13,9 @@ DIGITS = 32
 
 
 def fingerprint(images: ImageSet) -> Fingerprint:
-    """The classes, the images per class, and a digest of pixels and labels in their order.
+    """The classes, the number of images per class, and a digest of pixels and labels in their order.
 
-    Images that are decoded when they are looked at are known by the names and sizes of their files instead.
+    For images that are decoded on access, the digest is of names and sizes of files instead of pixels.
     """
     counts = torch.bincount(images.labels, minlength=len(images.classes))
     content = hashlib.sha256(repr((images.classes, tuple(images.images.shape))).encode())
@@ -36,7 +36,7 @@ def fingerprint(images: ImageSet) -> Fingerprint:
 
 
 def class_changes(before: tuple[str, ...], now: tuple[str, ...]) -> str:
-    """In which way the classes, which have an order, are others than before; empty if they are not."""
+    """How the ordered classes differ from before, in a clause; empty if they are equal."""
     if before == now:
         return ""
     gone = [name for name in before if name not in now]
@@ -44,24 +44,24 @@ def class_changes(before: tuple[str, ...], now: tuple[str, ...]) -> str:
     parts = [f"{_few(gone)} {'is' if len(gone) == 1 else 'are'} gone"] if gone else []
     parts += [f"{_few(new)} {'is' if len(new) == 1 else 'are'} new"] if new else []
     if not parts:
-        place = next(number for number, (a, b) in enumerate(zip_longest(before, now)) if a != b)
-        parts = [f"their order is another: class {place} was {before[place]} and is {now[place]}"]
+        label = next(number for number, (a, b) in enumerate(zip_longest(before, now)) if a != b)
+        parts = [f"their order has changed: class {label} was {before[label]} and is now {now[label]}"]
     return ", ".join(parts)
 
 
 def changes(before: Fingerprint, now: Fingerprint) -> str:
-    """In which way the images are others than before, in a clause; empty if they are the same."""
+    """How the images differ from before, in a clause; empty if they are the same."""
     if text := class_changes(before.classes, now.classes):
         return f"the classes have changed: {text}"
-    other = [
+    counts = [
         f"{name} has {count} images instead of {was}"
         for name, was, count in zip(now.classes, before.counts, now.counts, strict=True)
         if was != count
     ]
-    if other:
-        return _few(other)
+    if counts:
+        return _few(counts)
     if before.kind == now.kind and before.digest != now.digest:
-        return "images have been replaced, changed or put into another order"
+        return "images have been replaced, changed or reordered"
     return ""
 
 

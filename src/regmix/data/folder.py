@@ -22,9 +22,9 @@ SUFFIXES = frozenset(
         *("mpo", "pbm", "pfm", "pgm", "png", "pnm", "ppm", "tga", "tif", "tiff", "webp"),
     )
 )
-"""Of the files that count as images, in either case."""
+"""Suffixes of files that count as images, in upper or lower case."""
 CLUTTER = frozenset(("thumbs.db", "desktop.ini"))
-"""What Windows puts beside images, in either case; that of other systems is hidden."""
+"""Files that Windows puts beside images, in upper or lower case. Other systems hide theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,44 +42,47 @@ class Folder:
     """Decode images when they are needed instead of keeping all in memory."""
 
     def read(self, split: Split) -> ImageSet:
-        """Images uint8 [N, 3, size, size], RGB; the classes are the sorted names of the class folders of both splits.
+        """Reads images uint8 [N, 3, size, size], RGB, converted as in `decode`.
 
-        Files count at any depth of a class folder, also through links, if their suffix is one of SUFFIXES; hidden ones
-        are ignored, and the notes tell of all other files. The test split is test/ where it exists, else val/, and
-        where there is no train/ either, root itself. Every class needs training images, unless only test images are
-        read; without test images it may be. Pixels are converted as `decode` says. Raises UserError naming a missing or
-        empty folder, a class without training images, a link to nothing, or a file that cannot be read.
+        The classes are the sorted names of the class folders of both splits. The test split is test/ if it exists, else
+        val/; if there is no train/ either, it is root itself. The images of a class are all files with one of SUFFIXES
+        at any depth of its folder, also through links. Hidden files are ignored; `notes` mentions all other files.
+        To read the training split, every class must have training images; test images are optional.
+
+        Raises:
+            UserError: a missing or empty folder, a class without training images, a broken link, or a file that cannot
+                be read.
         """
         if self.size < 1:
             raise UserError(f"the size of the images must be at least 1 pixel, not {self.size}")
         root = Path(self.root)
         train, test = root / "train", _test_folder(root, split)
-        learnt = _class_folders(train) if split == "train" or train.is_dir() else {}
-        asked = _class_folders(test)
-        classes = sorted({*learnt, *asked})
-        untaught = sorted({*asked} - {*learnt})
-        if split == "train" and untaught:
+        train_folders = _class_folders(train) if split == "train" or train.is_dir() else {}
+        test_folders = _class_folders(test)
+        classes = sorted({*train_folders, *test_folders})
+        untrained = sorted({*test_folders} - {*train_folders})
+        if split == "train" and untrained:
             raise UserError(
-                f"the class {untaught[0]!r} is in {test} but not in {train}: no model could learn it; "
+                f"the class {untrained[0]!r} is in {test} but not in {train}: no model could learn it; "
                 "give it training images, or remove its folder"
             )
-        base, folders = (train, learnt) if split == "train" else (test, asked)
-        left_out = _Left(base)
+        base, folders = (train, train_folders) if split == "train" else (test, test_folders)
+        skipped = _Skipped(base)
         paths: list[Path] = []
         labels: list[int] = []
         for label, name in enumerate(classes):
             if name in folders:
-                of_class = _image_files(folders[name], left_out)
-                paths += of_class
-                labels += [label] * len(of_class)
-        notes = [*_twins(classes), *left_out.notes()]
+                class_paths = _image_files(folders[name], skipped)
+                paths += class_paths
+                labels += [label] * len(class_paths)
+        notes = [*_twins(classes), *skipped.notes()]
         if split == "test":
-            notes += _test_notes(root, test, classes, learnt, asked)
+            notes += _test_notes(root, test, classes, train_folders, test_folders)
             if not self.stream:
-                notes += _leak(paths, learnt.values())
+                notes += _leak(paths, train_folders.values())
         images = Stored.of(Files(paths, root), self.size)
-        found = ImageSet(images, torch.tensor(labels), tuple(classes), tuple(notes))
-        return found if self.stream else found.resident()
+        image_set = ImageSet(images, torch.tensor(labels), tuple(classes), tuple(notes))
+        return image_set if self.stream else image_set.resident()
 
 
 def _test_folder(root: Path, split: Split) -> Path:
@@ -90,23 +93,23 @@ def _test_folder(root: Path, split: Split) -> Path:
 
 
 def _class_folders(base: Path) -> dict[str, Path]:
-    """The class folders by their names, in which letters with accents are composed whatever system wrote them."""
+    """The class folders by name. Names are normalised (NFC), because systems write accented letters differently."""
     if not base.is_dir():
         raise UserError(f"{base} is missing: images are expected as train/CLASS/* and test/CLASS/* (or val/CLASS/*)")
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for path in sorted(base.iterdir()):
         if path.is_dir() and not path.name.startswith("."):
             name = unicodedata.normalize("NFC", path.name)
-            if name in found:
+            if name in folders:
                 raise UserError(f"two class folders of {base} are called {name!r}, in two spellings; merge them")
-            found[name] = path
-    if not found:
+            folders[name] = path
+    if not folders:
         raise UserError(f"{base} has no class folders: images are expected as {base}/CLASS/*")
-    return found
+    return folders
 
 
-class _Left:
-    """The files below a folder that are no images to us, by their kind."""
+class _Skipped:
+    """Counts the files below a folder that are skipped because they are not images, by suffix."""
 
     def __init__(self, base: Path) -> None:
         self._base = base
@@ -117,14 +120,14 @@ class _Left:
         self._kinds[path.suffix or "without a suffix"] += 1
 
     def notes(self) -> Iterator[str]:
-        """A line for each way to be left out."""
+        """One line for each reason to skip files."""
         if self._kinds:
             yield (
-                f"{self._base}: {self._kinds.total()} files were left out, whose suffix is none of an image that can "
-                f"be read: {_listed(self._kinds)}; convert photographs among them to JPEG or PNG"
+                f"{self._base}: {self._kinds.total()} files were skipped, because their suffix is not that of a "
+                f"readable image: {_listed(self._kinds)}; convert photographs among them to JPEG or PNG"
             )
         if self._beside:
-            yield f"{self._base}: {self._beside} files beside the class folders were left out"
+            yield f"{self._base}: {self._beside} files beside the class folders were skipped"
 
 
 def _listed(kinds: Counter[str]) -> str:
@@ -136,75 +139,79 @@ def _counts(name: str) -> bool:
     return not name.startswith(".") and name.lower() not in CLUTTER
 
 
-def _image_files(folder: Path, left_out: _Left) -> list[Path]:
-    """The images of a class. Raises UserError if there are none, or for what cannot be looked at."""
-    found, others = [], Counter[str]()
+def _image_files(folder: Path, skipped: _Skipped) -> list[Path]:
+    """The images of a class. Raises UserError if there are none, or if a link or folder cannot be followed."""
+    images, others = [], Counter[str]()
     for path in _files(folder):
         if path.is_symlink() and not path.exists():
-            raise UserError(f"{path} is a link to nothing; repair or remove it")
+            raise UserError(f"{path} is a broken link; repair or remove it")
         if path.is_file():
             if path.suffix.lower() in SUFFIXES:
-                found.append(path)
+                images.append(path)
             else:
                 others[path.suffix or "without a suffix"] += 1
-                left_out.add(path)
-    if not found:
+                skipped.add(path)
+    if not images:
         instead = f", only {_listed(others)}; convert photographs to JPEG or PNG" if others else ""
         raise UserError(f"{folder} has no images{instead or '; add some, or remove the folder'}")
-    # By the parts of the path, as it is sorted everywhere but on Windows, which compares without case.
-    return sorted(found, key=lambda path: path.relative_to(folder).parts)
+    # By the parts of the path: Windows would sort paths without regard to case.
+    return sorted(images, key=lambda path: path.relative_to(folder).parts)
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All that is no folder and not hidden, at any depth; a folder that several links lead to is looked at once."""
+    """All files that are not hidden, at any depth. A folder that several links lead to is visited once."""
 
     def fail(error: OSError) -> None:
-        raise UserError(f"{error.filename} cannot be looked into: {error.strerror}") from error
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}; change its permissions") from error
 
     seen: set[str] = set()
-    for at, folders, names in os.walk(folder, onerror=fail, followlinks=True):
-        real = os.path.realpath(at)
+    for parent, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        real = os.path.realpath(parent)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(at, name) for name in names if _counts(name))
+        yield from (Path(parent, name) for name in names if _counts(name))
 
 
 def _twins(classes: Sequence[str]) -> Iterator[str]:
-    """Names of classes that a person could take for one."""
+    """Notes on class names that may be meant as the same class."""
     first: dict[str, str] = {}
     for name in classes:
         other = first.setdefault(" ".join(name.casefold().split()), name)
         if other != name:
-            yield f"{other!r} and {name!r} are two classes, whose names differ only in case or spaces: is it one"
+            yield f"the classes {other!r} and {name!r} differ only in case or spaces; merge them if they are the same"
 
 
 def _test_notes(
-    root: Path, test: Path, classes: Sequence[str], learnt: Mapping[str, Path], asked: Mapping[str, Path]
+    root: Path,
+    test: Path,
+    classes: Sequence[str],
+    train_folders: Mapping[str, Path],
+    test_folders: Mapping[str, Path],
 ) -> Iterator[str]:
     if test == root:
         yield f"{root} has no train, test or val folder: all of its {len(classes)} folders are classes of test images"
     if test.name == "test" and (root / "val").is_dir():
-        yield f"{root / 'val'} was left out: the test images are those of {test}"
-    for what, there in (("training", learnt), ("test", asked)):
-        lacking = [name for name in classes if name not in there]
-        if there and lacking:
-            more = ", ..." if len(lacking) > 5 else ""
-            yield f"{len(lacking)} of {len(classes)} classes have no {what} images: {', '.join(lacking[:5])}{more}"
+        yield f"{root / 'val'} was skipped: the test images are those in {test}"
+    for kind, folders in (("training", train_folders), ("test", test_folders)):
+        missing = [name for name in classes if name not in folders]
+        if folders and missing:
+            more = ", ..." if len(missing) > 5 else ""
+            yield f"{len(missing)} of {len(classes)} classes have no {kind} images: {', '.join(missing[:5])}{more}"
 
 
 def _leak(test: Sequence[Path], train: Iterable[Path]) -> Iterator[str]:
-    """Test images that are training images, too, byte for byte."""
+    """A note on test images that are also training images, byte for byte."""
     sizes = {path.stat().st_size for path in test}
-    alike = [path for folder in train for path in _files(folder) if path.is_file() and path.stat().st_size in sizes]
-    first = {_digest(path): path for path in alike}
-    both = [path for path in test if _digest(path) in first] if first else []
-    if both:
+    same_size = [path for folder in train for path in _files(folder) if path.is_file() and path.stat().st_size in sizes]
+    by_digest = {_digest(path): path for path in same_size}
+    leaked = [path for path in test if _digest(path) in by_digest] if by_digest else []
+    if leaked:
         yield (
-            f"{len(both)} of {len(test)} test images are training images, byte for byte, such as {both[0]} and "
-            f"{first[_digest(both[0])]}: accuracy on them says nothing about new images"
+            f"{len(leaked)} of {len(test)} test images are also training images, byte for byte, such as {leaked[0]} "
+            f"and {by_digest[_digest(leaked[0])]}: accuracy on them says nothing about new images"
         )
 
 

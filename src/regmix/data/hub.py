@@ -1,4 +1,4 @@
-"""Image data sets of the Hugging Face hub."""
+"""Image data sets from the Hugging Face hub."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 from regmix.data.decode import import_optional
 from regmix.data.images import ImageSet, Split
-from regmix.data.parquet import Disk, Shards
+from regmix.data.parquet import Shards
+from regmix.data.row_groups import Disk
 from regmix.data.stored import Identity
 from regmix.types import Tag, UserError
 
@@ -25,9 +26,13 @@ class Hub(Shards):
     """Column with the encoded images."""
 
     def read(self, split: Split) -> ImageSet:
-        """Images uint8 [N, 3, H, W] as `read_parquet` makes them; files come from the hub once and then from
-        its cache, or with `stream` in parts whenever they are needed. Raises UserError if the repository or the files
-        cannot be had."""
+        """Reads images uint8 [N, 3, H, W] as `read_parquet` does.
+
+        Files are downloaded once and then come from the hub's cache; with `stream` only the parts in use are fetched.
+
+        Raises:
+            UserError: the repository or its files cannot be fetched or read.
+        """
         hub = import_optional("huggingface_hub")
         pattern = self.pattern(split)
         try:
@@ -40,14 +45,14 @@ class Hub(Shards):
                     self.repository,
                     repo_type="dataset",
                     revision=self.revision,
-                    # The hub's patterns know no **: there, * crosses folders.
+                    # The hub's patterns have no **; their * crosses folders.
                     allow_patterns=pattern.replace("**/", "*"),
                 )
                 files = sorted(str(path) for path in Path(base).glob(pattern))
-        # Its file system lets errors of the library through that it speaks HTTP with, which changes.
+        # HfFileSystem leaks errors of its HTTP client, and the client varies by version.
         except Exception as error:
-            why = " ".join(str(error).split())
-            raise UserError(f"{self.repository} cannot be had from the Hugging Face hub: {why}") from error
+            cause = " ".join(str(error).split())
+            raise UserError(f"{self.repository} cannot be fetched from the Hugging Face hub: {cause}") from error
         folders = sorted({str(Path(path).parent.relative_to(base)) for path in files})
         if len(folders) > 1:
             raise UserError(
@@ -60,19 +65,19 @@ class Hub(Shards):
 
 @dataclass(frozen=True)
 class Remote:
-    """Files that stay on the hub and are fetched in parts."""
+    """Files that stay on the hub; only the parts that are read are fetched."""
 
     files: Any
-    """The file system of huggingface_hub."""
+    """The HfFileSystem."""
     base: str
-    """What the names of the files begin with."""
+    """Common prefix of the names of the files."""
 
     def open(self, name: str) -> BinaryIO:
-        """A file of the hub, of which only what is read is fetched."""
+        """Opens a file of the hub."""
         return cast(BinaryIO, self.files.open(name))
 
     def identity(self, name: str) -> Identity:
-        """Name and size of a file, and the hash of its content that the hub knows it by."""
-        found = self.files.info(name)
-        version = found.get("xet_hash") or found.get("blob_id") or ""
-        return Identity(Path(name).relative_to(self.base).as_posix(), found["size"], version)
+        """The name and size of a file, and the hub's hash of its content."""
+        info = self.files.info(name)
+        version = info.get("xet_hash") or info.get("blob_id") or ""
+        return Identity(Path(name).relative_to(self.base).as_posix(), info["size"], version)

@@ -1,4 +1,4 @@
-"""A labelled set of images, which is what every source of data becomes."""
+"""A labelled set of images: what every data source returns."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,17 +17,19 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images uint8 [N, C, H, W], their labels int64 [N] in [0, len(classes)), and the names of the classes.
+    """Images uint8 [N, C, H, W], labels int64 [N] in [0, len(classes)), and the names of the classes.
 
-    The images lie in memory, or are decoded when they are looked at; both know len, shape and the images at an index.
-    Raises UserError if the numbers of images and labels differ or a label has no class.
+    The images are in memory, or decoded on access; both kinds have len, shape and indexing.
+
+    Raises:
+        UserError: not uint8 [N, C, H, W], not one int64 label per image, or a label without a class.
     """
 
     images: UInt8[Tensor, "examples channels height width"] | Stored
     labels: Int64[Tensor, "examples"]
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    """What whoever uses the images must know, a line each: what was left out, and what was changed."""
+    """Lines for the user about files that were skipped or images that were changed."""
 
     def __post_init__(self) -> None:
         if isinstance(self.images, Tensor) and (self.images.ndim != 4 or self.images.dtype != torch.uint8):
@@ -59,7 +61,10 @@ class ImageSet:
         return replace(self, images=pixels, notes=(*self.notes, *notes))
 
     def mean_and_deviation(self) -> tuple[list[float], list[float]]:
-        """Of each channel, in [0, 1]: of all images in memory, and of 10,000, evenly spaced, where they are decoded."""
+        """Mean and standard deviation of each channel, in [0, 1].
+
+        Computed over all images in memory, or over about 10,000 evenly spaced ones where images are decoded on access.
+        """
         step = -(-len(self) // 10_000) if isinstance(self.images, Stored) else 1
         count, total, squares = 0, torch.zeros(()), torch.zeros(())
         for part in torch.split(torch.arange(0, len(self), step), 1000):
@@ -75,7 +80,7 @@ class ImageSet:
 
 
 def check_labels(path: Path | str, labels: Int64[np.ndarray, "rows"], classes: tuple[str, ...]) -> None:
-    """Raises UserError naming the first row of the file whose label is no class."""
+    """Raises UserError naming the first row of the file whose label is out of range."""
     wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
     if len(wrong):
         row = int(wrong[0])

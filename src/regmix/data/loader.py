@@ -17,12 +17,12 @@ from regmix.data.images import ImageSet
 from regmix.data.stored import WINDOW, Stored
 from regmix.types import Batch, Images, UserError, View
 
-Dealt = tuple[Tensor, View | None, float]
+Planned = tuple[Tensor, View | None, float]
 """Positions in the image set, views and weight of a batch."""
 
 
 def _memory_format(images: Tensor) -> torch.memory_format:
-    # With one channel the two formats are the same bytes, and torch would guess which one is meant.
+    # With one channel both formats are the same bytes, and torch could take one for the other.
     return torch.channels_last if images.shape[1] > 1 else torch.contiguous_format
 
 
@@ -35,15 +35,22 @@ def _to_float(images: UInt8[Tensor, "batch channels height width"]) -> Images:
 
 
 class Loader:
-    """Epochs of shuffled, cropped and mirrored batches.
+    """Epochs of shuffled, cropped and flipped batches for training.
 
-    Images in memory lie padded, as uint8, on the device; those that are decoded when they are looked at are decoded by
-    as many threads as there are cores, a few batches ahead. Order and views of a pass over the images depend on `seed`
-    (>= 0) and its number alone, whatever the device. `pad` is in pixels on every side. With `replays` = m every batch
-    comes m times in a row, and a pass takes m epochs of the usual length. Of `size` processes each gets its share of
-    every batch, in the order of their ranks.
+    Images in memory are kept on the device, padded, as uint8. Images decoded on access are decoded a few batches ahead,
+    by one thread per core. The order and the views depend only on `seed` and the number of the pass over the images,
+    not on the device.
 
-    Raises UserError for an empty set, a batch size below one or `size`, or a negative pad.
+    Args:
+        pad: zero padding in pixels on every side, for random crops.
+        flip: mirror each image with probability 1/2.
+        seed: at least 0.
+        replays: how often every batch comes in a row; a pass over the images then takes that many epochs.
+        rank: the rank of this process.
+        size: the number of processes; each gets its share of every batch.
+
+    Raises:
+        UserError: an empty set, a batch size below 1 or `size`, or a negative `pad`.
     """
 
     def __init__(
@@ -78,15 +85,17 @@ class Loader:
         self._replays, self._rank, self._size = replays, rank, size
 
     def __len__(self) -> int:
-        """The number of batches of an epoch: ceil(N / batch_size), but no more than give every process an example."""
+        """The number of batches per epoch: see `steps_per_epoch`."""
         return steps_per_epoch(len(self._labels), self._batch_size, self._size)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch (number >= 0), each example once, from the `first` on.
+        """The batches of an epoch, each example once; skips the batches before `first`.
 
-        The sizes of the batches differ by one at most, for a tiny last batch would upset BatchNorm.
-        x: float32 in [0, 1], channels_last if C > 1. index: positions in the image set. view: None if nothing
-        is augmented. Raises UserError naming an image that cannot be decoded.
+        x is float32 in [0, 1], channels_last if C > 1. `index` holds positions in the image set. `view` is None without
+        augmentation. Sizes of batches differ by one at most, because a tiny last batch would disturb BatchNorm.
+
+        Raises:
+            UserError: an image cannot be decoded; the message names it.
         """
         steps = range(number * len(self) + first, (number + 1) * len(self))
         if isinstance(self._images, Stored):
@@ -96,25 +105,25 @@ class Loader:
             yield self._batch(index, self._images, index, view, weight)
 
     def _decoded(self, images: Stored, steps: Iterable[int]) -> Iterator[Batch]:
-        """The batches of these steps, of images that other threads decode meanwhile."""
+        """The batches of these steps; other threads decode images ahead."""
         workers = os.cpu_count() or 1
         depth = max(2, min(2 * workers, WINDOW // self._batch_size))
         pool = ThreadPoolExecutor(workers, "regmix-decode")
         plan = self._plan(steps)
-        ahead: deque[tuple[Dealt, Future[Tensor]]] = deque()
+        ahead: deque[tuple[Planned, Future[Tensor]]] = deque()
 
-        def look_ahead() -> None:
-            for dealt in islice(plan, 1):
-                again = ahead and ahead[-1][0] is dealt
-                pixels = ahead[-1][1] if again else pool.submit(self._host_pixels, images, dealt[0])
-                ahead.append((dealt, pixels))
+        def submit_next() -> None:
+            for planned in islice(plan, 1):
+                replayed = ahead and ahead[-1][0] is planned
+                pixels = ahead[-1][1] if replayed else pool.submit(self._host_pixels, images, planned[0])
+                ahead.append((planned, pixels))
 
         try:
             for _ in range(depth):
-                look_ahead()
+                submit_next()
             while ahead:
                 batch = self._from_host(*ahead.popleft())
-                look_ahead()
+                submit_next()
                 yield batch
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -123,65 +132,71 @@ class Loader:
         pixels = images[index]
         return pixels.pin_memory() if self._labels.is_cuda else pixels
 
-    def _from_host(self, dealt: Dealt, pixels: Future[Tensor]) -> Batch:
-        index, view, weight = dealt
+    def _from_host(self, planned: Planned, pixels: Future[Tensor]) -> Batch:
+        index, view, weight = planned
         shown = _padded(pixels.result().to(self._labels.device, non_blocking=True), self._pad)
         return self._batch(index, shown, torch.arange(len(shown), device=shown.device), view, weight)
 
-    def _batch(self, index: Tensor, padded: Tensor, place: Tensor, view: View | None, weight: float) -> Batch:
-        """The images at `place` of those that are padded, which are those at `index` of the set."""
-        shown = padded[place] if view is None else take(padded, place, view, self._pad)
+    def _batch(self, index: Tensor, padded: Tensor, rows: Tensor, view: View | None, weight: float) -> Batch:
+        """The images in these rows of `padded`, which have the positions `index` in the set."""
+        shown = padded[rows] if view is None else take(padded, rows, view, self._pad)
         index = index.to(self._labels.device, non_blocking=True)
         return Batch(_to_float(shown), self._labels[index], index, view, weight)
 
-    def _plan(self, steps: Iterable[int]) -> Iterator[Dealt]:
-        """This process's share of the batches of some steps, counted from the first epoch's first; the same object
-        where a batch is replayed."""
-        in_pass, in_batch = -1, -1
-        places = torch.arange(len(self._labels)).tensor_split(len(self))
-        for step in steps:
-            if step // self._replays != in_batch:
-                in_batch = step // self._replays
-                current, number = divmod(in_batch, len(self))
-                if current != in_pass:
-                    order, views = self._deal(current)
-                    in_pass = current
-                whole = places[number]
-                place = whole.tensor_split(self._size)[self._rank]
-                here = slice(int(place[0]), int(place[-1]) + 1)
-                view = View(*(part[here] for part in views)) if self._pad or self._flip else None
-                dealt = order[here], view, len(place) * self._size / len(whole)
-            yield dealt
+    def _plan(self, steps: Iterable[int]) -> Iterator[Planned]:
+        """This process's share of the batches of these steps, counted from the start of training.
 
-    def _deal(self, number: int) -> tuple[Tensor, View]:
+        A replayed batch is the same object.
+        """
+        shuffled_pass, planned_batch = -1, -1
+        positions = torch.arange(len(self._labels)).tensor_split(len(self))
+        for step in steps:
+            if step // self._replays != planned_batch:
+                planned_batch = step // self._replays
+                current_pass, number = divmod(planned_batch, len(self))
+                if current_pass != shuffled_pass:
+                    order, views = self._shuffle(current_pass)
+                    shuffled_pass = current_pass
+                whole = positions[number]
+                own = whole.tensor_split(self._size)[self._rank]
+                chosen = slice(int(own[0]), int(own[-1]) + 1)
+                view = View(*(part[chosen] for part in views)) if self._pad or self._flip else None
+                planned = order[chosen], view, len(own) * self._size / len(whole)
+            yield planned
+
+    def _shuffle(self, number: int) -> tuple[Tensor, View]:
         """The order of the images in a pass, and the view of each, in that order.
 
-        Images that are read in groups are shuffled within a window of their groups, which are shuffled themselves.
+        Images that are read in groups are shuffled within a window, and their groups are shuffled.
         """
         n, device = len(self._labels), self._labels.device
-        # Drawn on the host, where the stream is the same for every device, and moved once.
+        # Drawn on the host and moved once, so that the random numbers are the same for every device.
         state = np.random.SeedSequence((self._seed, number)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(state[0]))
         order = torch.randperm(n, generator=generator)
         views = draw_views(n, self._pad, self._flip, generator)
         if self._groups is not None and n > WINDOW:
-            turn = torch.randperm(int(self._groups.max()) + 1, generator=generator)[self._groups[order]]
-            order = order[turn.argsort(stable=True)]
-            place = torch.arange(n) + WINDOW * torch.rand(n, generator=generator, dtype=torch.float64)
-            order = order[place.argsort()]
+            group_rank = torch.randperm(int(self._groups.max()) + 1, generator=generator)[self._groups[order]]
+            order = order[group_rank.argsort(stable=True)]
+            jittered = torch.arange(n) + WINDOW * torch.rand(n, generator=generator, dtype=torch.float64)
+            order = order[jittered.argsort()]
         kept = order if isinstance(self._images, Stored) else order.to(device)
         return kept, View(*(part.to(device) for part in views))
 
 
 def steps_per_epoch(count: int, batch_size: int, size: int) -> int:
-    """Into how many batches `count` images are dealt that `size` processes share."""
+    """The number of batches per epoch: ceil(count / batch_size), or fewer so that each of `size` processes has an
+    image in every batch."""
     return max(1, min(-(-count // batch_size), count // size))
 
 
 def batches(images: ImageSet, batch_size: int, device: torch.device | str) -> Iterator[Batch]:
-    """The images in order, as they are, for evaluation; they stay where they are and only the batch moves.
+    """The images in order and without augmentation, for evaluation. Only the batch is moved to the device.
 
-    x: float32 in [0, 1], channels_last if C > 1. Raises UserError for a batch size below one.
+    x is float32 in [0, 1], channels_last if C > 1.
+
+    Raises:
+        UserError: a batch size below 1.
     """
     if batch_size < 1:
         raise UserError(f"the batch size must be at least 1, not {batch_size}")
@@ -190,6 +205,6 @@ def batches(images: ImageSet, batch_size: int, device: torch.device | str) -> It
 
 
 def pick(images: ImageSet, index: Int64[Tensor, "chosen"], device: torch.device | str) -> Batch:
-    """The images at these positions, as they are; the others stay where they are."""
+    """One batch of the images at these positions, without augmentation."""
     x = _to_float(images.images[index].to(device))
     return Batch(x, images.labels[index].to(device), index.to(device))

@@ -1,4 +1,4 @@
-"""Which images of a split are looked at, where all would take too long, and how they were drawn."""
+"""Samples of a split, for evaluations that would take too long on all images."""
 
 from typing import Literal
 
@@ -10,17 +10,18 @@ from regmix.data.splits import stratified_order
 from regmix.types import Sample, UserError
 
 How = Literal["stratified", "first"]
-"""Evenly from the classes, or from the head of the split (where files are ordered by class: of the first classes)."""
+"""stratified: in equal proportion from every class. first: the head of the split, which holds only the first classes if
+files are ordered by class."""
 
 
 def draw(
     labels: Int64[Tensor, "examples"], count: int | None, how: How = "stratified", seed: int = 0
 ) -> tuple[Sample, Int64[Tensor, "chosen"]]:
-    """A sample of a split with these labels, and its positions in the split, in increasing order.
+    """Draws a sample of a split with these labels; returns it and its positions in the split, in increasing order.
 
-    The choice depends on the labels, the count, `how` and `seed` alone. Drawn evenly, every class has its share of the
-    sample (to one image or two), every image has the same chance, and a smaller sample is a part of a larger one with
-    the same seed. `count` None takes all images.
+    The choice depends only on the labels, `count`, `how` and `seed`. In a stratified sample every class has its share
+    (within two images) and every image has the same chance; a smaller sample is part of a larger one with the same
+    seed. `count` None takes all images.
 
     Raises:
         UserError: a count below 1 or above the number of images, or a negative seed.
@@ -39,5 +40,5 @@ def draw(
 
 
 def spread(labels: Int64[Tensor, "examples"], most: int) -> Int64[Tensor, "chosen"]:
-    """The positions of so many examples, or of all where there are fewer, drawn evenly from the classes."""
+    """The positions of `most` examples, or of all if there are fewer, drawn stratified by class."""
     return draw(labels, min(most, len(labels)))[1]

@@ -1,4 +1,4 @@
-"""Fixed, stratified choices of training and validation images."""
+"""Stratified splits into training and validation images."""
 
 import numpy as np
 import torch
@@ -12,14 +12,14 @@ from regmix.types import UserError
 def stratified_order(
     labels: Int64[Tensor, "examples"], seed: int, *, random_start: bool = False
 ) -> Int64[Tensor, "examples"]:
-    """A random order of the examples, every prefix of which holds the classes in their overall proportions.
+    """A random order of the examples in which every prefix holds the classes in their overall proportions.
 
-    The k-th example of a class of n, in random order, comes at (k + 1/2) / n of the way. With `random_start` it comes
-    at (k + u) / n, with u uniform in [0, 1) for every class: then small classes are not too rare in short prefixes, and
-    every example has the same chance to be in one.
+    Within a class of n examples, in random order, the k-th example gets the sort key (k + 1/2) / n. With `random_start`
+    the key is (k + u) / n, with one u per class uniform in [0, 1). Then every example has the same chance to be in a
+    prefix; without it small classes are too rare in short prefixes.
     """
     y = labels.numpy()
-    # NumPy guarantees RandomState's stream for ever; the newer Generator's may change between versions.
+    # NumPy guarantees the stream of RandomState for ever; that of the newer Generator may change between versions.
     random = np.random.RandomState(np.random.MT19937(seed))
     shuffled = random.permutation(len(y))
     y = y[shuffled]
@@ -28,16 +28,18 @@ def stratified_order(
     rank = np.empty(len(y), dtype=np.int64)
     rank[np.argsort(y, kind="stable")] = np.arange(len(y)) - np.repeat(first, counts)
     start = random.random_sample(len(counts))[y] if random_start else 0.5
-    place = (rank + start) / counts[y]
-    return torch.from_numpy(shuffled[np.argsort(place, kind="stable")])
+    key = (rank + start) / counts[y]
+    return torch.from_numpy(shuffled[np.argsort(key, kind="stable")])
 
 
 def split_train(train: ImageSet, examples: int | None, validation: int, seed: int) -> tuple[ImageSet, ImageSet]:
     """Divides a training set into (train, validation), both stratified and in their original order.
 
-    The choice depends on the labels, the numbers and `seed` alone; the validation images are the same
-    whatever `examples` is, and fewer training examples are a subset of more. `examples` None takes all that
-    is left. Raises UserError if more is asked for than there is, or if nothing is left to train on.
+    The choice depends only on the labels, the numbers and `seed`. The validation images do not depend on `examples`,
+    and a smaller training set is part of a larger one. `examples` None takes all images but those for validation.
+
+    Raises:
+        UserError: there are not enough images, or none is left for training.
     """
     left = len(train) - validation
     wanted = left if examples is None else examples
@@ -50,7 +52,7 @@ def split_train(train: ImageSet, examples: int | None, validation: int, seed: in
         )
     if not 1 <= wanted <= left:
         raise UserError(
-            f"{wanted} training examples cannot be had: the set has {len(train)}, {validation} of which "
+            f"{wanted} training examples are not available: the set has {len(train)}, of which {validation} "
             f"are for validation; ask for 1 to {left}"
         )
     order = stratified_order(train.labels, seed)

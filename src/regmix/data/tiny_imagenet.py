@@ -19,7 +19,11 @@ SIZE = 64
 
 @dataclass(frozen=True, kw_only=True)
 class TinyImagenet:
-    """Tiny ImageNet: 100,000 training and 10,000 test (the official val) images, 64x64 RGB, 200 classes."""
+    """Tiny ImageNet: 100,000 training and 10,000 test images, 64x64 RGB, 200 classes.
+
+    The test split is the official val, whose labels are public. Source: Stanford CS231n, a subset of ImageNet (Deng et
+    al., 2009).
+    """
 
     name: Tag[Literal["tiny_imagenet"]] = "tiny_imagenet"
     root: str = "data/tiny-imagenet-200"
@@ -28,13 +32,17 @@ class TinyImagenet:
     """Download the official archive (237 MB) into root if it holds no files yet."""
 
     def read(self, split: Split) -> ImageSet:
-        """Images uint8 [N, 3, 64, 64]; class k is the k-th wnid of wnids.txt in sorted order, named by the
-        first of its words. The test split is the official val, whose labels are public. Raises UserError
-        naming what is missing or damaged. Source: Stanford CS231n, subset of ImageNet (Deng et al., 2009)."""
+        """Reads images uint8 [N, 3, 64, 64]. Class k is the k-th wnid of wnids.txt in sorted order.
+
+        Its name is the first word for the wnid in words.txt.
+
+        Raises:
+            UserError: a file is missing or damaged; the message names it.
+        """
         root = _find(Path(self.root), self.download)
         wnids = sorted(_read_lines(root / "wnids.txt"))
         if len(set(wnids)) < len(wnids) or not all(wnids):
-            raise UserError(f"{root / 'wnids.txt'} has an empty line, or one twice; unpack {ARCHIVE.url} again")
+            raise UserError(f"{root / 'wnids.txt'} has an empty or a repeated line; unpack {ARCHIVE.url} again")
         words = dict(line.partition("\t")[::2] for line in _read_lines(root / "words.txt"))
         classes = tuple(words.get(wnid, wnid).partition(",")[0] for wnid in wnids)
         label_of = {wnid: label for label, wnid in enumerate(wnids)}
@@ -50,7 +58,9 @@ class TinyImagenet:
             )
         images = Stored.of(Files([path for path, _ in files], root), size=None)
         if images.shape[2:] != (SIZE, SIZE):
-            raise UserError(f"the images in {root} are not {SIZE}x{SIZE}; use the source `folder` for others")
+            raise UserError(
+                f"the images in {root} are not {SIZE}x{SIZE}; use the data source `folder` for images of other sizes"
+            )
         labels = torch.tensor([label_of[wnid] for _, wnid in files])
         return ImageSet(images, labels, classes).resident()
 
@@ -79,19 +89,19 @@ def _train_files(root: Path, wnids: list[str]) -> list[tuple[Path, str]]:
     files = []
     unknown = sorted({path.name for path in (root / "train").glob("[!.]*/") if path.is_dir()} - {*wnids})
     if unknown:
-        raise UserError(f"{root / 'train' / unknown[0]} is of no class in {root / 'wnids.txt'}; repair or remove it")
+        raise UserError(f"{root / 'train' / unknown[0]} is not a class of {root / 'wnids.txt'}; rename or remove it")
     for wnid in wnids:
-        of_class = sorted((root / "train" / wnid / "images").glob("[!.]*.JPEG"))
-        if not of_class:
+        class_files = sorted((root / "train" / wnid / "images").glob("[!.]*.JPEG"))
+        if not class_files:
             raise UserError(f"{root / 'train' / wnid / 'images'} has no .JPEG files; unpack {ARCHIVE.url} again")
         boxes = root / "train" / wnid / f"{wnid}_boxes.txt"
-        there = {path.name for path in of_class}
-        # Every image has a line there: its name and a box, between tabs.
+        present = {path.name for path in class_files}
+        # The file of boxes has a line for every image: its name and a box, separated by tabs.
         for name, tab, _ in (line.partition("\t") for line in (_read_lines(boxes) if boxes.is_file() else ())):
-            if tab and name not in there:
+            if tab and name not in present:
                 lost = root / "train" / wnid / "images" / name
                 raise UserError(f"{lost} is missing; unpack {ARCHIVE.url} again")
-        files += [(path, wnid) for path in of_class]
+        files += [(path, wnid) for path in class_files]
     return files
 
 
@@ -103,6 +113,6 @@ def _val_files(root: Path) -> list[tuple[Path, str]]:
         if not rest or "/" in name:
             raise UserError(f"{annotations} line {number} must start with an image and a wnid: {line!r}")
         files.append((root / "val" / "images" / name, rest[0]))
-    if nameless := sorted({*(root / "val" / "images").glob("[!.]*.JPEG")} - {path for path, _ in files}):
-        raise UserError(f"{annotations} does not name {nameless[0].name}; unpack {ARCHIVE.url} again")
+    if unlisted := sorted({*(root / "val" / "images").glob("[!.]*.JPEG")} - {path for path, _ in files}):
+        raise UserError(f"{annotations} does not name {unlisted[0].name}; unpack {ARCHIVE.url} again")
     return files

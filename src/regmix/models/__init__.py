@@ -1,4 +1,7 @@
-"""Networks for small images; they take images in [0, 1] and normalise inside."""
+"""Networks for small images, which take images in [0, 1] and normalise inside, and readers of weights for any model.
+
+This folder imports `types` and runtime; config, runs, evaluation and everything above them may import it.
+"""
 
 import os
 from collections.abc import Sequence
@@ -38,11 +41,15 @@ def build(
     std: Sequence[float] = (1.0,),
     size: tuple[int, int] | None = None,
 ) -> nn.Module:
-    """The network, freshly initialised: images [B, channels, H, W] in [0, 1] to logits [B, classes].
+    """Builds a freshly initialised network: images [B, channels, H, W] in [0, 1] to logits [B, classes].
 
-    It computes (x - mean) / std first; mean and std hold one value per channel, or one for all of them. `size` is the
-    height and width of the images, which lazy modules need to make their weights.
-    Raises UserError for settings that do not exist.
+    Args:
+        mean: one value per channel, or one for all; the network first computes (x - mean) / std.
+        std: like `mean`.
+        size: height and width of the images; lazy modules need it to create their weights.
+
+    Raises:
+        UserError: a setting is invalid, or the network does not fit into memory.
     """
     require("the number of classes", classes)
     require("the number of channels", channels)
@@ -62,15 +69,15 @@ def build(
 
 
 def _check_memory(config: Architecture, classes: int, channels: int) -> None:
-    """Raises UserError for a network whose weights alone are more than the memory of this machine."""
+    """Raises UserError for a network whose weights alone exceed the memory of this machine."""
     if not hasattr(os, "sysconf"):  # Windows
         return
-    with torch.device("meta"):  # sizes without memory, and without random numbers
+    with torch.device("meta"):  # takes no memory and draws no random numbers
         network = config.network(classes, Normalise(channels, (0.0,), (1.0,)))
     needed = sum(weight.numel() * weight.element_size() for weight in network.parameters())
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > available:
         raise UserError(
-            f"the weights of this network need {needed / 2**30:,.0f} GiB, and the machine has {there / 2**30:,.0f}; "
-            "choose a smaller width"
+            f"the weights of this network need {needed / 2**30:,.0f} GiB, but this machine has "
+            f"{available / 2**30:,.0f}; choose a smaller width"
         )

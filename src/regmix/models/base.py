@@ -1,4 +1,4 @@
-"""What every architecture here shares: the form of its settings, the normalisation inside, common layers."""
+"""Parts that all architectures here share: the protocol of their settings, the normalisation, common layers."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
@@ -9,19 +9,23 @@ from torch import Tensor, nn
 from regmix.types import UserError
 
 MOST_SIZE = 65_536
-"""The most that a width, a factor of it or a number of classes may be."""
+"""Upper limit of widths, width factors and numbers of classes."""
 
 
 class Architecture(Protocol):
-    """A model's settings: a frozen dataclass that builds the freshly initialised network."""
+    """The settings of a model: a frozen dataclass that builds the network."""
 
     def network(self, classes: int, normalise: "Normalise") -> nn.Module:
-        """Images [B, C, H, W] in [0, 1] to logits [B, classes]; UserError for settings that do not exist."""
+        """Builds the freshly initialised network: images [B, C, H, W] in [0, 1] to logits [B, classes].
+
+        Raises:
+            UserError: a setting is invalid.
+        """
         ...
 
 
 class Normalise(nn.Module):
-    """(x - mean) / std, given one value per channel or one for all; both are buffers [1, C, 1, 1]."""
+    """(x - mean) / std, with one value per channel or one for all. Both are buffers [1, C, 1, 1]."""
 
     mean: Tensor
     std: Tensor
@@ -38,25 +42,26 @@ class Normalise(nn.Module):
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """The 3x3 convolution without bias that all of these networks are made of."""
+    """A 3x3 convolution with padding 1 and without bias."""
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
 
 
 def stage(
     block: Callable[[int, int, int], nn.Module], count: int, inputs: int, outputs: int, stride: int
 ) -> nn.Sequential:
-    """`count` blocks (inputs, outputs, stride) in a row; the first changes the width and the resolution."""
+    """`count` blocks in a row; the first one changes the width and the resolution. `block` takes (inputs, outputs,
+    stride)."""
     first = block(inputs, outputs, stride)
     return nn.Sequential(first, *(block(outputs, outputs, 1) for _ in range(count - 1)))
 
 
 def pool(x: Tensor) -> Tensor:
-    """[B, C, H, W] to the mean of every channel, [B, C]."""
+    """Global average pool: [B, C, H, W] to [B, C]."""
     return torch.mean(x, dim=(2, 3))
 
 
 def require(name: str, value: int, allowed: Collection[int] | None = None) -> None:
-    """Raises UserError unless the setting is among the allowed values, or at least 1 where none are given."""
+    """Raises UserError unless the setting is one of the allowed values (if given) and in 1..MOST_SIZE."""
     if allowed is not None and value not in allowed:
         raise UserError(f"{name} {value} does not exist; choose one of {', '.join(map(str, allowed))}")
     if value < 1:

@@ -1,4 +1,4 @@
-"""What a file of weights holds: reading it without running code, and which set of weights in it is meant."""
+"""Reads files of weights without running code from them, and chooses the set of weights that is meant."""
 
 import pickle
 import re
@@ -15,15 +15,15 @@ from torch import Tensor
 from regmix.types import UserError
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
-"""How the names of files of weights end."""
+"""Suffixes of files of weights."""
 RAW = {"state_dict", "model_state_dict", "model", "net", "network", "weights"}
-"""Entries under which training scripts keep the weights that the optimiser changes."""
+"""Entries in which training scripts save the weights that the optimiser updates."""
 AVERAGED = re.compile(r"(?:^|[_.])(?:ema|swa|avg|averaged?|polyak|shadow)(?:$|[_.])")
-"""What the names of entries with averaged weights have in them: model_ema, state_dict_ema, swa_model, ema.shadow."""
+"""Matches the names of entries with averaged weights: model_ema, state_dict_ema, swa_model, ema.shadow."""
 
 
 class Chosen(NamedTuple):
-    """One set of weights, the entry of the file that it is from ("top": none), and the others that hold weights."""
+    """One set of weights, its entry in the file ("top" for the file itself), and the other entries with weights."""
 
     state: dict[str, Tensor]
     entry: str
@@ -31,16 +31,20 @@ class Chosen(NamedTuple):
 
 
 def read(path: Path) -> Any:
-    """The content of a file, or UserError."""
+    """Reads the content of a file of weights.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or it needs pickled code.
+    """
     if not path.is_file():
-        raise UserError(f"{path} is not a file")
+        raise UserError(f"{path} is not a file; give a file of weights ({', '.join(SUFFIXES)})")
     if path.suffix == ".safetensors":
         try:
             return safetensors.torch.load_file(path)
         except safetensors.SafetensorError as error:
-            raise UserError(f"{path} is truncated or no safetensors file ({error})") from None
-        except KeyError as error:  # a type that this version of safetensors gives no tensor for
-            raise UserError(f"{path} holds numbers of a type that cannot be read: {error}") from None
+            raise UserError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from None
+        except KeyError as error:  # a dtype that this version of safetensors cannot convert to torch
+            raise UserError(f"{path} holds a dtype that cannot be read: {error}; save the weights as float32") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice to whoever wrote the file
@@ -48,57 +52,58 @@ def read(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             raise UserError(
-                f"{path} needs pickled code ({code[1]}), which could do anything and is not run; "
-                "save its state dict alone where you trust it: torch.save(model.state_dict(), path)"
+                f"{path} needs pickled code ({code[1]}), which could do anything and is not run; if you trust the "
+                "file, load it yourself and save the state dict alone: torch.save(model.state_dict(), path)"
             ) from None
-        raise UserError(f"{path} is truncated or no PyTorch checkpoint") from None
-    except Exception as error:  # a broken file makes torch.load raise nearly anything
-        raise UserError(f"{path} is truncated or no PyTorch checkpoint ({type(error).__name__})") from None
+        raise UserError(f"{path} is truncated or not a PyTorch checkpoint; copy it again") from None
+    except Exception as error:  # torch.load raises nearly any exception on a broken file
+        kind = type(error).__name__
+        raise UserError(f"{path} is truncated or not a PyTorch checkpoint ({kind}); copy it again") from None
 
 
 def choose(
     content: Any, title: str, which: str | None, own: Iterable[str], fits: Callable[[dict[str, Tensor]], bool]
 ) -> Chosen:
-    """The set of weights that is meant.
+    """Chooses the set of weights that is meant.
 
     Args:
-        content: what the file holds.
-        title: its name, for messages.
-        which: "raw", "averaged" or the name of an entry; None where the file leaves no choice.
-        own: the names of the model's tensors, which are no containers.
-        fits: whether a set of tensors is one of the model's.
+        content: the content of the file.
+        title: the name of the file, for messages.
+        which: "raw", "averaged" or the name of an entry; None if the file has only one set of weights.
+        own: the names of the model's tensors.
+        fits: whether a set of tensors fits the model.
 
     Raises:
-        UserError: no weights, several sets of them with nothing chosen, or a choice that the file does not offer.
+        UserError: no weights, several sets with none chosen, or a choice that the file does not have.
     """
     if not isinstance(content, Mapping):
-        raise UserError(f"{title} holds no state dict but a {type(content).__name__}")
+        raise UserError(f"{title} must hold a state dict, not a {type(content).__name__}")
     names = set(own)
     sets = _sets(content, names)
-    # An entry of any name that fits the model could be what is meant; so could what lies beside the entries, if it is
-    # more than a few values.
-    found = {
+    # Candidates are entries with a usual name, entries that fit the model, and tensors at the top of the file if they
+    # are at least half as many as the model's.
+    candidates = {
         path: state
         for path, state in sets.items()
         if (_is_container(path) if path else 2 * len(state) > len(names)) or fits(state)
     }
-    if not found and "" in sets:
-        found = {"": sets[""]}
-    if not found:
+    if not candidates and "" in sets:
+        candidates = {"": sets[""]}
+    if not candidates:
         entries = few("its entries are", map(str, content)) or "it is empty"
         raise UserError(f"{title} holds no weights; {entries}")
-    averaged = [path for path in found if AVERAGED.search(path)]
-    raw = [path for path in found if path not in averaged]
+    averaged = [path for path in candidates if AVERAGED.search(path)]
+    raw = [path for path in candidates if path not in averaged]
     if which in ("raw", "averaged"):
         meant = averaged if which == "averaged" else raw
     elif which is not None:
         meant = [path for path in sets if _named(path) == which]
     else:
-        meant = list(found)
+        meant = list(candidates)
     if len(meant) == 1:
-        return Chosen(sets[meant[0]], _named(meant[0]), [_named(path) for path in found if path != meant[0]])
+        return Chosen(sets[meant[0]], _named(meant[0]), [_named(path) for path in candidates if path != meant[0]])
     if not meant:
-        raise UserError(f"{title} has no {which} weights; {few('it has', map(_named, found))}")
+        raise UserError(f"{title} has no {which} weights; {few('it has', map(_named, candidates))}")
     if which is None and len(averaged) == len(raw) == 1:
         raise UserError(
             f"{title} holds two sets of weights; choose one: "
@@ -110,16 +115,16 @@ def choose(
 
 
 def _sets(content: Mapping[Any, Any], own: set[str]) -> dict[str, dict[str, Tensor]]:
-    """The tensors of every mapping in the content, by its path such as model.ema; the content itself is "".
+    """The tensors of every nested mapping by its path, such as model.ema; the content itself has the path "".
 
-    Tensors beside others whose names begin with "ema_model." or the like are a set of their own.
+    Tensors whose names begin with a prefix such as "ema_model." are a separate set.
     """
     sets: dict[str, dict[str, Tensor]] = {}
     seen: set[int] = set()
     todo: list[tuple[str, Mapping[Any, Any]]] = [("", content)]
     while todo:
         path, mapping = todo.pop(0)
-        if id(mapping) in seen:  # a file can hold itself
+        if id(mapping) in seen:  # a pickled mapping can contain itself
             continue
         seen.add(id(mapping))
         for name, value in mapping.items():
@@ -149,7 +154,7 @@ def _named(path: str) -> str:
 
 
 def few(title: str, names: Iterable[str]) -> str:
-    """Title, the first three names and how many more there are; empty without names."""
+    """The title, the first three names, and how many more there are; empty if there are no names."""
     first, rest = (every := list(names))[:3], every[3:]
     shown = ", ".join(name if name.isprintable() else repr(name) for name in first)
     return f"{title} {shown}{f' and {len(rest)} more' if rest else ''}" if first else ""

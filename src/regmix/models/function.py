@@ -1,4 +1,4 @@
-"""Models that somebody else wrote."""
+"""Models that a function of the user returns."""
 
 import inspect
 import sys
@@ -40,35 +40,36 @@ class Function:
         if not isinstance(model, nn.Module):
             raise UserError(f"{self.source}: returned {type(model).__name__}; it must return a torch.nn.Module")
         try:
-            model.cpu()  # where every model is built; whoever uses it moves it
-        except NotImplementedError as error:  # of device meta
+            model.cpu()  # every model is built on the CPU; its user moves it
+        except NotImplementedError as error:  # tensors on the device meta
             raise UserError(f"{self.source}: the weights hold no values ({error})") from None
-        # A hook, because a module around the model would put a prefix before the names of its weights. Those of
-        # torch.jit.script take none.
+        # A hook, because a wrapper module would add a prefix to the names of the weights. Models of torch.jit.script
+        # take no hooks.
         if not isinstance(model, torch.jit.ScriptModule):
             model.register_forward_hook(_only_logits)
         return model
 
 
 def _called(function: Callable[..., Any], classes: int) -> Any:
-    """What the function returns for so many classes, whatever it calls their number."""
+    """Calls the function with the number of classes, under the argument name that it takes."""
     try:
         parameters = inspect.signature(function).parameters
-    except (ValueError, TypeError):  # some of those written in C have none
+    except (ValueError, TypeError):  # some functions written in C have no signature
         return function()
-    named = {name for name, one in parameters.items() if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
-    given = {name: classes for name in ("classes", "num_classes") if name in named}
-    if not given and any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+    by_name = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    keywords = {name for name, parameter in parameters.items() if parameter.kind in by_name}
+    arguments = {name: classes for name in ("classes", "num_classes") if name in keywords}
+    if not arguments and any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         state = torch.get_rng_state()
         try:
             return function(num_classes=classes)
-        except Exception:  # whatever it is that it does not take
+        except Exception:  # it does not take num_classes
             torch.set_rng_state(state)
-    return function(**given)
+    return function(**arguments)
 
 
 def _only_logits(model: nn.Module, images: object, output: Any) -> Any:
-    """The logits of an output that names them; any other as it is."""
+    """The entry or attribute `logits` of an output that has one; any other output unchanged."""
     if isinstance(output, Tensor):
         return output
     logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
@@ -76,7 +77,11 @@ def _only_logits(model: nn.Module, images: object, output: Any) -> Any:
 
 
 def materialise(model: nn.Module, shape: tuple[int, int, int]) -> None:
-    """Gives lazy modules their weights, which they make when they first see an image [C, H, W]."""
+    """Creates the weights of lazy modules, by a forward pass on one image of this shape [C, H, W].
+
+    Raises:
+        UserError: the model fails on the image, or never calls a lazy module.
+    """
     if not any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         return
     modes = [(module, module.training) for module in model.modules()]
@@ -84,21 +89,23 @@ def materialise(model: nn.Module, shape: tuple[int, int, int]) -> None:
         with torch.no_grad():
             model.eval()(torch.zeros(1, *shape))
     except Exception as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"the model's lazy modules cannot be made: it fails on images {list(shape)}: {why}") from None
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"the weights of the model's lazy modules cannot be created: it fails on images {list(shape)}: {cause}"
+        ) from None
     for module, mode in modes:
         module.training = mode
-    if left := [name for name, one in model.named_parameters() if is_lazy(one)]:
-        raise UserError(f"the model never calls the lazy module of {left[0]}; remove it, or give its sizes")
+    if uncalled := [name for name, parameter in model.named_parameters() if is_lazy(parameter)]:
+        raise UserError(f"the model never calls the lazy module of {uncalled[0]}; remove it, or give its sizes")
 
 
 def code_files(model: nn.Module, config: object) -> list[Path]:
-    """The files that the classes of a model's modules, and the function that made it, are written in."""
-    written: set[Any] = {type(module) for module in model.modules()}
+    """The source files of the classes of a model's modules and of the function that built it."""
+    definitions: set[Any] = {type(module) for module in model.modules()}
     if isinstance(config, Function):
-        written.add(sys.modules[config.source.partition(":")[0]])
+        definitions.add(sys.modules[config.source.partition(":")[0]])
     files = set()
-    for one in written:
-        with suppress(TypeError, OSError):  # written in C, or in no file
-            files.add(inspect.getsourcefile(one))
+    for definition in definitions:
+        with suppress(TypeError, OSError):  # written in C, or without a file
+            files.add(inspect.getsourcefile(definition))
     return [Path(name) for name in sorted(filter(None, files)) if Path(name).is_file()]

@@ -1,4 +1,4 @@
-"""The code of models that somebody else wrote, imported from the current folder or from what is installed."""
+"""Imports the user's own model code, from the current folder or from installed packages."""
 
 import importlib
 import sys
@@ -10,32 +10,35 @@ from regmix.types import UserError
 
 
 def imported(source: str) -> Callable[..., Any]:
-    """The function that a text such as my_models:resnet50 names. The module is imported, which runs its code.
+    """Imports the function that a text such as my_models:resnet50 names. This runs the code of the module.
 
     Raises:
-        UserError: no such text, module or function; code that fails; a module of the current folder whose name another
-            module has already.
+        UserError: the text is malformed, the module or function does not exist, the code fails, or a module of the
+            current folder has the name of another module.
     """
     module_name, _, name = source.partition(":")
     if not (module_name and name):
         raise UserError(f"--model.source {source!r}: write module:function, such as my_models:resnet50")
     here = Path.cwd()
     if str(here) not in sys.path:
-        # Behind all others: no file here may take the place of a module that a library imports later.
+        # Last, so that no file here replaces a module that a library imports later.
         sys.path.append(str(here))
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        why = " ".join(str(error).split()) or "no reason given"
-        raise UserError(f"{source}: cannot import {module_name} from {here}: {type(error).__name__}: {why}") from error
-    found = getattr(module, "__file__", None)
-    for place in (
+        cause = " ".join(str(error).split()) or "no reason given"
+        raise UserError(
+            f"{source}: cannot import {module_name} from {here}: {type(error).__name__}: {cause}"
+        ) from error
+    imported_file = getattr(module, "__file__", None)
+    for local_file in (
         here.joinpath(*module_name.split(".")).with_suffix(".py"),
         here.joinpath(*module_name.split("."), "__init__.py"),
     ):
-        if place.is_file() and not (found and place.samefile(found)):
+        if local_file.is_file() and not (imported_file and local_file.samefile(imported_file)):
             raise UserError(
-                f"{source}: another module has the name {module_name} ({found or 'built in'}); rename {place}"
+                f"{source}: another module has the name {module_name} ({imported_file or 'built in'}); "
+                f"rename {local_file}"
             )
     function = getattr(module, name, None)
     if not callable(function):

@@ -16,20 +16,23 @@ Shortcut = Literal["activated", "raw"]
 
 @dataclass(frozen=True)
 class PreActResNet(Architecture):
-    """Pre-activation ResNet for small images.
+    """Pre-activation ResNet for small images, in the four variants of public code bases.
 
-    Depth 18 and width 64 at 10 classes have 11,172,170 parameters. Public code bases give four different networks
-    this name and the same parameter names (conv1, layer1.0.bn1, layer2.0.shortcut.0, bn, linear). They differ in
-    `shortcut`, which shows in no name or shape, and in `final_norm`:
+    With depth 18, width 64 and 10 classes it has 11,172,170 parameters. The variants share their name and their
+    parameter names (conv1, layer1.0.bn1, layer2.0.shortcut.0, bn, linear). They differ in `shortcut`, which no name or
+    shape of a checkpoint shows, and in `final_norm`:
 
-    - activated, with a final norm: locuslab/robust_overfitting and what is made from it; Rice2020Overfitting in
-      RobustBench. This is the default.
+    - activated, with final norm (default): locuslab/robust_overfitting and code derived from it; Rice2020Overfitting
+      in RobustBench.
     - activated, without: kuangliu/pytorch-cifar, FastAT Benchmark.
-    - raw, with: locuslab/fast_adversarial and what is made from it, such as AAER's code for SVHN.
+    - raw, with: locuslab/fast_adversarial and code derived from it, such as AAER's for SVHN.
     - raw, without: Wong2020Fast in RobustBench.
 
-    Other activations than ReLU and other strides leave no trace in the names either, and are not supported.
-    Raises UserError for an unknown depth. Sources: arXiv 1603.05027, 2002.11569.
+    Activations other than ReLU and other strides do not show in a checkpoint either; they are not supported.
+    Sources: arXiv 1603.05027, 2002.11569.
+
+    Raises:
+        UserError: an unknown depth.
     """
 
     name: Tag[Literal["preact_resnet"]] = field(default="preact_resnet", kw_only=True)
@@ -49,7 +52,7 @@ class PreActResNet(Architecture):
 
 
 class PreActBlock(nn.Module):
-    """With a = relu(bn(x)): conv(relu(bn(conv(a)))) + x; where the shape changes, + shortcut(a) or shortcut(x)."""
+    """conv(relu(bn(conv(a)))) + x with a = relu(bn(x)); where the shape changes, + shortcut(a) or shortcut(x)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, sees: Shortcut) -> None:
         super().__init__()
@@ -72,7 +75,7 @@ class PreActBlock(nn.Module):
 
 
 class PreActResidualNetwork(nn.Module):
-    """Stem, four stages, perhaps BatchNorm and ReLU, global average pool, linear head."""
+    """First convolution, four stages, optional BatchNorm and ReLU, global average pool, linear layer."""
 
     def __init__(self, config: PreActResNet, classes: int, normalise: Normalise) -> None:
         super().__init__()

@@ -10,18 +10,21 @@ from regmix.models.base import Architecture, Normalise, conv3x3, pool, require, 
 from regmix.types import Tag
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
-"""Residual blocks per stage by depth."""
+"""Residual blocks in each of the four stages, by depth."""
 
 
 @dataclass(frozen=True)
 class ResNet(Architecture):
-    """ResNet for small images: 3x3 stem of stride 1, no max pool, stages of width w, 2w, 4w, 8w.
+    """ResNet for small images: first convolution 3x3 with stride 1, no max pool, stages of width w, 2w, 4w, 8w.
 
-    Depth 18 and width 64 at 10 classes have 11,173,962 parameters. They are named as in the common CIFAR
-    implementations (conv1, layer1.0.conv1, layer2.0.shortcut.0, linear) and, as there, torch's defaults
-    initialise them. Names do not show strides or a max pool: weights of a network with others load without an error,
-    but compute something else; give such a network as a function. The 7x7 stem of ImageNet networks is recognised by
-    its shape. Raises UserError for an unknown depth. Source: arXiv 1512.03385.
+    With depth 18, width 64 and 10 classes it has 11,173,962 parameters. Their names (conv1, layer1.0.conv1,
+    layer2.0.shortcut.0, linear) and initialisation (torch's defaults) are those of the common CIFAR implementations.
+    A checkpoint does not show strides or a max pool: weights of a network that differs in these load without an error
+    but give wrong logits; use `function` for such models. The 7x7 first convolution of ImageNet networks is recognised
+    by its shape. Source: arXiv 1512.03385.
+
+    Raises:
+        UserError: an unknown depth.
     """
 
     name: Tag[Literal["resnet"]] = field(default="resnet", kw_only=True)
@@ -56,7 +59,7 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualNetwork(nn.Module):
-    """Stem, four stages, global average pool, linear head."""
+    """First convolution, four stages, global average pool, linear layer."""
 
     def __init__(self, blocks: tuple[int, ...], width: int, classes: int, normalise: Normalise) -> None:
         super().__init__()

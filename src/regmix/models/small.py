@@ -12,9 +12,9 @@ from regmix.types import Tag
 
 @dataclass(frozen=True)
 class SmallCnn(Architecture):
-    """3x3 convolutions of w, 2w, 4w channels and stride 1, 2, 2, with BatchNorm and ReLU, then average pool.
+    """Three 3x3 convolutions of w, 2w, 4w channels and stride 1, 2, 2, with BatchNorm and ReLU, then average pool.
 
-    Made for images of 8 to 32 pixels, such as scanned digits. Width 32 at 10 classes and 1 channel has 94,186
+    For images of 8 to 32 pixels, such as scanned digits. With width 32, 10 classes and 1 channel it has 94,186
     parameters.
     """
 
@@ -28,7 +28,7 @@ class SmallCnn(Architecture):
 
 
 class SmallNetwork(nn.Module):
-    """Three convolutions, global average pool, linear head."""
+    """Three convolutions, global average pool, linear layer."""
 
     def __init__(self, width: int, classes: int, normalise: Normalise) -> None:
         super().__init__()

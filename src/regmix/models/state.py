@@ -1,6 +1,5 @@
-"""Loading weights into a model: our own files, and the checkpoints of public code bases with their many namings."""
+"""Loads weights into a model, from our own files or from checkpoints of public code bases."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,40 +11,34 @@ from torch import Tensor, nn
 
 from regmix.models.base import Normalise
 from regmix.models.files import choose, few, read
+from regmix.models.namings import UNUSED, WRAPPERS, canonical, guess, is_normalisation, unwrapped
 from regmix.types import UserError
 
-WRAPPERS = re.compile(r"(?:module|model|_orig_mod|_forward_module|basic_net|net|network|1)\.")
-"""Prefixes that wrappers put before a parameter's name; nn.Sequential(normalise, network) makes it "1."."""
-NORMALISATION = re.compile(r"(?:(?:\w*normali[sz]\w*|norm|0)\.)?(?:new_)?(?:(mean|mu)|(std|sigma))")
-"""A normalisation's own entries: its centre, or its spread."""
-UNUSED = re.compile(r"sub_block1\.|attacker\.|n_averaged$")
-"""What public checkpoints hold beside the network: TRADES' unused copy of a stage, the second copy of the
-model in those of the `robustness` package, the counter of torch's AveragedModel."""
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What a load has found: the tensors of the model that it filled, and what did not come from or go to them."""
+    """Which weights were loaded, and which tensors of the model or the source were not used."""
 
     source: str
     """The file, or "the state dict"."""
     entry: str
-    """The entry of the file that the weights are from; empty if it holds nothing else."""
+    """The entry of the file that was loaded; empty if the file has only one set of weights."""
     tensors: int
     """How many tensors the model has."""
     kept: tuple[str, ...]
-    """Tensors of the model that the source does not have: the normalisation, counters of BatchNorm's steps."""
+    """Tensors of the model that the source lacks and may lack: the normalisation, BatchNorm's step counters."""
     left_over: tuple[str, ...]
-    """Tensors of the source that are known not to belong to the network, and other sets of weights in it."""
+    """Tensors of the source that do not belong to the network, and other sets of weights in the source."""
     converted: tuple[str, ...]
-    """Types of numbers of the source that are not the model's, such as float16."""
+    """Dtypes of the source that differ from the model's, such as float16."""
 
     def told(self) -> str:
         """One line, such as "plain.pt: 54 of 54 tensors loaded; left over: n_averaged"."""
-        place = f" from {self.entry}" if self.entry else ""
+        origin = f" from {self.entry}" if self.entry else ""
         parts = [
-            f"{self.source}: {self.tensors - len(self.kept)} of {self.tensors} tensors loaded{place}",
+            f"{self.source}: {self.tensors - len(self.kept)} of {self.tensors} tensors loaded{origin}",
             few("kept from the model:", self.kept),
             few("left over:", self.left_over),
             few("converted from", self.converted),
@@ -54,20 +47,20 @@ class Loaded:
 
 
 def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], weights: str | None = None) -> Loaded:
-    """Loads .safetensors, torch's .pt / .pth without pickled code, or a state dict into the model, strictly.
+    """Loads weights strictly into the model: every tensor must have its place and its shape.
 
-    The names of the source are the model's, perhaps with the prefixes of wrappers such as `module.`. For the
-    networks of this package other names of the same thing (fc or linear, downsample or shortcut, mu or
-    normalize.mean) are understood, too. Where the source has no normalisation or no BatchNorm step counters,
-    those of the model stay.
+    Prefixes of wrappers such as `module.` are removed from the names. For the networks of this package, other common
+    names are understood too (fc or linear, downsample or shortcut, mu or normalize.mean). If the source has no input
+    normalisation or no BatchNorm step counters, those of the model stay.
 
     Args:
-        weights: "raw", "averaged" or the name of an entry, where the source holds several sets of weights.
+        source: a state dict, a .safetensors file, or a .pt or .pth file of torch. Pickled code is not run.
+        weights: "raw", "averaged" or the name of an entry, if the source holds several sets of weights.
 
     Raises:
-        UserError: with the model untouched, for a file that cannot be read; missing, unexpected or misshapen
-            entries; values that are no finite floating-point numbers, or negative variances; and several sets of
-            weights of which none was chosen.
+        UserError: the file cannot be read; entries are missing, unexpected or of another shape; values are not finite
+            floating-point numbers, or variances are negative; or there are several sets of weights and none was chosen.
+            The model is then unchanged.
     """
     if isinstance(source, Mapping):
         title, content = "the state dict", source
@@ -81,27 +74,28 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], weigh
         return _best(state, own, optional, known)
 
     chosen = choose(content, title, weights, own, lambda state: not match(state).problems(own))
-    found = match(chosen.state)
-    parted = few("different values for what is one tensor in the model:", _parted(found.state, own))
-    if problems := [*found.problems(own), *([parted] if parted else [])]:
-        reasons = "; ".join([*problems, *_guess(chosen.state, own)])
+    matched = match(chosen.state)
+    conflicts = few("different values for a tensor that the model shares:", _conflicts(matched.state, own))
+    if problems := [*matched.problems(own), *([conflicts] if conflicts else [])]:
+        reasons = "; ".join([*problems, *guess(chosen.state, own)])
         raise UserError(f"{title} does not fit the model: {reasons}")
-    values = {name: _value(title, name, value, own[name]) for name, value in found.state.items()}
+    values = {name: _value(title, name, value, own[name]) for name, value in matched.state.items()}
     _require_sound(title, values, known)
-    model.load_state_dict(values, strict=False)  # ours is stricter, but for tied tensors, which a file has once
-    types = {value.dtype for name, value in found.state.items() if value.dtype != own[name].dtype}
+    # torch's strict check would refuse files that hold shared tensors once; all others are checked above.
+    model.load_state_dict(values, strict=False)
+    types = {value.dtype for name, value in matched.state.items() if value.dtype != own[name].dtype}
     return Loaded(
         title,
         chosen.entry if chosen.others else "",
         len(own),
         tuple(sorted(own.keys() - values.keys() - _tied(own, values), key=list(own).index)),
-        (*found.left_over, *chosen.others),
+        (*matched.left_over, *chosen.others),
         tuple(sorted(str(kind).removeprefix("torch.") for kind in types)),
     )
 
 
 class _Match(NamedTuple):
-    """One reading of the source's names: what it gives the model, and what is wrong with it."""
+    """One way to map the source's names to the model's: the tensors it gives, and the names that do not fit."""
 
     state: dict[str, Tensor]
     left_over: list[str]
@@ -110,6 +104,7 @@ class _Match(NamedTuple):
     twice: list[str]
 
     def problems(self, own: Mapping[str, Tensor]) -> list[str]:
+        """Descriptions of all names and shapes that do not fit the model."""
         misshapen = (
             f"{name} {list(value.shape)} instead of {list(own[name].shape)}"
             for name, value in self.state.items()
@@ -120,42 +115,43 @@ class _Match(NamedTuple):
         return [*filter(None, (*problems, twice))]
 
     def faults(self) -> int:
+        """How many names do not fit."""
         return len(self.missing) + len(self.unexpected) + len(self.twice)
 
 
 def _best(state: Mapping[str, Tensor], own: dict[str, Tensor], optional: set[str], known: bool) -> _Match:
-    """The reading with the fewest faults: exact names first, then without wrappers, then other names of the same."""
+    """The mapping of names that fits, or the one with the fewest faults."""
     best: _Match | None = None
-    for names in _readings(state, own, known):
-        found = _match(state, names, own, optional)
-        if not found.problems(own):
-            return found
-        if best is None or found.faults() <= best.faults():
-            best = found
+    for names in _mappings(state, own, known):
+        candidate = _match(state, names, own, optional)
+        if not candidate.problems(own):
+            return candidate
+        if best is None or candidate.faults() <= best.faults():
+            best = candidate
     assert best is not None
     return best
 
 
-def _readings(state: Mapping[str, Tensor], own: Mapping[str, Tensor], known: bool) -> Iterator[dict[str, str]]:
-    """Ways to give the source's names as the model's: the same prefix off all of them, the same one before them."""
+def _mappings(state: Mapping[str, Tensor], own: Mapping[str, Tensor], known: bool) -> Iterator[dict[str, str]]:
+    """Mappings from the source's names to the model's: exact names, then other prefixes, then other common names."""
     for ours in _prefixes(own):
         for theirs in _prefixes(state):
             yield {name: ours + name[len(theirs) :] if name.startswith(theirs) else name for name in state}
     if known:
-        names = {_canonical(name): name for name in own}
+        names = {canonical(name): name for name in own}
         assert len(names) == len(own)
-        yield {name: names.get(_canonical(name), name) for name in state}
+        yield {name: names.get(canonical(name), name) for name in state}
 
 
 def _prefixes(names: Mapping[str, Tensor]) -> list[str]:
-    """What wrappers have put before names, the shortest first, which is nothing."""
-    found = {""}
+    """The prefixes of wrappers among the names, the shortest first, beginning with the empty one."""
+    prefixes = {""}
     for name in names:
         end = 0
         while step := WRAPPERS.match(name, end):
             end = step.end()
-            found.add(name[:end])
-    return sorted(found, key=len)
+            prefixes.add(name[:end])
+    return sorted(prefixes, key=len)
 
 
 def _match(state: Mapping[str, Tensor], names: Mapping[str, str], own: dict[str, Tensor], optional: set[str]) -> _Match:
@@ -165,12 +161,12 @@ def _match(state: Mapping[str, Tensor], names: Mapping[str, str], own: dict[str,
     for name, value in state.items():
         target = names[name]
         if target in own:
-            # also [C] and [C, 1, 1] are in use
-            other = _is_normalisation(target) and value.shape != own[target].shape
-            fits = other and value.layout == torch.strided and value.numel() == own[target].numel()
+            # Public normalisations also have the shapes [C] and [C, 1, 1].
+            reshape = is_normalisation(target) and value.shape != own[target].shape
+            fits = reshape and value.layout == torch.strided and value.numel() == own[target].numel()
             result[target] = value.reshape(own[target].shape) if fits else value
         else:
-            (left_over if UNUSED.match(_unwrapped(name)) else unexpected).append(name)
+            (left_over if UNUSED.match(unwrapped(name)) else unexpected).append(name)
     spare = set() if optional & result.keys() else set(optional)
     spare |= {name for name in own if name.endswith("num_batches_tracked")}
     spare |= _tied(own, result)
@@ -180,33 +176,33 @@ def _match(state: Mapping[str, Tensor], names: Mapping[str, str], own: dict[str,
 
 
 def _optional(model: nn.Module, own: Mapping[str, Tensor]) -> set[str]:
-    """The normalisation's entries, which a source may lack together; those that are learned are no normalisation."""
+    """The entries of the input normalisation, which a source may lack if it lacks both. They are never parameters."""
     learned = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    names = {name for name in own if _is_normalisation(name) and name not in learned}
-    both = {_canonical(name) for name in names} == {"normalise.mean", "normalise.std"}
+    names = {name for name in own if is_normalisation(name) and name not in learned}
+    both = {canonical(name) for name in names} == {"normalise.mean", "normalise.std"}
     return names if both else set()
 
 
 def _tied(own: Mapping[str, Tensor], filled: Mapping[str, Tensor]) -> set[str]:
-    """The names of the model's tensors that are others of its tensors, which have been filled; a file has them once."""
-    places = {(own[name].data_ptr(), own[name].shape) for name in filled}
-    return {name for name, value in own.items() if value.data_ptr() and (value.data_ptr(), value.shape) in places}
+    """Names of tensors that share memory with tensors that were filled; a file may hold shared tensors once."""
+    addresses = {(own[name].data_ptr(), own[name].shape) for name in filled}
+    return {name for name, value in own.items() if value.data_ptr() and (value.data_ptr(), value.shape) in addresses}
 
 
-def _parted(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """Pairs of names that the model has for one tensor and the state for two that differ; the last would win."""
+def _conflicts(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
+    """Pairs of names that share one tensor in the model but have different values in the state."""
     first: dict[tuple[int, torch.Size, tuple[int, ...]], str] = {}
-    found = []
+    pairs = []
     for name in (name for name in own if name in state and own[name].numel()):
         tensor = own[name]
         other = first.setdefault((tensor.data_ptr(), tensor.shape, tensor.stride()), name)
         if other != name and not torch.equal(state[other], state[name]):
-            found.append(f"{other} and {name}")
-    return found
+            pairs.append(f"{other} and {name}")
+    return pairs
 
 
 def _value(title: str, name: str, value: Tensor, own: Tensor) -> Tensor:
-    """The value as the model keeps it, or UserError for one that means something else."""
+    """The value in the model's dtype. Raises UserError if the conversion would change its meaning."""
     kind = str(value.dtype).removeprefix("torch.")
     if value.is_meta:
         kind = "without values (on the device `meta`)"
@@ -220,7 +216,7 @@ def _value(title: str, name: str, value: Tensor, own: Tensor) -> Tensor:
         return value.detach().to(own.dtype)
     elif not own.is_floating_point() and not own.is_complex() and not value.is_complex():
         whole = value.detach().to(own.dtype)
-        # The counters of BatchNorm's steps decide nothing in evaluation; averages of weights have averaged them, too.
+        # BatchNorm's step counters do not matter in evaluation, and averaged weights may hold averages of them.
         if name.endswith("num_batches_tracked") and value.isfinite().all():
             return whole
         if torch.equal(whole.to(value.dtype), value):
@@ -232,7 +228,7 @@ def _value(title: str, name: str, value: Tensor, own: Tensor) -> Tensor:
 
 
 def _require_sound(title: str, values: Mapping[str, Tensor], known: bool) -> None:
-    """Raises UserError for numbers that no network can have been trained to."""
+    """Raises UserError for values that a trained network cannot have."""
     broken = [name for name, value in values.items() if not value.isfinite().all()]
     if broken:
         raise UserError(
@@ -244,61 +240,3 @@ def _require_sound(title: str, values: Mapping[str, Tensor], known: bool) -> Non
         raise UserError(f"{title} is damaged: {few('negative variances in', negative)}; use another checkpoint")
     if known and "normalise.std" in values and not (values["normalise.std"] > 0).all():
         raise UserError(f"{title} is damaged: the standard deviations in normalise.std must be positive")
-
-
-def _unwrapped(name: str) -> str:
-    end = 0
-    while step := WRAPPERS.match(name, end):
-        end = step.end()
-    return name[end:]
-
-
-def _is_normalisation(name: str) -> bool:
-    return NORMALISATION.fullmatch(_unwrapped(name)) is not None
-
-
-def _canonical(name: str) -> str:
-    """One name for what the code bases name differently."""
-    name = _unwrapped(name)
-    if match := NORMALISATION.fullmatch(name):
-        return "normalise.mean" if match[1] else "normalise.std"
-    name = re.sub(r"^(?:fc|classifier)\.(weight|bias)$", r"linear.\1", name)
-    return name.replace(".downsample.", ".shortcut.")
-
-
-def _guess(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    """What could explain the difference, as far as shapes and names tell."""
-    theirs, ours = _describe(state), _describe(own)
-    differing = [trait for trait in ours if trait in theirs and ours[trait] != theirs[trait]]
-    if "architecture" in differing:
-        differing = ["architecture"]
-    return [f"the file looks like {trait} {theirs[trait]}, the model has {ours[trait]}" for trait in differing]
-
-
-def _describe(state: Mapping[str, Tensor]) -> dict[str, str | int]:
-    """Architecture, depth, width, stem, channels and classes, as far as a state dict shows them."""
-    shapes = {_canonical(name): list(value.shape) for name, value in state.items()}
-    traits: dict[str, str | int] = {}
-    blocks = [name for name in shapes if re.fullmatch(r"(layer\d|block\d\.layer)\.\d+\.conv1\.weight", name)]
-    if "block1.layer.0.conv1.weight" in shapes:
-        traits["architecture"] = "WideResNet"
-        traits["depth"] = 2 * len(blocks) + 4
-        traits["widen"] = shapes["block1.layer.0.conv1.weight"][0] // 16
-    elif "layer1.0.conv3.weight" in shapes:
-        traits["architecture"] = "ResNet with bottlenecks"
-    elif "layer1.0.conv1.weight" in shapes:
-        final = {"bn1.weight": "ResNet", "bn.weight": "PreActResNet"}
-        traits["architecture"] = next((final[name] for name in final if name in shapes), "PreActResNet")
-        if traits["architecture"] == "PreActResNet":
-            traits["final_norm"] = "bn.weight" in shapes
-        traits["depth"] = 2 * len(blocks) + 2
-    elif "conv3.weight" in shapes:
-        traits["architecture"] = "SmallCnn"
-    if len(stem := shapes.get("conv1.weight", [])) == 4:
-        if traits.get("architecture") != "WideResNet":
-            traits["width"] = stem[0]
-        traits["channels"] = stem[1]
-        traits["kernel of conv1"] = stem[2]
-    if len(head := shapes.get("linear.weight", [])) == 2:
-        traits["classes"] = head[0]
-    return traits

@@ -1,4 +1,4 @@
-"""Whether a network's BatchNorm statistics are those of the images that it is shown."""
+"""Checks whether a network's BatchNorm statistics fit the images."""
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +9,12 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def misfit(model: nn.Module, x: Images) -> float | None:
-    """How far the images' channel means lie from BatchNorm's running means, in standard deviations.
+    """The mean distance between the images' channel means and BatchNorm's running means, in standard deviations.
 
-    The mean over all channels of all layers of |mean of the layer's input - running mean| / sqrt(running variance +
-    eps), in evaluation mode; None without such layers. Images like those of the training give little; another
-    normalisation, stride or shortcut than the weights were trained with gives much.
+        mean over channels of all layers of |mean(input) - running mean| / sqrt(running variance + eps)
+
+    It is computed in evaluation mode; None without BatchNorm layers. It is small for images like the training images,
+    and large if the normalisation, a stride or a shortcut differs from that in training.
     """
     layers = [module for module in model.modules() if isinstance(module, NORMS) and module.running_mean is not None]
     shifts: list[Tensor] = []

@@ -13,12 +13,14 @@ from regmix.types import Tag, UserError
 
 @dataclass(frozen=True)
 class WideResNet(Architecture):
-    """WideResNet-depth-widen without dropout: a stem of 16 channels, stages of 16, 32 and 64 times `widen`.
+    """WideResNet-depth-widen without dropout: first convolution of 16 channels, stages of 16, 32 and 64 times `widen`.
 
-    WideResNet-34-10 at 10 classes has 46,160,474 parameters. They are named as in TRADES and RobustBench
-    (conv1, block1.layer.0.convShortcut, bn1, fc), without the unused sub_block1 there; convolutions start
-    from a normal distribution of variance 2 / (k^2 outputs), as there. Raises UserError unless depth is
-    6 n + 4. Source: arXiv 1605.07146.
+    WideResNet-34-10 with 10 classes has 46,160,474 parameters. Their names (conv1, block1.layer.0.convShortcut, bn1,
+    fc) and initialisation (convolutions normal with variance 2 / (k^2 outputs)) are those of TRADES and RobustBench,
+    without the unused sub_block1 of TRADES. Source: arXiv 1605.07146.
+
+    Raises:
+        UserError: the depth is not 6 n + 4.
     """
 
     name: Tag[Literal["wide_resnet"]] = field(default="wide_resnet", kw_only=True)
@@ -36,7 +38,7 @@ class WideResNet(Architecture):
 
 
 class WideBlock(nn.Module):
-    """With a = relu(bn(x)): conv(relu(bn(conv(a)))) + x, or + convShortcut(a) where the shape changes."""
+    """conv(relu(bn(conv(a)))) + x with a = relu(bn(x)); where the shape changes, + convShortcut(a) instead of x."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -56,7 +58,7 @@ class WideBlock(nn.Module):
 
 
 class WideStage(nn.Module):
-    """A stage under the name `layer`, as in the public parameter names."""
+    """A stage under the name `layer`, to match the public parameter names."""
 
     def __init__(self, blocks: int, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -68,7 +70,7 @@ class WideStage(nn.Module):
 
 
 class WideResidualNetwork(nn.Module):
-    """Stem, three stages, BatchNorm and ReLU, global average pool, linear head."""
+    """First convolution, three stages, BatchNorm and ReLU, global average pool, linear layer."""
 
     def __init__(self, blocks: int, widen: int, classes: int, normalise: Normalise) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The machine underneath: devices, memory layout, processes, sharded weights, signals, files and locks.
+"""What lies between regmix and the machine: devices, memory layout, processes, sharded weights, signals, files, locks.
 
-May import the vocabulary alone; everything that computes or writes may import it.
+It imports only the vocabulary (types, threats, objectives). Every folder that computes or writes may import it.
 """

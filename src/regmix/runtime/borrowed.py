@@ -1,4 +1,4 @@
-"""Borrows a model without leaving traces."""
+"""Runs a model in evaluation mode and restores its state afterwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +10,10 @@ from regmix.types import Model
 
 @contextmanager
 def borrowed(model: Model) -> Iterator[None]:
-    """Evaluation mode and no parameter gradients inside the block; every mode and flag is put back after it.
+    """Puts a model into evaluation mode, without parameter gradients, for the length of the block.
 
-    A train-mode attack would be weaker and would silently change BatchNorm's statistics.
+    Afterwards every module has its old mode and every parameter its old `requires_grad`. An attack in training mode
+    would be weaker, and would change the BatchNorm statistics.
     """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]

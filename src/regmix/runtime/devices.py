@@ -28,13 +28,20 @@ _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "64-true"]] = {
 def start(
     device: Device, precision: Precision, *, together: bool = False, some_unused: bool = False, patient: bool = False
 ) -> Fabric:
-    """Lets the processes that torchrun started, if any, meet, and launches Fabric on this one's device.
+    """Connects the processes that torchrun started, if any, and launches Fabric on this process's device.
 
-    device auto takes a CUDA GPU where there is one; several processes on a machine take one each. precision auto means
-    bf16 (autocast with float32 weights) where `computes_in_bfloat16`, else 32, which is float32 throughout (no TF32);
-    64 is for checks. On a CPU the process keeps freed memory from then on.
-    With `together` a module that Fabric sets up has its gradients averaged over the processes; with
-    `some_unused` there may be parameters without one. `patient`: see `meet`.
+    On a CPU the process keeps freed memory from now on (see `_keep_memory`).
+
+    Args:
+        device: "auto" takes a CUDA GPU where there is one. Each process on a machine takes its own GPU.
+        precision: "auto" is bf16 autocast with float32 weights, the fastest on CPU and GPU for convolutional networks
+            of the usual widths. "32" is float32 throughout, without TF32. "64" is float64, for checks.
+        together: average gradients over the processes, for each module that Fabric sets up.
+        some_unused: with `together`, allow parameters that get no gradient.
+        patient: see `meet`.
+
+    Raises:
+        UserError: no CUDA device, or fewer than there are processes.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device on this machine; use --device cpu")
@@ -47,17 +54,18 @@ def start(
     local, here = processes.on_this_machine()
     if device == "cuda" and torch.cuda.device_count() < here:
         raise UserError(
-            f"{here} processes on a machine with {torch.cuda.device_count()} CUDA devices; one each, please"
+            f"{here} processes on a machine with {torch.cuda.device_count()} CUDA devices; "
+            "start at most one process per device"
         )
     processes.meet(device, patient=patient)
     number = _FABRIC_PRECISION[resolved(precision, torch.device(device))]
     if number == "32-true":
-        # torch's default on a GPU computes float32 convolutions with ten bits of the mantissa
+        # By default torch computes float32 convolutions on a GPU in TF32, with a mantissa of ten bits.
         torch.backends.cudnn.allow_tf32 = False
         torch.set_float32_matmul_precision("highest")
-    # Named, because Fabric would guess from variables of the environment, which a cluster sets for other reasons.
+    # Name the environment: Fabric would guess it from variables that clusters also set for other reasons.
     if together and processes.size() > 1:
-        os.environ["LOCAL_RANK"] = str(local)  # which those who start one process per machine leave out
+        os.environ["LOCAL_RANK"] = str(local)  # Fabric needs it; launchers of one process per machine leave it out
         fabric = Fabric(
             accelerator=device,
             devices=here,
@@ -90,23 +98,20 @@ def computes_in_bfloat16(device: torch.device) -> bool:
 
 
 def _keep_memory() -> None:
-    """Lets the process keep the memory of freed tensors for the next ones, where the C library is glibc.
+    """Makes glibc keep the memory of freed tensors for the next ones.
 
-    It would give memory back in every step and get it anew, page by page, as soon as a pass needs more than the one
-    before, as where the graph of the attack's first pass is kept for the loss.
+    Otherwise it returns memory to the system in every step and fetches it again page by page, as soon as one pass
+    needs more than the one before. That happens when the graph of the attack's first pass is kept for the loss.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        trim_threshold, mmap_threshold = -1, -3  # their numbers in malloc.h
-        mallopt(trim_threshold, -1)  # never
+        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD in malloc.h
+        mallopt(trim_threshold, -1)  # never give memory back
         mallopt(mmap_threshold, 2**30)
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """The most bytes that were in use: of the GPU's memory by tensors, without one of the process's own (resident).
-
-    None where the system does not tell.
-    """
+    """Peak memory in bytes: allocated by tensors on a GPU, resident in the process on a CPU. None on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written atomically, read by their checksum; records that anybody may have written."""
+"""Writes files atomically, and reads text and JSON that may be damaged or written by somebody else."""
 
 import errno
 import hashlib
@@ -20,29 +20,31 @@ T = TypeVar("T")
 DIGEST = 16
 PART = ".part"
 TRIES = 20
-"""How often a folder is read that changes meanwhile."""
+"""How often `read_steadily` reads a folder that changes meanwhile."""
 PAUSE = 0.1
-"""Seconds in which somebody who writes may come to a good end."""
+"""Seconds that `read_steadily` gives a writer to finish."""
 NO_FSYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
-"""What fsync answers where a file system does not have it."""
+"""Errors of fsync on file systems that do not support it."""
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Lets `write` fill a temporary file beside `path`, flushes it to the disk and renames it.
+    """Lets `write` fill a temporary file beside `path`, flushes it to the disk and renames it to `path`.
 
-    Whatever goes wrong, `path` holds its old content or the whole new one, and no temporary file is left. An OSError
-    names `path`.
+    If anything fails, `path` keeps its old content and the temporary file is deleted.
+
+    Raises:
+        OSError: names `path`.
     """
     try:
-        # Not named after `path`, whose name may be as long as names may be.
+        # Not named after `path`: its name may already have the greatest length allowed.
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=PART)
         temporary = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 write(file)
                 flush(file)
-            # Closed by now, because Windows renames no open file.
-            with suppress(OSError):  # some file systems give all files the same rights
+            # Rename only after closing: Windows cannot rename an open file.
+            with suppress(OSError):  # some file systems have no permissions
                 temporary.chmod(0o644)
             temporary.replace(path)
         except BaseException:
@@ -52,14 +54,14 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     except OSError as error:
         raise named(error, path) from error
     except RuntimeError as error:
-        # torch's writer fails once more while it closes the file, and so hides why.
+        # torch's writer fails a second time when it closes the file, which hides the first error.
         if isinstance(error.__context__, OSError):
             raise named(error.__context__, path) from error
         raise
 
 
 def flush(file: IO[Any]) -> None:
-    """Brings what was written to the disk, as far as the file system can be told to (some of FUSE's cannot)."""
+    """Flushes a file to the disk. File systems without fsync (some FUSE ones) decide themselves when to write."""
     file.flush()
     try:
         os.fsync(file.fileno())
@@ -69,7 +71,7 @@ def flush(file: IO[Any]) -> None:
 
 
 def link(place: Path, source: Path) -> None:
-    """Makes `place` the same file as `source`; where the file system knows no hard links, a copy of it."""
+    """Makes `place` a hard link to `source`, or a copy where the file system has no hard links."""
     try:
         place.hardlink_to(source)
     except OSError:
@@ -78,9 +80,12 @@ def link(place: Path, source: Path) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Adds text to the end of a file and flushes it to the disk. An OSError names `path`.
+    """Adds text to the end of a file and flushes it to the disk.
 
-    A symbolic link is not followed: in a folder from somebody else it may lead anywhere.
+    A symbolic link is not followed: in a folder from somebody else it could lead anywhere.
+
+    Raises:
+        OSError: names `path`.
     """
     try:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
@@ -92,52 +97,57 @@ def append(path: Path, text: str) -> None:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8.
+    """Reads a text file.
 
     Raises:
-        UserError: it holds anything else.
-        FileNotFoundError: there is none.
+        UserError: the file is not UTF-8.
+        FileNotFoundError: there is no such file.
     """
     try:
         return path.read_bytes().decode()
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} cannot be read: it is no text in UTF-8 (byte {error.start})") from None
+        raise UserError(f"{path} cannot be read: it is not UTF-8 text (byte {error.start})") from None
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file; see `parse_json`.
+    """Reads a JSON file; see `parse_json`.
 
     Raises:
         UserError: the file is damaged.
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
     """
     return parse_json(read_text(path), path)
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; raises what `read_json` does, and UserError for a value of another kind."""
+    """Reads a JSON file that holds an object.
+
+    Raises:
+        UserError: the file is damaged, or holds another kind of value.
+        FileNotFoundError: there is no such file.
+    """
     value = read_json(path)
     if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged: it holds no object but a {type(value).__name__}")
+        raise UserError(f"{path} is damaged: it must hold a JSON object, not a {type(value).__name__}")
     return value
 
 
 def parse_json(text: str, source: Path | str) -> Any:
-    """The value of a JSON text: every number in it is finite, every integer has 64 bits at most.
+    """Parses JSON in which every number is finite and every integer fits into 64 bits.
 
     Raises:
-        UserError: no JSON, NaN or Infinity, a number beyond these, text that is no Unicode, or too deep a nesting; the
-            message names `source`.
+        UserError: not JSON, a number that is not allowed, text that is not Unicode, or nested too deeply. The message
+            names `source`.
     """
     try:
         value = json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_short)
-        if "\\ud" in text or "\\uD" in text:  # half a pair of surrogates cannot be written again
+        if "\\ud" in text or "\\uD" in text:  # a lone surrogate parses, but cannot be written again
             json.dumps(value, ensure_ascii=False).encode()
     except _UnfitError as unfit:
         word = str(unfit)
         line = next(line for line in text.splitlines() if word in line).strip()
         where = f": {line}" if len(line) < 100 else ""
-        raise UserError(f"{source} is damaged: {word[:20]} is no number that a record holds{where}") from None
+        raise UserError(f"{source} is damaged: {word[:20]} is not a number that a record may hold{where}") from None
     except RecursionError:
         raise UserError(f"{source} is damaged: it is nested too deeply") from None
     except ValueError as error:
@@ -146,7 +156,7 @@ def parse_json(text: str, source: Path | str) -> Any:
 
 
 class _UnfitError(Exception):
-    """A number, as it is written, that no record holds."""
+    """The text of a number that a record may not hold."""
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -167,40 +177,40 @@ def _short(text: str) -> int:
 
 
 def read_steadily(folder: Path, read: Callable[[], T]) -> T:
-    """What `read` makes of a folder, all of one moment, although others may write into it meanwhile.
+    """Calls `read` until the folder did not change meanwhile, so that the result shows one moment of it.
 
-    It is read again where the folder has changed while it was read, or where something is wrong with it while somebody
-    writes; where the changes have no end, the last reading counts.
+    An error of `read` is raised only if nobody is writing. After `TRIES` attempts the last reading counts.
     """
     for _ in range(TRIES):
         before = _moment(folder)
         try:
-            found = read()
+            value = read()
         except UserError:
             time.sleep(PAUSE)
             if _moment(folder) == before and not any(name.endswith(PART) for name, *_ in before):
                 raise
         else:
             if _moment(folder) == before:
-                return found
+                return value
     return read()
 
 
 def _moment(folder: Path) -> list[tuple[str, int, int, int]]:
-    """What changes whenever something is written into a folder or the folders in it, two levels deep."""
-    found = []
+    """Path, inode, size and time of every file, three levels deep: changes whenever something is written there."""
+    files = []
     for path in sorted([*folder.glob("*"), *folder.glob("*/*"), *folder.glob("*/*/*")]):
         with suppress(FileNotFoundError):
             status = path.stat()
-            found.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
-    return found
+            files.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
+    return files
 
 
 def digest(path: Path) -> str:
-    """A checksum of a file's content."""
+    """The first 16 hex digits of the SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST]
 
 
 def named(error: OSError, path: Path) -> OSError:
+    """The same error, naming `path`."""
     return OSError(error.errno, error.strerror, str(path))

@@ -1,4 +1,4 @@
-"""The layout in memory in which a model works: channels_last, which is faster, unless the model fails in it."""
+"""Memory layout of a model: channels_last, which is faster, unless the model fails in it."""
 
 from typing import Any
 
@@ -11,38 +11,41 @@ from regmix.types import Images
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model on the device, its weights in the layout that `settle` has found, or channels_last."""
+    """Moves a model to the device, in channels_last unless `settle` has decided for contiguous."""
     if is_contiguous(model):
         return model.to(device)
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def is_contiguous(model: nn.Module) -> bool:
-    """Whether a model is to be kept out of channels_last."""
+    """Whether a model must stay contiguous."""
     if isinstance(model, torch.jit.ScriptModule):
         return True
     return any(hook is _contiguous for hook in model._forward_pre_hooks.values())
 
 
 def settle(model: nn.Module, x: Images) -> str | None:
-    """Brings a model into channels_last, or where it fails or differs in it makes it get contiguous images from now on.
+    """Brings a model into channels_last; if it fails there or gives other logits, keeps it contiguous.
+
+    A model that stays contiguous gets a hook that makes its inputs contiguous; copies of the model keep the hook. The
+    model's mode, gradients, statistics and the random state stay as they were.
 
     Args:
-        x: a few images, which the model takes if they are contiguous, on its device.
+        x: a few contiguous images [B, C, H, W] on the model's device, which the model can take.
 
-    Returns a line for the user where the model stays contiguous. A copy of the model knows, too. The model's mode,
-    gradients, statistics and the random state stay as they were.
+    Returns:
+        A line for the user where the model stays contiguous, else None.
     """
-    if isinstance(model, torch.jit.ScriptModule):  # takes no hook, through which it would get contiguous images
+    if isinstance(model, torch.jit.ScriptModule):  # takes no hook
         return None
     try:
         expected = _pass(model, _row_by_row(x))
-    except Exception:  # in any layout: whoever asks the model will say so
+    except Exception:  # the model fails in any layout; its next caller reports that
         return None
     try:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        found = _pass(model, x.contiguous(memory_format=torch.channels_last))
-        if float((found - expected).abs().max()) <= 0.05 * float(expected.abs().max()):
+        logits = _pass(model, x.contiguous(memory_format=torch.channels_last))
+        if float((logits - expected).abs().max()) <= 0.05 * float(expected.abs().max()):
             return None
         reason = "gives other logits in"
     except Exception:
@@ -50,11 +53,11 @@ def settle(model: nn.Module, x: Images) -> str | None:
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = _row_by_row(tensor.data)
     model.register_forward_pre_hook(_contiguous)
-    return f"the model {reason} channels_last (.view for .reshape?) and runs contiguous, which is slower"
+    return f"the model {reason} channels_last (does it use .view? try .reshape); it runs contiguous, which is slower"
 
 
 def _pass(model: nn.Module, x: Images) -> Tensor:
-    """The logits after a forward pass, and a backward one where a gradient flows."""
+    """The logits of a forward pass; a backward pass follows where the logits have a gradient."""
     with torch.random.fork_rng([x.device] if x.is_cuda else []), borrowed(model), torch.enable_grad():
         images = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
         logits = precise(model(images))
@@ -68,5 +71,8 @@ def _contiguous(model: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]
 
 
 def _row_by_row(tensor: Tensor) -> Tensor:
-    """Contiguous, with the strides of it: those of [N, 1, H, W] in channels_last count as such, but ask for more."""
+    """A contiguous tensor with contiguous strides.
+
+    `contiguous` is not enough: it takes [N, 1, H, W] in channels_last for contiguous and leaves its strides.
+    """
     return tensor.reshape(-1).view(tensor.shape)

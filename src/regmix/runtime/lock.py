@@ -1,4 +1,4 @@
-"""A lock on a run directory, for one kind of work, that works on every file system and does not outlive its holder."""
+"""A lock on a run directory that works on every file system and ends with the process that holds it."""
 
 import errno
 import os
@@ -20,28 +20,28 @@ except ImportError:  # Windows has none
 LOCK = ".{}.lock"
 MARKER = ".{}.marker"
 PATIENCE = 300.0
-"""Seconds after which one who waits gives up."""
+"""Seconds to wait before giving up."""
 PAUSE = 0.05
 """Seconds between two tries."""
 HELD = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK)
-"""What flock answers where somebody else has the lock; all other answers mean that it cannot lock here."""
+"""Errors of flock when another process has the lock. All other errors mean that flock does not work here."""
 
 
 @contextmanager
 def locked(folder: Path, what: str, *, wait: bool) -> Iterator[None]:
-    """Keeps other processes from the same kind of work on a folder, as long as this one is inside and alive.
+    """Keeps other processes from doing the same work on a folder inside the block.
 
-    The lock is flock's on a file of its own, which a process loses when it dies. Where flock is missing (Windows, some
-    network file systems) it is a file that names the process and is deleted at the end; one that a killed process of
-    the same machine has left behind does not count.
+    The lock is flock on a separate file; the system releases it when the process dies. Where flock is missing (Windows,
+    some network file systems) a marker file names the process and is deleted at the end. A marker of a dead process of
+    the same machine does not count.
 
     Args:
         folder: a folder that this process may write into.
-        what: what is done to the folder, as a participle: "trained". Work of other names is not kept out.
-        wait: whether to wait until another process is done, for minutes at most.
+        what: the work as a participle, such as "trained". Work of another name is not blocked.
+        wait: wait until the other process is done, at most `PATIENCE` seconds.
 
     Raises:
-        UserError: another process does it. The message says which, as far as that is known.
+        UserError: another process has the lock. The message names it where that is known.
     """
     deadline = time.monotonic() + (PATIENCE if wait else 0)
     lock, marker = folder / LOCK.format(what), folder / MARKER.format(what)
@@ -54,16 +54,16 @@ def locked(folder: Path, what: str, *, wait: bool) -> Iterator[None]:
         except OSError as error:
             raise named(error, lock) from error
         if holder is not None:
-            left = f" (if that one has ended, delete {marker})" if marker.exists() else ""
-            raise UserError(f"{folder} is being {what} by another process{holder}; wait for it, or end it{left}")
+            hint = f" (if it has already ended, delete {marker})" if marker.exists() else ""
+            raise UserError(f"{folder} is being {what} by another process{holder}; wait for it, or end it{hint}")
         yield
 
 
 def _take(lock: Path, marker: Path, held: ExitStack) -> str | None:
-    """Takes the lock into `held`, or says who has it."""
+    """Takes the lock into `held` and returns None, or returns who has it."""
     if fcntl is not None:
         with ExitStack() as opened:
-            # Network file systems give an exclusive lock to those alone who may write.
+            # Open for writing: network file systems give an exclusive lock only then.
             file = opened.enter_context(lock.open("ab", buffering=0))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -78,7 +78,7 @@ def _take(lock: Path, marker: Path, held: ExitStack) -> str | None:
 
 
 def _take_marker(marker: Path, held: ExitStack) -> str | None:
-    # Only here, because most systems never need it.
+    # Imported here, because most systems never need it.
     from filelock import SoftFileLock, Timeout
 
     try:
@@ -89,15 +89,15 @@ def _take_marker(marker: Path, held: ExitStack) -> str | None:
 
 
 def _sign(file: IO[bytes]) -> None:
-    """Writes into the lock who has it; a full disk keeps nobody from locking."""
-    with suppress(OSError):
+    """Writes into the lock file which process has it."""
+    with suppress(OSError):  # the lock holds even if the disk is full
         file.truncate(0)
         file.write(f"{os.getpid()}\n{socket.gethostname()}\n".encode())
 
 
 def _holder(path: Path) -> str:
-    """Who has signed, in brackets; nothing if that cannot be read."""
+    """The process that the file names, in brackets; an empty string if it cannot be read."""
     with suppress(OSError, ValueError):
         number, host = path.read_text(encoding="utf-8").split("\n")[:2]
-        return f" (pid {int(number)} on {host.partition('?')[0]})"  # filelock adds its own words after a ?
+        return f" (pid {int(number)} on {host.partition('?')[0]})"  # filelock adds text after a ?
     return ""

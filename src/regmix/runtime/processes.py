@@ -1,6 +1,6 @@
-"""The processes that torchrun started for one piece of work, or the single one there is, and what they tell each other.
+"""Communication among the processes that torchrun started; with a single process everything works too.
 
-Every function that speaks of all processes must be called by all of them, in the same order.
+Every function about all processes must be called by all of them, in the same order.
 """
 
 import gc
@@ -25,15 +25,15 @@ VARIABLES = (
     *("SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
     *("JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_RANK", "JSM_NAMESPACE_LOCAL_RANK"),
 )
-"""What torchrun, SLURM and LSF tell processes about each other, as far as Lightning and torch read it."""
+"""Environment variables of torchrun, SLURM and LSF that Lightning and torch read."""
 MEND = "start several processes with torchrun, or unset RANK and WORLD_SIZE for one"
 
 
 def started() -> tuple[int, int]:
-    """The rank of this process and the number of processes that torchrun has started; (0, 1) without it.
+    """The rank of this process and the number of processes that torchrun has started; (0, 1) without torchrun.
 
-    Both variables, RANK and WORLD_SIZE, count only together: some clusters set one of them in every job. So do
-    MPI and SLURM with their own, for commands that have nothing to do with each other, and these do not count.
+    RANK and WORLD_SIZE count only if both are set, because some clusters set one of them in every job. Variables of MPI
+    and SLURM do not count, because they are also set for commands that do not belong together.
 
     Raises:
         UserError: the variables contradict each other.
@@ -48,7 +48,7 @@ def started() -> tuple[int, int]:
 
 
 def on_this_machine() -> tuple[int, int]:
-    """The number of this process among those on this machine, and how many they are; see `started`."""
+    """The local rank of this process and the number of processes on this machine; see `started`."""
     size = started()[1]
     if size == 1:
         return 0, 1
@@ -66,9 +66,9 @@ def _number(name: str, default: str = "") -> int:
 
 
 def forget_others() -> None:
-    """Takes the variables of a work of several processes out of the environment if there is no such work here.
+    """Removes the variables of launchers from the environment if torchrun did not start this process.
 
-    Libraries read them on their own, some as soon as they are imported, and fail on one that is empty or alone.
+    Libraries read them, some as soon as they are imported, and fail if one is empty or the others are missing.
     """
     on_this_machine()
     if not (os.environ.get("RANK") and os.environ.get("WORLD_SIZE")):
@@ -77,28 +77,28 @@ def forget_others() -> None:
 
 
 def meet(device: str, *, patient: bool = False) -> None:
-    """Lets the processes that torchrun started meet: over gloo, and for tensors on CUDA devices over NCCL.
+    """Connects the processes that torchrun started: over gloo, and over NCCL for tensors on CUDA devices.
 
-    With `patient` they wait a week for each other, not torch's half an hour: in an evaluation one may have hours of
-    work more than another. (torchrun ends those whose colleague has died.)
+    With `patient` they wait up to a week for each other instead of torch's half hour, because in an evaluation one
+    process may have hours more work than another. If a process dies, torchrun ends the others.
     """
     if started()[1] > 1 and not dist.is_initialized():
-        patience = timedelta(days=7) if patient else None
-        dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=patience)
+        timeout = timedelta(days=7) if patient else None
+        dist.init_process_group("gloo" if device == "cpu" else "cpu:gloo,cuda:nccl", timeout=timeout)
 
 
 def rank() -> int:
-    """The number of this process among those that have met."""
+    """The rank of this process; 0 before `meet`."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def size() -> int:
-    """How many processes have met; 1 before they do."""
+    """The number of processes; 1 before `meet`."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum over all processes, element by element; values of a process that are alone are returned as they are."""
+    """The sum over all processes, element by element. A single process gets its own tensor back, not a copy."""
     if size() > 1:
         values = values.clone()
         dist.all_reduce(values)
@@ -114,9 +114,9 @@ def mean(values: Tensor) -> Tensor:
 
 
 def together(rows: Tensor) -> Tensor:
-    """The rows of all processes, in the order of their ranks; they may differ in number by process.
+    """The rows of all processes, in the order of their ranks.
 
-    Any dtype: only the bytes travel.
+    Processes may have different numbers of rows. Any dtype works, because only bytes are sent.
     """
     if size() == 1:
         return rows
@@ -131,21 +131,21 @@ def together(rows: Tensor) -> Tensor:
 
 
 def share(rows: Tensor) -> Tensor:
-    """The rows that this process has of those of all: the inverse of `together` where the numbers differ by one."""
+    """This process's part of the rows. It inverts `together` where the parts differ by one row at most."""
     return rows.tensor_split(size())[rank()] if size() > 1 else rows
 
 
 def every(value: T) -> list[T]:
-    """The values of all processes, in the order of their ranks: plain objects."""
+    """The values of all processes, in the order of their ranks. Values must be picklable."""
     if size() == 1:
         return [value]
-    found: list[Any] = [None] * size()
-    dist.all_gather_object(found, value)
-    return found
+    values: list[Any] = [None] * size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def from_first(value: T) -> T:
-    """What the first process gives: a plain object."""
+    """The value of rank 0, in every process. It must be picklable."""
     if size() == 1:
         return value
     held = [value]
@@ -154,33 +154,31 @@ def from_first(value: T) -> T:
 
 
 def as_first(values: Tensor) -> Tensor:
-    """The first process's values, written over this one's."""
+    """Overwrites the values with those of rank 0, in place."""
     if size() > 1:
         dist.broadcast(values, 0)
     return values
 
 
 def close() -> None:
-    """Ends the group, which nothing may know of any more; see `closing`."""
+    """Ends the process group. Nothing may hold on to it any more; see `closing`."""
     if dist.is_initialized():
         gc.collect()
         dist.destroy_process_group()
-        # Without this the interpreter looks through all objects of all libraries when it ends, for seconds, and a job
-        # that is told to end has few.
+        # Otherwise garbage collection at exit takes seconds, and a job that must end has few.
         gc.freeze()
 
 
 def closing(command: Callable[P, int]) -> Callable[P, int]:
-    """Lets a command end the group of processes when it is over; without that gloo may abort at the very end.
+    """Decorates a command so that it ends the process group when it returns. Without that gloo may abort at exit.
 
-    DDP's C++ part must be gone before the group is. As the last one to know of the group it would end the group's
-    threads itself, without letting go of the interpreter, for which these threads may wait: forever. The traceback of
-    an exception holds on to DDP, so that this is for a function that has handled its exceptions; one that comes out of
-    it is a fault of ours, and is shown here.
+    DDP's C++ object must be gone before the group is. If it is the last to hold the group, it ends the group's threads
+    without releasing the interpreter lock, for which these threads may wait: a deadlock. The traceback of an exception
+    keeps DDP alive. Therefore the command must handle its own exceptions; one that escapes is a bug and is printed.
     """
 
     @wraps(command)
-    def ended(*args: P.args, **kwargs: P.kwargs) -> int:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> int:
         code = 1
         try:
             code = command(*args, **kwargs)
@@ -191,16 +189,16 @@ def closing(command: Callable[P, int]) -> Callable[P, int]:
         close()
         return code
 
-    return ended
+    return wrapped
 
 
 def as_bytes(values: Tensor) -> Tensor:
-    """The bytes of the values, as one vector: what any backend can send."""
+    """The bytes of a tensor as one uint8 vector, which every backend can send."""
     return values.contiguous().view(-1).view(torch.uint8)
 
 
 class Processes:
-    """The processes that have met, as those who share an evaluation."""
+    """The connected processes, in the form that the evaluation expects."""
 
     rank = property(lambda self: rank())
     size = property(lambda self: size())
@@ -211,7 +209,7 @@ class Processes:
 
 
 class Total(torch.autograd.Function):
-    """`total` with its derivative: the sum of the gradients that the processes have for the sum."""
+    """`total` with its derivative, the sum of all processes' gradients with respect to the sum."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Weights of which every process keeps a share, and borrows the others' while a layer runs (FSDP)."""
+"""Sharded weights (FSDP): every process keeps a share, and gathers the rest of a layer while it runs."""
 
 import copy
 from collections.abc import Iterable, Iterator
@@ -14,17 +14,17 @@ from regmix.runtime import processes
 from regmix.runtime.layout import place
 
 UNIT = 1_000_000
-"""Parameters from which on a block of the model is gathered on its own, rather than with what contains it."""
+"""A block with at least this many parameters is gathered separately, not with the module that contains it."""
 _HOLDERS = nn.Sequential, nn.ModuleList, nn.ModuleDict
 
 
 def shard(model: nn.Module, device: torch.device) -> None:
-    """Deals a model's parameters out to the processes, which must all call it, and moves it to the device.
+    """Shards a model's parameters over the processes and moves it to the device. All processes must call it.
 
-    Gradients come averaged over the processes, as with DDP, and optimisers keep what belongs to the shares. Whenever
-    the model is called the processes meet. Second derivatives are not to be had.
+    Gradients are averaged over the processes, as with DDP, and optimisers hold state for the local share only. Every
+    call of the model synchronises the processes. Second derivatives are not supported.
     """
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP takes no other
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # FSDP supports no other
     mesh = init_device_mesh(device.type, (processes.size(),))
     for block in reversed([*_blocks(model)]):
         rest = sum(parameter.numel() for parameter in block.parameters() if not isinstance(parameter, DTensor))
@@ -35,9 +35,10 @@ def shard(model: nn.Module, device: torch.device) -> None:
 
 
 def _blocks(model: nn.Module) -> Iterator[nn.Module]:
-    """The members of the model's sequences and lists that consist of layers, each before those within it.
+    """The composite members of the model's sequences and lists, outer ones first.
 
-    Sequences may be walked through instead of called, and lone layers may lend their weights to the module above.
+    The sequences themselves are left out, because a model may iterate over them instead of calling them. So are single
+    layers, because the module above may use their weights directly.
     """
     for holder in model.modules():
         if isinstance(holder, _HOLDERS):
@@ -45,24 +46,24 @@ def _blocks(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def is_sharded(tensors: Iterable[Tensor]) -> bool:
-    """Whether one of them is."""
+    """Whether any of the tensors is sharded."""
     return any(isinstance(tensor, DTensor) for tensor in tensors)
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What this process keeps of a tensor: all of it, unless it is sharded."""
+    """This process's share of a tensor; all of it if the tensor is not sharded."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def share(tensor: Tensor, like: Tensor) -> Tensor:
-    """A complete tensor, sharded if the other one, of the same shape, is; all processes must call it."""
+    """Shards a complete tensor in the way of `like`, which has the same shape. All processes must call it."""
     if not isinstance(like, DTensor):
         return tensor
     return distribute_tensor(tensor, like.device_mesh, like.placements)
 
 
 def whole(tree: Any) -> Any:
-    """Dictionaries of tensors, with sharded ones complete, on the CPU, in the first process; all must call it."""
+    """Completes the sharded tensors in nested dictionaries, on rank 0 and the CPU only. All processes must call it."""
     if isinstance(tree, dict):
         return {name: whole(value) for name, value in tree.items()}
     if not isinstance(tree, DTensor):
@@ -72,16 +73,16 @@ def whole(tree: Any) -> Any:
 
 
 def load(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Gives a model, sharded or not, the weights of a complete one."""
+    """Loads complete weights into a model, sharded or not."""
     own = model.state_dict()
     model.load_state_dict({name: share(value, own[name]) if name in own else value for name, value in state.items()})
 
 
 def complete(outline: nn.Module, model: nn.Module, device: torch.device) -> nn.Module:
-    """A copy of the outline with a sharded model's weights, for the first process; all must call it."""
+    """On rank 0 a copy of the outline with a sharded model's weights, else the outline. All processes must call it."""
     state = whole(model.state_dict())
     if processes.rank():
         return outline
-    found = copy.deepcopy(outline)
-    found.load_state_dict(state, assign=True)
-    return place(found, device)
+    copied = copy.deepcopy(outline)
+    copied.load_state_dict(state, assign=True)
+    return place(copied, device)

@@ -1,4 +1,4 @@
-"""Signals, where Python lets a program handle them."""
+"""Handling of the signals that end a process."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ from types import FrameType
 
 
 def ending() -> tuple[int, ...]:
-    """The signals by which a process is asked to end: SIGTERM, and SIGHUP, which a terminal sends that is closed.
+    """The signals that ask a process to end: SIGTERM, and SIGHUP, which a closed terminal sends.
 
-    SIGHUP is left out where it does not exist (Windows) or is ignored, as nohup has it.
+    SIGHUP is left out where it does not exist (Windows) or is ignored (under nohup).
     """
     hangup: int | None = getattr(signal, "SIGHUP", None)
     if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
@@ -21,8 +21,10 @@ def ending() -> tuple[int, ...]:
 
 
 def survive_hangup(number: int) -> None:
-    """After SIGHUP: others are ignored, for the system and the shell may both send one; and what is written to a
-    terminal that is gone is dropped, which would be an error else."""
+    """After SIGHUP, ignores further ones and drops output to the closed terminal. Does nothing for other signals.
+
+    The system and the shell may both send SIGHUP. Writing to a closed terminal would be an error.
+    """
     if number != getattr(signal, "SIGHUP", None):
         return
     signal.signal(number, signal.SIG_IGN)
@@ -36,9 +38,9 @@ def survive_hangup(number: int) -> None:
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], None], *numbers: int) -> Iterator[None]:
-    """Inside, these signals call the handler; afterwards they do what they did before.
+    """Calls the handler on these signals inside the block, and restores the old handlers afterwards.
 
-    Python allows this in the main thread alone; in others nothing changes.
+    Python allows this only in the main thread; in other threads nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

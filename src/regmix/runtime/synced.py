@@ -1,4 +1,4 @@
-"""BatchNorm over the batch of all processes."""
+"""BatchNorm with statistics over the batches of all processes."""
 
 import torch
 from torch import Tensor, nn
@@ -7,13 +7,13 @@ from regmix.runtime import processes
 
 
 def synced(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with every BatchNorm computing its statistics over all processes.
+    """Makes every BatchNorm of a model compute its statistics over all processes.
 
-    torch's own SyncBatchNorm takes CUDA tensors only; elsewhere one of the same formula takes its place.
+    On CUDA it is torch's SyncBatchNorm, which takes CUDA tensors only; elsewhere `SyncedBatchNorm`, the same formula.
     """
     if device.type == "cuda":
-        found: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return found
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return converted
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SyncedBatchNorm
@@ -21,7 +21,10 @@ def synced(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
-    """(x - m) / sqrt(v + eps) * weight + bias, with mean m and variance v of each channel over all processes."""
+    """BatchNorm with mean m and variance v of each channel over all processes.
+
+    (x - m) / sqrt(v + eps) * weight + bias
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -44,5 +47,5 @@ class SyncedBatchNorm(nn.BatchNorm2d):
 
 
 def _total(values: Tensor) -> Tensor:
-    found: Tensor = processes.Total.apply(values)  # type: ignore[no-untyped-call]
-    return found
+    summed: Tensor = processes.Total.apply(values)  # type: ignore[no-untyped-call]
+    return summed
