@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from contracts.evaluated import evaluated, record, table
 from regmix.attacks import parse_attacks
@@ -51,6 +52,16 @@ def test_best_is_the_epoch_of_the_highest_validation_accuracy_and_test_images_ar
     assert json.loads((tmp_path / "run" / "result.json").read_text())["best_epoch"] == max(
         validated, key=lambda epoch: validated[epoch]
     )
+
+
+def test_the_guard_and_the_saved_states_know_the_past_without_the_file(tmp_path: Path, monkeypatch) -> None:
+    def metrics(self: Run) -> list[dict]:
+        raise AssertionError("training read metrics.jsonl")
+
+    monkeypatch.setattr(Run, "metrics", metrics)
+    rows = train(tmp_path / "run", "--epochs 3 --train-examples 60 --guard.action rollback")
+    state = torch.load(max((tmp_path / "run").glob("state-*.pt")), weights_only=True)
+    assert state["rows"] == rows
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path: Path, capsys) -> None:
