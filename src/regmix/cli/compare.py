@@ -1,6 +1,5 @@
 """`regmix compare` and `regmix sweep`."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -195,7 +194,7 @@ def _finish(planned: list[Planned], out: Path, console: Console, as_json: bool) 
     """Compares evaluated runs."""
     result = write_comparison([one.path for one in planned], out, console)
     if as_json:
-        print(json.dumps(result, indent=2))
+        print(result, end="")
 
 
 def sweep(words: list[str]) -> None:
