@@ -1,7 +1,7 @@
 """Run directories of earlier versions still open.
 
-run-0.1: its evaluations do not name their weights, and do not count. run-0.1-subjects: of the day before the records got
-their types; its evaluations hold.
+run-0.1: its evaluations do not name their weights, and do not count. run-0.1-subjects: its records were written before
+they had types; its evaluations hold.
 """
 
 import json
