@@ -71,6 +71,16 @@ def test_tables_of_different_examples_do_not_join() -> None:
         a_table().join(Outcomes(("clean",), LABELS.flip(0), TABLE[:, :1]))
 
 
+def test_joined_tables_keep_the_predictions_and_what_was_not_attacked() -> None:
+    idle = torch.tensor([[0, 1]] * 5, dtype=torch.bool)
+    one = Outcomes(("clean", "fgsm"), LABELS, TABLE[:, :2], idle, LABELS)
+    other = Outcomes(("clean", "pgd"), LABELS, TABLE[:, ::2], ~idle, LABELS)
+    both = one.join(other)
+    assert torch.equal(both.predicted, LABELS)
+    assert (both.not_attacked("fgsm"), both.not_attacked("pgd")) == (5, 0)
+    assert one.join(a_table()).untried is None, "not known of every column"
+
+
 def test_the_csv_has_a_row_for_every_example() -> None:
     text = a_table().to_csv(torch.arange(len(a_table())))
     header, *rows = csv.reader(io.StringIO(text))

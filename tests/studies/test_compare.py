@@ -16,7 +16,7 @@ from regmix.cli.entry import main
 from regmix.config import Ema, Experiment, OneCycle
 from regmix.config.guard import Guard
 from regmix.data import Cifar10, Folder
-from regmix.evaluation import Evaluator, Survivors
+from regmix.evaluation import Evaluator, Survivors, subject
 from regmix.methods import PgdAt
 from regmix.models import ResNet
 from regmix.runs import Run
@@ -94,6 +94,14 @@ def test_what_a_comparison_has_evaluated_it_finds_again(again, attacks: str, eps
     assert len(columns) == 1 + len({*parse_attacks(attacks)}) * len({*eps.split(",")})
     assert bool(first) == (attacks != "clean")
     assert again(attacks, "--eps", eps) == []
+
+
+def test_a_comparison_reads_the_test_set_once(again, monkeypatch) -> None:
+    splits: list[str] = []
+    real = subject.load
+    monkeypatch.setattr(subject, "load", lambda data, split: (splits.append(split), real(data, split))[1])
+    assert again("pgd-2")
+    assert splits == ["test"]
 
 
 def test_a_transfer_attack_is_known_by_the_weights_that_it_takes_its_examples_from(again, tmp_path: Path) -> None:

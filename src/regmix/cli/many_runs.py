@@ -1,6 +1,5 @@
 """What `regmix compare` and `regmix sweep` share: flags, planned runs, their evaluation and the comparison."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,4 +88,4 @@ def compare_runs(planned: Sequence[Planned], out: Path, console: Console, as_jso
     """Compares evaluated runs and prints the result."""
     result = write_comparison([run.path for run in planned], out, console)
     if as_json:
-        print(json.dumps(result, indent=2))
+        print(result, end="")

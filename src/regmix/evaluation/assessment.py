@@ -45,7 +45,8 @@ class Assessment:
     def is_done(self) -> bool:
         """Whether the weights of every checkpoint have met all of these attacks on these images, and been probed."""
         questions, columns = self._questions, self._questions.columns(self._experiment.threat)
-        wanted = {column: source_weights(asked.named) for column, asked in columns.items()}
+        sources = {named: source_weights(named) for named in questions.attacks}
+        wanted = {column: sources[asked.named] for column, asked in columns.items()}
         images = (self._test.sample, self._test.split, questions.draws)
         enough = {
             stored.evaluation.subject.checkpoint

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from regmix.attacks import Attack, Ensemble, NamedAttack, Transfer
+from regmix.attacks import TRANSFER, Attack, Ensemble, NamedAttack, Transfer
 from regmix.config import Experiment
 from regmix.corruptions import Computed, OfficialFiles
 from regmix.data import ImageSet
@@ -55,7 +55,7 @@ class Column(NamedTuple):
 
     def in_journal(self, stage: str) -> str:
         """The name of a stage in the journal, where a transfer attack counts by the weights of its source."""
-        name = self.asked.named.name if self.source is None else f"transfer:{self.source.weights}"
+        name = self.asked.named.name if self.source is None else f"{TRANSFER}{self.source.weights}"
         return f"{name}@{self.asked.threat.eps!r}/{stage}"
 
 

@@ -59,7 +59,7 @@ def arms(runs: Sequence[LoadedRun]) -> list[Arm]:
         groups.setdefault(json.dumps(settings, sort_keys=True), []).append(run)
     firsts = [group[0] for group in groups.values()]
     return [
-        Arm(re.sub(r"-seed\d+$", "", label), sorted(group, key=lambda run: run.config.get("seed", 0)))
+        Arm(re.sub(r"-seed\d+$", "", label), sorted(group, key=lambda run: run.seed))
         for label, group in zip(words.labels(firsts), groups.values(), strict=True)
     ]
 
@@ -217,7 +217,7 @@ def doubts(those: Sequence[Arm]) -> list[str]:
     found = []
     for arm in those:
         for run in arm.runs:
-            who = f"{arm.label}, seed {run.config.get('seed', 0)}"
+            who = f"{arm.label}, seed {run.seed}"
             found += [f"{who}: alarm in epoch {alarm.epoch}: {alarm.reason}." for alarm in run.result.alarms]
             found += [f"{who}: {warning}." for warning in run.result.warnings]
             for name, evaluation in run.evaluations.items():

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from regmix.runs import CHECKPOINTS, CONFIG, METRICS, Run
 from regmix.runs.evaluations import OUTCOMES, Examples, Outcomes, Stored
@@ -32,7 +33,8 @@ class LoadedRun:
     """A run directory; what is not there (yet) is empty."""
 
     path: Path
-    config: dict[str, Any]
+    config: dict[str, JsonValue]
+    """The settings as they were saved, for display and comparison; `regmix.config.from_json` gives them meaning."""
     environment: Environment
     epochs: list[Epoch]
     result: Result
@@ -71,7 +73,13 @@ class LoadedRun:
         best = max(validated, key=lambda row: (row.validation or {})["pgd"], default=None)
         return best.epoch if best else None
 
-    def part(self, name: str) -> dict[str, Any]:
+    @property
+    def seed(self) -> int:
+        """The seed of the training; 0 if the config has none."""
+        seed = self.config.get("seed")
+        return seed if isinstance(seed, int) else 0
+
+    def part(self, name: str) -> dict[str, JsonValue]:
         """One nested part of the config, such as the method; empty if there is none."""
         value = self.config.get(name)
         return value if isinstance(value, dict) else {}

@@ -110,5 +110,5 @@ def _seed_summary(arms: Sequence[comparison.Arm], subjects: Sequence[page.Subjec
         for column in columns:
             if column == subjects[0].column_name(checkpoint):
                 sentences.append(comparison.summary(arms, checkpoint, column, subjects[0].where))
-    first = subjects[0].run.config.get("seed", 0)
+    first = subjects[0].run.seed
     return [*sentences, f"All numbers below the first table are those of single runs, of seed {first}."]

@@ -158,8 +158,11 @@ def _differing(experiments: Sequence[Experiment], fields: Sequence[str]) -> str 
     return next((name.removesuffix(".name") for name in different), None)
 
 
-def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> dict[str, object]:
-    """Prints the table and the paired differences, and writes comparison.json and report.html into a folder."""
+def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> str:
+    """Prints the table and the paired differences, and writes comparison.json and report.html into a folder.
+
+    Returns the content of comparison.json.
+    """
     arms = comparison.arms(aligned([load(path) for path in paths]))
     header, *rows = comparison.table(arms)
     table = Table(box=None, pad_edge=False)
@@ -176,12 +179,11 @@ def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> dict
     for heading, lines in comparison.difference_lines(arms, first_only=True):
         console.print(f"\n{heading}", *lines, sep="\n  ", highlight=False, markup=False, soft_wrap=True)
     console.print()
-    summary = comparison.as_json(arms)
-    text = json.dumps(summary, indent=2) + "\n"
+    text = json.dumps(comparison.as_json(arms), indent=2) + "\n"
     write_atomically(out / "comparison.json", lambda file: file.write(text.encode()))
     write_report(paths, out / "report.html")
     console.print(f"{out / 'comparison.json'}\n{out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
-    return summary
+    return text
 
 
 def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
