@@ -8,10 +8,10 @@ from torch import nn
 
 from regmix.config.guard import Action
 from regmix.data import ImageSet, Loader
+from regmix.methods.remedies import REMEDIES
 from regmix.runs import Run
 from regmix.runtime import processes
 from regmix.training.finite import LOOK, check_steps, check_weights, told
-from regmix.training.guard import REMEDIES
 from regmix.training.interruption import Interruption
 from regmix.training.plan import Display, Plan
 from regmix.training.trainee import Trainee

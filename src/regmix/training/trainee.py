@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from regmix.config.averaging import NoAveraging
 from regmix.data import ImageSet
 from regmix.methods.base import Method
-from regmix.methods.memory import Memory
+from regmix.methods.memory import Memory, Setup
+from regmix.methods.remedies import remedy
 from regmix.runs import Checkpoint
 from regmix.runtime import processes
 from regmix.runtime.layout import place
@@ -20,13 +21,12 @@ from regmix.runtime.synced import synced
 from regmix.training.averaging import AveragedWeights
 from regmix.training.awp import at_perturbed_weights
 from regmix.training.finite import Finite
-from regmix.training.guard import remedy
 from regmix.training.plan import Plan
 from regmix.training.readiness import at_rest, train_mode
 from regmix.training.statistics import Statistics
 from regmix.training.step import TrainStep
 from regmix.training.tally import Tally
-from regmix.types import Batch, Losses
+from regmix.types import Batch, Clock, Losses
 
 
 class Trainee:
@@ -73,7 +73,8 @@ class Trainee:
 
     def _new_memory(self, method: Method) -> Memory | None:
         images, plan = self._images, self._plan
-        return method.memory(len(images), images.shape, plan.pad, plan.threat, self._fabric.device)
+        classes = len(images.classes)
+        return method.memory(Setup(len(images), classes, images.shape, plan.threat, plan.pad, self._fabric.device))
 
     @property
     def passed_over(self) -> list[int]:
@@ -92,9 +93,9 @@ class Trainee:
         if self.step not in self.passed_over:
             self._finite.begin()
             if plan.awp and self.epoch >= plan.awp_warm_up:
-                losses = at_perturbed_weights(partial(self._one_pass, batch), self.model, self._clocked(), plan.awp)
+                losses = at_perturbed_weights(partial(self._one_pass, batch), self.model, self.memory, plan.awp)
             else:
-                losses = self._one_pass(batch, self._clocked())
+                losses = self._one_pass(batch, self.memory)
             fine = self._finite.end()
             if plan.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), plan.clip_norm)
@@ -109,7 +110,8 @@ class Trainee:
     def _one_pass(self, batch: Batch, memory: Memory | None) -> Losses:
         if self._outline is not None and (statistics := self._statistics.read()) is not None:
             self._statistics.write(processes.as_first(statistics))  # as DDP does before a pass
-        losses: Losses = self._step_module(batch, memory)
+        clock = Clock(self.epoch, self._plan.epochs, self.step, self._steps_per_epoch)
+        losses: Losses = self._step_module(batch, memory, clock)
         total = losses.total if batch.weight == 1 else losses.total * batch.weight
         # A forward pass that the attack shares with the loss would give the gradient of its perturbation once more.
         # (Sharded weights are not those that were used, so that they cannot be named here.)
@@ -119,12 +121,6 @@ class Trainee:
     def _seed(self) -> None:
         # The processes draw different numbers, and so does the rest of an epoch that others began.
         torch.manual_seed(self._plan.seed * 1_000_003 + self.epoch + (self.step << 32) + (processes.rank() << 52))
-
-    def _clocked(self) -> Memory | None:
-        """The memory, told what time it is."""
-        if self.memory is not None:
-            self.memory.epoch, self.memory.epochs, self.memory.step = self.epoch, self._plan.epochs, self.step
-        return self.memory
 
     def _set_rate(self) -> None:
         done = self.epoch * self._steps_per_epoch + self.step

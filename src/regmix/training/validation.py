@@ -50,7 +50,9 @@ def compete(
     model, averaged = models
     look = partial(validate, fabric, images=images, threat=plan.threat, batch_size=plan.batch_size, check=check)
     (validation, one), before = look(model), [row for row in run.metrics() if row["validation"]]
-    reason = plan.guard.alarm([row["validation"] for row in before], validation, len(images))
+    reason = None
+    if plan.method.guarded:
+        reason = plan.guard.alarm([row["validation"] for row in before], validation, len(images))
     known = bool(trainee.alarms and before and trainee.alarms[-1]["epoch"] == before[-1]["epoch"])
     contender, pgd, best, its = model, validation["pgd"], trainee.best, one
     if averaged is not None:
