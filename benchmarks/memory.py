@@ -16,30 +16,30 @@ import sys
 
 import torch
 
-from regmix.config import UNIONS
+from regmix.methods import METHODS, Setup
 from regmix.models import ResNet, build
 from regmix.threats import Linf
-from regmix.types import Batch, View
+from regmix.types import Batch, Clock, View
 
 
 def peak(method: str, images: int, size: int, batch: int, steps: int) -> int:
     """Peak resident bytes of this process after some steps."""
     torch.manual_seed(0)
-    device, threat = torch.device("cpu"), Linf(8 / 255)
-    chosen = UNIONS["method"][method]()
+    chosen, threat = METHODS[method](), Linf(8 / 255)
     model = build(ResNet(width=8), 200)
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
-    memory = chosen.memory(images, (3, size, size), 4, threat, device)
+    memory = chosen.memory(Setup(images, 200, (3, size, size), threat, pad=4))
+    assert memory is not None
     for step in range(steps):
-        memory.epoch = step
         index = torch.randperm(images)[:batch]
         view = View(torch.randint(9, (batch,)), torch.randint(9, (batch,)), torch.rand(batch) < 0.5)
-        losses = chosen(model, Batch(torch.rand(batch, 3, size, size), index % 200, index, view), threat, memory)
+        given = Batch(torch.rand(batch, 3, size, size), index % 200, index, view)
+        losses = chosen(model, given, threat, memory, Clock(step, steps, 0, 1))
         optimizer.zero_grad()
         losses.total.backward()
         optimizer.step()
-    for prior in memory.priors.values():
-        prior.values.view(torch.uint8).bitwise_or_(0)  # every page is resident, not only those of the batches
+    for values in memory.state_dict().values():
+        values.view(torch.uint8).bitwise_or_(0)  # makes every page resident, not only those of the batches
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -65,10 +65,9 @@ def main() -> None:
         return int(json.loads(done.stdout))
 
     base, full = run(flags.batch), run(flags.images)
-    memory = UNIONS["method"][flags.method]().memory(
-        1, (3, flags.size, flags.size), 4, Linf(8 / 255), torch.device("cpu")
-    )
-    counted = {name: prior.values[0].nbytes for name, prior in memory.priors.items()}
+    memory = METHODS[flags.method]().memory(Setup(1, 200, (3, flags.size, flags.size), Linf(8 / 255), pad=4))
+    assert memory is not None, f"{flags.method} remembers nothing"
+    counted = {name: values.nbytes for name, values in memory.state_dict().items()}
     print(f"{flags.method}, {flags.images} images of 3 x {flags.size} x {flags.size}")
     print(f"bytes per image: {counted}, together {flags.images * sum(counted.values()) / 1e9:.3f} GB")
     print(f"measured:        {(full - base) / 1e9:.3f} GB more than with {flags.batch} images ({base / 1e9:.3f} GB)")

@@ -8,7 +8,7 @@ from regmix.types import Labels, Logits, PerExample, Target
 
 
 def precise(logits: Tensor) -> Tensor:
-    """The logits in float32 where they came in half precision; float32 and float64 stay as they are."""
+    """The logits in float32 if they are in half precision; float32 and float64 stay as they are."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -18,18 +18,16 @@ def log_probabilities(logits: Logits) -> Logits:
 
 
 def hard(target: Target) -> Labels:
-    """Class indices [B] of labels that may be probabilities [B, classes]."""
+    """The most likely class [B] of each label, which may be class indices [B] or probabilities [B, classes]."""
     return target if target.ndim == 1 else target.argmax(1)
 
 
-def smooth(labels: Labels, classes: int, mass: float) -> Target:
-    """Puts the probability `mass` on the true class and spreads 1 - mass evenly over the others.
+def smooth(labels: Labels, classes: int, mass: float) -> Logits:
+    """Soft labels [B, classes]: probability `mass` for the true class, and 1 - mass spread evenly over the others.
 
-    mass = 1 gives the labels back unchanged. (The other convention, which mixes with a uniform distribution over all
-    classes with weight s, is mass = 1 - s * (classes - 1) / classes.)
+    The other convention of label smoothing mixes the label, with weight s, with the uniform distribution over all
+    classes: mass = 1 - s * (classes - 1) / classes.
     """
-    if mass == 1:
-        return labels
     rest = (1 - mass) / (classes - 1)
     return torch.full((len(labels), classes), rest, device=labels.device).scatter_(1, labels[:, None], mass)
 

@@ -44,25 +44,59 @@ class View(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images in [0, 1], labels (class indices, or probabilities [B, classes] where labels are smoothed), and what
-    methods with a memory need: every example's position in the training set, and its view of the image (None where
-    nothing is augmented). `weight` is the factor of the batch's mean loss with which the mean over several processes,
-    whose shares of a batch may differ by one example, is the mean over the whole batch."""
+    """A batch of images and their labels.
+
+    Where labels are given as probabilities, `as_batch` puts them into `soft` and their most likely class into `y`.
+    """
 
     x: Images
-    y: Target
+    """Images in [0, 1]."""
+    y: Labels
+    """Class indices."""
     index: Int[Tensor, "batch"] | None = None  # type: ignore[assignment]  # hides tuple.index, of no use here
+    """Positions in the training set, for methods that remember something about every image."""
     view: View | None = None
+    """What the batch shows of each image; None without augmentation."""
     weight: float = 1.0
+    """Factor on the mean loss. The shares of several processes may differ by one example; with the factor, the mean
+    over the processes is the mean over the whole batch."""
+    soft: Logits | None = None
+    """Probabilities [B, classes] where labels are soft, such as with label smoothing; None means class indices."""
+
+    @property
+    def target(self) -> Target:
+        """The labels of the loss: `soft` where labels are soft, else `y`."""
+        return self.y if self.soft is None else self.soft
+
+
+class Clock(NamedTuple):
+    """How far a training is: the step that is about to be made."""
+
+    epoch: int
+    """Completed epochs: the current epoch, counted from 0."""
+    epochs: int
+    """Epochs of the whole training."""
+    step: int
+    """Completed steps of the current epoch."""
+    steps: int
+    """Steps of an epoch."""
+
+    @property
+    def done(self) -> int:
+        """Completed steps of the whole training."""
+        return self.epoch * self.steps + self.step
 
 
 class Losses(NamedTuple):
-    """What a method makes of a batch: the weighted terms of its loss (scalars), the logits that count as its
-    prediction of the batch, and statistics (scalars on the device) for averaging and the log."""
+    """What a method computes for a batch."""
 
     terms: dict[str, Tensor]
+    """The weighted terms of the loss, as scalars."""
     logits: Tensor
+    """The logits [B, classes] that count as the prediction of the batch (training accuracy)."""
     stats: dict[str, Tensor]
+    """Statistics for weight averaging and the log, as scalars on the device. A statistic with the name of a term is
+    the term without its weight."""
 
     @property
     def total(self) -> Tensor:
@@ -148,9 +182,9 @@ NO_TRUST = Trust()
 
 
 def as_batch(given: object) -> Batch:
-    """Turns what a loader gives, a Batch or (images, labels), into a Batch with labels as int64 or probabilities.
+    """A Batch from what a loader gives: a Batch, or (images, labels) with class indices or probabilities [B, classes].
 
-    Only types and shapes are checked, so the device need not be waited for. `check_values` checks the rest.
+    Checks types and shapes, which does not wait for a device. `check_values` checks the numbers.
 
     Raises:
         UserError: not images [B, C, H, W] in float32 or float64, not one label per image, an empty batch, or tensors on
@@ -161,7 +195,7 @@ def as_batch(given: object) -> Batch:
             parts = f" of {len(given)}" if isinstance(given, tuple | list) else ""
             raise UserError(f"a batch is Batch(x, y) or (x, y), images and labels, not {type(given).__name__}{parts}")
         given = Batch(*given)
-    x, y = given.x, given.y
+    x, y = given.x, given.y if given.soft is None else given.soft
     for name, value in (("images", x), ("labels", y)):
         if not isinstance(value, Tensor):
             raise UserError(f"the {name} are {type(value).__name__}; make a tensor of them with torch.as_tensor")
@@ -176,14 +210,14 @@ def as_batch(given: object) -> Batch:
         raise UserError(f"labels have the shape {list(y.shape)} for {len(x)} images; give one per image")
     if y.device != x.device:
         raise UserError(f"labels are on {y.device} and images on {x.device}; move one to the other")
-    if y.ndim == 1 and not (y.is_floating_point() or y.is_complex()):
+    if given.soft is None and y.ndim == 1 and not (y.is_floating_point() or y.is_complex()):
         return given._replace(y=y.long())
     if y.ndim != 2 or not y.is_floating_point() or y.shape[1] < 2:
         raise UserError(
             f"labels are {_dtype(y)} {list(y.shape)}; give class indices [{len(x)}], such as y.long(), "
             f"or probabilities [{len(x)}, classes]"
         )
-    return given
+    return given._replace(y=y.argmax(1), soft=y) if given.soft is None else given
 
 
 def check_values(batch: Batch) -> None:
@@ -199,15 +233,15 @@ def check_values(batch: Batch) -> None:
             raise UserError("the images hold NaN or infinity; check the code that loads them")
         how = "divide them by 255" if low >= 0 and high > 2 else "leave normalisation to the model"
         raise UserError(f"images lie in [{low:.3g}, {high:.3g}]; they must lie in [0, 1]: {how}")
-    if batch.y.ndim == 1:
-        if int(batch.y.min()) < 0:
-            raise UserError(f"a label is {int(batch.y.min())}; classes count from 0")
-    elif not (float(batch.y.min()) >= 0 and float((batch.y.sum(1) - 1).abs().max()) <= 1e-3):
-        raise UserError("labels [batch, classes] must be probabilities: no value below 0, and every row sums to 1")
+    if batch.soft is not None:
+        if not (float(batch.soft.min()) >= 0 and float((batch.soft.sum(1) - 1).abs().max()) <= 1e-3):
+            raise UserError("labels [batch, classes] must be probabilities: none below 0, every row's sum 1")
+    elif int(batch.y.min()) < 0:
+        raise UserError(f"a label is {int(batch.y.min())}; classes count from 0")
 
 
 ROUNDING = 1e-6
-"""How far images may lie outside of [0, 1], because of rounding errors."""
+"""How far outside of [0, 1] images may lie, because of rounding."""
 
 
 def _dtype(tensor: Tensor) -> str:

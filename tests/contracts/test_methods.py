@@ -1,13 +1,14 @@
 """What every training method promises. A new method joins by one row in METHODS."""
 
 from copy import deepcopy
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from contracts.devices import NoMoves
+from regmix import methods
 from regmix.methods import (
     Atas,
     FgsmAt,
@@ -21,19 +22,19 @@ from regmix.methods import (
     GradAlign,
     Mart,
     Method,
-    MethodConfig,
     Mutual,
     NFgsm,
     NuAt,
     PgdAt,
     RegMix,
+    Setup,
     Standard,
     Trades,
     ZeroGrad,
 )
-from regmix.methods.memory import Memory, Prior, ScalarPrior
+from regmix.methods.memory import Memory, NumberPerImage, PerClass, PerImage, PerRow
 from regmix.threats import L2, Linf
-from regmix.types import Batch, Losses, UserError, View
+from regmix.types import Batch, Clock, Losses, UserError, View
 
 METHODS: dict[str, Any] = {
     "standard": Standard(),
@@ -69,7 +70,8 @@ METHODS: dict[str, Any] = {
 }
 CLASSIFY_CLEAN_IMAGES = {"trades", "gat", "nu_at"}
 THREATS = {"linf": Linf(eps=0.1), "l2": L2(eps=0.5)}
-COUNT, SHAPE, PAD = 8, (3, 6, 6), 1
+COUNT, CLASSES, SHAPE, PAD = 8, 5, (3, 6, 6), 1
+STEPS = 2
 
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 every_threat = pytest.mark.parametrize("threat", THREATS.values(), ids=THREATS)
@@ -92,11 +94,15 @@ def a_batch(seed: int = 0, dtype: torch.dtype = torch.float32) -> Batch:
     top, left = torch.randint(2 * PAD + 1, (2, 4), generator=generator)
     flip = torch.rand(4, generator=generator) < 0.5
     index = torch.randperm(COUNT, generator=generator)[:4]
-    return Batch(x, torch.randint(5, (4,), generator=generator), index, View(top, left, flip))
+    return Batch(x, torch.randint(CLASSES, (4,), generator=generator), index, View(top, left, flip))
 
 
-def a_memory(method: Method, threat: Linf | L2) -> Memory | None:
-    return method.memory(COUNT, SHAPE, PAD, threat, torch.device("cpu"))
+def a_memory(method: Method, threat: Linf | L2, device: str = "cpu") -> Memory | None:
+    return method.memory(Setup(COUNT, CLASSES, SHAPE, threat, PAD, device))
+
+
+def a_clock(epoch: int = 0, step: int = 0) -> Clock:
+    return Clock(epoch, 9, step, STEPS)
 
 
 def traces(model: nn.Module) -> tuple[list[bool], list[bool]]:
@@ -106,14 +112,12 @@ def traces(model: nn.Module) -> tuple[list[bool], list[bool]]:
 def train(
     model: nn.Module, method: Method, threat: Linf | L2, memory: Memory | None, epochs: range
 ) -> list[dict[str, Tensor]]:
-    """Two plain steps an epoch, everything random in which is drawn from the epoch."""
+    """A few plain steps per epoch; everything random in them is drawn from the epoch."""
     history = []
     for epoch in epochs:
         torch.manual_seed(epoch)
-        if memory is not None:
-            memory.epoch = epoch
-        for number in range(2):
-            losses = method(model, a_batch(2 * epoch + number), threat, memory)
+        for number in range(STEPS):
+            losses = method(model, a_batch(STEPS * epoch + number), threat, memory, a_clock(epoch, number))
             for parameter, gradient in zip(
                 model.parameters(), torch.autograd.grad(losses.total, [*model.parameters()]), strict=True
             ):
@@ -130,7 +134,7 @@ def assert_same_history(one: list[dict[str, Tensor]], other: list[dict[str, Tens
 
 
 def assert_well_formed(losses: Losses) -> None:
-    assert losses.logits.shape == (4, 5)
+    assert losses.logits.shape == (4, CLASSES)
     for term in losses.terms.values():
         assert term.shape == ()
         assert term.isfinite()
@@ -143,9 +147,49 @@ def assert_well_formed(losses: Losses) -> None:
 
 
 def test_every_method_has_its_row() -> None:
-    assert {type(method) for method in METHODS.values()} == {*get_args(MethodConfig)}
-    names = [kind.__dataclass_fields__["name"].default for kind in get_args(MethodConfig)]
-    assert len({*names}) == len(names)
+    assert {type(method) for method in METHODS.values()} == {*methods.METHODS.values()}
+
+
+def test_names_and_titles_are_distinct() -> None:
+    kinds = methods.METHODS.values()
+    assert len({kind().name for kind in kinds}) == len({kind.title for kind in kinds}) == len(kinds)
+    assert {kind().name: kind for kind in kinds} == methods.METHODS
+
+
+@every_method
+def test_what_a_method_says_about_itself_is_so(method: Method) -> None:
+    losses = method(a_model(), a_batch(), Linf(), a_memory(method, Linf()), a_clock(1, 1))
+    assert method.reports_ratio == ("ratio" in losses.stats)
+    assert method.second_order == differentiates_twice(method)
+    if method.needs_clock:
+        with pytest.raises(UserError, match=r"clock=Clock\(epoch, epochs, step, steps_per_epoch\)"):
+            method(a_model(), a_batch(), Linf(), a_memory(method, Linf()))
+
+
+def differentiates_twice(method: Method) -> bool:
+    """Whether the loss depends on the weights through an input gradient: the graph of `backward` is kept for that."""
+    graphs = []
+
+    class Seen(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            graphs.append(gradient.requires_grad)
+            return gradient
+
+    class Watched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = a_model()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.model(Seen.apply(x))
+
+    method(Watched(), a_batch(), Linf(), a_memory(method, Linf()), a_clock(1, 1))
+    return any(graphs)
 
 
 @every_method
@@ -154,9 +198,7 @@ def test_every_method_has_its_row() -> None:
 def test_every_parameter_gets_a_finite_gradient(method: Method, threat: Linf | L2, dtype: torch.dtype) -> None:
     model, memory = a_model(dtype), a_memory(method, threat)
     for epoch in range(3):
-        if memory is not None:
-            memory.epoch = epoch
-        losses = method(model, a_batch(epoch, dtype), threat, memory)
+        losses = method(model, a_batch(epoch, dtype), threat, memory, a_clock(epoch))
         assert_well_formed(losses)
         assert losses.logits.dtype == losses.total.dtype == dtype
         assert all(parameter.grad is None for parameter in model.parameters()), "left by the attack"
@@ -172,19 +214,17 @@ def test_every_parameter_gets_a_finite_gradient(method: Method, threat: Linf | L
 @every_threat
 def test_it_waits_for_no_device(method: Method, threat: Linf | L2) -> None:
     """Tensors on the device `meta` have no values: asking for one fails. Moving one from elsewhere waits, too."""
-    device = torch.device("meta")
+    device = "meta"
     model, given = a_model().to(device), a_batch()
     view = View(*(part.to(device) for part in given.view))
     batch = Batch(given.x.to(device), given.y.to(device), given.index.to(device), view)
-    memory = method.memory(COUNT, SHAPE, PAD, threat, device)
+    memory = a_memory(method, threat, device)
     with NoMoves():
         for epoch, step in ((0, 0), (5, 1)):
-            if memory is not None:
-                memory.epoch, memory.epochs, memory.step = epoch, 6, step
-            losses = method(model, batch, threat, memory)
+            losses = method(model, batch, threat, memory, Clock(epoch, 6, step, 2))
             losses.total.backward()
             made = losses.logits, *losses.terms.values(), *losses.stats.values()
-            assert {value.device for value in made} == {device}
+            assert {value.device.type for value in made} == {device}
 
 
 @every_method
@@ -193,10 +233,8 @@ def test_it_works_under_bf16_autocast_with_terms_in_float32(method: Method, thre
     memory = a_memory(method, threat)
     for step in range(2):
         model = a_model()
-        if memory is not None:
-            memory.step = step
         with torch.autocast("cpu", torch.bfloat16):
-            losses = method(model, a_batch(), threat, memory)
+            losses = method(model, a_batch(), threat, memory, a_clock(0, step))
         assert_well_formed(losses)
         assert losses.logits.dtype == torch.bfloat16
         assert all(term.dtype == torch.float32 for term in losses.terms.values())
@@ -214,10 +252,8 @@ def test_it_stays_finite_on_a_model_that_is_sure_of_itself(method: Method, threa
         model[-1].weight.mul_(1e5)
     for epoch in range(2):
         if memory is not None:
-            memory.epoch = epoch
-            before = memory.state_dict()
-            assert all(values.to(torch.float32).isfinite().all() for values in before.values())
-        losses = method(model, a_batch(), threat, memory)
+            assert all(values.to(torch.float32).isfinite().all() for values in memory.state_dict().values())
+        losses = method(model, a_batch(), threat, memory, a_clock(epoch))
         assert losses.logits.abs().max() > 1e3
         assert_well_formed(losses)
         losses.total.backward()
@@ -226,23 +262,27 @@ def test_it_stays_finite_on_a_model_that_is_sure_of_itself(method: Method, threa
 
 @every_method
 @every_threat
-def test_its_memory_has_one_slot_for_every_example_or_row(method: Method, threat: Linf | L2) -> None:
+def test_its_memory_has_a_slot_for_every_example_row_or_class(method: Method, threat: Linf | L2) -> None:
     memory = a_memory(method, threat)
     if memory is None:
         return
-    memory.epochs = 9
     batch = a_batch()
-    method(a_model(), batch, threat, memory)
+    method(a_model(), batch, threat, memory, a_clock())
     seen = set(batch.index.tolist())
-    for prior in memory.priors.values():
-        assert not prior.gather().requires_grad
-        if isinstance(prior, Prior):
-            assert prior.gather().shape == (COUNT, *SHAPE)
-            assert prior.read(batch).shape == batch.x.shape
-            touched = {i for i in range(COUNT) if (prior.gather()[i] != 0).any()}
-            assert touched == seen
-        else:
-            assert len(prior.gather()) == (COUNT if isinstance(prior, ScalarPrior) else len(batch.x))
+    for part in memory.parts.values():
+        values = part.gather()
+        assert not values.requires_grad
+        if isinstance(part, PerImage):
+            assert values.shape == (COUNT, *SHAPE)
+            assert part.read(batch).shape == batch.x.shape
+            assert {i for i in range(COUNT) if (values[i] != 0).any()} == seen
+        elif isinstance(part, NumberPerImage):
+            assert values.shape == (COUNT,)
+        elif isinstance(part, PerRow):
+            assert values.shape == batch.x.shape
+        elif isinstance(part, PerClass):
+            assert len(values) == CLASSES
+            assert len(part.read(batch)) == len(batch.x)
 
 
 @every_method
@@ -263,19 +303,17 @@ def test_a_restored_memory_continues_exactly(method: Method, threat: Linf | L2) 
             assert torch.equal(values, later_memory.state_dict()[name])
 
 
-def remembers(method: Method) -> bool:
-    memory = a_memory(method, Linf())
-    return memory is not None and bool(memory.priors)
+REMEMBERING = [method for method in METHODS.values() if a_memory(method, Linf()) is not None]
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS.values() if remembers(method)], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", REMEMBERING, ids=lambda method: method.name)
 def test_the_memory_matters(method: Method) -> None:
     """The test above would mean nothing if a memory left no mark."""
     histories = []
     for fill in (0.0, 0.08):
         memory = a_memory(method, Linf(eps=0.1))
-        memory.priors["delta"].write(a_batch(2), torch.full_like(a_batch(2).x, fill))
-        memory.epochs = 9
+        kept, batch = memory["delta"], a_batch(2)
+        kept.write(batch, torch.full_like(kept.gather() if isinstance(kept, PerClass) else batch.x, fill))
         histories.append(train(a_model(), method, Linf(eps=0.1), memory, range(1, 2)))
     with pytest.raises(AssertionError):
         assert_same_history(*histories)
@@ -306,7 +344,7 @@ def test_it_leaves_the_models_modes_and_flags_as_they_were(
     before = traces(model)
     assert {*before[0]} == {True, False}
     try:
-        method(model, a_batch(), threat, a_memory(method, threat))
+        method(model, a_batch(), threat, a_memory(method, threat), a_clock())
     except RuntimeError:
         assert fail_at is not None
     assert forwards > 0
@@ -317,7 +355,7 @@ def test_it_leaves_the_models_modes_and_flags_as_they_were(
 @every_threat
 def test_it_does_not_touch_its_batch(method: Method, threat: Linf | L2) -> None:
     batch, same = a_batch(), a_batch()
-    method(a_model(), batch, threat, a_memory(method, threat)).total.backward()
+    method(a_model(), batch, threat, a_memory(method, threat), a_clock()).total.backward()
     assert torch.equal(batch.x, same.x)
     assert torch.equal(batch.y, same.y)
     assert not batch.x.requires_grad
@@ -328,13 +366,13 @@ def test_it_does_not_touch_its_batch(method: Method, threat: Linf | L2) -> None:
 @every_threat
 def test_it_takes_smoothed_labels(method: Method, threat: Linf | L2) -> None:
     batch = a_batch()
-    target = torch.full((4, 5), 0.1).scatter_(1, batch.y[:, None], 0.6)
-    losses = method(a_model(), batch._replace(y=target), threat, a_memory(method, threat))
+    target = torch.full((4, CLASSES), 0.1).scatter_(1, batch.y[:, None], 0.6)
+    losses = method(a_model(), batch._replace(soft=target), threat, a_memory(method, threat), a_clock())
     assert_well_formed(losses)
     if method.name not in CLASSIFY_CLEAN_IMAGES:
         expected = -(target * losses.logits.log_softmax(1)).sum(1).mean()
         torch.testing.assert_close(losses.terms["classify"], expected)
-    hard = method(a_model(), batch, threat, a_memory(method, threat))
+    hard = method(a_model(), batch, threat, a_memory(method, threat), a_clock())
     assert hard.terms["classify"] != losses.terms["classify"]
 
 

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regmix.methods import Atas, FgsmAt, FgsmEp, FreeAt, Gat, Mart, Method, NuAt, PgdAt, RegMix, Standard, Trades
-from regmix.methods.base import batchnorm_mode
+from regmix.methods import Atas, FgsmAt, FgsmEp, FreeAt, Mart, Method, PgdAt, RegMix, Setup, Standard, Trades
 from regmix.methods.memory import Memory
+from regmix.methods.shared import batchnorm_mode
 from regmix.threats import Linf
-from regmix.types import Batch, UserError
+from regmix.types import Batch, Clock, UserError
 
-X, Y, CPU = torch.rand(6, 3, 8, 8), torch.tensor([0, 1, 2, 3, 1, 0]), torch.device("cpu")
+X, Y = torch.rand(6, 3, 8, 8), torch.tensor([0, 1, 2, 3, 1, 0])
+SETUP, CLOCK = Setup(6, 4, (3, 8, 8), Linf(8 / 255)), Clock(epoch=0, epochs=1, step=0, steps=1)
 
 
 def a_model() -> nn.Sequential:
@@ -22,7 +23,7 @@ def a_model() -> nn.Sequential:
 
 def total(method: Method, batch: object, model: nn.Module | None = None, memory: Memory | None = None) -> Tensor:
     torch.manual_seed(0)
-    return method(model or a_model(), batch, Linf(8 / 255), memory).total
+    return method(model or a_model(), batch, Linf(8 / 255), memory, CLOCK).total
 
 
 @pytest.mark.parametrize("method", [Standard(), PgdAt(2), Trades(steps=1), RegMix()], ids=lambda method: method.name)
@@ -127,11 +128,13 @@ def test_another_failure_of_the_model_stays_what_it_is() -> None:
         total(FgsmAt(), Batch(X, Y), Fails())
 
 
-@pytest.mark.parametrize("method", [Atas(), FreeAt(), Gat(), NuAt(), RegMix(start="carried")], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [Atas(), FreeAt(), RegMix(start="carried")], ids=lambda m: m.name)
 def test_a_missing_memory_is_told_with_the_line_that_makes_one(method: Method) -> None:
-    with pytest.raises(UserError, match=r"memory = method\.memory\(count, \(3, 8, 8\), 0, threat, x\.device\)"):
+    with pytest.raises(
+        UserError, match=r"memory = method\.memory\(Setup\(.*shape=\(3, 8, 8\), threat=threat, device=x\.device\)\)"
+    ):
         total(method, Batch(X, Y, torch.arange(6)))
-    memory = method.memory(6, (3, 8, 8), 0, Linf(8 / 255), CPU)
+    memory = method.memory(SETUP)
     assert total(method, Batch(X, Y, torch.arange(6)), memory=memory).isfinite()
 
 
@@ -149,14 +152,14 @@ def test_a_missing_memory_is_told_with_the_line_that_makes_one(method: Method) -
 def test_positions_must_be_those_of_the_memory(index: Tensor | None, words: str) -> None:
     method = FgsmEp()
     with pytest.raises(UserError, match=words):
-        total(method, Batch(X, Y, index), memory=method.memory(6, (3, 8, 8), 0, Linf(), CPU))
+        total(method, Batch(X, Y, index), memory=method.memory(SETUP))
 
 
 def test_positions_may_be_int32_and_a_batchs_memory_needs_none() -> None:
     method, free = FgsmEp(), FreeAt()
     small = Batch(X, Y, torch.arange(6, dtype=torch.int32))
-    assert total(method, small, memory=method.memory(6, (3, 8, 8), 0, Linf(), CPU)).isfinite()
-    assert total(free, (X, Y), memory=free.memory(6, (3, 8, 8), 0, Linf(), CPU)).isfinite()
+    assert total(method, small, memory=method.memory(SETUP)).isfinite()
+    assert total(free, (X, Y), memory=free.memory(SETUP)).isfinite()
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])

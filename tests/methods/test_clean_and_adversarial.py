@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from methods import reference
 from methods.reference import Given, Plain
 from regmix.methods import Gat, Mart, Mutual, NuAt, Standard, Trades
-from regmix.methods.memory import Memory
 from regmix.threats import L2, Linf
-from regmix.types import Batch, Losses
+from regmix.types import Batch, Clock, Losses
 
 LABELS = torch.tensor([0, 2, 3, 1, 2])
 RADIUS = {"linf": 0.1, "l2": 0.4}
@@ -167,15 +166,11 @@ def test_guided_attacks(which: int, step: int, mass: float, norm: str) -> None:
             "classify": reference.cross_entropy(clean, reference.smoothed(LABELS, mass)).sum() / 5,
             "guide": weight * distance(clean, adversarial),
         }
-        memory = Memory()
-        memory.epoch, memory.epochs, memory.step = epoch, 100, step
-        losses = method(net, a_batch(mass), Given(threat, corner=corner), memory)
+        losses = method(net, a_batch(mass), Given(threat, corner=corner), clock=Clock(epoch, 100, step, 2))
         assert_agrees(losses, terms, net, plain)
 
 
 def test_nu_at_begins_as_standard_training() -> None:
-    memory = Memory()
-    memory.epochs = 30
-    one = NuAt()(reference.tiny_net(), a_batch(), Linf(eps=0.1), memory)
+    one = NuAt()(reference.tiny_net(), a_batch(), Linf(eps=0.1), clock=Clock(0, 30, 0, 2))
     assert one.terms["guide"] == 0
     assert one.terms["classify"] > 0

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from methods import reference
 from methods.reference import CLASSES, SHAPE, Given, Plain
-from regmix.methods import FgsmPgk, PgdAt
-from regmix.methods.memory import Memory, Prior
+from regmix.methods import FgsmPgk, PgdAt, Setup
+from regmix.methods.memory import Memory, PerImage
 from regmix.threats import L2, Linf
-from regmix.types import Batch, View
+from regmix.types import Batch, Clock, View
 
 RADIUS = {"linf": 0.1, "l2": 0.7}
 COUNT, PAD, LAM, MU = 7, 1, 5.6, 0.3
@@ -23,10 +23,14 @@ def a_view(seed: int) -> View:
     return View(top, left, torch.rand(5, generator=generator) < 0.5)
 
 
+def clock_of(epoch: int) -> Clock:
+    return Clock(epoch, epochs=2, step=0, steps=1)
+
+
 def exact_memory() -> Memory:
     """The memory without its rounding."""
     device = torch.device("cpu")
-    return Memory(**{name: Prior(COUNT, SHAPE, PAD, device, dtype=torch.float64) for name in ("delta", "momentum")})
+    return Memory(**{name: PerImage(COUNT, SHAPE, PAD, device, dtype=torch.float64) for name in ("delta", "momentum")})
 
 
 def rounded(name: str, values: Tensor, eps: float, norm: str) -> Tensor:
@@ -46,7 +50,7 @@ def test_it_follows_the_formula_step_after_step(storage: str, norm: str) -> None
     method = FgsmPgk(lam=LAM, mu=MU, reset=3)
     net = reference.tiny_net(1)
     plain = Plain(net)
-    memory = exact_memory() if storage == "exact" else method.memory(COUNT, SHAPE, PAD, threat, torch.device("cpu"))
+    memory = exact_memory() if storage == "exact" else method.memory(Setup(COUNT, CLASSES, SHAPE, threat, PAD))
     kept = {name: torch.zeros(COUNT, *SHAPE, dtype=torch.float64) for name in ("delta", "momentum")}
     ratios = set()
 
@@ -74,8 +78,8 @@ def test_it_follows_the_formula_step_after_step(storage: str, norm: str) -> None
         ratios.add(ratio)
 
         net.zero_grad()
-        memory.epoch = epoch
-        losses = method(net, Batch(x, target, INDEX, view), Given(threat, corner=corner), memory)
+        batch, clock = Batch(x, target, INDEX, view), Clock(epoch, 7, 0, 1)
+        losses = method(net, batch, Given(threat, corner=corner), memory, clock)
         losses.total.backward()
         terms = {name: term.item() for name, term in losses.terms.items()}
         assert terms == pytest.approx({"classify": classify.item(), "proximity": proximity.item()}, rel=1e-10)
@@ -83,7 +87,7 @@ def test_it_follows_the_formula_step_after_step(storage: str, norm: str) -> None
         assert reference.relative_error(reference.gradient_of(net), gradient) < 1e-10
         assert reference.relative_error(losses.logits, after) < 1e-10
         assert losses.stats["ratio"].item() == pytest.approx(ratio, rel=1e-6)
-        for name, prior in memory.priors.items():
+        for name, prior in memory.parts.items():
             scale = eps / 127 if prior.gather().dtype == torch.int8 else 1
             actual = prior.gather().double() * scale
             # A value on the edge between two codes may fall to either side of it.
@@ -109,20 +113,21 @@ def test_the_ratio_survives_a_batch_without_a_correct_example() -> None:
     net, x = reference.tiny_net(), reference.images(5)
     memory = exact_memory()
     wrong = reference.tiny_net().train()(x).argmin(1)
-    losses = FgsmPgk()(net, Batch(x, wrong, INDEX), Given(Linf(eps=1e-6), corner=torch.zeros_like(x)), memory)
+    losses = FgsmPgk()(
+        net, Batch(x, wrong, INDEX), Given(Linf(eps=1e-6), corner=torch.zeros_like(x)), memory, clock_of(0)
+    )
     assert losses.stats["ratio"].item() == 0
-    assert all(prior.gather().isfinite().all() for prior in memory.priors.values())
+    assert all(prior.gather().isfinite().all() for prior in memory.parts.values())
     # 2 - r = 2, and the gradient's mean absolute element over the batch is 1.
-    assert memory.priors["momentum"].gather().abs().sum().item() == pytest.approx(2 * x.numel())
+    assert memory["momentum"].gather().abs().sum().item() == pytest.approx(2 * x.numel())
 
 
 def test_it_memorises_nothing_of_examples_that_it_did_not_see() -> None:
     memory = exact_memory()
-    for prior in memory.priors.values():
+    for prior in memory.parts.values():
         prior.gather().fill_(0.01)
-    memory.epoch = 1
-    FgsmPgk()(reference.tiny_net(), Batch(reference.images(5), LABELS, INDEX), Linf(eps=0.1), memory)
-    for prior in memory.priors.values():
+    FgsmPgk()(reference.tiny_net(), Batch(reference.images(5), LABELS, INDEX), Linf(eps=0.1), memory, clock_of(1))
+    for prior in memory.parts.values():
         assert (prior.gather()[[2, 5]] == 0.01).all()
         assert (prior.gather()[INDEX] != 0.01).any()
 
@@ -133,9 +138,9 @@ def test_without_its_prior_terms_it_is_fgsm_from_a_corner(dtype: torch.dtype) ->
     gradients = []
     for method in (FgsmPgk(lam=0), PgdAt(steps=1, step_size=1, start="corner")):
         net = reference.tiny_net(dtype=dtype)
-        memory = method.memory(COUNT, SHAPE, PAD, Linf(eps=0.1), torch.device("cpu"))
+        memory = method.memory(Setup(COUNT, CLASSES, SHAPE, Linf(eps=0.1), PAD))
         torch.manual_seed(2)
-        losses = method(net, batch, Linf(eps=0.1), memory)
+        losses = method(net, batch, Linf(eps=0.1), memory, clock_of(0))
         losses.total.backward()
         gradients.append(reference.gradient_of(net))
     assert torch.equal(*gradients)
@@ -154,7 +159,6 @@ def test_a_gradient_of_exactly_zero_leaves_a_finite_memory() -> None:
         net[4].weight.zero_()
         net[4].bias.copy_(torch.tensor([1e4, 0, 0, 0]))
     method, labels = FgsmPgk(), torch.zeros(5, dtype=torch.long)
-    memory = method.memory(COUNT, SHAPE, PAD, Linf(eps=0.1), torch.device("cpu"))
-    memory.epoch = 1
-    method(net, Batch(x, labels, INDEX), Linf(eps=0.1), memory)
-    assert memory.priors["momentum"].gather().isfinite().all()
+    memory = method.memory(Setup(COUNT, CLASSES, SHAPE, Linf(eps=0.1), PAD))
+    method(net, Batch(x, labels, INDEX), Linf(eps=0.1), memory, clock_of(1))
+    assert memory["momentum"].gather().isfinite().all()

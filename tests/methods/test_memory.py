@@ -1,4 +1,4 @@
-"""Per-sample memory: what is read is what was written, where the image was seen, whatever the views."""
+"""Memories: what is read is what was written, for images where the views saw it."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from methods import reference
-from regmix.methods.memory import BatchPrior, Memory, Prior, ScalarPrior
+from regmix.methods.memory import Memory, NumberPerImage, OneForAll, PerClass, PerImage, PerRow
 from regmix.types import Batch, View
 
 COUNT, SHAPE, PAD = 6, (2, 3, 5), 2
@@ -29,17 +29,17 @@ def a_batch(view: View | None = None) -> Batch:
     return Batch(torch.zeros(3, *SHAPE, dtype=torch.float64), torch.zeros(3, dtype=torch.long), INDEX, view)
 
 
-def a_prior(dtype: torch.dtype = torch.float64, limit: float = 1.0) -> Prior:
-    return Prior(COUNT, SHAPE, PAD, CPU, dtype=dtype, limit=limit)
+def per_image(dtype: torch.dtype = torch.float64, limit: float = 1.0) -> PerImage:
+    return PerImage(COUNT, SHAPE, PAD, CPU, dtype=dtype, limit=limit)
 
 
 def test_it_begins_with_nothing() -> None:
     for dtype in (torch.int8, torch.float8_e5m2, torch.bfloat16, torch.float64):
-        assert (a_prior(dtype).read(a_batch()) == 0).all()
+        assert (per_image(dtype).read(a_batch()) == 0).all()
 
 
 def test_without_views_it_returns_what_was_written_and_touches_no_other_example() -> None:
-    prior, first, second = a_prior(), noise(0), noise(1)
+    prior, first, second = per_image(), noise(0), noise(1)
     prior.write(a_batch(), first)
     assert torch.equal(prior.read(a_batch()), first)
     assert (prior.gather()[[1, 2, 3]] == 0).all()
@@ -50,7 +50,7 @@ def test_without_views_it_returns_what_was_written_and_touches_no_other_example(
 @quick
 @given(views)
 def test_reading_shows_what_the_view_shows(view: View) -> None:
-    prior = a_prior()
+    prior = per_image()
     prior.gather().copy_(noise(0, COUNT))
     expected = reference.show(prior.gather()[INDEX], view, PAD)
     assert torch.equal(prior.read(a_batch(view)), expected)
@@ -59,7 +59,7 @@ def test_reading_shows_what_the_view_shows(view: View) -> None:
 @quick
 @given(views)
 def test_writing_goes_where_the_view_looked_and_nowhere_else(view: View) -> None:
-    prior, seen = a_prior(), noise(1)
+    prior, seen = per_image(), noise(1)
     prior.gather().copy_(noise(0, COUNT))
     expected = prior.gather().clone()
     expected[INDEX] = reference.put_back(seen, expected[INDEX], view, PAD)
@@ -70,7 +70,7 @@ def test_writing_goes_where_the_view_looked_and_nowhere_else(view: View) -> None
 @quick
 @given(views, views)
 def test_a_value_stays_with_its_pixel_from_one_view_to_the_next(written: View, read: View) -> None:
-    prior, seen = a_prior(), noise(2)
+    prior, seen = per_image(), noise(2)
     prior.write(a_batch(written), seen)
     whole = reference.put_back(seen, torch.zeros_like(seen), written, PAD)
     assert torch.equal(prior.read(a_batch(read)), reference.show(whole, read, PAD))
@@ -79,7 +79,7 @@ def test_a_value_stays_with_its_pixel_from_one_view_to_the_next(written: View, r
 @pytest.mark.parametrize("limit", [8 / 255, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_int8_rounds_to_the_nearest_of_254_steps(dtype: torch.dtype, limit: float) -> None:
-    prior, batch = a_prior(torch.int8, limit), a_batch()._replace(x=torch.zeros(3, *SHAPE, dtype=dtype))
+    prior, batch = per_image(torch.int8, limit), a_batch()._replace(x=torch.zeros(3, *SHAPE, dtype=dtype))
     values = noise(3, limit=limit).to(dtype)
     values[0, 0, 0, :3] = torch.tensor([limit, -limit, 0.0])
     prior.write(batch, values)
@@ -95,7 +95,7 @@ def test_int8_rounds_to_the_nearest_of_254_steps(dtype: torch.dtype, limit: floa
 
 
 def test_int8_stops_at_its_limit() -> None:
-    prior = a_prior(torch.int8, 0.1)
+    prior = per_image(torch.int8, 0.1)
     prior.write(a_batch(), torch.full((3, *SHAPE), 5.0, dtype=torch.float64))
     torch.testing.assert_close(prior.read(a_batch()), torch.full((3, *SHAPE), 0.1, dtype=torch.float64))
     prior.write(a_batch(), torch.full((3, *SHAPE), -5.0, dtype=torch.float64))
@@ -105,7 +105,7 @@ def test_int8_stops_at_its_limit() -> None:
 @quick
 @given(views)
 def test_int8_does_not_change_what_the_view_did_not_show(view: View) -> None:
-    prior = a_prior(torch.int8, 0.1)
+    prior = per_image(torch.int8, 0.1)
     prior.write(a_batch(), noise(0, limit=0.1))
     before = prior.gather().clone()
     shown = reference.put_back(torch.ones(3, *SHAPE), torch.zeros(3, *SHAPE), view, PAD).bool()
@@ -115,13 +115,13 @@ def test_int8_does_not_change_what_the_view_did_not_show(view: View) -> None:
 
 
 def test_bfloat16_keeps_tiny_numbers() -> None:
-    prior, values = a_prior(torch.bfloat16), noise(4, limit=1e-9)
+    prior, values = per_image(torch.bfloat16), noise(4, limit=1e-9)
     prior.write(a_batch(), values)
     torch.testing.assert_close(prior.read(a_batch()), values, rtol=2**-8, atol=0)
 
 
 def test_float8_keeps_an_eighth_over_nine_decades_and_never_overflows() -> None:
-    prior, values = a_prior(torch.float8_e5m2), noise(4)
+    prior, values = per_image(torch.float8_e5m2), noise(4)
     for size in (1e-3, 1.0, 1e4):
         prior.write(a_batch(), size * values)
         torch.testing.assert_close(prior.read(a_batch()), size * values, rtol=0.125, atol=1e-5)
@@ -131,7 +131,7 @@ def test_float8_keeps_an_eighth_over_nine_decades_and_never_overflows() -> None:
 
 
 def test_rows_of_the_batch_before() -> None:
-    prior, first = BatchPrior(SHAPE, CPU), noise(0)
+    prior, first = PerRow(SHAPE, CPU), noise(0)
     assert (prior.read(a_batch()) == 0).all()
     prior.write(a_batch(), first)
     moved = a_batch()._replace(index=torch.tensor([1, 2, 3]))
@@ -142,34 +142,49 @@ def test_rows_of_the_batch_before() -> None:
 
 
 def test_one_number_for_every_image() -> None:
-    prior = ScalarPrior(COUNT, CPU)
+    prior = NumberPerImage(COUNT, CPU)
     prior.write(a_batch(), torch.tensor([1.0, 2.0, 3.0]))
     assert prior.read(a_batch()).tolist() == [1, 2, 3]
     assert prior.gather().tolist() == [2, 0, 0, 0, 1, 3]
 
 
+def test_one_tensor_for_every_class_or_for_all() -> None:
+    batch = a_batch()._replace(y=torch.tensor([1, 3, 1]))
+    per_class, one = PerClass(4, SHAPE, CPU), OneForAll(SHAPE, CPU)
+    assert (per_class.read(batch) == 0).all()
+    assert (one.read(batch) == 0).all()
+    tables = noise(0, 4)
+    per_class.write(batch, tables)
+    one.write(batch, tables[2])
+    assert torch.equal(per_class.read(batch), tables[[1, 3, 1]])
+    assert torch.equal(one.read(batch), tables[2])
+    assert torch.equal(per_class.gather(), tables)
+    assert per_class.read(batch._replace(x=batch.x.float())).dtype == torch.float32
+    # A step whose gradient is not finite must not stay for good.
+    one.write(batch, torch.full(SHAPE, torch.nan))
+    assert (one.read(batch) == 0).all()
+
+
 def test_a_read_only_memory_shows_the_same_and_keeps_nothing() -> None:
-    memory = Memory(delta=a_prior(), v=ScalarPrior(COUNT, CPU))
-    memory.epoch, memory.epochs, memory.step = 3, 9, 4
-    memory.priors["delta"].write(a_batch(), noise(1))
+    memory = Memory(delta=per_image(), v=NumberPerImage(COUNT, CPU))
+    memory["delta"].write(a_batch(), noise(1))
     twin = memory.read_only()
-    assert (twin.epoch, twin.epochs, twin.step) == (3, 9, 4)
-    assert torch.equal(twin.priors["delta"].read(a_batch()), noise(1))
-    twin.priors["delta"].write(a_batch(), noise(2))
-    twin.priors["v"].write(a_batch(), torch.ones(3))
-    assert torch.equal(memory.priors["delta"].read(a_batch()), noise(1))
-    assert (memory.priors["v"].gather() == 0).all()
+    assert torch.equal(twin["delta"].read(a_batch()), noise(1))
+    twin["delta"].write(a_batch(), noise(2))
+    twin["v"].write(a_batch(), torch.ones(3))
+    assert torch.equal(memory["delta"].read(a_batch()), noise(1))
+    assert (memory["v"].gather() == 0).all()
 
 
 def test_a_memorys_state_restores_it() -> None:
-    memory = Memory(delta=a_prior(torch.int8, 0.1), momentum=a_prior(torch.float8_e5m2))
-    for prior in memory.priors.values():
+    memory = Memory(delta=per_image(torch.int8, 0.1), momentum=per_image(torch.float8_e5m2))
+    for prior in memory.parts.values():
         prior.write(a_batch(), noise(5, limit=0.1))
-    other = Memory(delta=a_prior(torch.int8, 0.1), momentum=a_prior(torch.float8_e5m2))
+    other = Memory(delta=per_image(torch.int8, 0.1), momentum=per_image(torch.float8_e5m2))
     other.load_state_dict({name: value.clone() for name, value in memory.state_dict().items()})
-    for name, prior in memory.priors.items():
-        assert torch.equal(prior.gather(), other.priors[name].gather())
-        assert other.priors[name].gather().dtype == prior.gather().dtype
+    for name, prior in memory.parts.items():
+        assert torch.equal(prior.gather(), other[name].gather())
+        assert other[name].gather().dtype == prior.gather().dtype
     # The state is a copy's source, not a shared tensor: writing to one leaves the other.
-    other.priors["delta"].write(a_batch(), noise(6, limit=0.1))
-    assert not torch.equal(memory.priors["delta"].gather(), other.priors["delta"].gather())
+    other["delta"].write(a_batch(), noise(6, limit=0.1))
+    assert not torch.equal(memory["delta"].gather(), other["delta"].gather())

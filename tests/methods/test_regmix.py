@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from methods import reference
 from methods.reference import CLASSES, SHAPE, Given, Plain
-from regmix.methods import PgdAt, RegMix
-from regmix.methods.memory import Memory, Prior
+from regmix.methods import PgdAt, RegMix, Setup
+from regmix.methods.memory import Memory, PerImage
 from regmix.threats import L2, Linf
-from regmix.types import Batch, View
+from regmix.types import Batch, Clock, View
 
 EPS, PAD = 0.1, 1
 WEIGHTS = {"alpha": 7.0, "beta": 2.0, "gamma": 3.0}
@@ -41,11 +41,10 @@ def random_corner(seed: int = 3) -> Tensor:
 
 
 def carried_memory() -> Memory:
-    """A memory of seven images in exact arithmetic, in its second epoch."""
-    memory = Memory(delta=Prior(7, SHAPE, PAD, torch.device("cpu"), dtype=torch.float64))
+    """A memory of seven images in exact arithmetic."""
+    memory = Memory(delta=PerImage(7, SHAPE, PAD, torch.device("cpu"), dtype=torch.float64))
     generator = torch.Generator().manual_seed(4)
-    memory.priors["delta"].gather().uniform_(-EPS, EPS, generator=generator)
-    memory.epoch = 1
+    memory["delta"].gather().uniform_(-EPS, EPS, generator=generator)
     return memory
 
 
@@ -98,7 +97,7 @@ def test_every_setting_agrees_with_the_formula(start: str, bn: str, inner: str) 
     batch, corner = a_batch(target), random_corner()
     threat = Given(Linf(eps=EPS), corner=corner)
     memory = carried_memory() if start == "carried" else None
-    remembered = memory.priors["delta"].gather().clone() if memory else torch.zeros(7, *SHAPE)
+    remembered = memory["delta"].gather().clone() if memory else torch.zeros(7, *SHAPE)
 
     plain = Plain(net)
     first = reference.show(remembered[INDEX], VIEW, PAD) if memory else corner
@@ -131,8 +130,8 @@ def test_every_setting_agrees_with_the_formula(start: str, bn: str, inner: str) 
             buffer.copy_(buffers[name])
         net.zero_grad()
         if memory:
-            memory.priors["delta"].gather().copy_(remembered)
-        losses = method(net, batch, threat, memory)
+            memory["delta"].gather().copy_(remembered)
+        losses = method(net, batch, threat, memory, Clock(1, 2, 0, 1))
         losses.total.backward()
 
         assert [*losses.terms] == ["classify", *TERMS]
@@ -144,7 +143,7 @@ def test_every_setting_agrees_with_the_formula(start: str, bn: str, inner: str) 
         assert reference.relative_error(losses.logits, z["final"]) < 1e-10
         assert_same_statistics(net, plain)
         if memory:
-            assert (memory.priors["delta"].gather() - remembered_next).abs().max() < 1e-14
+            assert (memory["delta"].gather() - remembered_next).abs().max() < 1e-14
         seen += 1
     assert seen == 3 * 6**3
     ratio = reference.accuracy(z["final"], LABELS) / max(reference.accuracy(z["initial"], LABELS), 1 / 5)
@@ -250,16 +249,16 @@ def test_the_defaults_are_the_published_settings_in_the_papers_units() -> None:
 def test_the_carried_start_begins_with_a_corner_and_is_kept_within_a_grey_level() -> None:
     net, batch, corner = reference.tiny_net(), a_batch(), random_corner()
     method = RegMix(start="carried")
-    memory = method.memory(7, SHAPE, PAD, Linf(eps=EPS), torch.device("cpu"))
+    memory = method.memory(Setup(7, CLASSES, SHAPE, Linf(eps=EPS), PAD))
     assert memory is not None
     target = reference.smoothed(LABELS, 1.0)
     _, delta = outputs(Plain(net), batch.x, target, corner)
-    carried = method(net, batch, Given(Linf(eps=EPS), corner=corner), memory)
+    carried = method(net, batch, Given(Linf(eps=EPS), corner=corner), memory, Clock(0, 2, 0, 1))
     fresh = RegMix()(reference.tiny_net(), batch, Given(Linf(eps=EPS), corner=corner), None)
     assert all(torch.equal(carried.terms[name], term) for name, term in fresh.terms.items())
 
     expected = torch.zeros(7, *SHAPE, dtype=torch.float64)
     expected[INDEX] = reference.put_back(delta, expected[INDEX], VIEW, PAD)
-    kept = memory.priors["delta"].gather() * (EPS / 127)
+    kept = memory["delta"].gather() * (EPS / 127)
     torch.testing.assert_close(kept.double(), expected, rtol=0, atol=EPS / 127 / 2 * 1.001)
-    assert RegMix(start="fresh").memory(7, SHAPE, PAD, Linf(eps=EPS), torch.device("cpu")) is None
+    assert RegMix(start="fresh").memory(Setup(7, CLASSES, SHAPE, Linf(eps=EPS))) is None

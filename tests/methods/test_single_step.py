@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from methods import reference
-from methods.reference import SHAPE, Given, Plain
-from regmix.methods import FgsmAt, FgsmRs, FreeAt, GradAlign, NFgsm, ZeroGrad
+from methods.reference import CLASSES, SHAPE, Given, Plain
+from regmix.methods import FgsmAt, FgsmRs, FreeAt, GradAlign, NFgsm, Setup, ZeroGrad
 from regmix.threats import L2, Linf
 from regmix.types import Batch, Losses
 
@@ -161,7 +161,7 @@ def test_grad_align_without_weight_is_fgsm_at() -> None:
 def test_free_at_learns_and_attacks_from_the_same_point(mass: float, norm: str) -> None:
     net, eps = reference.tiny_net(), RADIUS[norm]
     plain, threat, method = Plain(net), THREAT[norm](eps=RADIUS[norm]), FreeAt()
-    memory = method.memory(5, SHAPE, 0, threat, torch.device("cpu"))
+    memory = method.memory(Setup(5, CLASSES, SHAPE, threat))
     delta, target = torch.zeros(5, *SHAPE, dtype=torch.float64), reference.smoothed(LABELS, mass)
     # The same batch twice, then another one, which begins where the first ended.
     for seed in (0, 0, 1):
@@ -175,4 +175,4 @@ def test_free_at_learns_and_attacks_from_the_same_point(mass: float, norm: str) 
         net.zero_grad()
         losses = method(net, a_batch(mass)._replace(x=x), threat, memory)
         assert_agrees(losses, {"classify": loss}, net, plain)
-        assert reference.relative_error(memory.priors["delta"].gather(), delta) < 1e-10
+        assert reference.relative_error(memory["delta"].gather(), delta) < 1e-10

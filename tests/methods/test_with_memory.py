@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from methods import reference
 from methods.reference import CLASSES, SHAPE, Given, Plain
-from regmix.methods import Atas, FgsmBp, FgsmEp, FgsmMep, Method, Mutual
-from regmix.methods.memory import Memory, Prior, ScalarPrior
+from regmix.methods import Atas, FgsmBp, FgsmEp, FgsmMep, Method, Mutual, Setup
+from regmix.methods.memory import Memory, NumberPerImage, PerImage
 from regmix.threats import L2, Linf
-from regmix.types import Batch, View
+from regmix.types import Batch, Clock, View
 
 COUNT, PAD = 7, 1
 LABELS = torch.tensor([0, 2, 3, 1, 2])
@@ -29,7 +29,7 @@ def a_view(seed: int) -> View:
 
 def exact(*names: str) -> Memory:
     """A memory in float64."""
-    return Memory(**{name: Prior(COUNT, SHAPE, PAD, torch.device("cpu"), dtype=torch.float64) for name in names})
+    return Memory(**{name: PerImage(COUNT, SHAPE, PAD, torch.device("cpu"), dtype=torch.float64) for name in names})
 
 
 def proximal(plain: Plain, x: Tensor, before: Tensor, delta: Tensor, target: Tensor) -> tuple[dict, Tensor]:
@@ -54,9 +54,11 @@ class Twins:
         self.net = reference.tiny_net(1)
         self.plain = Plain(self.net)
 
-    def step(self, method: Method, batch: Batch, threat: Given, memory: Memory, terms: dict[str, Tensor]) -> None:
+    def step(
+        self, method: Method, batch: Batch, threat: Given, memory: Memory, clock: Clock, terms: dict[str, Tensor]
+    ) -> None:
         self.net.zero_grad()
-        losses = method(self.net, batch, threat, memory)
+        losses = method(self.net, batch, threat, memory, clock)
         losses.total.backward()
         actual = {name: term.item() for name, term in losses.terms.items()}
         assert actual == pytest.approx({name: term.item() for name, term in terms.items()}, rel=1e-10)
@@ -74,7 +76,7 @@ class Twins:
 def test_fgsm_bp_hands_its_perturbation_from_batch_to_batch(norm: str) -> None:
     eps, target = RADIUS[norm], reference.smoothed(LABELS, 0.6)
     threat, twins, method = THREAT[norm](eps=eps), Twins(), FgsmBp(lam=LAM)
-    memory = method.memory(COUNT, SHAPE, PAD, threat, torch.device("cpu"))
+    memory = method.memory(Setup(COUNT, CLASSES, SHAPE, threat, PAD))
     delta = torch.zeros(5, *SHAPE, dtype=torch.float64)
     for number in range(4):
         x = reference.images(5, seed=number)
@@ -84,10 +86,10 @@ def test_fgsm_bp_hands_its_perturbation_from_batch_to_batch(norm: str) -> None:
         g, before = a_gradient(twins.plain, x + delta, target)
         delta = reference.project(delta + eps * reference.direction(g, norm), x, eps, norm)
         terms, _ = proximal(twins.plain, x, before, delta, target)
-        memory.epoch, memory.step = divmod(number, 2)
+        epoch, step = divmod(number, 2)
         batch = Batch(x, target, INDEX, a_view(number))
-        twins.step(method, batch, Given(threat, corner=corner), memory, terms)
-        assert reference.relative_error(memory.priors["delta"].gather(), delta) < 1e-10
+        twins.step(method, batch, Given(threat, corner=corner), memory, Clock(epoch, 2, step, 2), terms)
+        assert reference.relative_error(memory["delta"].gather(), delta) < 1e-10
 
 
 @both_norms
@@ -103,7 +105,7 @@ def test_fgsm_ep_and_mep_remember_every_image(mutual: bool, momentum: str | None
     if momentum:
         method = FgsmMep(lam=LAM, mu=MU, momentum=momentum, reset=3, mutual=extra)
     memory = exact("delta", "momentum") if momentum else exact("delta")
-    kept = {name: torch.zeros(COUNT, *SHAPE, dtype=torch.float64) for name in memory.priors}
+    kept = {name: torch.zeros(COUNT, *SHAPE, dtype=torch.float64) for name in memory.parts}
     for epoch in range(7):
         x, view = reference.images(5, seed=epoch), a_view(epoch)
         corner = threat.corner(x, torch.Generator().manual_seed(epoch))
@@ -127,9 +129,9 @@ def test_fgsm_ep_and_mep_remember_every_image(mutual: bool, momentum: str | None
             terms["generalise"] = 3 * reference.kl(clean, after).sum() / (5 * CLASSES)
         for name, values in new.items():
             kept[name][INDEX] = reference.put_back(values, kept[name][INDEX], view, PAD)
-        memory.epoch = epoch
-        twins.step(method, Batch(x, target, INDEX, view), Given(threat, corner=corner), memory, terms)
-        for name, prior in memory.priors.items():
+        batch = Batch(x, target, INDEX, view)
+        twins.step(method, batch, Given(threat, corner=corner), memory, Clock(epoch, 7, 0, 1), terms)
+        for name, prior in memory.parts.items():
             torch.testing.assert_close(prior.gather(), kept[name], rtol=1e-10, atol=1e-12)
 
 
@@ -143,31 +145,29 @@ def test_a_momentum_of_signs_below_one_half_is_no_momentum(mu: float, same: bool
         x = reference.images(5, seed=0)
         corner = threat.corner(x, torch.Generator().manual_seed(epoch))
         for method, memory, net in zip(methods, memories, nets, strict=True):
-            memory.epoch = epoch
             batch = Batch(x, reference.smoothed(LABELS, 0.6), INDEX, None)
-            total = method(net, batch, Given(threat, corner=corner), memory).total
+            total = method(net, batch, Given(threat, corner=corner), memory, Clock(epoch, 12, 0, 1)).total
             for parameter, g in zip(net.parameters(), torch.autograd.grad(total, [*net.parameters()]), strict=True):
                 parameter.data -= 0.5 * g
-    one, other = (memory.priors["delta"].gather() for memory in memories)
+    one, other = (memory["delta"].gather() for memory in memories)
     assert torch.equal(one, other) == same
 
 
 def test_fgsm_mep_in_eight_bits_stays_close_to_exact_memory() -> None:
     """Only a sum of momentum and gradient that nearly cancels can change its sign."""
     threat, method = Linf(eps=0.1), FgsmMep(lam=LAM, mu=MU, reset=20)
-    rounded = method.memory(COUNT, SHAPE, PAD, threat, torch.device("cpu"))
-    assert {prior.gather().element_size() for prior in rounded.priors.values()} == {1}
+    rounded = method.memory(Setup(COUNT, CLASSES, SHAPE, threat, PAD))
+    assert {prior.gather().element_size() for prior in rounded.parts.values()} == {1}
     memories, nets = (exact("delta", "momentum"), rounded), (reference.tiny_net(1), reference.tiny_net(1))
     for epoch in range(12):
         x, view = reference.images(5, seed=0), a_view(epoch)
         corner = threat.corner(x, torch.Generator().manual_seed(epoch))
         for memory, net in zip(memories, nets, strict=True):
-            memory.epoch = epoch
             batch = Batch(x, reference.smoothed(LABELS, 0.6), INDEX, view)
-            total = method(net, batch, Given(threat, corner=corner), memory).total
+            total = method(net, batch, Given(threat, corner=corner), memory, Clock(epoch, 12, 0, 1)).total
             for parameter, g in zip(net.parameters(), torch.autograd.grad(total, [*net.parameters()]), strict=True):
                 parameter.data -= 0.05 * g
-    true, near = (memory.priors["momentum"].gather().double() for memory in memories)
+    true, near = (memory["momentum"].gather().double() for memory in memories)
     assert (near.sign() == true.sign()).double().mean() > 0.98
     one, other = (torch.cat([p.flatten() for p in net.parameters()]) for net in nets)
     assert reference.relative_error(other, one) < 0.01
@@ -184,9 +184,8 @@ def test_atas_takes_shorter_steps_where_gradients_are_large(norm: str) -> None:
     eps, target = RADIUS[norm], reference.smoothed(LABELS, 1.0)
     threat, twins, method = THREAT[norm](eps=eps), Twins(), Atas(c=0.2, warm_up=2, reset=4)
     memory = exact("delta")
-    memory.priors["v"] = ScalarPrior(COUNT, torch.device("cpu"))
-    memory.priors["v"]._shelf._rows = memory.priors["v"].gather().double()
-    memory.epochs = 8
+    memory.parts["v"] = NumberPerImage(COUNT, torch.device("cpu"))
+    memory["v"]._rows._rows = memory["v"].gather().double()
     kept, v = torch.zeros(COUNT, *SHAPE, dtype=torch.float64), torch.zeros(COUNT, dtype=torch.float64)
     steps = set()
     for epoch in range(8):
@@ -204,10 +203,10 @@ def test_atas_takes_shorter_steps_where_gradients_are_large(norm: str) -> None:
         delta = reference.project(moved, x, eps, norm)
         kept[INDEX] = reference.put_back(delta, kept[INDEX], view, PAD)
         terms = {"classify": reference.cross_entropy(twins.plain(x + delta), target).sum() / 5}
-        memory.epoch = epoch
-        twins.step(method, Batch(x, LABELS, INDEX, view), Given(threat, uniform=uniform), memory, terms)
-        torch.testing.assert_close(memory.priors["delta"].gather(), kept, rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(memory.priors["v"].gather(), v, rtol=1e-10, atol=0)
+        batch = Batch(x, LABELS, INDEX, view)
+        twins.step(method, batch, Given(threat, uniform=uniform), memory, Clock(epoch, 8, 0, 1), terms)
+        torch.testing.assert_close(memory["delta"].gather(), kept, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(memory["v"].gather(), v, rtol=1e-10, atol=0)
     assert len(steps) > 3
 
 
@@ -217,7 +216,7 @@ def test_the_step_of_atas_lies_between_its_bounds() -> None:
         with torch.no_grad():
             model[1].weight.copy_(scale * torch.randn(4, 18, generator=torch.Generator().manual_seed(0)))
         method = Atas(warm_up=0)
-        memory = method.memory(COUNT, SHAPE, 0, Linf(eps=0.1), torch.device("cpu"))
+        memory = method.memory(Setup(COUNT, CLASSES, SHAPE, Linf(eps=0.1)))
         batch = Batch(reference.images(5), (LABELS + 1) % 4, INDEX)
-        losses = method(model, batch, Linf(eps=0.1), memory)
+        losses = method(model, batch, Linf(eps=0.1), memory, Clock(0, 8, 0, 1))
         assert losses.stats["step_size"].item() == pytest.approx(expected, rel=0.35)

@@ -9,13 +9,13 @@ import torch
 from regmix.cli.entry import main
 from regmix.config import Experiment
 from regmix.data import Digits, Loader, load
-from regmix.methods import FgsmAt, FgsmPgk, FgsmRs, Method, PgdAt, RegMix, Standard, Trades
+from regmix.methods import FgsmAt, FgsmPgk, FgsmRs, Method, PgdAt, RegMix, Setup, Standard, Trades
 from regmix.models import SmallCnn, build
 from regmix.recipes import recipe
 from regmix.studies.bench import Passes, Round, StepTimes, bench_step, count_passes
 from regmix.threats import Linf
 from regmix.training import TrainStep
-from regmix.types import UserError
+from regmix.types import Clock, UserError
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,10 @@ def test_a_method_asks_the_network_no_more_than_it_must(
 ) -> None:
     digits = load(Digits(), "train").subset(torch.arange(16))
     model = build(SmallCnn(width=4), 10, 1, [0.5], [0.3])
-    memory = method.memory(16, (1, 8, 8), 1, Linf(0.1), torch.device("cpu"))
-    if memory is not None:
-        memory.epoch, memory.epochs, memory.step = 0, 2, 0
+    memory = method.memory(Setup(16, 10, (1, 8, 8), Linf(0.1), pad=1))
     (batch,) = Loader(digits, 16, "cpu", pad=1, flip=False, seed=0).epoch(0)
     step = TrainStep(model, method, Linf(0.1), 10, 1.0)
-    assert count_passes(step, batch, memory) == Passes(forward, to_input, to_parameters)
+    assert count_passes(step, batch, memory, Clock(0, 2, 0, 1)) == Passes(forward, to_input, to_parameters)
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not model._forward_hooks
 

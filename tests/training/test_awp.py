@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from methods import reference
 from methods.reference import SHAPE, Plain
-from regmix.methods import RegMix, Standard
+from regmix.methods import RegMix, Setup, Standard
 from regmix.methods.memory import Memory
 from regmix.threats import Linf
 from regmix.training.awp import at_perturbed_weights
-from regmix.types import Batch, Losses
+from regmix.types import Batch, Clock, Losses
 
 LABELS = torch.tensor([0, 2, 3, 1, 2])
 SIZE = 0.03
@@ -20,7 +20,7 @@ def a_step(net: nn.Module, method: Standard | RegMix) -> object:
     batch = Batch(reference.images(5), LABELS, torch.arange(5))
 
     def step(memory: Memory | None) -> Losses:
-        losses = method(net, batch, Linf(eps=0.1), memory)
+        losses = method(net, batch, Linf(eps=0.1), memory, Clock(1, 2, 0, 1))
         losses.total.backward()
         return losses
 
@@ -54,16 +54,15 @@ def test_it_is_the_gradient_at_the_weights_moved_along_their_own_gradient() -> N
 def test_the_weights_come_back_exactly_and_the_memory_is_written_once() -> None:
     net, method = reference.tiny_net(), RegMix(start="carried")
     before = [parameter.detach().clone() for parameter in net.parameters()]
-    memory = method.memory(5, SHAPE, 0, Linf(eps=0.1), torch.device("cpu"))
-    memory.epoch = 1
-    memory.priors["delta"].gather().random_(-100, 100)
-    first = memory.priors["delta"].gather().clone()
+    memory = method.memory(Setup(5, 4, SHAPE, Linf(eps=0.1)))
+    memory["delta"].gather().random_(-100, 100)
+    first = memory["delta"].gather().clone()
     seen = []
     step = a_step(net, method)
 
     def watched(given: Memory | None) -> Losses:
         losses = step(given)
-        seen.append(torch.equal(memory.priors["delta"].gather(), first))
+        seen.append(torch.equal(memory["delta"].gather(), first))
         return losses
 
     at_perturbed_weights(watched, net, memory, SIZE)

@@ -10,10 +10,8 @@ from torch import nn
 from methods import reference
 from regmix.cli.entry import main
 from regmix.config.guard import Guard
-from regmix.methods import NFgsm, PgdAt, RegMix, Standard
-from regmix.methods.mutual import Mutual
 from regmix.threats import L2, Linf
-from regmix.training.guard import alignment, remedy
+from regmix.training.guard import alignment
 from regmix.types import Batch, UserError
 
 HEALTHY = {"pgd": 0.30, "fgsm": 0.34, "alignment": 0.8}
@@ -91,15 +89,6 @@ def test_a_linear_model_is_perfectly_aligned() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(18, 2)).double()
     value = alignment(model, Batch(reference.images(5), torch.tensor([0, 1, 1, 0, 1])), Linf(eps=0.2))
     assert value == pytest.approx(1)
-
-
-def test_the_remedies_keep_the_mutual_terms() -> None:
-    assert remedy(Standard(), 1) == NFgsm()
-    assert remedy(Standard(), 2) == PgdAt()
-    assert remedy(PgdAt(mutual=Mutual(alpha=3)), 1) == NFgsm(mutual=Mutual(alpha=3))
-    terms = Mutual(alpha=50, beta=20, gamma=20, gamma_stop="clean")
-    assert remedy(RegMix(gamma_stop="clean"), 1) == NFgsm(mutual=terms)
-    assert remedy(RegMix(gamma_stop="clean"), 2) == PgdAt(mutual=terms)
 
 
 TINY = "--model.width 4 --validation 100 --train-examples 100 --epochs 5 --seed 3"

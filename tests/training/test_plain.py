@@ -26,7 +26,7 @@ from regmix.training import TrainStep
 from regmix.training.prepare import Prepared
 from regmix.training.session import Session
 from regmix.training.trainee import Trainee
-from regmix.types import Batch, Losses
+from regmix.types import Batch, Clock, Losses
 
 PAD, CLASSES, MASS, LR = 2, 4, 0.9, 0.003
 STEPS_PER_EPOCH, EPOCHS = 10, 5
@@ -162,8 +162,8 @@ def test_fifty_steps_agree_with_a_plain_implementation(
     pairs: list[tuple[float, float]] = []
     totals: list[float] = []
 
-    def forward(self: TrainStep, batch: Batch, memory: Memory | None) -> Losses:
-        losses = real_forward(self, batch, memory)
+    def forward(self: TrainStep, batch: Batch, memory: Memory | None, clock: Clock) -> Losses:
+        losses = real_forward(self, batch, memory, clock)
         totals.append(losses.total.item())
         return losses
 

@@ -57,7 +57,7 @@ def explained(model: Model, batch: Batch) -> Iterator[None]:
 
 
 def _explain(model: Model, batch: Batch) -> None:
-    x, y = batch.x, batch.y
+    x, y = batch.x, batch.target
     with borrowed(model), torch.no_grad():
         try:
             logits = model(x)

@@ -13,7 +13,7 @@ from regmix.config.averaging import AveragingConfig, GatedEma, NoAveraging
 from regmix.config.guard import Guard
 from regmix.config.schedule import Constant, ScheduleConfig
 from regmix.data import DataConfig, Digits, ImageSet
-from regmix.methods import FgsmPgk, GradAlign, MethodConfig, RegMix
+from regmix.methods import DEFAULT_METHOD, METHODS, MethodConfig
 from regmix.models import Function, ModelConfig, SmallCnn, build
 from regmix.runtime import devices
 from regmix.runtime.files import parse_json
@@ -33,7 +33,7 @@ class Experiment:
     """Network architecture."""
     threat: Annotated[ThreatConfig, Field(discriminator="name")] = field(default_factory=Linf)
     """Threat model: the set of allowed perturbations."""
-    method: Annotated[MethodConfig, Field(discriminator="name")] = field(default_factory=RegMix)
+    method: Annotated[MethodConfig, Field(discriminator="name")] = field(default_factory=DEFAULT_METHOD)
     """Training method."""
     schedule: Annotated[ScheduleConfig, Field(discriminator="name")] = field(default_factory=Constant)
     """Learning-rate schedule."""
@@ -117,13 +117,15 @@ class Experiment:
             "normalise has no effect on a model of your own, which normalises its input itself; leave out --normalise",
         )
         require(
-            not (self.shard_weights and isinstance(self.method, GradAlign)),
-            "grad_align takes second derivatives, which sharded weights do not give; leave out --shard-weights",
+            not (self.shard_weights and self.method.second_order),
+            f"{self.method.name} takes second derivatives, which sharded weights do not give; leave out "
+            "--shard-weights",
         )
         if isinstance(self.averaging, GatedEma):
+            known = " and ".join(name for name, method in METHODS.items() if method.reports_ratio)
             require(
-                isinstance(self.method, FgsmPgk | RegMix),
-                f"gated_ema needs a ratio that fgsm_pgk and regmix report, not {self.method.name}; use --averaging ema",
+                self.method.reports_ratio,
+                f"gated_ema needs a ratio that {known} report, not {self.method.name}; use --averaging ema",
             )
 
 
@@ -152,11 +154,32 @@ def from_json(text: str, source: str | Path = "config.json", trust: Trust = NO_T
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{source}: {where + ': ' if where else ''}{first['msg']}") from None
-    if unknown := _keys(tree) - _keys(asdict(experiment)):
+    if unknown := _keys(_without_retired(tree, source)) - _keys(asdict(experiment)):
         raise UserError(f"{source}: unknown key {min(unknown)}")
     if isinstance(experiment.model, Function):
         trust.check(experiment.model.source, Path(source).parent)
     return experiment
+
+
+RETIRED = {
+    "alpha_order": "final_initial", "beta_order": "initial_final", "gamma_order": "clean_final",
+    "alpha_stop": "none", "beta_stop": "none", "gamma_stop": "none",
+}  # fmt: skip
+"""Settings that method.mutual had in regmix 0.1, and the values that it always has now."""
+
+
+def _without_retired(tree: Mapping[str, Any], source: str | Path) -> Mapping[str, Any]:
+    """The tree without settings of regmix 0.1 that are fixed now; raises UserError where one has another value."""
+    mutual = tree.get("method", {}).get("mutual")
+    if mutual is None:
+        return tree
+    for name, value in RETIRED.items():
+        require(
+            mutual.get(name, value) == value,
+            f"{source}: method.mutual.{name} is {mutual.get(name)!r}, which only regmix 0.1 can train; set it to "
+            f"{value!r}, or use --method regmix, which has {name}",
+        )
+    return {**tree, "method": {**tree["method"], "mutual": {k: v for k, v in mutual.items() if k not in RETIRED}}}
 
 
 def _keys(tree: Mapping[str, Any], prefix: str = "") -> set[str]:

@@ -1,67 +1,50 @@
-"""Training methods: (model, batch, threat, memory) -> loss terms, one file each."""
+"""Training methods, one file each: (model, batch, threat, memory, clock) to the terms of the loss.
 
-from regmix.methods.atas import Atas
-from regmix.methods.base import Method
-from regmix.methods.fgsm_at import FgsmAt
-from regmix.methods.fgsm_bp import FgsmBp
-from regmix.methods.fgsm_ep import FgsmEp
-from regmix.methods.fgsm_mep import FgsmMep
-from regmix.methods.fgsm_pgk import FgsmPgk
-from regmix.methods.fgsm_rs import FgsmRs
-from regmix.methods.free_at import FreeAt
-from regmix.methods.gat import Gat
-from regmix.methods.grad_align import GradAlign
-from regmix.methods.mart import Mart
-from regmix.methods.mutual import Mutual
-from regmix.methods.n_fgsm import NFgsm
-from regmix.methods.nu_at import NuAt
-from regmix.methods.pgd_at import PgdAt
-from regmix.methods.regmix import RegMix
-from regmix.methods.standard import Standard
-from regmix.methods.trades import Trades
-from regmix.methods.zero_grad import ZeroGrad
+May import the vocabulary, runtime, attacks, and how the data is augmented; configuration and training import it.
+"""
 
-MethodConfig = (
-    Standard
-    | FgsmAt
-    | FgsmRs
-    | NFgsm
-    | ZeroGrad
-    | GradAlign
-    | FreeAt
-    | PgdAt
-    | Trades
-    | Mart
-    | Gat
-    | NuAt
-    | Atas
-    | FgsmBp
-    | FgsmEp
-    | FgsmMep
-    | FgsmPgk
-    | RegMix
-)
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "Atas",
-    "FgsmAt",
-    "FgsmBp",
-    "FgsmEp",
-    "FgsmMep",
-    "FgsmPgk",
-    "FgsmRs",
-    "FreeAt",
-    "Gat",
-    "GradAlign",
-    "Mart",
-    "Method",
-    "MethodConfig",
-    "Mutual",
-    "NFgsm",
-    "NuAt",
-    "PgdAt",
-    "RegMix",
-    "Standard",
-    "Trades",
-    "ZeroGrad",
-]
+from regmix.methods.base import Method as Method
+from regmix.methods.memory import Memory as Memory
+from regmix.methods.memory import Setup as Setup
+from regmix.methods.mutual import Mutual as Mutual
+
+# isort: off
+# The registry: one line per method, in the order in which the command line lists them.
+from regmix.methods.standard import Standard as Standard
+from regmix.methods.fgsm_at import FgsmAt as FgsmAt
+from regmix.methods.fgsm_rs import FgsmRs as FgsmRs
+from regmix.methods.n_fgsm import NFgsm as NFgsm
+from regmix.methods.zero_grad import ZeroGrad as ZeroGrad
+from regmix.methods.grad_align import GradAlign as GradAlign
+from regmix.methods.free_at import FreeAt as FreeAt
+from regmix.methods.pgd_at import PgdAt as PgdAt
+from regmix.methods.trades import Trades as Trades
+from regmix.methods.mart import Mart as Mart
+from regmix.methods.gat import Gat as Gat
+from regmix.methods.nu_at import NuAt as NuAt
+from regmix.methods.atas import Atas as Atas
+from regmix.methods.fgsm_bp import FgsmBp as FgsmBp
+from regmix.methods.fgsm_ep import FgsmEp as FgsmEp
+from regmix.methods.fgsm_mep import FgsmMep as FgsmMep
+from regmix.methods.fgsm_pgk import FgsmPgk as FgsmPgk
+from regmix.methods.regmix import RegMix as RegMix
+# isort: on
+
+METHODS: dict[str, type[Method]] = {
+    kind.name: kind  # type: ignore[misc]  # the default of the field
+    for kind in [*globals().values()]
+    if isinstance(kind, type) and issubclass(kind, Method) and kind is not Method
+}
+"""The methods by their names."""
+
+DEFAULT_METHOD = RegMix
+
+if TYPE_CHECKING:
+    MethodConfig = Method
+else:
+    MethodConfig = reduce(or_, METHODS.values())
+    """A method as a setting, which its `name` chooses."""

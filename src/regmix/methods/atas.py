@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, batchnorm_mode, check_weights
-from regmix.methods.memory import Memory, ScalarPrior, perturbations
-from regmix.objectives import cross_entropy, hard
+from regmix.methods.base import Method
+from regmix.methods.memory import Memory, NumberPerImage, Setup, perturbations
+from regmix.methods.shared import batchnorm_mode, check_weights
+from regmix.objectives import cross_entropy
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, Tag, require
+from regmix.types import Batch, Clock, Losses, Tag, require
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Atas(Method):
     given here in units of eps. Deviation: the memory is kept in int8.
     """
 
+    title = "ATAS"
+    needs_clock = True
     name: Tag[Literal["atas"]] = field(default="atas", kw_only=True)
     c: float = 0.01
     """Gradient norm at which the step is halved (published for batches of 128)."""
@@ -51,27 +54,27 @@ class Atas(Method):
         require(self.shortest <= self.longest, f"method shortest is {self.shortest}, above longest, {self.longest}")
         require(self.reset >= 1, f"method reset is {self.reset}; it must be at least 1")
 
-    def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
-        return Memory(delta=perturbations(count, shape, pad, threat, device), v=ScalarPrior(count, device))
+    def memory(self, setup: Setup) -> Memory:
+        return Memory(delta=perturbations(setup), v=NumberPerImage(setup.images, setup.device))
 
-    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         assert memory is not None, "atas keeps a memory"
-        x, y = batch.x, hard(batch.y)
+        x, y = batch.x, batch.y
         # The published code counts epochs from 1 and does not start again in the last one.
-        again = (memory.epoch + 1) % self.reset == 0 and memory.epoch + 1 != memory.epochs
-        fresh = memory.epoch == 0 or again
-        start = threat.project(threat.uniform(x) if fresh else memory.priors["delta"].read(batch), x)
+        again = (clock.epoch + 1) % self.reset == 0 and clock.epoch + 1 != clock.epochs
+        fresh = clock.epoch == 0 or again
+        start = threat.project(threat.uniform(x) if fresh else memory["delta"].read(batch), x)
         with batchnorm_mode(model, "eval"):
             gradient = ascend(model, x, y, threat, start=start, steps=1, step_size=0.0).gradient
-        if memory.epoch < self.warm_up:
+        if clock.epoch < self.warm_up:
             step = torch.ones_like(x[:, :1, :1, :1])
         else:
             square = (gradient / len(x)).flatten(1).square().sum(1)
-            v = self.beta * memory.priors["v"].read(batch) + (1 - self.beta) * square
-            memory.priors["v"].write(batch, v)
+            v = self.beta * memory["v"].read(batch) + (1 - self.beta) * square
+            memory["v"].write(batch, v)
             step = (2 / (1 + v.sqrt() / self.c)).clamp(self.shortest, self.longest).view(-1, 1, 1, 1)
         delta = threat.project(start + threat.eps * step * threat.direction(gradient), x)
-        memory.priors["delta"].write(batch, delta)
+        memory["delta"].write(batch, delta)
         logits = model(x + delta)
         stats = {"step_size": step.mean()}
-        return Losses({"classify": cross_entropy(logits, batch.y).mean()}, logits, stats)
+        return Losses({"classify": cross_entropy(logits, batch.target).mean()}, logits, stats)

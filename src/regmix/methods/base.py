@@ -1,130 +1,96 @@
-"""What a training method is, and the pieces that several of them share."""
+"""The base class of training methods."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal, Protocol
+from abc import ABC, abstractmethod
+from typing import ClassVar
 from weakref import WeakSet
 
-import torch
 from torch import Tensor, nn
 
-from regmix.attacks import IN_PLACE, Ascent, explained, logits_in
-from regmix.methods.memory import Memory, check_positions
-from regmix.objectives import cross_entropy, hard, precise
-from regmix.runtime import processes
+from regmix.attacks import IN_PLACE, explained, logits_in
+from regmix.methods.memory import Memory, Setup, check_positions
 from regmix.threats import Threat, check_threat
-from regmix.types import Batch, Images, Losses, UserError, as_batch, check_values, require
+from regmix.types import Batch, Clock, Losses, UserError, as_batch, check_values, require
 
-_LOOKED_AT: "WeakSet[nn.Module]" = WeakSet()  # models one batch of which has been looked at
+_CHECKED: "WeakSet[nn.Module]" = WeakSet()  # models that have seen a batch whose numbers were checked
+START = Clock(epoch=0, epochs=1, step=0, steps=1)
 
 
-class Method(Protocol):
-    """(model, batch, threat, memory) to the terms of the loss; a frozen dataclass whose fields are its settings.
+class Method(ABC):
+    """A training method: computes the terms of the loss of a batch. A frozen dataclass whose fields are its settings.
 
-    A method is called; what it computes is in `compute`, which the training loop, whose batches are its own, calls
-    without the checks.
+    Users call a method. The training loop, whose batches are known to be right, calls `compute`, which checks nothing.
     """
+
+    title: ClassVar[str]
+    """The name for people."""
+    second_order = False
+    """Whether it takes second derivatives of the model."""
+    reports_ratio = False
+    """Whether it reports the statistic `ratio`: the accuracy of the batch after the attack divided by that before."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name in commands and files."""
+
+    @property
+    def needs_clock(self) -> bool:
+        """Whether it needs to know how far the training is."""
+        return False
 
     @property
     def replays(self) -> int:
         """How many steps in a row see the same batch; an epoch then shows every image once on average."""
         return 1
 
-    def memory(
-        self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device
-    ) -> Memory | None:
-        """The per-sample memory for `count` images [C, H, W] cropped out of a border of `pad`; None if it has none."""
+    @property
+    def guarded(self) -> bool:
+        """Whether the guard against catastrophic overfitting watches it: its attack has one to three steps."""
+        return getattr(self, "steps", 1) <= 3
+
+    def memory(self, setup: Setup) -> Memory | None:
+        """What it remembers from step to step, empty; None if it remembers nothing."""
         return None
 
-    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    @abstractmethod
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         """The losses of a batch that is known to be right."""
-        ...
 
     def __call__(
         self, model: nn.Module, batch: Batch | tuple[Tensor, Tensor] | list[Tensor], threat: Threat,
-        memory: Memory | None = None,
+        memory: Memory | None = None, clock: Clock | None = None,
     ) -> Losses:  # fmt: skip
-        """The losses of a batch, Batch or (x, y). Types and shapes are checked in every call. The numbers are, too,
-        where they lie on the CPU; elsewhere only in a model's first call, because a step must not wait for its device.
+        """The losses of a batch, Batch or (x, y).
+
+        Checks types and shapes in every call. Checks the numbers in every call on the CPU; elsewhere only in a model's
+        first call, because a step must not wait for its device.
+
         Raises:
-            UserError: images outside [0, 1], labels that are none of the model's classes, other shapes or types than
-                those of Batch, a missing memory, or a model that returns no logits or changes its images in place.
+            UserError: images outside [0, 1], labels that are not classes of the model, other shapes or types than
+                those of Batch, a missing memory or clock, or a model that returns no logits or changes its images in
+                place.
         """
         check_threat(threat)
         batch = as_batch(batch)
-        if not batch.x.is_meta and (batch.x.device.type == "cpu" or model not in _LOOKED_AT):
+        if not batch.x.is_meta and (batch.x.device.type == "cpu" or model not in _CHECKED):
             check_values(batch)
-            _LOOKED_AT.add(model)
+            _CHECKED.add(model)
+        shape: tuple[int, int, int] = tuple(batch.x.shape[1:])  # type: ignore[assignment]
         if memory is not None:
             batch = check_positions(batch, memory)
-        elif self.memory(1, tuple(batch.x.shape[1:]), 0, threat, batch.x.device) is not None:  # type: ignore[arg-type]
-            make = f"memory = method.memory(count, {tuple(batch.x.shape[1:])}, 0, threat, x.device)"
-            raise UserError(f"{type(self).__name__} needs a memory of all `count` images, made once: {make}")
-        version = batch.x._version  # counted by torch, so that asking waits for no device
+        elif self.memory(Setup(1, 2, shape, threat)) is not None:
+            raise UserError(
+                f"{type(self).__name__} needs a memory, made once: memory = method.memory(Setup(images=len(train_set), "
+                f"classes=classes, shape={shape}, threat=threat, device=x.device))"
+            )
+        if clock is None and self.needs_clock:
+            raise UserError(
+                f"{type(self).__name__} needs to know how far the training is; give "
+                "clock=Clock(epoch, epochs, step, steps_per_epoch), counted from 0"
+            )
+        version = batch.x._version  # torch's count of changes, which does not wait for the device
         with explained(model, batch):
-            losses = self.compute(model, batch, threat, memory)
+            losses = self.compute(model, batch, threat, memory, clock or START)
         require(batch.x._version == version, IN_PLACE)
         logits_in(losses.logits, len(batch.x))
         return losses
-
-
-def check_attack(steps: int, step_size: float) -> None:
-    """Raises UserError unless there is at least one step, of positive length."""
-    require(steps >= 1, f"method steps is {steps}; it must be at least 1")
-    require(0 < step_size < float("inf"), f"method step_size is {step_size}; it must be positive, in units of eps")
-
-
-def check_weights(**weights: float) -> None:
-    """Raises UserError for a weight that is negative or not finite."""
-    for name, weight in weights.items():
-        require(0 <= weight < float("inf"), f"method {name} is {weight}; it must be 0 or positive")
-
-
-def proximal_losses(model: nn.Module, batch: Batch, ascent: Ascent, lam: float) -> Losses:
-    """CE(f(x + delta'), y) + lam mean((f(x + delta') - f(x + delta))^2), the mean over every logit.
-
-    delta is where the attack began and delta' where it ended; both outputs carry gradients.
-    """
-    before, after = ascent.first_logits, model(batch.x + ascent.delta)
-    distance = (precise(after) - precise(before)).square().mean()
-    terms = {"classify": cross_entropy(after, batch.y).mean(), "proximity": lam * distance}
-    return Losses(terms, after, {"proximity": distance.detach()})
-
-
-def attack_ratio(batch: Batch, after: Tensor, before: Tensor) -> Tensor:
-    """The accuracy after an attack divided by that before it, from the logits; over at least one correct example."""
-    hits = torch.stack([(logits.argmax(1) == hard(batch.y)).sum() for logits in (after, before)])
-    totals = processes.total(hits).to(batch.x.dtype)
-    return totals[0] / totals[1].clamp_min(1)
-
-
-def remembered_or_corner(batch: Batch, threat: Threat, memory: Memory, reset: int) -> Tensor:
-    """The remembered perturbations; a random corner in every `reset`-th epoch, the first included."""
-    if memory.epoch % reset == 0:
-        return threat.corner(batch.x)
-    return memory.priors["delta"].read(batch)
-
-
-def mean_one(gradient: Images) -> Images:
-    """The gradients of a batch in units of their mean absolute element; zeros stay zeros."""
-    return gradient / processes.mean(gradient.abs()).clamp_min(torch.finfo(gradient.dtype).tiny)
-
-
-@contextmanager
-def batchnorm_mode(model: nn.Module, mode: Literal["train", "eval"]) -> Iterator[None]:
-    """Runs BatchNorm on the batch's statistics, updating the running ones (train), or on the running ones (eval).
-
-    Layers that are in evaluation mode in a model that is not are frozen, and stay so.
-    """
-    if mode == "train" and model.training:
-        yield
-        return
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    layers = [layer for layer in norms if layer.training != (mode == "train")]
-    for layer in layers:
-        layer.train(mode == "train")
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.train(mode != "train")

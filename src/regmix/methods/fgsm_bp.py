@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, check_weights, proximal_losses
-from regmix.methods.memory import BatchPrior, Memory
+from regmix.methods.base import Method
+from regmix.methods.memory import Memory, PerRow, Setup
+from regmix.methods.shared import check_weights, proximal_losses
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, Tag
+from regmix.types import Batch, Clock, Losses, Tag
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class FgsmBp(Method):
     before did not have start at zero.
     """
 
+    title = "FGSM-BP"
+    needs_clock = True
     name: Tag[Literal["fgsm_bp"]] = field(default="fgsm_bp", kw_only=True)
     lam: float = 10.0
     """Weight of the squared distance of logits, averaged over every element."""
@@ -34,13 +36,15 @@ class FgsmBp(Method):
     def __post_init__(self) -> None:
         check_weights(lam=self.lam)
 
-    def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
-        return Memory(delta=BatchPrior(shape, device))
+    def memory(self, setup: Setup) -> Memory:
+        return Memory(delta=PerRow(setup.shape, setup.device))
 
-    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         assert memory is not None, "fgsm_bp keeps a memory"
-        first = memory.epoch == memory.step == 0
-        start = threat.corner(batch.x) if first else memory.priors["delta"].read(batch)
-        ascent = ascend(model, batch.x, batch.y, threat, start=start, steps=1, step_size=threat.eps, keep_graph=True)
-        memory.priors["delta"].write(batch, ascent.delta)
+        first = clock.epoch == clock.step == 0
+        start = threat.corner(batch.x) if first else memory["delta"].read(batch)
+        ascent = ascend(
+            model, batch.x, batch.target, threat, start=start, steps=1, step_size=threat.eps, keep_graph=True
+        )
+        memory["delta"].write(batch, ascent.delta)
         return proximal_losses(model, batch, ascent, self.lam)

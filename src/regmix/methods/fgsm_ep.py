@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, check_weights, proximal_losses, remembered_or_corner
-from regmix.methods.memory import Memory, perturbations
+from regmix.methods.base import Method
+from regmix.methods.memory import Memory, Setup, perturbations
+from regmix.methods.shared import check_weights, proximal_losses, remembered_or_corner
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, Tag, require
+from regmix.types import Batch, Clock, Losses, Tag, require
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class FgsmEp(Method):
     moves with the crop and flip of its image, and is kept in int8.
     """
 
+    title = "FGSM-EP"
+    needs_clock = True
     name: Tag[Literal["fgsm_ep"]] = field(default="fgsm_ep", kw_only=True)
     lam: float = 10.0
     """Weight of the squared distance of logits, averaged over every element."""
@@ -37,12 +39,14 @@ class FgsmEp(Method):
         check_weights(lam=self.lam)
         require(self.reset >= 1, f"method reset is {self.reset}; it must be at least 1")
 
-    def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
-        return Memory(delta=perturbations(count, shape, pad, threat, device))
+    def memory(self, setup: Setup) -> Memory:
+        return Memory(delta=perturbations(setup))
 
-    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         assert memory is not None, "fgsm_ep keeps a memory"
-        start = remembered_or_corner(batch, threat, memory, self.reset)
-        ascent = ascend(model, batch.x, batch.y, threat, start=start, steps=1, step_size=threat.eps, keep_graph=True)
-        memory.priors["delta"].write(batch, ascent.delta)
+        start = remembered_or_corner(batch, threat, memory, clock, self.reset)
+        ascent = ascend(
+            model, batch.x, batch.target, threat, start=start, steps=1, step_size=threat.eps, keep_graph=True
+        )
+        memory["delta"].write(batch, ascent.delta)
         return proximal_losses(model, batch, ascent, self.lam)

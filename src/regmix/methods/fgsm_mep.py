@@ -3,15 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, check_weights, mean_one, proximal_losses, remembered_or_corner
-from regmix.methods.memory import Memory, momenta, perturbations
+from regmix.methods.base import Method
+from regmix.methods.memory import Memory, Setup, momenta, perturbations
 from regmix.methods.mutual import Mutual
+from regmix.methods.shared import check_weights, mean_one, proximal_losses, remembered_or_corner
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, Tag, require
+from regmix.types import Batch, Clock, Losses, Tag, require
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class FgsmMep(Method):
     code: the memory moves with the crop and flip of its image; under L-inf delta is kept in int8 and m in float8.
     """
 
+    title = "FGSM-MEP"
+    needs_clock = True
     name: Tag[Literal["fgsm_mep"]] = field(default="fgsm_mep", kw_only=True)
     lam: float = 10.0
     """Weight of the squared distance of logits, averaged over every element."""
@@ -48,19 +50,20 @@ class FgsmMep(Method):
         require(0 <= self.mu < 1, f"method mu is {self.mu}; it must lie in [0, 1)")
         require(self.reset >= 1, f"method reset is {self.reset}; it must be at least 1")
 
-    def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
-        layout = (count, shape, pad, threat, device)
-        return Memory(delta=perturbations(*layout), momentum=momenta(*layout))
+    def memory(self, setup: Setup) -> Memory:
+        return Memory(delta=perturbations(setup), momentum=momenta(setup))
 
-    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         assert memory is not None, "fgsm_mep keeps a memory"
-        delta = remembered_or_corner(batch, threat, memory, self.reset)
-        ascent = ascend(model, batch.x, batch.y, threat, start=delta, steps=1, step_size=threat.eps, keep_graph=True)
+        delta = remembered_or_corner(batch, threat, memory, clock, self.reset)
+        ascent = ascend(
+            model, batch.x, batch.target, threat, start=delta, steps=1, step_size=threat.eps, keep_graph=True
+        )
         sign = self.momentum == "sign"
         momentum = threat.direction(ascent.gradient) if sign else mean_one(ascent.gradient)
-        if memory.epoch % self.reset != 0:
-            momentum = self.mu * memory.priors["momentum"].read(batch) + momentum
-        memory.priors["delta"].write(batch, threat.project(delta + threat.eps * threat.direction(momentum), batch.x))
-        memory.priors["momentum"].write(batch, momentum)
+        if clock.epoch % self.reset != 0:
+            momentum = self.mu * memory["momentum"].read(batch) + momentum
+        memory["delta"].write(batch, threat.project(delta + threat.eps * threat.direction(momentum), batch.x))
+        memory["momentum"].write(batch, momentum)
         losses = proximal_losses(model, batch, ascent, self.lam)
         return self.mutual.join(losses, ascent.first_logits, lambda: model(batch.x))

@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, attack_ratio, check_weights, mean_one, proximal_losses, remembered_or_corner
-from regmix.methods.memory import Memory, momenta, perturbations
+from regmix.methods.base import Method
+from regmix.methods.memory import Memory, Setup, momenta, perturbations
+from regmix.methods.shared import attack_ratio, check_weights, mean_one, proximal_losses, remembered_or_corner
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, Tag, require
+from regmix.types import Batch, Clock, Losses, Tag, require
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class FgsmPgk(Method):
     the mean of |g| instead of the sum; under L-inf delta is kept in int8 and m in float8.
     """
 
+    title = "FGSM-PGK"
+    reports_ratio = True
+    needs_clock = True
     name: Tag[Literal["fgsm_pgk"]] = field(default="fgsm_pgk", kw_only=True)
     lam: float = 5.6
     """Weight of the squared distance of logits, averaged over every element (published: CIFAR-10 5.6; CIFAR-100 and
@@ -45,20 +49,19 @@ class FgsmPgk(Method):
         check_weights(lam=self.lam, mu=self.mu)
         require(self.reset >= 1, f"method reset is {self.reset}; it must be at least 1")
 
-    def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
-        layout = (count, shape, pad, threat, device)
-        return Memory(delta=perturbations(*layout), momentum=momenta(*layout))
+    def memory(self, setup: Setup) -> Memory:
+        return Memory(delta=perturbations(setup), momentum=momenta(setup))
 
-    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         assert memory is not None, "fgsm_pgk keeps a memory"
         x = batch.x
-        delta = remembered_or_corner(batch, threat, memory, self.reset)
-        fresh = memory.epoch % self.reset == 0
-        momentum = torch.zeros_like(x) if fresh else memory.priors["momentum"].read(batch)
-        ascent = ascend(model, x, batch.y, threat, start=delta, steps=1, step_size=threat.eps, keep_graph=True)
+        delta = remembered_or_corner(batch, threat, memory, clock, self.reset)
+        fresh = clock.epoch % self.reset == 0
+        momentum = torch.zeros_like(x) if fresh else memory["momentum"].read(batch)
+        ascent = ascend(model, x, batch.target, threat, start=delta, steps=1, step_size=threat.eps, keep_graph=True)
         losses = proximal_losses(model, batch, ascent, self.lam)
         ratio = attack_ratio(batch, losses.logits, ascent.first_logits)
         momentum = self.mu * momentum + (2 - ratio) * mean_one(ascent.gradient)
-        memory.priors["delta"].write(batch, threat.project(delta + threat.eps * threat.direction(momentum), x))
-        memory.priors["momentum"].write(batch, momentum)
+        memory["delta"].write(batch, threat.project(delta + threat.eps * threat.direction(momentum), x))
+        memory["momentum"].write(batch, momentum)
         return losses._replace(stats=losses.stats | {"ratio": ratio})

@@ -3,15 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from torch import nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method
-from regmix.methods.memory import BatchPrior, Memory
+from regmix.methods.memory import Memory, PerRow, Setup
 from regmix.objectives import cross_entropy
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, Tag, require
+from regmix.types import Batch, Clock, Losses, Tag, require
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,7 @@ class FreeAt(Method):
     backward pass of its own beside the parameters' one.
     """
 
+    title = "Free-AT"
     name: Tag[Literal["free_at"]] = field(default="free_at", kw_only=True)
     replays: int = 8
     """How many steps in a row see the same batch."""
@@ -35,13 +35,15 @@ class FreeAt(Method):
     def __post_init__(self) -> None:
         require(self.replays >= 1, f"method replays is {self.replays}; it must be at least 1")
 
-    def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
-        return Memory(delta=BatchPrior(shape, device))
+    def memory(self, setup: Setup) -> Memory:
+        return Memory(delta=PerRow(setup.shape, setup.device))
 
-    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         assert memory is not None, "free_at keeps a memory"
-        start = threat.project(memory.priors["delta"].read(batch), batch.x)
-        ascent = ascend(model, batch.x, batch.y, threat, start=start, steps=1, step_size=threat.eps, keep_graph=True)
-        memory.priors["delta"].write(batch, ascent.delta)
+        start = threat.project(memory["delta"].read(batch), batch.x)
+        ascent = ascend(
+            model, batch.x, batch.target, threat, start=start, steps=1, step_size=threat.eps, keep_graph=True
+        )
+        memory["delta"].write(batch, ascent.delta)
         logits = ascent.first_logits
-        return Losses({"classify": cross_entropy(logits, batch.y).mean()}, logits, {})
+        return Losses({"classify": cross_entropy(logits, batch.target).mean()}, logits, {})

@@ -3,15 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
-from regmix.methods.base import Method, check_weights
+from regmix.methods.base import Method
 from regmix.methods.guided import guided_losses
 from regmix.methods.memory import Memory
+from regmix.methods.shared import check_weights
 from regmix.objectives import log_probabilities
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, Tag, require
+from regmix.types import Batch, Clock, Losses, Tag, require
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Gat(Method):
     CIFAR-10. Deviation: the clean output that guides the attack is computed only in the steps that use it.
     """
 
+    title = "GAT"
+    needs_clock = True
     name: Tag[Literal["gat"]] = field(default="gat", kw_only=True)
     lam: float = 10.0
     """Weight of the squared distance (published for CIFAR-10: 10)."""
@@ -37,13 +39,9 @@ class Gat(Method):
         check_weights(lam=self.lam, late=self.late)
         require(0 <= self.late_from <= 1, f"method late_from is {self.late_from}; it must lie in [0, 1]")
 
-    def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
-        return Memory()
-
-    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
-        assert memory is not None, "gat needs to know the epoch"
-        weight = self.lam * (self.late if memory.epoch >= round(self.late_from * memory.epochs) else 1)
-        return guided_losses(model, batch, threat, _squared_distance, weight, guide=memory.step % 2 == 1)
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
+        weight = self.lam * (self.late if clock.epoch >= round(self.late_from * clock.epochs) else 1)
+        return guided_losses(model, batch, threat, _squared_distance, weight, guide=clock.step % 2 == 1)
 
 
 def _squared_distance(one: Tensor, other: Tensor) -> Tensor:

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, check_weights
+from regmix.methods.base import Method
 from regmix.methods.memory import Memory
-from regmix.objectives import cross_entropy, hard
+from regmix.methods.shared import check_weights
+from regmix.objectives import cross_entropy
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, Tag
+from regmix.types import Batch, Clock, Losses, Tag
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class GradAlign(Method):
     benchmark does; in the code it is not, so that pixels near 0 or 1 are shown up to eps outside of it.
     """
 
+    title = "GradAlign"
+    second_order = True
     name: Tag[Literal["grad_align"]] = field(default="grad_align", kw_only=True)
     lam: float = 0.2
     """Weight of the penalty (published for CIFAR-10 at 8/255: 0.2; it grows with eps)."""
@@ -37,11 +40,11 @@ class GradAlign(Method):
     def __post_init__(self) -> None:
         check_weights(lam=self.lam)
 
-    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
-        x, y = batch.x, hard(batch.y)
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
+        x, y = batch.x, batch.y
         ascent = ascend(model, x, y, threat, start=torch.zeros_like(x), steps=1, step_size=threat.eps)
         logits = model(x + ascent.delta)
-        terms = {"classify": cross_entropy(logits, batch.y).mean()}
+        terms = {"classify": cross_entropy(logits, batch.target).mean()}
         if self.lam == 0:
             return Losses(terms, logits, {})
         noise = threat.project(threat.uniform(x), x).requires_grad_()

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import batchnorm_mode
-from regmix.objectives import cross_entropy, hard
+from regmix.methods.shared import batchnorm_mode
+from regmix.objectives import cross_entropy
 from regmix.threats import Threat
 from regmix.types import Batch, Losses
 
@@ -25,7 +25,7 @@ def guided_losses(
     delta_0 is a random corner of the ball of eps / 2. The attack runs BatchNorm on its running statistics, and counts
     D only if `guide`; D compares with the clean output in train mode, whose forward pass is made for it.
     """
-    x, y = batch.x, hard(batch.y)
+    x, y = batch.x, batch.y
     start = threat.project(threat.corner(x) / 2, x)
     # Not under no_grad, where autocast keeps weights without gradients for the passes that follow (torch 2.6).
     clean = model(x).detach() if guide else None
@@ -38,5 +38,5 @@ def guided_losses(
         delta = ascend(model, x, y, threat, start=start, steps=1, step_size=threat.eps, objective=objective).delta
     logits, clean_logits = model(x + delta), model(x)
     gap = distance(clean_logits, logits)
-    terms = {"classify": cross_entropy(clean_logits, batch.y).mean(), "guide": weight * gap}
+    terms = {"classify": cross_entropy(clean_logits, batch.target).mean(), "guide": weight * gap}
     return Losses(terms, logits, {"guide": gap.detach()})

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, batchnorm_mode, check_attack, check_weights
+from regmix.methods.base import Method
 from regmix.methods.memory import Memory
-from regmix.objectives import cross_entropy, hard, kl, log_probabilities
+from regmix.methods.shared import batchnorm_mode, check_attack, check_weights
+from regmix.objectives import cross_entropy, kl, log_probabilities
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, Tag
+from regmix.types import Batch, Clock, Losses, Tag
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Mart(Method):
     which attacks in evaluation mode. Deviation: the logarithm is exact, where the code adds 0.0001 inside it.
     """
 
+    title = "MART"
     name: Tag[Literal["mart"]] = field(default="mart", kw_only=True)
     lam: float = 5.0
     """Weight of the divergence (the code's beta: 5 for ResNet-18, 6 for WideResNet)."""
@@ -40,8 +42,8 @@ class Mart(Method):
         check_attack(self.steps, self.step_size)
         check_weights(lam=self.lam)
 
-    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
-        x, y = batch.x, hard(batch.y)
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
+        x, y = batch.x, batch.y
         with batchnorm_mode(model, self.attack_batchnorm):
             delta = ascend(
                 model, x, y, threat,
@@ -55,7 +57,7 @@ class Mart(Method):
         wrong = -torch.expm1(log_p.gather(1, y[:, None])[:, 0])
         divergence = (kl(log_p, log_q) * wrong).mean()
         terms = {
-            "classify": cross_entropy(logits, batch.y).mean(),
+            "classify": cross_entropy(logits, batch.target).mean(),
             "boost": boost,
             "diverge": self.lam * divergence,
         }

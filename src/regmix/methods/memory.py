@@ -1,4 +1,6 @@
-"""What methods remember: a tensor for every training image, which moves with its crop and flip, or for a batch."""
+"""What methods remember from step to step: per training image, per class, per row of the batch, or one for all."""
+
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
@@ -10,18 +12,34 @@ from regmix.threats import Linf, Threat
 from regmix.types import Batch, Images, PerExample, UserError, require
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What a memory is made for."""
+
+    images: int
+    """Number of training images."""
+    classes: int
+    """Number of classes."""
+    shape: tuple[int, int, int]
+    """Shape of an image [C, H, W]."""
+    threat: Threat
+    pad: int = 0
+    """Width of the border that images are cropped out of, in pixels."""
+    device: torch.device | str = "cpu"
+
+
 def _indexable(rows: Tensor) -> Tensor:
     """The same memory as bytes if it is float8, which older versions of torch can neither index nor concatenate."""
     return rows.view(torch.uint8) if rows.dtype == torch.float8_e5m2 else rows
 
 
-class Shelf:
-    """A row for every training image: of several processes each keeps the rows of every size-th image.
+class _Rows:
+    """A row for every training image. Each of n processes keeps the rows of every n-th image.
 
-    All of them read and write at once, each for the examples that it sees.
+    All processes read and write at the same time, each the rows of its own examples.
     """
 
-    def __init__(self, count: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, count: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> None:
         self._count, self._rank, self._size = count, processes.rank(), processes.size()
         self._rows = torch.zeros((len(range(self._rank, count, self._size)), *shape), dtype=dtype, device=device)
 
@@ -36,10 +54,10 @@ class Shelf:
             return kept[index].view(self.dtype)
         wanted = processes.together(index)
         mine = wanted % self._size == self._rank
-        found = kept.new_zeros((len(wanted), *kept.shape[1:]))
-        found[mine] = kept[wanted[mine] // self._size]
-        # One process has a row and the others have zeros, so that the sum of the bytes is the row.
-        rows = processes.total(processes.as_bytes(found)).view(found.dtype).view_as(found)
+        rows = kept.new_zeros((len(wanted), *kept.shape[1:]))
+        rows[mine] = kept[wanted[mine] // self._size]
+        # One process has a row and the others have zeros, so the sum of the bytes is the row.
+        rows = processes.total(processes.as_bytes(rows)).view(rows.dtype).view_as(rows)
         return processes.share(rows).view(self.dtype)
 
     def write(self, index: Int[Tensor, "batch"], rows: Tensor) -> None:
@@ -52,7 +70,7 @@ class Shelf:
         _indexable(self._rows)[index] = rows
 
     def gather(self) -> Tensor:
-        """All rows."""
+        """The rows of all images."""
         if self._size == 1:
             return self._rows
         rows = processes.together(_indexable(self._rows))
@@ -63,14 +81,14 @@ class Shelf:
         return whole.view(self.dtype)
 
     def load(self, rows: Tensor) -> None:
-        """Takes its own of all rows."""
+        """Keeps this process's part of the rows of all images."""
         self._rows.copy_(rows[self._rank :: self._size])
 
 
-class Prior:
-    """Remembers one tensor of an image's shape for every training image, in the image's own coordinates.
+class PerImage:
+    """A tensor of an image's shape for every training image, in the image's own coordinates.
 
-    Reading gives it as the batch's view shows it (cropped, mirrored, zero outside the image); writing puts it back
+    `read` returns it as the batch's view shows it (cropped, mirrored, zero outside of the image); `write` puts it back
     where the view looked. With dtype int8 values in [-limit, limit] are kept in 254 steps of limit / 127; with
     float8_e5m2 values of a size of 2^-16 to 57344 are kept to 12 %, smaller ones as 0.
     """
@@ -80,55 +98,71 @@ class Prior:
         count: int,
         shape: tuple[int, int, int],
         pad: int,
-        device: torch.device,
+        device: torch.device | str,
         *,
         dtype: torch.dtype = torch.int8,
         limit: float = 1.0,
     ) -> None:
         self.count = count
-        self._shelf = Shelf(count, shape, dtype, device)
-        self.gather, self.load = self._shelf.gather, self._shelf.load
+        self._rows = _Rows(count, shape, dtype, device)
+        self.gather, self.load = self._rows.gather, self._rows.load
         self.pad = pad
         self.scale = limit / 127 if dtype == torch.int8 else None
 
     def read(self, batch: Batch) -> Images:
-        """The remembered tensors [B, C, H, W] of the batch's examples, as its view shows them."""
-        assert batch.index is not None, "a method with a memory needs to know which examples it sees"
-        values = self._decode(self._shelf.read(batch.index), batch.x.dtype)
+        """The tensors [B, C, H, W] of the batch's examples, as its view shows them."""
+        values = self._decode(self._rows.read(_index(batch)), batch.x.dtype)
         return values if batch.view is None else to_view(values, batch.view, self.pad)
 
     def write(self, batch: Batch, seen: Images) -> None:
-        """Remembers [B, C, H, W] for the batch's examples; what its view did not show stays as it was."""
-        assert batch.index is not None, "a method with a memory needs to know which examples it sees"
+        """Keeps [B, C, H, W] for the batch's examples; pixels outside of the view keep their old values."""
+        index = _index(batch)
         if batch.view is not None:
-            # A view without a border shows all of the image.
-            onto = self._decode(self._shelf.read(batch.index), seen.dtype) if self.pad else seen
+            # Without a border a view shows the whole image.
+            onto = self._decode(self._rows.read(index), seen.dtype) if self.pad else seen
             seen = from_view(seen, batch.view, self.pad, onto)
-        # What a step whose gradient is not finite leaves; a NaN would stay for good, and as int8 be anything.
+        # A step whose gradient is not finite leaves NaN, which would stay for good, and be any number as int8.
         seen = seen.nan_to_num(0.0)
         if self.scale is not None:
             seen = (seen / self.scale).round_().clamp_(-127, 127)
-        elif self._shelf.dtype == torch.float8_e5m2:
+        elif self._rows.dtype == torch.float8_e5m2:
             seen = seen.clamp(-57344, 57344)
-        self._shelf.write(batch.index, seen)
+        self._rows.write(index, seen)
 
     def _decode(self, stored: Tensor, dtype: torch.dtype) -> Tensor:
         return stored.to(dtype) if self.scale is None else stored.to(dtype) * self.scale
 
 
-class BatchPrior:
-    """Remembers one tensor for every row of the batch before, whichever images the next batch shows."""
+class NumberPerImage:
+    """One number for every training image."""
 
-    def __init__(self, shape: tuple[int, int, int], device: torch.device) -> None:
+    def __init__(self, count: int, device: torch.device | str) -> None:
+        self.count = count
+        self._rows = _Rows(count, (), torch.float32, device)
+        self.gather, self.load = self._rows.gather, self._rows.load
+
+    def read(self, batch: Batch) -> PerExample:
+        """The numbers [B] of the batch's examples."""
+        return self._rows.read(_index(batch)).to(batch.x.dtype)
+
+    def write(self, batch: Batch, seen: PerExample) -> None:
+        """Keeps the numbers [B] for the batch's examples."""
+        self._rows.write(_index(batch), seen.nan_to_num(0.0))
+
+
+class PerRow:
+    """A tensor for every row of the previous batch, whatever images the next batch shows."""
+
+    def __init__(self, shape: tuple[int, int, int], device: torch.device | str) -> None:
         self.values = torch.zeros((0, *shape), device=device)
 
     def read(self, batch: Batch) -> Images:
-        """The remembered tensors [B, C, H, W]; zero for rows that the batch before did not have."""
-        there = self.values[: len(batch.x)].to(batch.x.dtype)
-        return torch.cat([there, torch.zeros_like(batch.x[len(there) :])])
+        """The tensors [B, C, H, W] of the previous batch; zero for rows that it did not have."""
+        rows = self.values[: len(batch.x)].to(batch.x.dtype)
+        return torch.cat([rows, torch.zeros_like(batch.x[len(rows) :])])
 
     def write(self, batch: Batch, seen: Images) -> None:
-        """Remembers [B, C, H, W] for the next batch."""
+        """Keeps [B, C, H, W] for the next batch."""
         self.values = seen.nan_to_num(0.0)
 
     def gather(self) -> Tensor:
@@ -138,93 +172,118 @@ class BatchPrior:
         self.values = processes.share(values.to(self.values.device))
 
 
-class ScalarPrior:
-    """Remembers one number for every training image."""
+class OneForAll:
+    """One tensor for all images. All processes have the same one: that of rank 0 counts."""
 
-    def __init__(self, count: int, device: torch.device) -> None:
-        self.count = count
-        self._shelf = Shelf(count, (), torch.float32, device)
-        self.gather, self.load = self._shelf.gather, self._shelf.load
+    def __init__(self, shape: tuple[int, ...], device: torch.device | str) -> None:
+        self.values = torch.zeros(shape, device=device)
 
-    def read(self, batch: Batch) -> PerExample:
-        """The remembered numbers [B] of the batch's examples."""
-        assert batch.index is not None, "a method with a memory needs to know which examples it sees"
-        return self._shelf.read(batch.index).to(batch.x.dtype)
+    def read(self, batch: Batch) -> Tensor:
+        """The tensor, whatever the batch."""
+        return self.values.to(batch.x.dtype)
 
-    def write(self, batch: Batch, seen: PerExample) -> None:
-        """Remembers numbers [B] for the batch's examples."""
-        assert batch.index is not None, "a method with a memory needs to know which examples it sees"
-        self._shelf.write(batch.index, seen.nan_to_num(0.0))
+    def write(self, batch: Batch, values: Tensor) -> None:
+        """Keeps a tensor of the same shape, whatever the batch; all processes must call it."""
+        self.values = processes.as_first(values.nan_to_num(0.0).contiguous())
+
+    def gather(self) -> Tensor:
+        return self.values
+
+    def load(self, values: Tensor) -> None:
+        self.values = values.to(self.values.device, copy=True)
 
 
-AnyPrior = Prior | BatchPrior | ScalarPrior
+class PerClass(OneForAll):
+    """A tensor for every class. `write` takes, and `gather` returns, those of all classes [classes, ...]."""
+
+    def __init__(self, classes: int, shape: tuple[int, ...], device: torch.device | str) -> None:
+        super().__init__((classes, *shape), device)
+
+    def read(self, batch: Batch) -> Tensor:
+        """The tensors [B, ...] of the classes of the batch's examples."""
+        return self.values[batch.y].to(batch.x.dtype)
 
 
-def perturbations(count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Prior:
-    """A memory of perturbations in the threat set: int8 under L-inf; bfloat16 elsewhere.
+Part = PerImage | NumberPerImage | PerRow | OneForAll
 
-    The elements of a perturbation in an L2 ball are small against its radius, and int8 would lose them.
+
+def _index(batch: Batch) -> Int[Tensor, "batch"]:
+    assert batch.index is not None, "a memory of images needs the positions of the batch's examples"
+    return batch.index
+
+
+def perturbations(setup: Setup) -> PerImage:
+    """A memory of each image's perturbation: int8 under L-inf, else bfloat16.
+
+    The elements of a perturbation in an L2 ball are small compared to its radius, and int8 would lose them.
     """
-    dtype = torch.int8 if isinstance(threat, Linf) else torch.bfloat16
-    return Prior(count, shape, pad, device, dtype=dtype, limit=threat.eps)
+    dtype = torch.int8 if isinstance(setup.threat, Linf) else torch.bfloat16
+    return PerImage(setup.images, setup.shape, setup.pad, setup.device, dtype=dtype, limit=setup.threat.eps)
 
 
-def momenta(count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Prior:
-    """A memory of gradients in units of a batch's mean absolute element: float8 under L-inf; bfloat16 elsewhere.
+def momenta(setup: Setup) -> PerImage:
+    """A memory of each image's gradients in units of the batch's mean absolute element: float8 under L-inf, else
+    bfloat16.
 
     Under L-inf only the sign of the sum with the next gradient counts, and images that the network is sure of have
-    gradients that are orders of magnitude smaller than the others': the range matters, the last digits do not.
+    gradients that are orders of magnitude smaller than the others: the range matters, the last digits do not.
     """
-    return Prior(count, shape, pad, device, dtype=torch.float8_e5m2 if isinstance(threat, Linf) else torch.bfloat16)
+    dtype = torch.float8_e5m2 if isinstance(setup.threat, Linf) else torch.bfloat16
+    return PerImage(setup.images, setup.shape, setup.pad, setup.device, dtype=dtype)
 
 
 class _ReadOnly:
-    def __init__(self, prior: AnyPrior) -> None:
-        self.read = prior.read
+    def __init__(self, part: Part) -> None:
+        self.read, self.gather = part.read, part.gather
 
     def write(self, batch: Batch, seen: Tensor) -> None:
         pass
 
 
 class Memory:
-    """The priors that a method keeps, if any, and how far training is, which the training loop sets."""
+    """The named parts of what a method remembers, such as memory["delta"]."""
 
-    def __init__(self, **priors: AnyPrior) -> None:
-        self.priors = priors
-        self.epoch, self.epochs, self.step = 0, 1, 0
-        """The epoch that runs, counted from 0, how many there will be, and the step within the epoch."""
+    def __init__(self, **parts: Part) -> None:
+        self.parts = parts
+
+    def __getitem__(self, name: str) -> Part:
+        return self.parts[name]
 
     def read_only(self) -> "Memory":
-        """The same memory, which takes no notice of what is written to it."""
-        other = Memory(**{name: _ReadOnly(prior) for name, prior in self.priors.items()})  # type: ignore[arg-type]
-        other.epoch, other.epochs, other.step = self.epoch, self.epochs, self.step
-        return other
+        """The same memory, which ignores what is written to it."""
+        return Memory(**{name: _ReadOnly(part) for name, part in self.parts.items()})  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What all processes remember."""
-        return {name: prior.gather() for name, prior in self.priors.items()}
+        """The values of all parts, of all processes."""
+        return {name: part.gather() for name, part in self.parts.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        for name, prior in self.priors.items():
-            prior.load(state[name])
+        """Restores the values of `state_dict`; the number of processes may have changed."""
+        for name, part in self.parts.items():
+            part.load(state[name])
 
 
 def check_positions(batch: Batch, memory: Memory) -> Batch:
-    """The batch with its index as int64. Numbers are looked at only where they lie on the CPU.
+    """The batch with its index as int64. Checks numbers only where they are on the CPU.
 
     Raises:
-        UserError: no index for a memory of images, or one that is not a position per image in the memory.
+        UserError: no index for a memory of images, an index that is not a position per image in the memory, or labels
+            that are none of the classes of a memory of classes.
     """
-    by_image = [prior for prior in memory.priors.values() if isinstance(prior, Prior | ScalarPrior)]
+    counts = [part.count for part in memory.parts.values() if isinstance(part, PerImage | NumberPerImage)]
+    classes = [len(part.values) for part in memory.parts.values() if isinstance(part, PerClass)]
+    if classes and batch.y.device.type == "cpu":
+        high, count = int(batch.y.max()), min(classes)
+        require(high < count, f"labels reach {high}, but the memory is for {count} classes; make one with more classes")
     index = batch.index
-    if not by_image or index is None:
+    if not counts or index is None:
         hint = "the method remembers every image: give Batch(x, y, index) their positions among the training images"
-        require(not by_image, hint)
+        require(not counts, hint)
         return batch
     whole = not (index.is_floating_point() or index.dtype == torch.bool)
     if not whole or index.shape != batch.x.shape[:1] or index.device != batch.x.device:
         raise UserError(f"index is {index.dtype} {list(index.shape)}; give one position (int64) per image, beside x")
     if index.device.type == "cpu":
-        count, low, high = min(prior.count for prior in by_image), int(index.min()), int(index.max())
+        count, low, high = min(counts), int(index.min()), int(index.max())
         require(low >= 0 and high < count, f"index reaches from {low} to {high}, but the memory is for {count} images")
     return batch._replace(index=index.long())

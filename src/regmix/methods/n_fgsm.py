@@ -6,12 +6,12 @@ from typing import Literal
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, check_attack, check_weights
+from regmix.methods.base import Method
 from regmix.methods.memory import Memory
 from regmix.methods.mutual import Mutual
-from regmix.objectives import hard
+from regmix.methods.shared import check_attack, check_weights
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, Tag
+from regmix.types import Batch, Clock, Losses, Tag
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class NFgsm(Method):
     Source: arXiv 2202.01181 and its public code. It resists catastrophic overfitting at the cost of FGSM-RS.
     """
 
+    title = "N-FGSM"
     name: Tag[Literal["n_fgsm"]] = field(default="n_fgsm", kw_only=True)
     noise: float = 2.0
     """Size of the noise in units of eps (published: 2 at 8/255, up to 3 at larger eps; 0 is FGSM)."""
@@ -37,12 +38,10 @@ class NFgsm(Method):
         check_attack(1, self.step_size)
         check_weights(noise=self.noise)
 
-    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         x = batch.x
         noise = (x + self.noise * threat.uniform(x)).clamp(0, 1) - x
-        ascent = ascend(
-            model, x, hard(batch.y), threat, start=noise, steps=1, step_size=0.0, keep_graph=self.mutual.pair
-        )
+        ascent = ascend(model, x, batch.y, threat, start=noise, steps=1, step_size=0.0, keep_graph=self.mutual.pair)
         step = self.step_size * threat.eps * threat.direction(ascent.gradient)
         delta = (x + noise + step).clamp(0, 1) - x
         return self.mutual.losses(model, batch, delta, ascent.first_logits)

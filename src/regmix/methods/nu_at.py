@@ -6,12 +6,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from regmix.methods.base import Method, check_weights
+from regmix.methods.base import Method
 from regmix.methods.guided import guided_losses
 from regmix.methods.memory import Memory
+from regmix.methods.shared import check_weights
 from regmix.objectives import precise
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, Tag, require
+from regmix.types import Batch, Clock, Losses, Tag, require
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class NuAt(Method):
     of the batch.
     """
 
+    title = "NuAT"
+    needs_clock = True
     name: Tag[Literal["nu_at"]] = field(default="nu_at", kw_only=True)
     lam: float = 4.0
     """Final weight of the nuclear norm (the code's script with weight averaging: 4; without: 4.5)."""
@@ -41,14 +44,10 @@ class NuAt(Method):
         check_weights(lam=self.lam)
         require(self.hold >= 0, f"method hold is {self.hold}; it must be 0 or positive")
 
-    def memory(self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device) -> Memory:
-        return Memory()
-
-    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
-        assert memory is not None, "nu_at needs to know the epoch"
-        ramp = max(1, memory.epochs - self.hold)
-        weight = self.lam * min(memory.epoch, ramp) / ramp
-        return guided_losses(model, batch, threat, _nuclear_norm, weight, guide=memory.step % 2 == 1)
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
+        ramp = max(1, clock.epochs - self.hold)
+        weight = self.lam * min(clock.epoch, ramp) / ramp
+        return guided_losses(model, batch, threat, _nuclear_norm, weight, guide=clock.step % 2 == 1)
 
 
 def _nuclear_norm(one: Tensor, other: Tensor) -> Tensor:

@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, batchnorm_mode, check_attack
+from regmix.methods.base import Method
 from regmix.methods.memory import Memory
 from regmix.methods.mutual import Mutual
-from regmix.objectives import hard
+from regmix.methods.shared import batchnorm_mode, check_attack
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, Tag
+from regmix.types import Batch, Clock, Losses, Tag
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class PgdAt(Method):
     (through torchattacks) attacks in evaluation mode, which is attack_batchnorm="eval".
     """
 
+    title = "PGD-AT"
     name: Tag[Literal["pgd_at"]] = field(default="pgd_at", kw_only=True)
     steps: int = 10
     """Number of gradient steps of the attack."""
@@ -43,7 +44,7 @@ class PgdAt(Method):
     def __post_init__(self) -> None:
         check_attack(self.steps, 1.0 if self.step_size is None else self.step_size)
 
-    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         long = self.steps >= 4
         step_size = self.step_size if self.step_size is not None else (0.25 if long else 1 / self.steps)
         start = self.start if self.start is not None else ("uniform" if long else "zero")
@@ -55,7 +56,7 @@ class PgdAt(Method):
         share = self.mutual.pair and self.attack_batchnorm == "train"
         with batchnorm_mode(model, self.attack_batchnorm):
             ascent = ascend(
-                model, x, hard(batch.y), threat,
+                model, x, batch.y, threat,
                 start=delta, steps=self.steps, step_size=step_size * threat.eps, keep_graph=share,
             )  # fmt: skip
         initial = model(x + delta) if self.mutual.pair and not share else ascent.first_logits

@@ -3,16 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, attack_ratio, batchnorm_mode, check_attack
-from regmix.methods.memory import Memory, perturbations
+from regmix.methods.base import Method
+from regmix.methods.memory import Memory, Setup, perturbations
 from regmix.methods.mutual import Mutual
-from regmix.objectives import cross_entropy, hard, margin
+from regmix.methods.shared import attack_ratio, batchnorm_mode, check_attack
+from regmix.objectives import cross_entropy, margin
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, Tag
+from regmix.types import Batch, Clock, Losses, Tag
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class RegMix(Mutual, Method):
     Every field whose text says "not known" stands for something that they leave open.
     """
 
+    title = "RegMix"
+    reports_ratio = True
     name: Tag[Literal["regmix"]] = field(default="regmix", kw_only=True)
     alpha: float = 50.0
     """Weight of the main mutual term, KL(z_F || z_I), in the paper's units (see reduction)."""
@@ -39,6 +41,18 @@ class RegMix(Mutual, Method):
     """Weight of the auxiliary mutual term, KL(z_I || z_F), in the paper's units."""
     gamma: float = 20.0
     """Weight of the clean guidance, KL(z_C || z_F), in the paper's units."""
+    alpha_order: Literal["final_initial", "initial_final"] = "final_initial"
+    """KL(z_F || z_I) as printed, or KL(z_I || z_F), for the term weighted by alpha (the text can be read both ways)."""
+    beta_order: Literal["initial_final", "final_initial"] = "initial_final"
+    """KL(z_I || z_F) as printed, or KL(z_F || z_I), for the term weighted by beta."""
+    gamma_order: Literal["clean_final", "final_clean"] = "clean_final"
+    """KL(z_C || z_F), or KL(z_F || z_C), for the term weighted by gamma (not known)."""
+    alpha_stop: Literal["none", "initial", "final"] = "none"
+    """The output that gets no gradient from the term weighted by alpha (not known)."""
+    beta_stop: Literal["none", "initial", "final"] = "none"
+    """The output that gets no gradient from the term weighted by beta (not known)."""
+    gamma_stop: Literal["none", "clean", "final"] = "none"
+    """The output that gets no gradient from the term weighted by gamma (not known)."""
     steps: int = 2
     """Number of gradient steps of the attack."""
     step_size: float = 1.0
@@ -55,25 +69,34 @@ class RegMix(Mutual, Method):
         super().__post_init__()
         check_attack(self.steps, self.step_size)
 
-    def memory(
-        self, count: int, shape: tuple[int, int, int], pad: int, threat: Threat, device: torch.device
-    ) -> Memory | None:
+    def memory(self, setup: Setup) -> Memory | None:
         if self.start == "fresh":
             return None
-        return Memory(delta=perturbations(count, shape, pad, threat, device))
+        return Memory(delta=perturbations(setup))
 
-    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
-        x, y = batch.x, batch.y
+    @property
+    def needs_clock(self) -> bool:
+        return self.start == "carried"
+
+    def reading(self) -> dict[str, tuple[str, str]]:
+        return {
+            "mutual_main": (self.alpha_order, self.alpha_stop),
+            "mutual_aux": (self.beta_order, self.beta_stop),
+            "generalise": (self.gamma_order, self.gamma_stop),
+        }
+
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
+        x = batch.x
         share = self.pair and self.attack_batchnorm == "train"
-        start = threat.corner(x) if memory is None or memory.epoch == 0 else memory.priors["delta"].read(batch)
+        start = threat.corner(x) if memory is None or clock.epoch == 0 else memory["delta"].read(batch)
         with batchnorm_mode(model, self.attack_batchnorm):
             ascent = ascend(
-                model, x, y if self.inner == "smoothed" else hard(y), threat,
+                model, x, batch.target if self.inner == "smoothed" else batch.y, threat,
                 start=start, steps=self.steps, step_size=self.step_size * threat.eps,
                 objective=margin if self.inner == "margin" else cross_entropy, keep_graph=share,
             )  # fmt: skip
         if memory is not None:
-            memory.priors["delta"].write(batch, ascent.delta)
+            memory["delta"].write(batch, ascent.delta)
         initial = model(x + start) if self.pair and not share else ascent.first_logits
         losses = self.losses(model, batch, ascent.delta, initial)
         return losses._replace(stats=losses.stats | {"ratio": attack_ratio(batch, losses.logits, initial)})

@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, batchnorm_mode, check_attack, check_weights
+from regmix.methods.base import Method
 from regmix.methods.memory import Memory
 from regmix.methods.mutual import Mutual
+from regmix.methods.shared import batchnorm_mode, check_attack, check_weights
 from regmix.objectives import cross_entropy, kl, log_probabilities
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, Tag
+from regmix.types import Batch, Clock, Losses, Tag
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Trades(Method):
     NaN gradients since torch 1.13; the clean output is computed once; under L2 the attack is PGD as well.
     """
 
+    title = "TRADES"
     name: Tag[Literal["trades"]] = field(default="trades", kw_only=True)
     lam: float = 6.0
     """Weight of the divergence per example (the code's beta)."""
@@ -43,7 +45,7 @@ class Trades(Method):
         check_attack(self.steps, self.step_size)
         check_weights(lam=self.lam)
 
-    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         x = batch.x
         start = 0.001 * torch.randn_like(x)
         share = self.mutual.pair and self.attack_batchnorm == "train"
@@ -57,5 +59,5 @@ class Trades(Method):
         initial = model(x + start) if self.mutual.pair and not share else ascent.first_logits
         clean, logits = model(x), model(x + ascent.delta)
         divergence = kl(log_probabilities(clean), log_probabilities(logits)).mean()
-        terms = {"classify": cross_entropy(clean, batch.y).mean(), "diverge": self.lam * divergence}
+        terms = {"classify": cross_entropy(clean, batch.target).mean(), "diverge": self.lam * divergence}
         return self.mutual.join(Losses(terms, logits, {"diverge": divergence.detach()}), initial, lambda: clean)

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from regmix.attacks import ascend
-from regmix.methods.base import Method, check_attack
+from regmix.methods.base import Method
 from regmix.methods.memory import Memory
-from regmix.objectives import cross_entropy, hard
+from regmix.methods.shared import check_attack
+from regmix.objectives import cross_entropy
 from regmix.threats import Threat
-from regmix.types import Batch, Losses, Tag, require
+from regmix.types import Batch, Clock, Losses, Tag, require
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class ZeroGrad(Method):
     Source: ZeroGrad, arXiv 2103.15476 and its public code, whose defaults these are.
     """
 
+    title = "ZeroGrad"
     name: Tag[Literal["zero_grad"]] = field(default="zero_grad", kw_only=True)
     q: float = 0.35
     """Share of every example's gradient that is set to zero, in [0, 1) (the code's default: 0.35)."""
@@ -37,15 +39,15 @@ class ZeroGrad(Method):
         check_attack(1, self.step_size)
         require(0 <= self.q < 1, f"method q is {self.q}; it must lie in [0, 1)")
 
-    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None = None) -> Losses:
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         x = batch.x
         start = threat.project(threat.uniform(x), x)
-        gradient = ascend(model, x, hard(batch.y), threat, start=start, steps=1, step_size=0.0).gradient
+        gradient = ascend(model, x, batch.y, threat, start=start, steps=1, step_size=0.0).gradient
         size = gradient.abs()
         large = torch.where(size < _quantile(size, self.q), 0.0, gradient)
         delta = threat.project(start + self.step_size * threat.eps * threat.direction(large), x)
         logits = model(x + delta)
-        return Losses({"classify": cross_entropy(logits, batch.y).mean()}, logits, {})
+        return Losses({"classify": cross_entropy(logits, batch.target).mean()}, logits, {})
 
 
 def _quantile(values: Tensor, q: float) -> Tensor:

@@ -6,16 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from regmix.evaluation import Paired
+from regmix.methods import METHODS
 from regmix.reports.load import Evaluation, LoadedRun
 from regmix.threats import format_eps
 
-METHODS = {
-    "standard": "standard training",
-    "pgd_at": "PGD-AT",
-    "fgsm_rs": "FGSM-RS",
-    "fgsm_pgk": "FGSM-PGK",
-    "regmix": "RegMix",
-}
 IMAGES = {"digits": "digits"}
 NORMS = {
     "linf": ("L∞", "change every pixel value by at most {}"),
@@ -85,12 +79,12 @@ def method_text(run: LoadedRun) -> str:
     if run.source is not None:
         return "a model from elsewhere"
     name = str(run.part("method").get("name", "unknown method"))
-    return METHODS.get(name, name)
+    return METHODS[name].title if name in METHODS else name
 
 
 def heading(label: str) -> str:
     """A label at the start of a line; the names of folders stay as they are."""
-    return label[:1].upper() + label[1:] if label in METHODS.values() else label
+    return label[:1].upper() + label[1:] if label in {method.title for method in METHODS.values()} else label
 
 
 def attack_text(name: str) -> str:

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from regmix.config import Experiment
 from regmix.data import Loader
-from regmix.methods.memory import Memory
+from regmix.methods.memory import Memory, Setup
 from regmix.objectives import cross_entropy
 from regmix.runtime import devices
 from regmix.training import TrainStep
 from regmix.training.prepare import initial_model, training_data, try_out
 from regmix.training.readiness import kept_in_eval, train_mode
 from regmix.training.start import run
-from regmix.types import Batch, Images, Labels, require
+from regmix.types import Batch, Clock, Images, Labels, require
 
 WARM_UP = 3
 
@@ -71,7 +71,7 @@ class StepTimes:
     """Bytes, of the process (CPU) or of the GPU."""
 
 
-def count_passes(step: TrainStep, batch: Batch, memory: Memory | None) -> Passes:
+def count_passes(step: TrainStep, batch: Batch, memory: Memory | None, clock: Clock) -> Passes:
     """Runs a step, the loss's backward pass included, and counts what it asks of the network."""
     forward, backward = 0, 0
 
@@ -86,7 +86,7 @@ def count_passes(step: TrainStep, batch: Batch, memory: Memory | None) -> Passes
         backward += 1
 
     handle = step.model.register_forward_hook(seen)
-    losses = step(batch, memory)
+    losses = step(batch, memory, clock)
     to_input = backward
     losses.total.backward()
     handle.remove()
@@ -118,12 +118,12 @@ def bench_step(experiment: Experiment, rounds: int) -> StepTimes:
     try_out(experiment, model, validation_set, fabric)
     train_mode(model, kept_in_eval(model))
     step = TrainStep(model, experiment.method, experiment.threat, len(train_set.classes), experiment.label_mass)
-    memory = experiment.method.memory(len(train_set), train_set.shape, experiment.pad, experiment.threat, fabric.device)
+    classes = len(train_set.classes)
+    setup = Setup(len(train_set), classes, train_set.shape, experiment.threat, experiment.pad, fabric.device)
+    memory = experiment.method.memory(setup)
     batch = next(loader.epoch(0))
-    if memory is not None:
-        memory.epoch, memory.epochs, memory.step = 0, experiment.epochs, 0
     with fabric.autocast():
-        passes = count_passes(step, batch, memory)
+        passes = count_passes(step, batch, memory, Clock(0, experiment.epochs, 0, len(loader)))
     if experiment.awp:
         passes = Passes(*(2 * count for count in asdict(passes).values()))
     del memory

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from regmix.config import Action, Experiment
 from regmix.data import Loader
+from regmix.methods.remedies import REMEDIES
 from regmix.runs import Run
 from regmix.runs.files import typed
 from regmix.runs.records import Alarm, Epoch
 from regmix.runtime import processes
 from regmix.training.display import Display
 from regmix.training.finite import CHECK_EVERY, check_steps, check_weights, describe
-from regmix.training.guard import REMEDIES
 from regmix.training.interruption import Interruption
 from regmix.training.prepare import Prepared
 from regmix.training.trainee import Trainee

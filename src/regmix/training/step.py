@@ -1,18 +1,18 @@
-"""One training step: the attack and the loss as one module, so that a wrapper sees one forward and one backward."""
+"""One training step: attack and loss as one module, so that a wrapper such as DDP sees one forward and one backward."""
 
 from torch import nn
 
 from regmix.methods.base import Method
 from regmix.methods.memory import Memory
-from regmix.objectives import hard, smooth
+from regmix.objectives import smooth
 from regmix.threats import Threat
-from regmix.types import Batch, Losses
+from regmix.types import Batch, Clock, Losses
 
 
 class TrainStep(nn.Module):
-    """Runs a method on a batch; Fabric wraps this module, never the model, once.
+    """Runs a method on a batch. Fabric wraps this module once, and never the model.
 
-    label_mass is the probability that the labels give to the true class; the rest is spread evenly (1: hard labels).
+    label_mass is the probability of the true class in the labels; the rest is spread evenly (1: class indices).
     """
 
     def __init__(self, model: nn.Module, method: Method, threat: Threat, classes: int, label_mass: float) -> None:
@@ -23,6 +23,7 @@ class TrainStep(nn.Module):
         self.classes = classes
         self.label_mass = label_mass
 
-    def forward(self, batch: Batch, memory: Memory | None) -> Losses:
-        batch = batch._replace(y=smooth(hard(batch.y), self.classes, self.label_mass))
-        return self.method.compute(self.model, batch, self.threat, memory)
+    def forward(self, batch: Batch, memory: Memory | None, clock: Clock) -> Losses:
+        if self.label_mass != 1:
+            batch = batch._replace(soft=smooth(batch.y, self.classes, self.label_mass))
+        return self.method.compute(self.model, batch, self.threat, memory, clock)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from regmix.config import Experiment, NoAveraging
 from regmix.data import ImageSet
 from regmix.methods.base import Method
-from regmix.methods.memory import Memory
+from regmix.methods.memory import Memory, Setup
+from regmix.methods.remedies import remedy
 from regmix.runs import Checkpoint
 from regmix.runtime import processes
 from regmix.runtime.layout import place
@@ -20,14 +21,13 @@ from regmix.runtime.synced import synced
 from regmix.training.averaging import AveragedWeights
 from regmix.training.awp import at_perturbed_weights
 from regmix.training.finite import Finite
-from regmix.training.guard import remedy
 from regmix.training.progress import Progress
 from regmix.training.randomness import random_state, seed, set_random_state
 from regmix.training.readiness import kept_in_eval, train_mode
 from regmix.training.statistics import Statistics
 from regmix.training.step import TrainStep
 from regmix.training.tally import Tally
-from regmix.types import Batch, Losses
+from regmix.types import Batch, Clock, Losses
 
 
 class Trainee:
@@ -73,7 +73,8 @@ class Trainee:
 
     def _new_memory(self, method: Method) -> Memory | None:
         images, experiment = self._images, self._experiment
-        return method.memory(len(images), images.shape, experiment.pad, experiment.threat, self._fabric.device)
+        classes, device = len(images.classes), self._fabric.device
+        return method.memory(Setup(len(images), classes, images.shape, experiment.threat, experiment.pad, device))
 
     # Steps
 
@@ -89,9 +90,9 @@ class Trainee:
         if progress.step not in progress.skipped:
             self._finite.begin()
             if experiment.awp and progress.epoch >= experiment.awp_warm_up:
-                losses = at_perturbed_weights(partial(self._pass, batch), self.model, self._clocked(), experiment.awp)
+                losses = at_perturbed_weights(partial(self._pass, batch), self.model, self.memory, experiment.awp)
             else:
-                losses = self._pass(batch, self._clocked())
+                losses = self._pass(batch, self.memory)
             fine = self._finite.end()
             if experiment.clip_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), experiment.clip_norm)
@@ -107,7 +108,9 @@ class Trainee:
         """Computes the losses of a batch and their gradients."""
         if self._outline is not None and (statistics := self._statistics.read()) is not None:
             self._statistics.write(processes.as_first(statistics))  # as DDP does before a forward pass
-        losses: Losses = self._wrapped(batch, memory)
+        progress = self.progress
+        clock = Clock(progress.epoch, self._experiment.epochs, progress.step, self._steps_per_epoch)
+        losses: Losses = self._wrapped(batch, memory, clock)
         total = losses.total if batch.weight == 1 else losses.total * batch.weight
         # Naming the parameters keeps a forward pass that attack and loss share from computing the gradient of the
         # perturbation again. With sharded weights other tensors than the parameters take part, so no names there.
@@ -116,13 +119,6 @@ class Trainee:
 
     def _seed(self) -> None:
         seed(self._experiment.seed, self.progress.epoch, self.progress.step)
-
-    def _clocked(self) -> Memory | None:
-        """The memory with the current epoch and step."""
-        if self.memory is not None:
-            self.memory.epoch, self.memory.epochs = self.progress.epoch, self._experiment.epochs
-            self.memory.step = self.progress.step
-        return self.memory
 
     def _set_rate(self) -> None:
         """Sets learning rate and momentum as the schedule says."""

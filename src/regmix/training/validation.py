@@ -49,7 +49,9 @@ class Validator:
         """Measures the weights and their average, saves them as `best` if they are, and asks the guard."""
         accuracies, warning = self._measure(model, signs=True)
         before = progress.validated
-        alarm = self.experiment.guard.alarm([row["validation"] for row in before], accuracies, len(self.images))
+        alarm = None
+        if self.experiment.method.guarded:
+            alarm = self.experiment.guard.alarm([row["validation"] for row in before], accuracies, len(self.images))
         repeated = bool(progress.alarms and before and progress.alarms[-1]["epoch"] == before[-1]["epoch"])
         candidate, pgd, candidate_warning = model, accuracies["pgd"], warning
         if averaged is not None:
