@@ -17,6 +17,7 @@ from regmix.config import Experiment
 from regmix.data import Loader
 from regmix.methods.memory import Memory, Setup
 from regmix.objectives import cross_entropy
+from regmix.runs.records import Epoch
 from regmix.runtime import devices
 from regmix.training import TrainStep
 from regmix.training.prepare import initial_model, training_data, try_out
@@ -165,7 +166,7 @@ class _Probe:
             raise _Done
         self._began = _now(self._device)
 
-    def epoch(self, row: dict[str, object]) -> None:
+    def epoch(self, row: Epoch) -> None:
         """What an epoch ends with is no part of a step."""
         self._began = None
 

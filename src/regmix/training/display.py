@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from regmix.runs.records import Epoch
+
 
 class Display(Protocol):
     """Receives every event of a training that a user may want to see."""
@@ -14,7 +16,7 @@ class Display(Protocol):
         """A step with this many images is done."""
         ...
 
-    def epoch(self, row: dict[str, object]) -> None:
+    def epoch(self, row: Epoch) -> None:
         """An epoch is done; `row` is its line of metrics.jsonl."""
         ...
 

@@ -1,8 +1,24 @@
-"""How far a training has come, in plain values."""
+"""How far a training has come."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal
+
+from regmix.runs.files import typed
+from regmix.runs.records import Alarm, Epoch, Result
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best weights so far."""
+
+    epoch: int = 0
+    """The completed epochs when they were saved; 0: none yet."""
+    pgd: float = -1.0
+    """Their PGD accuracy on the validation images, in [0, 1]."""
+    one_answer: str | None = None
+    """Warning: they predict one class for nearly all images."""
 
 
 @dataclass
@@ -19,14 +35,13 @@ class Progress:
     """Seconds of these that were spent waiting for a batch."""
     seconds: float = 0.0
     """Seconds spent on the whole training, validations included."""
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Epoch] = field(default_factory=list)
     """The rows of metrics.jsonl, one per completed epoch."""
-    best: dict[str, Any] = field(default_factory=lambda: {"epoch": 0, "pgd": -1.0, "one_answer": None})
-    """The best weights so far: their epoch, their PGD accuracy on the validation images, and a warning about them."""
+    best: Best = field(default_factory=Best)
     one_answer: str | None = None
     """Warning of the last validation: the weights predict one class for nearly all images."""
-    alarms: list[dict[str, Any]] = field(default_factory=list)
-    """The guard's alarms: epoch, reason and action."""
+    alarms: list[Alarm] = field(default_factory=list)
+    """The guard's alarms."""
     rollbacks: int = 0
     """How often the guard has rolled the run back."""
     left_out: list[tuple[int, int]] = field(default_factory=list)
@@ -38,34 +53,37 @@ class Progress:
         return [step for epoch, step in self.left_out if epoch == self.epoch]
 
     @property
-    def validated(self) -> list[dict[str, Any]]:
+    def validated(self) -> list[Epoch]:
         """The rows of the epochs that ended with a validation."""
-        return [row for row in self.rows if row["validation"]]
+        return [row for row in self.rows if row.validation]
 
-    def end_epoch(self, row: dict[str, Any]) -> None:
+    def end_epoch(self, row: Epoch) -> None:
         """Adds the row of the current epoch, and moves on to the next epoch."""
         self.rows.append(row)
         self.epoch, self.step, self.trained, self.waited = self.epoch + 1, 0, 0.0, 0.0
 
     def warnings(self) -> list[str]:
         """Warnings about the saved weights: they predict one class for nearly all images."""
-        texts = {"best": self.best["one_answer"], "last": self.one_answer}
+        texts = {"best": self.best.one_answer, "last": self.one_answer}
         return [f"the {name} weights: {text}" for name, text in texts.items() if text is not None]
 
-    def summary(self, status: Literal["finished", "stopped"]) -> dict[str, object]:
-        """The values of result.json that describe the training."""
-        return {
-            "status": status, "epochs": self.epoch, "train_seconds": self.seconds, "best_epoch": self.best["epoch"],
-            "best_pgd": self.best["pgd"], "alarms": self.alarms, "warnings": self.warnings(),
-        }  # fmt: skip
+    def summary(self, status: Literal["finished", "stopped"], result: Result) -> Result:
+        """The record of the run, with the values that describe its training."""
+        return replace(
+            result, status=status, epochs=self.epoch, train_seconds=self.seconds, best_epoch=self.best.epoch,
+            best_pgd=self.best.pgd, alarms=self.alarms, warnings=self.warnings(),
+        )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
-        """All values by name."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        """All values by name, in plain types."""
+        return asdict(self)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes its values out of a state, which may hold others."""
-        # States of regmix 0.1 have no `one_answer`.
-        state = {"one_answer": None, **state, "best": {"one_answer": None, **state["best"]}}
-        for each in fields(self):
-            setattr(self, each.name, state[each.name])
+    def load_state_dict(self, state: Mapping[str, Any], source: Path) -> None:
+        """Takes its values out of a state, which may hold others; errors name its source.
+
+        States of regmix 0.1 have no `one_answer`.
+        """
+        names = {each.name for each in fields(self)}
+        loaded = typed(source, Progress, {name: value for name, value in state.items() if name in names})
+        for name in names:
+            setattr(self, name, getattr(loaded, name))

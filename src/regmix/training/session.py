@@ -10,8 +10,7 @@ from regmix.config import Action, Experiment
 from regmix.data import Loader
 from regmix.methods.remedies import REMEDIES
 from regmix.runs import Run
-from regmix.runs.files import typed
-from regmix.runs.records import Alarm, Epoch
+from regmix.runs.records import Alarm, Result
 from regmix.runtime import processes
 from regmix.training.display import Display
 from regmix.training.finite import CHECK_EVERY, check_steps, check_weights, describe
@@ -35,8 +34,8 @@ class Session:
     run: Run
     display: Display
 
-    def train(self) -> dict[str, object]:
-        """Trains until the last epoch, or until the guard stops the run; returns the summary for result.json.
+    def train(self) -> Result:
+        """Trains until the last epoch, or until the guard stops the run; returns the record for result.json.
 
         Raises:
             Interrupted: SIGTERM or Ctrl-C arrived; the work done until then is saved.
@@ -152,8 +151,8 @@ class Session:
             self.display.alarm(f"epoch {progress.epoch + 1}: {reason}")
         if action == "rollback" and progress.rollbacks == REMEDIES:
             action = "continue"
-        progress.alarms.append({"epoch": progress.epoch + 1, "reason": reason, "action": action})
-        self.run.save_result(replace(self.run.result(), alarms=typed(self.run.path, list[Alarm], progress.alarms)))
+        progress.alarms.append(Alarm(progress.epoch + 1, reason, action))
+        self.run.save_result(replace(self.run.result(), alarms=progress.alarms))
         if action == "rollback":
             alarms, seconds, level = progress.alarms, progress.seconds, progress.rollbacks + 1
             self.restore(self.run.load_healthy_state())
@@ -168,17 +167,17 @@ class Session:
             reason = describe(lost, self.trainee.tally, self.progress.epoch)
             self.display.warn(f"{reason}; nothing was learned from it")
         row = self.trainee.end_epoch(verdict.accuracies if verdict is not None else None)
-        self.run.append_metrics(typed(self.run.path, Epoch, row))
+        self.run.append_metrics(row)
         self.save_weights()
         without_alarm = verdict is not None and verdict.alarm is None
         self.save_state(healthy=self.experiment.guard.action == "rollback" and without_alarm)
         self.display.epoch(row)
 
-    def finish(self, status: Literal["finished", "stopped"]) -> dict[str, object]:
-        """Repeats the warnings about the saved weights; returns the summary."""
+    def finish(self, status: Literal["finished", "stopped"]) -> Result:
+        """Repeats the warnings about the saved weights; returns the record for result.json."""
         for warning in self.progress.warnings():
             self.display.warn(warning)
-        return self.progress.summary(status)
+        return self.progress.summary(status, self.run.result())
 
     @contextmanager
     def saving_when_interrupted(self) -> Iterator[None]:
@@ -207,10 +206,10 @@ class Session:
     def restore(self, state: dict[str, Any]) -> None:
         """Returns to a saved state, and shortens metrics.jsonl to its rows."""
         try:
-            self.trainee.load_state_dict(state)
+            self.trainee.load_state_dict(state, self.run.path)
         except (KeyError, RuntimeError) as error:
             why = str(error).splitlines()[0]
             raise UserError(
                 f"{self.run.path} was saved with another config.json or regmix, and cannot be continued ({why})"
             ) from None
-        self.run.write_metrics(typed(self.run.path, list[Epoch], self.progress.rows))
+        self.run.write_metrics(self.progress.rows)

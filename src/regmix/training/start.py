@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from regmix.config import Experiment, from_json, to_json
 from regmix.data import changes, class_changes, fingerprint
 from regmix.models import Function
-from regmix.runs import CONFIG, RESULT, Run
-from regmix.runs.files import typed
-from regmix.runs.records import Data, Result
+from regmix.runs import CONFIG, Run
+from regmix.runs.records import Data
 from regmix.runtime import devices, processes
 from regmix.training.display import Display
 from regmix.training.environment import environment
@@ -56,12 +55,11 @@ def _train(experiment: Experiment, prepared: Prepared, directory: Run, display: 
         now = Data(fingerprint(images), fingerprint(prepared.validation_set), [*images.notes])
         _check_same_images(directory, now, images.classes, display)
         directory.save_result(replace(directory.result(), classes=[*images.classes], shape=[*images.shape]))
-        summary = Session(experiment, prepared, directory, display).train()
+        result = Session(experiment, prepared, directory, display).train()
     # Each process that trained a part of a resumed run had a peak of its own.
-    peaks = [directory.result().peak_memory, devices.peak_memory(prepared.fabric.device)]
+    peaks = [result.peak_memory, devices.peak_memory(prepared.fabric.device)]
     peak = max((peak for peak in peaks if peak is not None), default=None)
-    summary = {**asdict(directory.result()), **summary, "peak_memory": peak}
-    directory.save_result(typed(directory.path / RESULT, Result, summary))
+    directory.save_result(replace(result, peak_memory=peak))
     return directory
 
 

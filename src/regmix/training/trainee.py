@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from regmix.methods.base import Method
 from regmix.methods.memory import Memory, Setup
 from regmix.methods.remedies import remedy
 from regmix.runs import Checkpoint
+from regmix.runs.records import Epoch
 from regmix.runtime import processes
 from regmix.runtime.layout import place
 from regmix.runtime.sharded import complete, load, shard, share, whole
@@ -129,27 +131,27 @@ class Trainee:
             group["lr"] = experiment.lr * experiment.schedule.factor(done, steps, experiment.epochs)
             group["momentum"] = experiment.momentum if momentum is None else momentum
 
-    def end_epoch(self, validation: dict[str, float] | None) -> dict[str, object]:
+    def end_epoch(self, validation: dict[str, float] | None) -> Epoch:
         """Moves on to the next epoch; returns the row of metrics of the one that has ended."""
         progress, means = self.progress, self.tally.means()
         terms = {name.removeprefix("terms/"): v for name, v in means.items() if name.startswith("terms/")}
         stats = {name.removeprefix("stats/"): v for name, v in means.items() if name.startswith("stats/")}
-        row: dict[str, object] = {
-            "epoch": progress.epoch + 1,
-            "epochs": self._experiment.epochs,
-            "step": (progress.epoch + 1) * self._steps_per_epoch,
-            "lr": self.optimizer.param_groups[0]["lr"],
-            "loss": sum(terms.values()),
-            "terms": terms,
-            "per_example": {name: value for name, value in stats.items() if name in terms},
-            "stats": {name: value for name, value in stats.items() if name not in terms},
-            "train_robust": means["train_robust"],
-            "validation": validation,
-            "lost_steps": sorted(self.tally.bad_steps() + progress.skipped),
-            "images_per_second": len(self._images) / progress.trained,
-            "waited": progress.waited / progress.trained,
-            "seconds": progress.seconds,
-        }
+        row = Epoch(
+            epoch=progress.epoch + 1,
+            epochs=self._experiment.epochs,
+            step=(progress.epoch + 1) * self._steps_per_epoch,
+            lr=self.optimizer.param_groups[0]["lr"],
+            loss=sum(terms.values()),
+            terms=terms,
+            per_example={name: value for name, value in stats.items() if name in terms},
+            stats={name: value for name, value in stats.items() if name not in terms},
+            train_robust=means["train_robust"],
+            validation=validation,
+            lost_steps=sorted(self.tally.bad_steps() + progress.skipped),
+            images_per_second=len(self._images) / progress.trained,
+            waited=progress.waited / progress.trained,
+            seconds=progress.seconds,
+        )
         progress.end_epoch(row)
         self.tally = Tally(self._fabric.device, self._steps_per_epoch)
         return row
@@ -198,10 +200,10 @@ class Trainee:
             "memory": self.memory.state_dict() if self.memory is not None else None,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned, also that of another number of processes."""
+    def load_state_dict(self, state: dict[str, Any], source: Path) -> None:
+        """Restores what `state_dict` returned, also that of another number of processes; errors name its source."""
         self.switch(state["rollbacks"])
-        self.progress.load_state_dict(state)
+        self.progress.load_state_dict(state, source)
         load(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, moments in self.optimizer.state.items():

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -16,7 +16,7 @@ from regmix.evaluation import evaluate, one_answer
 from regmix.runs import Run
 from regmix.threats import Threat
 from regmix.training.guard import alignment
-from regmix.training.progress import Progress
+from regmix.training.progress import Best, Progress
 from regmix.types import Batch
 
 
@@ -25,7 +25,7 @@ class Verdict(NamedTuple):
 
     accuracies: dict[str, float]
     """What the row of metrics says under `validation`."""
-    best: dict[str, Any]
+    best: Best
     """The best weights so far; see `Progress.best`."""
     alarm: str | None
     """The reason for the guard's alarm; None without an alarm."""
@@ -51,8 +51,10 @@ class Validator:
         before = progress.validated
         alarm = None
         if self.experiment.method.guarded:
-            alarm = self.experiment.guard.alarm([row["validation"] for row in before], accuracies, len(self.images))
-        repeated = bool(progress.alarms and before and progress.alarms[-1]["epoch"] == before[-1]["epoch"])
+            alarm = self.experiment.guard.alarm(
+                [row.validation for row in before if row.validation], accuracies, len(self.images)
+            )
+        repeated = bool(progress.alarms and before and progress.alarms[-1].epoch == before[-1].epoch)
         candidate, pgd, candidate_warning = model, accuracies["pgd"], warning
         if averaged is not None:
             of_average, average_warning = self._measure(averaged, signs=False)
@@ -60,8 +62,8 @@ class Validator:
             if self.experiment.best_of == "either" and of_average["pgd"] > pgd:
                 candidate, pgd, candidate_warning = averaged, of_average["pgd"], average_warning
         best = progress.best
-        if pgd > best["pgd"]:
-            best = {"epoch": progress.epoch + 1, "pgd": pgd, "one_answer": candidate_warning}
+        if pgd > best.pgd:
+            best = Best(progress.epoch + 1, pgd, candidate_warning)
             self.run.save_weights("best", candidate.state_dict())
         return Verdict(accuracies, best, alarm, repeated, warning)
 
