@@ -43,7 +43,7 @@ def check_recipe(name: str) -> str:
 
 def _train(command: str, words: list[str], asked: bool) -> help_pages.Page | None:
     if take(words, "--resume") is not None:
-        check(words, command_flags("resume"), command)
+        check(words, command_flags("resume"), "train --resume RUN")
         return help_pages.resume()
     source, kinds = take(words, "--from"), take_kinds(words, table().parts)
     name = _positional(words)
