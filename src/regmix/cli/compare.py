@@ -27,7 +27,7 @@ def compare(words: list[str]) -> None:
     flags, rest = parse_many(CompareFlags, words, "compare")
     methods = names_in(flags.methods)
     if len(set(methods)) < len(methods):
-        raise UserError(f"--methods {flags.methods}: a method is listed twice; list each once")
+        raise UserError(f"--methods {flags.methods}: a method is listed twice; list it once")
     out = flags.out or Path("runs") / f"compare-{flags.recipe}"
     planned = [
         run

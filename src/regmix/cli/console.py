@@ -1,4 +1,4 @@
-"""What a person sees while training and evaluation run: a progress bar on a terminal, plain lines elsewhere."""
+"""Shows the progress of a training or an evaluation: a bar on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ def _percent(value: float) -> str:
 
 
 class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
-    """Follows a training or an evaluation; on a terminal the lines scroll above the bar."""
+    """Shows a training or an evaluation. On a terminal the lines scroll above the bar."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -51,19 +51,19 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
         self._progress.stop()
 
     def start(self, description: str, total: int, done: int = 0) -> None:
-        """The work is known: `total` examples, `done` of which an interrupted run has already seen."""
+        """Begins work on `total` examples; an interrupted run has already done `done` of them."""
         self._began = time.perf_counter()
         self._progress.update(self._task, description=description, total=total, completed=done)
 
     def batch(self, examples: int) -> None:
-        """Another batch is done."""
+        """A batch is done."""
         if self._live:
             self._seen += examples
             rate = self._seen / (time.perf_counter() - self._began)
             self._progress.update(self._task, advance=examples, rate=f"{rate:.0f} images/s")
 
     def stage(self, description: str, left: int) -> None:
-        """Another attack begins; `left` is the work that is left, its own included, in the unit of `work`."""
+        """An attack begins. `left` is the remaining work with its own included, in the unit of `work`."""
         done = self._progress.tasks[self._task].completed
         self._progress.update(self._task, description=description, total=done + left)
 
@@ -73,46 +73,50 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """An epoch is done; `row` is its line of metrics.jsonl."""
-        terms = "  ".join(f"{name} {value:.4f}" for name, value in row["terms"].items())
+        terms = ", ".join(f"{name} {value:.4f}" for name, value in row["terms"].items())
         self._progress.update(
             self._task,
             description=f"epoch {min(row['epoch'] + 1, row['epochs'])}/{row['epochs']}, loss {row['loss']:.3f}",
         )
-        weights = "".join(
-            f"  {name.removesuffix('_weight')} x{value:g}/example"
+        weights = ", ".join(
+            f"{name.removesuffix('_weight')} {value:g}"
             for name, value in row["stats"].items()
             if name.endswith("_weight") and row["epoch"] == 1
         )
-        validation = row["validation"] or {}
-        accuracies = "".join(
-            f"  val {name} {f'{value:.2f}' if name == 'alignment' else _percent(value)}"
-            for name, value in validation.items()
+        accuracies = ", ".join(
+            f"{name} {f'{value:.2f}' if name == 'alignment' else _percent(value)}"
+            for name, value in (row["validation"] or {}).items()
         )
-        waited = f" (waited {_percent(row['waited'])} for data)" if row["waited"] > 0.03 else ""
         left = row["seconds"] / row["epoch"] * (row["epochs"] - row["epoch"])
-        self._print(
-            f"epoch {row['epoch']:>3}/{row['epochs']}  loss {row['loss']:.4f}  {terms}{weights}{accuracies}"
-            f"  {row['images_per_second']:.0f} images/s{waited}  {left:.0f} s left"
-        )
+        parts = [
+            f"epoch {row['epoch']:>3}/{row['epochs']}",
+            f"loss {row['loss']:.4f} ({terms})",
+            f"weights per example: {weights}" if weights else "",
+            f"validation: {accuracies}" if accuracies else "",
+            f"{row['images_per_second']:.0f} images/s",
+            f"{_percent(row['waited'])} of the time waiting for data" if row["waited"] > 0.03 else "",
+            f"{left:.0f} s left",
+        ]
+        self._print("  ".join(part for part in parts if part))
 
     def alarm(self, text: str) -> None:
-        """The guard has something to say."""
+        """Prints an alarm of the guard."""
         self._print(f"ALARM {text}")
 
     def warn(self, text: str) -> None:
-        """Something was wrong and has been got over."""
+        """Prints a problem that did not end the work."""
         self._print(f"WARNING {text}")
 
     def note(self, text: str) -> None:
-        """Something to know about what is evaluated."""
+        """Prints a remark."""
         self._print(text)
 
     def column(self, checkpoint: str, name: str, accuracy: float, low: float, high: float) -> None:
-        """One attack on one checkpoint is done."""
+        """Prints the accuracy of a checkpoint under an attack, with its interval."""
         self._print(f"{checkpoint:<9} {name:<18} {_percent(accuracy):>6}  [{_percent(low)}, {_percent(high)}]")
 
     def corruption(self, checkpoint: str, name: str, accuracies: Sequence[float]) -> None:
-        """A corruption, from the weakest severity on, and its mean."""
+        """Prints the mean accuracy under a corruption, and the accuracies from the weakest severity on."""
         row = "  ".join(f"{_percent(value):>6}" for value in accuracies)
         self._print(f"{checkpoint:<9} {name:<18} {_percent(sum(accuracies) / len(accuracies)):>6}  ({row})")
 

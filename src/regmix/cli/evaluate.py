@@ -35,7 +35,7 @@ from regmix.types import Trust, UserError
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateFlags(EvaluationFlags):
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """A run directory."""
     attacks: str = "clean,fgsm,pgd-10,pgd-50"
     """Attacks, separated by commas: clean (no attack), fgsm, pgd-N (N steps of eps/4), pgd-NxR (R random restarts),

@@ -28,10 +28,10 @@ def answer(words: Sequence[str]) -> bool:
         return True
     known(command, COMMANDS, "command", see="regmix --help")
     pages = {"train": _train, "evaluate": _evaluate, "bench": _bench, "recipes": _recipes, "report": _report}
-    asked = [word for word in rest if word in HELP]
-    page = pages.get(command, _many)(command, [word for word in rest if word not in HELP], bool(asked))
-    if asked and page is not None:
-        print(page.text(everything="--help-all" in asked))
+    help_words = [word for word in rest if word in HELP]
+    page = pages.get(command, _many)(command, [word for word in rest if word not in HELP], bool(help_words))
+    if help_words and page is not None:
+        print(page.text(everything="--help-all" in help_words))
         return True
     return command == "recipes"
 
@@ -41,9 +41,9 @@ def check_recipe(name: str) -> str:
     return known(name, table().recipes, "recipe", see="regmix recipes")
 
 
-def _train(command: str, words: list[str], asked: bool) -> help_pages.Page | None:
+def _train(command: str, words: list[str], wants_help: bool) -> help_pages.Page | None:
     if take(words, "--resume") is not None:
-        check(words, command_flags("resume"), command)
+        check(words, command_flags("resume"), "train --resume RUN")
         return help_pages.resume()
     source, kinds = take(words, "--from"), take_kinds(words, table().parts)
     name = _positional(words)
@@ -55,12 +55,12 @@ def _train(command: str, words: list[str], asked: bool) -> help_pages.Page | Non
         kinds = settings.kinds | kinds
         check(words, training_flags(kinds), command)
         return help_pages.train(name, settings, kinds)
-    if not asked:
+    if not wants_help:
         raise UserError("train needs a recipe (see: regmix recipes), --from RUN, or --resume RUN; give one of them")
     return help_pages.train("RECIPE", None, kinds)
 
 
-def _evaluate(command: str, words: list[str], asked: bool) -> help_pages.Page:
+def _evaluate(command: str, words: list[str], wants_help: bool) -> help_pages.Page:
     source = _positional(words)
     of_run = source is not None and Path(source).is_dir()
     kinds = {} if of_run else take_kinds(words, help_pages.FOREIGN_KINDS)
@@ -71,7 +71,7 @@ def _evaluate(command: str, words: list[str], asked: bool) -> help_pages.Page:
     return help_pages.evaluate(kinds)
 
 
-def _many(command: str, words: list[str], asked: bool) -> help_pages.Page:
+def _many(command: str, words: list[str], wants_help: bool) -> help_pages.Page:
     """`compare` and `sweep`: their own flags, and those of `train` for every run."""
     if (name := _positional(words)) is not None:
         check_recipe(name)
@@ -80,23 +80,23 @@ def _many(command: str, words: list[str], asked: bool) -> help_pages.Page:
     return help_pages.many(command)
 
 
-def _bench(command: str, words: list[str], asked: bool) -> help_pages.Page:
+def _bench(command: str, words: list[str], wants_help: bool) -> help_pages.Page:
     what = _positional(words)
-    if what != "step" and (what is not None or not asked):
+    if what != "step" and (what is not None or not wants_help):
         raise UserError("write: regmix bench step RECIPE")
-    return _many(command, words[1:], asked)
+    return _many(command, words[1:], wants_help)
 
 
-def _report(command: str, words: list[str], asked: bool) -> help_pages.Page:
+def _report(command: str, words: list[str], wants_help: bool) -> help_pages.Page:
     check(words, command_flags(command), command)
     return help_pages.many(command)
 
 
-def _recipes(command: str, words: list[str], asked: bool) -> help_pages.Page:
+def _recipes(command: str, words: list[str], wants_help: bool) -> help_pages.Page:
     check(words, command_flags(command), command)
     if unexpected := [word for word in words if word not in ("--json", "--no-json")]:
         raise UserError(f"unexpected argument {unexpected[0]!r}; write: regmix recipes")
-    if not asked:
+    if not wants_help:
         lines = {name: recipe.about for name, recipe in table().recipes.items()}
         width = max(map(len, lines))
         as_json = words[-1:] == ["--json"]

@@ -122,7 +122,7 @@ def check(words: Iterable[str], flags: Collection[Flag], command: str) -> None:
     for word in words:
         if word.startswith("--"):
             name = word.partition("=")[0].replace("_", "-")
-            known(name, sorted(spellings), "flag", see=f"regmix {command} --help")
+            known(name, sorted(spellings), "flag", see=f"regmix {command} --help-all")
 
 
 def take(words: list[str], flag: str) -> str | None:

@@ -52,8 +52,8 @@ def train(words: list[str]) -> None:
         flags = parse(ResumeFlags, words, "train --resume RUN")
         _resume(Path(path), Trust(flags.source, flags.trust_code), flags.json)
         return
-    if asked := {*HELP} & {*words}:  # with --from RUN; all other help is printed without the library
-        print(_help(words, everything="--help-all" in asked))
+    if help_words := {*HELP} & {*words}:  # with --from RUN; all other help is printed without the library
+        print(_help(words, everything="--help-all" in help_words))
         return
     name, chosen = parse_training(words)
     experiment = chosen.experiment
@@ -66,11 +66,11 @@ def train(words: list[str]) -> None:
 def parse_training(words: list[str]) -> tuple[str, TrainFlags]:
     """The flags of `regmix train`, and the name of the recipe or run that its words begin with."""
     source, kinds = take(words, "--from"), take_kinds(words, UNIONS)
-    asked = ""
+    requested = ""
     if source is not None:
         base, name = _settings_of(Path(source)), Path(source).name
         if isinstance(base.model, Function):
-            asked = base.model.source  # the user must allow it on this command line
+            requested = base.model.source  # the user must allow it on this command line
             base = replace(base, model=Function())
     else:
         name = words.pop(0)
@@ -79,8 +79,8 @@ def parse_training(words: list[str]) -> tuple[str, TrainFlags]:
     check(words, training_flags({part: getattr(base, part).name for part in UNIONS}), "train")
     flags = parse(TrainFlags, words, "train", TrainFlags(base))
     if source is not None and flags.experiment.model == Function():
-        Trust(everything=flags.trust_code).check(asked, Path(source))
-        flags = replace(flags, experiment=replace(flags.experiment, model=Function(asked)))
+        Trust(everything=flags.trust_code).check(requested, Path(source))
+        flags = replace(flags, experiment=replace(flags.experiment, model=Function(requested)))
     return name, flags
 
 
