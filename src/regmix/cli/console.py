@@ -1,10 +1,9 @@
 """Shows the progress of a training or an evaluation: a bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -15,6 +14,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from regmix.runs.records import Epoch
 
 
 def _percent(value: float) -> str:
@@ -71,30 +72,31 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
         """A part of an evaluation is done."""
         self._progress.update(self._task, advance=amount)
 
-    def epoch(self, row: Mapping[str, Any]) -> None:
+    def epoch(self, row: Epoch) -> None:
         """An epoch is done; `row` is its line of metrics.jsonl."""
-        terms = ", ".join(f"{name} {value:.4f}" for name, value in row["terms"].items())
+        terms = ", ".join(f"{name} {value:.4f}" for name, value in row.terms.items())
         self._progress.update(
             self._task,
-            description=f"epoch {min(row['epoch'] + 1, row['epochs'])}/{row['epochs']}, loss {row['loss']:.3f}",
+            description=f"epoch {min(row.epoch + 1, row.epochs)}/{row.epochs}, loss {row.loss:.3f}",
         )
         weights = ", ".join(
             f"{name.removesuffix('_weight')} {value:g}"
-            for name, value in row["stats"].items()
-            if name.endswith("_weight") and row["epoch"] == 1
+            for name, value in row.stats.items()
+            if name.endswith("_weight") and row.epoch == 1
         )
         accuracies = ", ".join(
             f"{name} {f'{value:.2f}' if name == 'alignment' else _percent(value)}"
-            for name, value in (row["validation"] or {}).items()
+            for name, value in (row.validation or {}).items()
         )
-        left = row["seconds"] / row["epoch"] * (row["epochs"] - row["epoch"])
+        seconds, rate, waited = row.seconds or 0.0, row.images_per_second or 0.0, row.waited or 0.0
+        left = seconds / row.epoch * (row.epochs - row.epoch)
         parts = [
-            f"epoch {row['epoch']:>3}/{row['epochs']}",
-            f"loss {row['loss']:.4f} ({terms})",
+            f"epoch {row.epoch:>3}/{row.epochs}",
+            f"loss {row.loss:.4f} ({terms})",
             f"weights per example: {weights}" if weights else "",
             f"validation: {accuracies}" if accuracies else "",
-            f"{row['images_per_second']:.0f} images/s",
-            f"{_percent(row['waited'])} of the time waiting for data" if row["waited"] > 0.03 else "",
+            f"{rate:.0f} images/s",
+            f"{_percent(waited)} of the time waiting for data" if waited > 0.03 else "",
             f"{left:.0f} s left",
         ]
         self._print("  ".join(part for part in parts if part))
