@@ -62,6 +62,7 @@ METHODS: dict[str, Any] = {
     "n_fgsm, mutual": NFgsm(mutual=Mutual(alpha=50, beta=20, gamma=20)),
     "fgsm_pgk": FgsmPgk(),
     "fgsm_pgk, often reset": FgsmPgk(reset=2),
+    "liet": methods.Liet(),
     "regmix": RegMix(),
     "regmix, carried": RegMix(start="carried"),
     "regmix, example mean": RegMix(alpha=5, beta=2, gamma=2, reduction="example"),
