@@ -21,7 +21,7 @@ from regmix.attacks import AUTOATTACK, AUTOATTACK_SCREENED, Attack
 from regmix.attacks.base import Nearby
 from regmix.config import build_model, from_json
 from regmix.data import batches, draw, load, pick
-from regmix.evaluation import predict, survivors
+from regmix.evaluation import Evaluator, predict
 from regmix.evaluation.screening import rough_copy
 from regmix.models import load_weights
 from regmix.runs import Run
@@ -105,10 +105,10 @@ def main() -> None:
             inside(rough), exact, slack, nearby and (lambda: TimedNearby(nearby(), inside))
         )
         began = time.perf_counter()
-        left, _ = survivors(
-            ours, lambda index: pick(test, index, "cpu"), alive, attack, threat, name=stage,
-            batch_size=flags.batch_size, screen=True, journal=Nothing(), world=Nothing(), on_work=lambda _: None,
+        evaluator = Evaluator(
+            ours, test, torch.device("cpu"), flags.batch_size, Nothing(), Nothing(), on_work=lambda _: None
         )  # fmt: skip
+        left, _ = evaluator.survivors(attack, threat, alive, stage, screen=True)
         seconds = time.perf_counter() - began
         rough_copy.Screened, torch.autograd.grad = real_screened, real_grad
         del ours.forward

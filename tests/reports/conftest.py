@@ -128,7 +128,7 @@ def make_run(
     }
     environment = {
         "regmix": "0.1.0", "python": "3.11.7", "torch": "2.13.0", "device": "cpu", "threads": 2,
-        "git_commit": None, "command": command,
+        "git_commit": "0" * 40, "command": command,
     }  # fmt: skip
     (path / "config.json").write_text(json.dumps(config, indent=2))
     settings = settings_digest(json.dumps(config))

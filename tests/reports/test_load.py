@@ -6,6 +6,7 @@ import pytest
 
 from contracts.evaluated import folder
 from regmix.reports.load import checkpoints, load
+from regmix.runs.records import Environment
 from regmix.types import UserError
 
 
@@ -25,7 +26,7 @@ def test_a_run_of_one_file_is_a_run(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     run = load(tmp_path)
     assert not run.finished
-    assert (run.epochs, run.environment, checkpoints(run), run.best_epoch) == ([], {}, [], None)
+    assert (run.epochs, run.environment, checkpoints(run), run.best_epoch) == ([], Environment(), [], None)
 
 
 def test_best_epoch_of_an_unfinished_run_is_the_first_of_the_highest_validation_accuracy(write_run, tmp_path):

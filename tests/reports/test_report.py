@@ -298,7 +298,7 @@ def test_screened_autoattack_is_not_autoattack_and_says_so_beside_its_numbers(wr
 def test_the_verdict_on_masking_and_the_stages_of_autoattack_are_told(write_run, tmp_path):
     run = write_run(tmp_path / "run")
     assert "Can the numbers be believed?" not in report(tmp_path, run).text
-    masked = {"verdict": "masked", "signs": ["12.0% of the images have no gradient"], "probe": {}}
+    masked = {"verdict": "masked", "signs": ["12.0% of the images have no gradient"], "probe": None}
     change(run, "best", lambda best: best.update(masking=masked))
 
     def told(last: dict[str, Any]) -> None:

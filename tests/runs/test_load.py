@@ -97,7 +97,7 @@ def test_what_is_missing_is_said(run: Path, tmp_path: Path) -> None:
     assert regmix.load_model(copy).classes
     facts = json.loads((copy / "result.json").read_text())
     (copy / "result.json").write_text(json.dumps({"status": facts["status"]}))
-    with pytest.raises(UserError, match="does not say for which images"):
+    with pytest.raises(UserError, match="does not say which images the model takes"):
         regmix.load_model(copy)
     (copy / "last.safetensors").unlink()
     with pytest.raises(UserError, match="it has: none yet"):

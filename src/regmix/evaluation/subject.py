@@ -103,5 +103,7 @@ def journal_key(subject: Subject, code: Sequence[Path], questions: Questions) ->
 
 def is_users(path: Path) -> bool:
     """Whether a file of code is the user's: neither this package's nor an installed library's."""
-    libraries = [Path(regmix.__file__).parent, *map(Path, {sysconfig.get_path(name) for name in ("purelib", "stdlib")})]
-    return not any(path.is_relative_to(folder.resolve()) for folder in libraries)
+    if {"site-packages", "dist-packages"} & {*path.parts}:
+        return False
+    folders = (Path(regmix.__file__).parent, Path(sysconfig.get_path("stdlib")))
+    return not any(path.is_relative_to(folder.resolve()) for folder in folders)

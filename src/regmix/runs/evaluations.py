@@ -175,9 +175,9 @@ def stored(run: Path, weights: Mapping[str, Path]) -> list[Stored]:
     return sorted(evaluations, key=lambda each: (each.evaluation.made, each.folder.name))
 
 
-def settings_digest(config: str) -> str:
+def settings_digest(config: str, path: Path = Path("config.json")) -> str:
     """Digest of the parts of config.json that decide what the weights compute and which perturbations are allowed."""
-    settings = parse_json(config, "config.json")
+    settings = parse_json(config, path)
     settings = settings if isinstance(settings, dict) else {}
     threat = settings.get("threat")
     parts = [settings.get("model"), threat.get("name") if isinstance(threat, dict) else None]
@@ -189,7 +189,8 @@ def _outdated(run: Path, subject: Subject, weights: Mapping[str, Path], digests:
         return f"the run has no {subject.checkpoint} weights any more"
     if _digest(weights[subject.checkpoint], digests) != subject.weights:
         return f"the {subject.checkpoint} weights have changed since"
-    if settings_digest(read_text(run / "config.json")) != subject.settings:
+    config = run / "config.json"
+    if settings_digest(read_text(config), config) != subject.settings:
         return "the model or the threat model in config.json has changed since"
     changed = [name for name, was in subject.code.items() if Path(name).is_file() and digest(Path(name)) != was]
     return f"{changed[0]} has changed since" if changed else ""

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from regmix.attacks import Apgd, Attempt, Fgsm, Screened
 from regmix.data import ImageSet
-from regmix.evaluation import Evaluator, evaluator
+from regmix.evaluation import Evaluator, evaluate, evaluator
 from regmix.evaluation.screening import screened
 from regmix.evaluation.screening.rough_copy import _folded
 from regmix.models import PreActResNet, ResNet, SmallCnn, build
@@ -222,6 +222,20 @@ def test_a_model_that_cannot_be_traced_is_used_as_it_is() -> None:
     assert _folded(model) is None
     with torch.no_grad():
         assert (screened(model, x, torch.zeros(2, dtype=torch.long))(x) - model(x)).abs().max() < 0.05
+
+
+def test_the_table_of_a_stream_and_the_survivors_of_a_test_set_are_the_same() -> None:
+    model, x, y = a_case()
+    y[::7] = (y[::7] + 1) % 4
+    ours = an_evaluator(model, x, y)
+    clean = ours.predictions() == y
+    attacks = {"fgsm": Fgsm(), "apgd": Apgd(steps=5)}
+    table = evaluate(model, [(x, y)], Linf(0.1), attacks)
+    assert torch.equal(table.column("clean"), clean)
+    for name, attack in attacks.items():
+        alive = ours.survivors(attack, Linf(0.1), clean, name, screen=False).alive
+        assert torch.equal(table.column(name), alive)
+        assert 0 < alive.sum() < clean.sum()
 
 
 def test_predictions_are_those_of_the_model_in_evaluation_mode() -> None:
