@@ -239,7 +239,7 @@ def test_outcomes_of_weights_that_a_file_no_longer_holds_are_outdated(run, tmp_p
     assert main(["report", str(tmp_path / "out"), "-o", str(tmp_path / "r.html")]) == 0
     text = (tmp_path / "r.html").read_text()
     assert "is outdated: the last weights have changed since" in text
-    assert "right without an attack" not in text
+    assert "correct without an attack" not in text
 
 
 def test_a_function_of_ones_own_is_evaluated_and_trained(tmp_path, monkeypatch) -> None:
@@ -338,8 +338,8 @@ def test_a_model_that_answers_one_class_is_named_in_training_evaluation_and_repo
     assert main(["report", "run", "-o", "report.html"]) == 0
     page = Path("report.html").read_text()
     assert "of the images are answered with &#34;3&#34;" in page
-    assert " right under FGSM" not in page
-    assert "keeps" not in page.split("</header>")[0]
+    assert " correct under FGSM" not in page
+    assert "classifies" not in page.split("</header>")[0]
 
 
 @pytest.mark.slow
