@@ -53,7 +53,7 @@ def test_compare_from_training_to_report_and_again(tmp_path, capfd):
         assert arm["accuracy"]["last"]["clean"]["mean"] == pytest.approx(sum(clean) / 2)
         assert all(memory > 2**26 for memory in arm["peak_memory"])
     assert len(result["differences"]["best"]["clean"]) == 1
-    assert "Over the seeds" in (out / "report.html").read_text()
+    assert "Results over seeds" in (out / "report.html").read_text()
 
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
     assert compare(out, "regmix,pgd_at:steps=2") == 0
