@@ -135,7 +135,7 @@ def test_own_photographs_and_own_weights(signs: Path, monkeypatch: pytest.Monkey
     assert main(["train", "--resume", "run", "--model.source", SOURCE]) == 0
     text = report()
     assert "is outdated: the last weights have changed since" in text
-    assert "right under" not in text
+    assert "correct under" not in text
 
     # three evaluations with different attacks add up
     for attacks in ("clean,fgsm", "pgd-10", "square"):

@@ -124,7 +124,7 @@ BAD = {
     "sweep": "RECIPE is missing",
     "sweep digits-regmix": "--space is missing",
     "sweep digits-regmx --space lr=1": "did you mean digits-regmix?",
-    "sweep digits-regmix --space method.alpha": "is no axis",
+    "sweep digits-regmix --space method.alpha": "cannot be read",
     "sweep digits-regmix --space method.alpha=5,5": "twice",
     "sweep digits-regmix --space method.alpha=5,-1": "alpha",
     "sweep digits-regmix --space method.alhpa=5": "did you mean --method.alpha?",

@@ -153,7 +153,7 @@ def test_a_model_whose_code_has_changed_is_attacked_anew(tmp_path, monkeypatch) 
 def test_what_cannot_run_is_said_before_anything_runs(run, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(Journal, "add", lambda *_: pytest.fail("an attack has run"))
     assert evaluate(run, attacks="fgsm,cw-l2") == 2
-    assert "give an L2 radius" in capsys.readouterr().err
+    assert "give an L2 threat" in capsys.readouterr().err
     other = shutil.copytree(run, tmp_path / "other" / run.name)
     assert evaluate(run, attacks=f"fgsm,transfer:{run},transfer:{other}") == 2
     assert "would both be called transfer:tiny" in capsys.readouterr().err
@@ -239,7 +239,7 @@ def test_outcomes_of_weights_that_a_file_no_longer_holds_are_outdated(run, tmp_p
     assert main(["report", str(tmp_path / "out"), "-o", str(tmp_path / "r.html")]) == 0
     text = (tmp_path / "r.html").read_text()
     assert "is outdated: the last weights have changed since" in text
-    assert "right without an attack" not in text
+    assert "correct without an attack" not in text
 
 
 def test_a_function_of_ones_own_is_evaluated_and_trained(tmp_path, monkeypatch) -> None:
@@ -277,7 +277,7 @@ def test_saved_adversarial_images_are_inside_the_set_and_still_fool_the_model(ru
     assert (held["prediction"] != held["label"]).sum() == column["rounded"]["still_adversarial"]
     assert column["rounded"]["still_adversarial"] >= 0.8 * len(broken)
     assert main(["report", str(path), "-o", str(tmp_path / "r.html")]) == 0
-    assert "saved images still fool the model as files" in (tmp_path / "r.html").read_text()
+    assert "saved images still fool the model after rounding" in (tmp_path / "r.html").read_text()
 
 
 def test_saved_images_of_evaluations_of_other_images_stay_apart(run, tmp_path) -> None:
@@ -337,9 +337,9 @@ def test_a_model_that_answers_one_class_is_named_in_training_evaluation_and_repo
     assert record(Path("run"))["one_answer"] == {"name": "3", "share": 1.0}
     assert main(["report", "run", "-o", "report.html"]) == 0
     page = Path("report.html").read_text()
-    assert "of the images are answered with &#34;3&#34;" in page
-    assert " right under FGSM" not in page
-    assert "keeps" not in page.split("</header>")[0]
+    assert "of the images are classified as &#34;3&#34;" in page
+    assert " correct under FGSM" not in page
+    assert "classifies" not in page.split("</header>")[0]
 
 
 @pytest.mark.slow

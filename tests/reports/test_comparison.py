@@ -159,10 +159,10 @@ def test_the_report_of_several_seeds_leads_with_their_means(seeded, tmp_path):
     paths, runs = seeded
     write_report(paths, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
-    assert "Over the seeds" in text
+    assert "Results over seeds" in text
     assert "mean and standard deviation over 3 seeds" in text
-    assert "of single runs, of seed 0" in text
+    assert "from single runs, those of seed 0" in text
     for row in table(arms(runs))[1:]:
         assert all(cell in text for cell in row)
     write_report(paths[:1], tmp_path / "report.html")
-    assert "Over the seeds" not in (tmp_path / "report.html").read_text()
+    assert "Results over seeds" not in (tmp_path / "report.html").read_text()

@@ -69,7 +69,8 @@ def test_summary_says_what_each_run_keeps(compared):
     kept = [percent(column(run, "best", "pgd-50@0.1")) for run in (regmix, standard)]
     clean = [percent(column(run, "best", "clean")) for run in (regmix, standard)]
     assert (
-        f"RegMix keeps {kept[0]} of the 500 test digits right under PGD-50 at ε = 0.1, standard training {kept[1]}. "
+        f"RegMix classifies {kept[0]} of the 500 test digits correctly under PGD-50 at ε = 0.1, "
+        f"standard training {kept[1]}. "
         f"Without an attack: RegMix {clean[0]} and standard training {clean[1]}."
     ) in text
 
@@ -77,9 +78,9 @@ def test_summary_says_what_each_run_keeps(compared):
 def test_limits_and_selection_are_told(compared):
     text = compared[1].text
     assert "L∞ at ε = 0.1" in text
-    assert "upper bound on robust accuracy and not a guarantee" in text
+    assert "upper bound on robust accuracy, not a guarantee" in text
     assert "AutoAttack was not run" in text
-    assert "The best epoch is chosen on 200 images held out of the training set" in text
+    assert "The best epoch is chosen on 200 images held out from the training set" in text
 
 
 def test_every_accuracy_is_there_with_its_interval(compared):
@@ -112,10 +113,10 @@ def test_the_gap_is_that_of_the_paired_examples(compared):
     best, last = column(regmix, "best", "pgd-50@0.1"), column(regmix, "last", "pgd-50@0.1")
     gained = sum(b > a for a, b in zip(last, best, strict=True))
     lost = sum(b < a for a, b in zip(last, best, strict=True))
-    assert f"best alone keeps {gained} and last alone keeps {lost}" in shown.text
-    assert f"{100 * (sum(best) - sum(last)) / 500:+.1f} points gap" in shown.text
+    assert f"{gained} are correct under attack only with best, and {lost} only with last" in shown.text
+    assert f"{100 * (sum(best) - sum(last)) / 500:+.1f} gap in points" in shown.text
     assert "exceeds the noise of this test sample" in shown.text
-    assert "Neither checkpoint keeps a single example" in shown.text
+    assert "Neither checkpoint classifies any attacked example correctly" in shown.text
 
 
 def test_runs_on_the_same_examples_are_compared_in_pairs(compared):
@@ -135,7 +136,7 @@ def test_curves_pictures_and_settings_are_there(compared):
             "method.name",
             "regmix train digits-regmix",
         ),
-        *("outcomes.csv", "git_commit", "ε = 0.2", "the training’s ε"),  # noqa: RUF001
+        *("outcomes.csv", "git_commit", "ε = 0.2", "ε of training"),
     ):
         assert words in shown.text
     assert sum(load.startswith("data:image/png;base64,") for load in shown.loads) == 2 * 8 * 3
@@ -168,7 +169,7 @@ def test_a_run_without_evaluation_says_so(write_run, tmp_path):
     shown = report(tmp_path, write_run(tmp_path / "run", checkpoints=()))
     assert "RegMix has not been evaluated on test images yet." in shown.text
     assert f"regmix evaluate {tmp_path / 'run'}" in shown.text
-    assert "There is no gap to speak of yet: not evaluated so far: best and last." in shown.text
+    assert "The gap is not known yet. Not evaluated: best and last." in shown.text
     assert "There is no evaluation at an ε above 0 yet" in shown.text
     assert "There are no example images" in shown.text
     assert "Learning rate" in shown.text
@@ -176,16 +177,16 @@ def test_a_run_without_evaluation_says_so(write_run, tmp_path):
 
 def test_an_unfinished_run_says_so(write_run, tmp_path):
     shown = report(tmp_path, write_run(tmp_path / "run", done=3))
-    assert "Not finished: 3 of 30 epochs are done." in shown.text
+    assert "Not finished: 3 of 30 epochs are complete." in shown.text
 
 
 def test_a_run_before_its_first_epoch_says_so(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     shown = report(tmp_path, tmp_path)
-    assert "Not finished: no epoch is done yet." in shown.text
+    assert "Not finished: no epoch is complete yet." in shown.text
     assert "metrics.jsonl has no epoch yet." in shown.text
     assert "The settings name no threat model." in shown.text
-    assert "There is no environment.json" in shown.text
+    assert "The run has no environment.json" in shown.text
 
 
 def test_what_a_run_lacks_is_said(write_run, tmp_path):
@@ -195,19 +196,19 @@ def test_what_a_run_lacks_is_said(write_run, tmp_path):
     assert "This run keeps no averaged weights." in shown.text
     assert "The best checkpoint has not been evaluated." in shown.text
     assert "The worst case of last cannot be computed: its outcomes.csv is missing." in shown.text
-    assert "not evaluated so far: best." in shown.text
-    assert "This method has no weighted divergences." in shown.text
+    assert "Not evaluated: best." in shown.text
+    assert "This method has no divergences with a weight." in shown.text
     assert "This is the last checkpoint: the weights after the last epoch." in shown.text
 
 
 def test_another_radius_than_the_trainings_is_said(write_run, tmp_path):
     shown = report(tmp_path, write_run(tmp_path / "run", eps=(0.05, 0.08)))
-    assert "RegMix was not evaluated at the ε of its training, 0.1; the nearest one, 0.08, stands in." in shown.text
+    assert "RegMix was not evaluated at the ε of its training, 0.1; this report uses the nearest ε, 0.08," in shown.text
 
 
 def test_an_evaluation_without_attacks(write_run, tmp_path):
     shown = report(tmp_path, write_run(tmp_path / "run", eps=()))
-    assert "There is no gap to speak of yet: the evaluation had no attack." in shown.text
+    assert "The gap is not known yet: the evaluation had no attack." in shown.text
     assert "There is no evaluation at an ε above 0 yet" in shown.text
     assert "Worst case" not in shown.text
 
@@ -229,7 +230,8 @@ def test_runs_of_one_method_are_told_apart_by_their_folders(write_run, tmp_path)
     shares = {f"seed{n}": sum(column(run, "best", "pgd-50@0.1")) / 500 for n, run in enumerate(runs)}
     most, least = max(shares, key=shares.__getitem__), min(shares, key=shares.__getitem__)
     assert (
-        f"Of the 500 test digits, {most} keeps the most right under PGD-50 at ε = 0.1, {100 * shares[most]:.1f}%, "
+        f"Of the 500 test digits, {most} classifies the most correctly under PGD-50 at ε = 0.1, "
+        f"{100 * shares[most]:.1f}%, "
         f"and {least} the least, {100 * shares[least]:.1f}%."
     ) in shown.text
 
@@ -281,7 +283,7 @@ def test_alarms_of_the_guard_are_shown_with_what_was_done(write_run, tmp_path):
     text = report(tmp_path, run).text
     assert "Alarm in epoch 12" in text
     assert f"{reason}. The run was stopped." in text
-    assert "Stopped by its guard after 30 of 30 epochs." in text
+    assert "Stopped by the guard against catastrophic overfitting after 30 of 30 epochs." in text
 
 
 def test_screened_autoattack_is_not_autoattack_and_says_so_beside_its_numbers(write_run, tmp_path):
@@ -297,7 +299,7 @@ def test_screened_autoattack_is_not_autoattack_and_says_so_beside_its_numbers(wr
 
 def test_the_verdict_on_masking_and_the_stages_of_autoattack_are_told(write_run, tmp_path):
     run = write_run(tmp_path / "run")
-    assert "Can the numbers be believed?" not in report(tmp_path, run).text
+    assert "Can the numbers be trusted?" not in report(tmp_path, run).text
     masked = {"verdict": "masked", "signs": ["12.0% of the images have no gradient"], "probe": None}
     change(run, "best", lambda best: best.update(masking=masked))
 
@@ -308,7 +310,7 @@ def test_the_verdict_on_masking_and_the_stages_of_autoattack_are_told(write_run,
 
     change(run, "last", told)
     text = report(tmp_path, run).text
-    assert "Can the numbers be believed?" in text
+    assert "Can the numbers be trusted?" in text
     assert "The gradients are masked: the accuracies under attack are too high." in text
     assert "12.0% of the images have no gradient." in text
     assert "No sign of masked gradients." in text

@@ -28,11 +28,11 @@ def test_its_evaluations_are_no_results_until_they_are_made_again(old: Path, tmp
     page = tmp_path / "report.html"
     assert main(["report", str(old), "-o", str(page)]) == 0
     assert "Evaluations by regmix 0.1 are left out" in page.read_text()
-    assert "right without an attack" not in page.read_text()
+    assert "correct without an attack" not in page.read_text()
     assert main(f"evaluate {old} --attacks fgsm --examples 30 --checkpoint last --no-verdict".split()) == 0
     assert main(["report", str(old), "-o", str(page)]) == 0
     assert f"{100 * record(old)['columns']['clean']['accuracy']:.1f}%" in page.read_text()
-    assert "right without an attack" in page.read_text()
+    assert "correct without an attack" in page.read_text()
 
 
 def test_its_model_is_loaded(old: Path) -> None:

@@ -69,7 +69,7 @@ def test_too_few_and_too_many_rounds_are_refused() -> None:
     """206 images in batches of 128 are 2 steps, the second of which is timed, in 4 epochs, 3 of which warm up."""
     with pytest.raises(UserError, match="rounds is 1; it must be at least 2"):
         bench_step(short(), 1)
-    with pytest.raises(UserError, match="rounds is 2; the training has steps for 1: more --epochs"):
+    with pytest.raises(UserError, match="rounds is 2, but the training has steps for 1 only; give more"):
         bench_step(short(), 2)
     assert bench_step(replace(short(), epochs=5), 2).rounds == 2
 

@@ -77,7 +77,7 @@ def test_a_damaged_file_ends_the_run_with_its_name_and_it_goes_on_when_mended(
     assert main(words(folder, tmp_path / "run", "--data.stream")) == 2
     broken.write_bytes(content)
     monkeypatch.setattr(Trainee, "end_epoch", end_epoch)
-    assert "3/07.png is no image" in capsys.readouterr().err.splitlines()[-1]
+    assert "3/07.png is not an image" in capsys.readouterr().err.splitlines()[-1]
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
     assert main(words(folder, tmp_path / "whole", "--data.stream")) == 0
     assert_same(tmp_path / "whole", tmp_path / "run")

@@ -1,6 +1,6 @@
-"""Line charts as geometry: where every line, tick and word goes, for the template to draw as SVG.
+"""Lays out line charts: the positions of lines, ticks and texts, which the template draws as SVG.
 
-A chart is 360 units wide, about as many pixels as a phone has, so that its text has the same size everywhere.
+A chart is 360 units wide, about the width of a phone in pixels, so that its text has the same size everywhere.
 """
 
 import math
@@ -15,7 +15,7 @@ CHARACTER = 6.6
 """Width of a character of the axis text."""
 
 COLOURS = 8
-"""How many colours the style sheet has; the first is for neutral lines, the others tell things apart."""
+"""Number of colours in the style sheet; the first is neutral, the others distinguish lines."""
 
 Dash = Literal["solid", "dashed", "dotted"]
 DASHES: tuple[Dash, ...] = get_args(Dash)
@@ -23,10 +23,10 @@ DASHES: tuple[Dash, ...] = get_args(Dash)
 
 @dataclass(frozen=True)
 class Series:
-    """One line: its points (those that are not finite are left out), and its look.
+    """One line of a chart: its points and its style. Points that are not finite are left out.
 
     Attributes:
-        value: what the legend says beside the label, such as the last value.
+        value: text beside the label in the legend, such as the last value.
         intervals: (low, high) per point, drawn as whiskers.
     """
 
@@ -41,7 +41,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Mark:
-    """A vertical line with a word, such as the best epoch."""
+    """A vertical line with a text, such as the best epoch."""
 
     x: float
     text: str
@@ -49,6 +49,8 @@ class Mark:
 
 @dataclass(frozen=True)
 class Tick:
+    """A tick of an axis: its position in the chart's coordinates, and its text."""
+
     at: float
     text: str
 
@@ -66,7 +68,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """What the template draws, in the coordinates of the drawing."""
+    """A chart as the template draws it, in the chart's coordinates."""
 
     title: str
     note: str
@@ -96,20 +98,20 @@ def line_chart(
     x_range: Sequence[float] = (),
     mark: Mark | None = None,
 ) -> Chart:
-    """Lays a chart out.
+    """Lays out a chart.
 
     Args:
-        percent: the values lie in [0, 1] and the axis goes from 0 to 100 %; otherwise it fits the values and
+        percent: the values are in [0, 1], and the y axis goes from 0 to 100 %. Otherwise the axis fits the values and
             includes 0.
-        x_ticks: positions and texts; none means whole numbers. Texts that would overlap are left out.
-        x_range: values that the x axis has to show even where no point is.
+        x_ticks: positions and texts; empty means whole numbers. Texts that would overlap are left out.
+        x_range: values that the x axis includes even if no point is there.
         mark: a vertical line.
     """
     series = [_finite(line) for line in series]
     xs = [x for line in series for x in line.xs] + [x for x, _ in x_ticks] + list(x_range)
     ys = [y for line in series for y in line.ys]
     assert xs, "a chart without a point"
-    # Whiskers at the same x stand side by side, for which the ends need room.
+    # Whiskers at the same x stand side by side, which needs room at both ends of the axis.
     room = 0.5 if min(xs) == max(xs) else 0.04 * (max(xs) - min(xs)) if any(line.intervals for line in series) else 0.0
     x_low, x_high = min(xs) - room, max(xs) + room
     if percent:
@@ -129,9 +131,9 @@ def line_chart(
 
     lines = []
     for number, line in enumerate(series):
-        aside = min(3.0, 18 / len(series)) * (number - (len(series) - 1) / 2) if line.intervals else 0.0
+        shift = min(3.0, 18 / len(series)) * (number - (len(series) - 1) / 2) if line.intervals else 0.0
         points = [
-            (round(min(max(across(x) + aside, LEFT), RIGHT), 1), up(y)) for x, y in zip(line.xs, line.ys, strict=True)
+            (round(min(max(across(x) + shift, LEFT), RIGHT), 1), up(y)) for x, y in zip(line.xs, line.ys, strict=True)
         ]
         lines.append(
             Line(
@@ -167,14 +169,14 @@ def nice(low: float, high: float, count: int = 5, whole: bool = False) -> list[f
 
 
 def texts(values: Sequence[float]) -> list[str]:
-    """Numbers with as many decimals as the finest of them needs."""
+    """The numbers as texts, all with as many decimals as one of them needs at most."""
     needed = [f"{value:.10f}".rstrip("0").partition(".")[2] for value in values]
     decimals = max(len(digits) for digits in needed)
     return [f"{value:.{decimals}f}" if value else "0" for value in values]
 
 
 def without_overlap(ticks: Sequence[Tick]) -> list[Tick]:
-    """The same ticks; the text of one that would touch its left neighbour's is empty."""
+    """The same ticks, without the texts that would touch the text to their left."""
     kept, end = [], -math.inf
     for tick in ticks:
         half = len(tick.text) * CHARACTER / 2

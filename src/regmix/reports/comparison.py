@@ -1,10 +1,10 @@
-"""Methods over several seeds: means, spreads, and which differences are more than chance."""
+"""Compares methods over several seeds: means, standard deviations, and significance of differences."""
 
 import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
@@ -17,25 +17,25 @@ from regmix.reports.statistics import same_examples
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs that differ in nothing but their seed."""
+    """Runs that differ only in their seed."""
 
     label: str
     runs: list[LoadedRun]
 
     def values(self, checkpoint: str, column: str) -> list[float]:
-        """The accuracy of every run, in the order of the seeds; empty if one of them lacks it."""
+        """The accuracy of every run, in the order of the seeds; empty if a run lacks it."""
         evaluations = [run.evaluations.get(checkpoint) for run in self.runs]
-        if any(one is None or column not in one.columns for one in evaluations):
+        if any(evaluation is None or column not in evaluation.columns for evaluation in evaluations):
             return []
-        return [one.columns[column].accuracy for one in evaluations if one is not None]
+        return [evaluation.columns[column].accuracy for evaluation in evaluations if evaluation is not None]
 
     def survives(self, checkpoint: str, column: str) -> NDArray[np.bool_] | None:
         """Which examples survive, bool [seeds, N]; None if a run lacks it or the runs saw different examples."""
         outcomes = [run.outcomes.get(checkpoint) for run in self.runs]
-        tables = [one for one in outcomes if one is not None and column in one.survives]
-        if len(tables) < len(self.runs) or not all(same_examples(tables[0], one) for one in tables):
+        tables = [table for table in outcomes if table is not None and column in table.survives]
+        if len(tables) < len(self.runs) or not all(same_examples(tables[0], table) for table in tables):
             return None
-        return np.stack([one.survives[column] for one in tables])
+        return np.stack([table.survives[column] for table in tables])
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Difference:
 
 
 def arms(runs: Sequence[LoadedRun]) -> list[Arm]:
-    """Groups runs whose settings differ in nothing but the seed; the order of first appearance is kept."""
+    """Groups runs whose settings differ only in the seed, in the order of first appearance."""
     groups: dict[str, list[LoadedRun]] = {}
     for run in runs:
         settings = {name: value for name, value in run.config.items() if name != "seed"}
@@ -72,14 +72,14 @@ def spread(values: Sequence[float]) -> float | None:
 def difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, float, float, float]:
     """(difference, low, high, p) of two methods' mean accuracies on the same N examples, bool [seeds, N] each.
 
-    With c_i the difference of the methods' mean survival of example i, and s the standard deviation of the runs'
-    accuracies within a method:
+    With c_i the difference between the methods' mean survival of example i, and s_k the standard deviation of the
+    accuracies of the S_k runs of method k:
 
         SE^2 = var(c) / N + s_1^2 / S_1 + s_2^2 / S_2
 
-    that is, the choice of the test images and the seeds of the training. The interval and the two-sided p-value are
-    Student's t with Welch's and Satterthwaite's degrees of freedom. A method with a single seed adds no term, and the
-    interval then does not cover its seed.
+    The first term covers the choice of the test images, the others the seeds of the training. The 95 % interval and the
+    two-sided p-value are Student's t with the degrees of freedom of Welch and Satterthwaite. A method with a single
+    seed adds no term; the interval then does not cover its seed.
     """
     from scipy.stats import t
 
@@ -99,29 +99,29 @@ def difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[flo
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjustment for several comparisons (Scandinavian Journal of Statistics 6, 1979)."""
+    """p-values adjusted for several comparisons by Holm's method (Scandinavian Journal of Statistics 6, 1979)."""
     adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
     return adjusted
 
 
 def differences(those: Sequence[Arm], checkpoint: str, column: str) -> list[Difference]:
-    """Every pair of arms that met this attack on the same examples, with p-values adjusted for their number."""
-    found = []
-    for one, other in combinations(those, 2):
-        first, second = one.survives(checkpoint, column), other.survives(checkpoint, column)
+    """The difference of every pair of arms evaluated on the same examples, with p-values adjusted for their number."""
+    raw = []
+    for arm, other in combinations(those, 2):
+        first, second = arm.survives(checkpoint, column), other.survives(checkpoint, column)
         if first is None or second is None:
             continue
-        if same_examples(one.runs[0].outcomes[checkpoint], other.runs[0].outcomes[checkpoint]):
-            found.append(Difference(one.label, other.label, *difference(first, second)))
-    adjusted = holm([one.p for one in found])
-    return [Difference(**{**vars(one), "p_holm": p}) for one, p in zip(found, adjusted, strict=True)]
+        if same_examples(arm.runs[0].outcomes[checkpoint], other.runs[0].outcomes[checkpoint]):
+            raw.append(Difference(arm.label, other.label, *difference(first, second)))
+    adjusted = holm([pair.p for pair in raw])
+    return [replace(pair, p_holm=p) for pair, p in zip(raw, adjusted, strict=True)]
 
 
 def as_json(those: Sequence[Arm]) -> dict[str, object]:
-    """All of the comparison as plain values, accuracies in [0, 1], seconds and bytes."""
+    """The whole comparison as plain values: accuracies in [0, 1], times in seconds, memory in bytes."""
     names = shared_columns(those)
     return {
         "doubts": doubts(those),
@@ -143,36 +143,36 @@ def as_json(those: Sequence[Arm]) -> dict[str, object]:
             for arm in those
         ],
         "differences": {
-            checkpoint: {column: [vars(one) for one in differences(those, checkpoint, column)] for column in columns}
+            checkpoint: {column: [vars(pair) for pair in differences(those, checkpoint, column)] for column in columns}
             for checkpoint, columns in names.items()
         },
     }
 
 
 def shared_columns(those: Sequence[Arm]) -> dict[str, list[str]]:
-    """Per checkpoint, the columns that every run has; none where the runs met different images."""
+    """Per checkpoint, the columns that every run has; none if the runs were evaluated on different images."""
     runs = [run for arm in those for run in arm.runs]
-    found: dict[str, list[str]] = {}
+    columns: dict[str, list[str]] = {}
     for checkpoint in checkpoints(runs[0]):
         evaluations = [run.evaluations.get(checkpoint) for run in runs]
         names = [
             name
             for name in runs[0].evaluations[checkpoint].columns
-            if all(one is not None and name in one.columns for one in evaluations)
-            and len({one.images for one in evaluations if one is not None}) == 1
+            if all(evaluation is not None and name in evaluation.columns for evaluation in evaluations)
+            and len({evaluation.images for evaluation in evaluations if evaluation is not None}) == 1
         ]
         if names:
-            found[checkpoint] = names
-    return found
+            columns[checkpoint] = names
+    return columns
 
 
 def table(those: Sequence[Arm]) -> list[list[str]]:
-    """Rows of text, the header first: per method and checkpoint, every shared column as mean +- deviation in per cent.
+    """Rows of text, the header first: per method and checkpoint, every shared column as mean ± deviation in per cent.
 
-    After them the training's seconds and peak memory, means over the seeds.
+    The last two columns are the time and the peak memory of a training, means over the seeds.
     """
     names = shared_columns(those)
-    columns = list(dict.fromkeys(name for found in names.values() for name in found))
+    columns = list(dict.fromkeys(name for shared in names.values() for name in shared))
     rows = [["method", "checkpoint", *columns, "training", "peak memory"]]
     for arm in those:
         for number, checkpoint in enumerate(names):
@@ -183,7 +183,7 @@ def table(those: Sequence[Arm]) -> list[list[str]]:
 
 
 def cell(values: Sequence[float]) -> str:
-    """Mean and sample standard deviation in per cent."""
+    """Mean and sample standard deviation in per cent, such as "51.2 ± 0.3"."""
     if not values:
         return ""
     deviation = spread(values)
@@ -191,19 +191,19 @@ def cell(values: Sequence[float]) -> str:
 
 
 def seconds(arm: Arm) -> str:
-    """The mean time of a training."""
+    """The mean time of a training, as text."""
     known = [run.result.train_seconds for run in arm.runs if run.result.train_seconds is not None]
     return words.duration(float(np.mean(known))) if known else ""
 
 
 def memory(arm: Arm) -> str:
-    """The mean peak memory of a training: of the GPU where there was one, else of the whole process."""
+    """The mean peak memory of a training, as text: of the GPU if there was one, else of the process."""
     known = [run.result.peak_memory for run in arm.runs if run.result.peak_memory is not None]
     return f"{np.mean(known) / 2**20:.0f} MiB" if known else ""
 
 
 def summary(those: Sequence[Arm], checkpoint: str, column: str, where: str) -> str:
-    """The arms' means under one attack in a sentence."""
+    """A sentence with the mean accuracy of every arm under one attack."""
     parts = [f"{arm.label} {cell(arm.values(checkpoint, column))}%" for arm in those]
     seeds = sorted({len(arm.runs) for arm in those})
     count = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
@@ -213,40 +213,40 @@ def summary(those: Sequence[Arm], checkpoint: str, column: str, where: str) -> s
 
 
 def doubts(those: Sequence[Arm]) -> list[str]:
-    """What speaks against the numbers of single runs, which a mean hides: masked gradients, failed checks, alarms."""
-    found = []
+    """Reasons to doubt single runs, which a mean would hide: masked gradients, failed checks and alarms."""
+    lines = []
     for arm in those:
         for run in arm.runs:
-            who = f"{arm.label}, seed {run.seed}"
-            found += [f"{who}: alarm in epoch {alarm.epoch}: {alarm.reason}." for alarm in run.result.alarms]
-            found += [f"{who}: {warning}." for warning in run.result.warnings]
+            which = f"{arm.label}, seed {run.seed}"
+            lines += [f"{which}: alarm in epoch {alarm.epoch}: {alarm.reason}." for alarm in run.result.alarms]
+            lines += [f"{which}: {warning}." for warning in run.result.warnings]
             for name, evaluation in run.evaluations.items():
-                found += [f"{who}, {name}: before the attacks, {finding}." for finding in evaluation.preflight]
+                lines += [f"{which}, {name}: before the attacks, {finding}." for finding in evaluation.preflight]
                 if evaluation.masking is not None and evaluation.masking.verdict == "masked":
                     signs = "; ".join(evaluation.masking.signs)
-                    found.append(f"{who}, {name}: {words.MASKED} {signs}.")
-    return found
+                    lines.append(f"{which}, {name}: {words.MASKED} {signs}.")
+    return lines
 
 
 def difference_lines(those: Sequence[Arm], *, first_only: bool = False) -> list[tuple[str, list[str]]]:
-    """A heading and a line per pair of arms, per checkpoint and column; p is adjusted for all the pairs.
+    """For every checkpoint and column, a heading and a line per pair of arms. p is adjusted for the number of pairs.
 
-    With first_only, only the pairs of the first arm.
+    With `first_only`, only the pairs with the first arm are listed.
     """
     pairs = len(those) * (len(those) - 1) // 2
     covers = "images and seeds" if min(len(arm.runs) for arm in those) > 1 else "images only: one seed"
     return [
         (
             f"{checkpoint}, {column} (95% intervals over {covers}; p adjusted for {pairs} pairs)",
-            [_line(one) for one in found if not first_only or one.first == those[0].label],
+            [_line(pair) for pair in compared if not first_only or pair.first == those[0].label],
         )
         for checkpoint, columns in shared_columns(those).items()
         for column in columns
-        if (found := differences(those, checkpoint, column))
+        if (compared := differences(those, checkpoint, column))
     ]
 
 
-def _line(one: Difference) -> str:
-    p = "p < 0.001" if one.p_holm < 0.001 else f"p = {one.p_holm:.3f}"
-    points = f"{100 * one.difference:+.1f} points [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
-    return f"{one.first} - {one.second}: {points}, {p}"
+def _line(pair: Difference) -> str:
+    p = "p < 0.001" if pair.p_holm < 0.001 else f"p = {pair.p_holm:.3f}"
+    points = f"{100 * pair.difference:+.1f} points [{100 * pair.low:+.1f}, {100 * pair.high:+.1f}]"
+    return f"{pair.first} - {pair.second}: {points}, {p}"

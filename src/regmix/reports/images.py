@@ -31,20 +31,20 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def data_uri(pixels: NDArray[np.uint8]) -> str:
-    """An image [C, H, W] as the address of an <img>."""
+    """An image [C, H, W] as a data URI for an <img>."""
     return "data:image/png;base64," + base64.b64encode(png(pixels)).decode()
 
 
 def magnification(examples: Examples) -> int:
-    """The largest whole factor at which no perturbation of these examples leaves [-0.5, 0.5]; at least 1."""
+    """The largest whole factor that keeps all perturbations of these examples in [-0.5, 0.5]; at least 1."""
     longest = float(np.abs(examples.delta).max(initial=0.0))
     return max(1, int(0.5 / longest + 1e-3)) if longest > 0 else 1
 
 
 def triples(examples: Examples) -> list[tuple[str, str, str]]:
-    """Clean image, magnified perturbation (mid-grey means no change), adversarial image; of the first SHOWN examples.
+    """Data URIs of clean image, magnified perturbation and adversarial image, for the first SHOWN examples.
 
-    Empty for images that are neither grey nor RGB.
+    Mid-grey in a perturbation means no change. Empty for images that are neither grey nor RGB.
     """
     if examples.x.shape[1] not in (1, 3):
         return []

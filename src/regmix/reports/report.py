@@ -1,4 +1,4 @@
-"""Puts the sections together and writes the page."""
+"""Assembles the sections of the report and writes the HTML file."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -7,29 +7,30 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from regmix import __version__
-from regmix.reports import comparison, details, page, words
+from regmix.reports import comparison, curves, details, page, words
 from regmix.reports.load import LoadedRun, aligned, checkpoints, load
+from regmix.reports.subject import Subject, subjects_of
 from regmix.runtime.files import write_atomically
 from regmix.types import UserError
 
 DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 MARKS = "\u061c\u200e\u200f"
-"""Those that turn the direction of writing, beside the characters of these kinds."""
+"""Invisible characters that change the direction of writing, in addition to those of the kinds in DIRECTIONS."""
 
 
 def write_report(runs: Sequence[Path], output: Path) -> None:
-    """Writes one self-contained HTML file about one or several runs; it loads nothing from anywhere.
+    """Writes one self-contained HTML file about one or several runs.
 
-    The run directories are only read. What they do not hold yet (an evaluation, averaged weights, epochs) is replaced
-    by a sentence that says so.
+    The run directories are only read. If something is missing there (an evaluation, averaged weights, epochs), the
+    report says so.
 
     Raises:
-        UserError: no run, a folder that is no run directory, a damaged file, or an output folder that does not exist.
+        UserError: no run, a folder that is not a run directory, a damaged file, or a missing output folder.
     """
     if not runs:
         raise UserError("a report needs at least one run directory")
     if not output.parent.is_dir():
-        raise UserError(f"{output.parent} does not exist; make that folder first or write the report elsewhere")
+        raise UserError(f"{output.parent} does not exist; create that folder first, or write the report elsewhere")
     if output.is_dir():
         raise UserError(f"{output} is a folder; give the name of a file such as {output / 'report.html'}")
     text = render(aligned([load(path) for path in runs]))
@@ -37,7 +38,7 @@ def write_report(runs: Sequence[Path], output: Path) -> None:
 
 
 def render(runs: Sequence[LoadedRun]) -> str:
-    """The page as text."""
+    """The HTML text of the report."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -50,10 +51,10 @@ def render(runs: Sequence[LoadedRun]) -> str:
     seeds = max(len(arm.runs) for arm in arms)
     if seeds > 1:
         runs = [arm.runs[0] for arm in arms]
-    subjects = page.subjects(runs)
+    subjects = subjects_of(runs)
     threats: dict[str, list[str]] = {}
-    for one in subjects:
-        threats.setdefault(words.threat_text(one.run), []).append(one.label)
+    for subject in subjects:
+        threats.setdefault(words.threat_text(subject.run), []).append(subject.label)
     averaged = any("averaged" in checkpoints(run) for run in runs)
     return environment.get_template("report.html").render(
         version=__version__,
@@ -68,20 +69,18 @@ def render(runs: Sequence[LoadedRun]) -> str:
         checkpoint_texts=[(name, words.CHECKPOINT_TEXTS[name]) for name in ("best", "last")]
         + ([("averaged", words.CHECKPOINT_TEXTS["averaged"])] if averaged else []),
         honesty=" ".join([words.honesty_text(page.attacks(runs)), *page.notes(runs)]),
-        tables=[page.table(one) for one in subjects],
-        headlines=[page.headline(one) for one in subjects],
+        tables=[page.table(subject) for subject in subjects],
+        headlines=[page.headline(subject) for subject in subjects],
         overview=page.overview(subjects),
         comparisons=page.comparisons(subjects),
-        gaps=[page.gap(one) for one in subjects],
-        curves=[
-            (details.training_charts(run), details.training_notes(run), details.training_facts(run)) for run in runs
-        ],
-        eps_charts=details.eps_charts(subjects),
-        dashes=details.eps_dashes(subjects),
-        galleries=[details.gallery(one) for one in subjects],
+        gaps=[page.gap(subject) for subject in subjects],
+        curves=[(curves.training_charts(run), curves.training_notes(run), curves.training_facts(run)) for run in runs],
+        eps_charts=curves.eps_charts(subjects),
+        dashes=curves.eps_dashes(subjects),
+        galleries=[details.gallery(subject) for subject in subjects],
         settings=[details.settings(run) for run in runs],
         differences=details.differences(runs),
-        others=[page.others(one.run) for one in subjects],
+        others=[page.others(subject.run) for subject in subjects],
         trust=details.trust(subjects),
         corruptions=details.corruptions(subjects),
         words=words,
@@ -89,26 +88,26 @@ def render(runs: Sequence[LoadedRun]) -> str:
 
 
 def visible(value: object) -> object:
-    """Shows characters in a text that would hide, or change the order of, those beside them as their code: \\u202e.
+    """Replaces characters that would hide or reorder their neighbours by their code, such as \\u202e.
 
-    Such are control characters, line separators and those that turn the direction of writing. What the template has
-    made itself, and what is no text, stays as it is.
+    These are control characters, line separators and characters that change the direction of writing. Markup of the
+    template and values other than text stay as they are.
     """
     if not isinstance(value, str) or hasattr(value, "__html__") or (value.isascii() and value.isprintable()):
         return value
-    return "".join(f"\\u{ord(each):04x}" if _hides(each) else each for each in value)
+    return "".join(f"\\u{ord(character):04x}" if _hides(character) else character for character in value)
 
 
 def _hides(character: str) -> bool:
-    turns = unicodedata.bidirectional(character) in DIRECTIONS or character in MARKS
-    return turns or (unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs") and character not in "\n\t")
+    reorders = unicodedata.bidirectional(character) in DIRECTIONS or character in MARKS
+    return reorders or (unicodedata.category(character) in ("Cc", "Zl", "Zp", "Cs") and character not in "\n\t")
 
 
-def _seed_summary(arms: Sequence[comparison.Arm], subjects: Sequence[page.Subject]) -> list[str]:
+def _seed_summary(arms: Sequence[comparison.Arm], subjects: Sequence[Subject]) -> list[str]:
     sentences = []
     for checkpoint, columns in list(comparison.shared_columns(arms).items())[:1]:
         for column in columns:
             if column == subjects[0].column_name(checkpoint):
                 sentences.append(comparison.summary(arms, checkpoint, column, subjects[0].where))
     first = subjects[0].run.seed
-    return [*sentences, f"All numbers below the first table are those of single runs, of seed {first}."]
+    return [*sentences, f"All numbers below the first table are from single runs, those of seed {first}."]

@@ -1,4 +1,4 @@
-"""What a report computes itself from the outcomes of single examples."""
+"""Statistics that a report computes from the outcomes of single examples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ def columns_at(evaluation: Evaluation, eps: float) -> dict[str, Column]:
 
 
 def worst_case(outcomes: Outcomes | None, names: Sequence[str]) -> Share | None:
-    """The share of examples that survive every one of these columns; None where a column has no outcomes."""
+    """The share of examples that survive all of these columns; None if a column has no outcomes."""
     if outcomes is None or not names or any(name not in outcomes.survives for name in names):
         return None
     survivors = int(np.logical_and.reduce([outcomes.survives[name] for name in names]).sum())
@@ -32,27 +32,27 @@ def worst_case(outcomes: Outcomes | None, names: Sequence[str]) -> Share | None:
 
 
 def same_examples(first: Outcomes, second: Outcomes) -> bool:
-    """Whether two tables speak of the same test examples, as far as positions and labels can tell."""
+    """Whether two tables are about the same test examples, judged by positions and labels."""
     return np.array_equal(first.index, second.index) and np.array_equal(first.label, second.label)
 
 
 def radii(runs: Sequence[LoadedRun], attack: str | None = None) -> list[tuple[float, str]]:
-    """Every radius above 0 at which some checkpoint of these runs met this attack (None: any), with its text."""
-    found: list[tuple[float, str]] = []
+    """Every radius above 0 at which these runs were evaluated under this attack (None: any), with its text."""
+    pairs: list[tuple[float, str]] = []
     for run in runs:
         for evaluation in run.evaluations.values():
             for column in evaluation.columns.values():
                 wanted = column.eps > 0 and attack in (None, column.attack)
-                if wanted and not any(same_eps(column.eps, eps) for eps, _ in found):
-                    found.append((column.eps, column.eps_text))
-    return sorted(found)
+                if wanted and not any(same_eps(column.eps, eps) for eps, _ in pairs):
+                    pairs.append((column.eps, column.eps_text))
+    return sorted(pairs)
 
 
 def strongest(runs: Sequence[LoadedRun], eps: float) -> str | None:
-    """The attack that leaves the lowest mean accuracy at this radius over all evaluated checkpoints of these runs.
+    """The attack with the lowest mean accuracy at this radius, over all evaluated checkpoints of these runs.
 
-    Only attacks count that every one of these checkpoints met. Of equally strong ones the last one in the order of the
-    evaluation is taken, which is the one with the most steps in the usual order.
+    Only attacks that were run on all of these checkpoints count. Of equally strong attacks the last one of the
+    evaluation is taken, which in the usual order has the most steps.
     """
     tables = [columns_at(run.evaluations[name], eps) for run in runs for name in checkpoints(run)]
     accuracies = [{column.attack: column.accuracy for column in table.values()} for table in tables]
@@ -63,7 +63,7 @@ def strongest(runs: Sequence[LoadedRun], eps: float) -> str | None:
 
 
 def column_of(evaluation: Evaluation | None, attack: str, eps: float) -> tuple[str, Column] | None:
-    """The column of an attack at a radius (any radius for clean), and its name."""
+    """The name and the column of an attack at a radius; the radius is ignored for clean."""
     for name, column in (evaluation.columns if evaluation else {}).items():
         if column.attack == attack and (column.eps == 0 or same_eps(column.eps, eps)):
             return name, column

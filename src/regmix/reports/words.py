@@ -1,4 +1,4 @@
-"""The report's words: names as people write them, numbers as text, and sentences that the numbers decide."""
+"""The report's words: usual names of methods and attacks, numbers as text, and sentences about the numbers."""
 
 import shlex
 from collections import Counter
@@ -13,7 +13,7 @@ from regmix.threats import format_eps
 IMAGES = {"digits": "digits"}
 NORMS = {
     "linf": ("L∞", "change every pixel value by at most {}"),
-    "l1": ("L1", "change the values of all pixels by at most {} in sum"),
+    "l1": ("L1", "change the pixel values so that the absolute changes add up to at most {}"),
     "l2": ("L2", "change the image by at most {} in Euclidean length over all pixel values"),
 }
 UPPER = ("fgsm", "pgd", "cw", "apgd", "fab")
@@ -24,13 +24,14 @@ MINUS = "\N{MINUS SIGN}"
 ALARM_TEXTS = {
     "continue": "",
     "stop": "The run was stopped.",
-    "rollback": "The run went back to its last healthy state and on with a remedy.",
+    "rollback": "The run returned to its last healthy state and continued with a remedy.",
 }
 MASKED = "The gradients are masked: the accuracies under attack are too high."
 VERDICTS = {
     "masked": MASKED,
     "no sign of masking": "No sign of masked gradients.",
-    "undecided": "Whether gradients are masked is undecided: the model is random, or right about fewer than 10 images.",
+    "undecided": "Whether gradients are masked is undecided: the model is random, or classifies fewer than 10 images "
+    "correctly.",
 }
 CHECKPOINT_TEXTS = {
     "best": "the weights of the epoch with the highest PGD accuracy on the validation split",
@@ -45,13 +46,13 @@ def percent(share: float) -> str:
 
 
 def points(difference: float) -> str:
-    """A difference of shares in percentage points, with its sign."""
+    """A difference of shares in percentage points, with its sign and one decimal."""
     text = f"{100 * difference:+.1f}"
     return "0.0" if float(text) == 0 else text.replace("-", MINUS)
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """A number of seconds in readable units."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:
@@ -60,7 +61,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """A number of bytes as a person says it."""
+    """A number of bytes in readable units."""
     value = float(count)
     for unit in ("B", "kB", "MB"):
         if value < 1000:
@@ -70,12 +71,12 @@ def size(count: int) -> str:
 
 
 def listed(words: Sequence[str]) -> str:
-    """a, b and c."""
+    """The words as a list in a sentence: a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def method_text(run: LoadedRun) -> str:
-    """The name of the training method; that of somebody else's model is not known."""
+    """The name of the training method, or a phrase for an imported model."""
     if run.source is not None:
         return "a model from elsewhere"
     name = str(run.part("method").get("name", "unknown method"))
@@ -83,12 +84,12 @@ def method_text(run: LoadedRun) -> str:
 
 
 def heading(label: str) -> str:
-    """A label at the start of a line; the names of folders stay as they are."""
+    """A label at the start of a line: method names begin with a capital, names of folders stay as they are."""
     return label[:1].upper() + label[1:] if label in {method.title for method in METHODS.values()} else label
 
 
 def attack_text(name: str) -> str:
-    """The name of an attack as papers write it; autoattack-screened is not AutoAttack and stays as it is."""
+    """The name of an attack as papers write it. autoattack-screened stays as it is, because it is not AutoAttack."""
     if name.startswith("autoattack"):
         return "AutoAttack" if name == "autoattack" else name
     return name.upper() if name.startswith(UPPER) else name[:1].upper() + name[1:]
@@ -101,27 +102,27 @@ def corruption_text(name: str) -> str:
 
 
 def eps_equals(text: str) -> str:
-    """A radius that does not break at the end of a line."""
+    """The text "ε = 8/255", with spaces that do not break at the end of a line."""
     return f"ε = {text}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def shell(path: Path) -> str:
-    """A path as one writes it in a command."""
+    """A path, quoted for the shell."""
     return shlex.quote(str(path))
 
 
 def images_text(run: LoadedRun) -> str:
-    """What the test images are called."""
+    """The noun for the test images, such as "test digits"."""
     return "test " + IMAGES.get(str(run.part("data").get("name")), "images")
 
 
 def sample_text(run: LoadedRun, evaluation: Evaluation) -> str:
-    """Which test images an evaluation is of."""
+    """The test images that an evaluation used, in words."""
     return evaluation.subject.sample.text(images_text(run))
 
 
 def labels(runs: Sequence[LoadedRun]) -> list[str]:
-    """A name for every run: the shortest kind that tells them apart (method, folder name, method and path)."""
+    """A name for every run, of the first kind that distinguishes all runs: method, name of the folder, or path."""
     kinds = [
         [method_text(run) for run in runs],
         [run.path.resolve().name for run in runs],
@@ -131,7 +132,7 @@ def labels(runs: Sequence[LoadedRun]) -> list[str]:
 
 
 def training_eps(run: LoadedRun) -> float | None:
-    """The radius of the training's threat model; None where the config has none."""
+    """The radius of the training's threat model; None if the config has none."""
     eps = run.part("threat").get("eps")
     return float(eps) if isinstance(eps, int | float) else None
 
@@ -144,50 +145,50 @@ def threat_text(run: LoadedRun) -> str:
     name = str(run.part("threat").get("name", "unknown"))
     norm, may = NORMS.get(name, (name, "change the image within a radius of {}"))
     return (
-        f"{norm} at {eps_equals(format_eps(eps))}: an attacker who knows the model may {may.format(format_eps(eps))}, "
-        "with pixel values on a scale from 0 to 1."
+        f"{norm} at {eps_equals(format_eps(eps))}: an attacker who knows the model may {may.format(format_eps(eps))}. "
+        "Pixel values lie between 0 and 1."
     )
 
 
 def selection_text(runs: Sequence[LoadedRun]) -> str:
-    """On what the best checkpoint was chosen."""
+    """How the best checkpoint was chosen."""
     runs = [run for run in runs if run.source is None]
     if not runs:
         return ""
     sizes = {run.config.get("validation") for run in runs}
     held = f"{sizes.pop()} images" if len(sizes) == 1 and isinstance(next(iter(sizes)), int) else "images"
     return (
-        f"The best epoch is chosen on {held} held out of the training set (the validation split); "
-        "test images have no part in training or in that choice."
+        f"The best epoch is chosen on {held} held out from the training set (the validation split). "
+        "Test images are used neither for training nor for this choice."
     )
 
 
 def status_text(run: LoadedRun) -> str:
     """How far the training got."""
     if run.source is not None:
-        return f"Made elsewhere: {run.source}. How it was trained is not known."
+        return f"Imported: {run.source}. Its training is not known."
     if not run.epochs:
-        return "Finished." if run.finished else "Not finished: no epoch is done yet."
+        return "Finished." if run.finished else "Not finished: no epoch is complete yet."
     done, planned = run.epochs[-1].epoch, run.epochs[-1].epochs
     if run.result.status == "stopped":
-        return f"Stopped by its guard after {done} of {planned} epochs."
+        return f"Stopped by the guard against catastrophic overfitting after {done} of {planned} epochs."
     if not run.finished:
-        return f"Not finished: {done} of {planned} epochs are done."
+        return f"Not finished: {done} of {planned} epochs are complete."
     seconds = run.result.train_seconds
     return f"Finished: {done} epochs{f' in {duration(seconds)}' if seconds else ''}."
 
 
 def has_autoattack(attacks: Iterable[str]) -> bool:
-    """Whether AutoAttack, or all four of its parts, are among these attacks."""
+    """Whether AutoAttack or all four of its attacks are among these."""
     names = {name.lower() for name in attacks}
     return names >= AUTOATTACK or bool(names & {"aa", "autoattack"})
 
 
 def honesty_text(attacks: Iterable[str]) -> str:
-    """What accuracy under attacks does and does not say."""
+    """What accuracy under attacks means and what it does not."""
     bound = (
-        "Accuracy under PGD, as under any attack, is an upper bound on robust accuracy and not a guarantee: "
-        "a stronger attack can only lower it."
+        "Accuracy under PGD or any other attack is an upper bound on robust accuracy, not a guarantee: "
+        "a stronger attack may lower it."
     )
     if has_autoattack(attacks):
         return bound
@@ -195,21 +196,21 @@ def honesty_text(attacks: Iterable[str]) -> str:
 
 
 def gap_text(gap: Paired, examples: int) -> str:
-    """What the difference best minus last means."""
+    """What the difference between the best and the last checkpoint means."""
     interval = f"[{points(gap.low)}, {points(gap.high)}]"
     counts = (
-        f"Of the {examples} examples, best alone keeps {gap.gained} and last alone keeps {gap.lost}; "
-        f"the 95% interval of the paired difference is {interval} points."
+        f"Of the {examples} examples, {gap.gained} are correct under attack only with best, and {gap.lost} only with "
+        f"last. The 95% interval of the paired difference is {interval} points."
     )
     if gap.low > 0:
         return (
-            f"{counts} It leaves out zero, so the gap exceeds the noise of this test sample: robustness was lost after "
-            "the best epoch (robust overfitting), and stopping by the validation split paid."
+            f"{counts} It excludes zero, so the gap exceeds the noise of this test sample: the model lost robustness "
+            "after the best epoch (robust overfitting), and choosing the checkpoint on the validation split helped."
         )
     if gap.high < 0:
         return (
-            f"{counts} It leaves out zero: the last checkpoint is more robust than the one that the validation split "
-            "chose, so there is no robust overfitting here."
+            f"{counts} It excludes zero: the last checkpoint is more robust than the one chosen on the validation "
+            "split, so there is no robust overfitting."
         )
     return (
         f"{counts} It includes zero, so the gap does not exceed the noise of this test sample: "
@@ -218,7 +219,7 @@ def gap_text(gap: Paired, examples: int) -> str:
 
 
 def comparison_text(first: str, second: str, where: str, difference: Paired, examples: int) -> str:
-    """What the paired difference between two runs means."""
+    """A sentence about the paired difference between two runs."""
     verdict = "beyond" if difference.beyond_noise else "within"
     return (
         f"{heading(first)} minus {second} {where}, on the same {examples} examples: {points(difference.difference)} "

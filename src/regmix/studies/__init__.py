@@ -1,4 +1,4 @@
-"""Many runs, one question: comparisons of methods, searches of settings, timings.
+"""Work on many runs that answers one question: comparisons of methods, searches of settings, timings.
 
-May import everything but the command line, which alone imports it.
+This folder may import everything except recipes and cli; only cli imports it.
 """

@@ -1,4 +1,4 @@
-"""How long a training step takes, beside the bare passes through the network that it consists of."""
+"""Times training steps and compares them with the bare passes through the network that they consist of."""
 
 import statistics
 import tempfile
@@ -30,18 +30,18 @@ WARM_UP = 3
 
 @dataclass(frozen=True)
 class Passes:
-    """Passes of a batch through the network."""
+    """How many passes of a batch through the network a training step makes."""
 
     forward: int
     to_input: int
-    """Backward passes that give the gradient of the images only."""
+    """Backward passes to the images only."""
     to_parameters: int
-    """Backward passes that give the gradients of the parameters, one for every forward pass that the loss sees."""
+    """Backward passes to the parameters, one for every forward pass that the loss depends on."""
 
 
 @dataclass(frozen=True)
 class Round:
-    """The seconds of one training step, and of each bare pass right after it."""
+    """Seconds of one training step, and of each kind of bare pass measured right after it."""
 
     step: float
     forward: float
@@ -49,14 +49,14 @@ class Round:
     to_parameters: float
 
     def bare(self, passes: Passes) -> float:
-        """The seconds of all passes of the step."""
+        """Seconds of all passes of a step."""
         backward = passes.to_input * self.to_input + passes.to_parameters * self.to_parameters
         return passes.forward * self.forward + backward
 
 
 @dataclass(frozen=True)
 class StepTimes:
-    """What a benchmark found; times are medians over the rounds, in seconds."""
+    """The result of a benchmark. Times are medians over the rounds, in seconds."""
 
     passes: Passes
     batch_size: int
@@ -64,29 +64,31 @@ class StepTimes:
     step: float
     bare: float
     ratio: float
-    """Step to bare passes: the median of the rounds' ratios, and its quartiles."""
+    """Time of a step divided by the time of its bare passes: the median over the rounds."""
     ratio_low: float
+    """Lower quartile of the ratio."""
     ratio_high: float
+    """Upper quartile of the ratio."""
     images_per_second: float
     peak_memory: int | None
-    """Bytes, of the process (CPU) or of the GPU."""
+    """Bytes: of the process on a CPU, of the GPU's memory on a GPU."""
 
 
 def count_passes(step: TrainStep, batch: Batch, memory: Memory | None, clock: Clock) -> Passes:
-    """Runs a step, the loss's backward pass included, and counts what it asks of the network."""
+    """Runs a step and the backward pass of its loss, and counts the passes through the network."""
     forward, backward = 0, 0
 
-    def seen(_: nn.Module, __: object, logits: Tensor) -> None:
+    def count_forward(_: nn.Module, __: object, logits: Tensor) -> None:
         nonlocal forward
         forward += 1
         if logits.requires_grad:
-            logits.register_hook(back)  # type: ignore[no-untyped-call]
+            logits.register_hook(count_backward)  # type: ignore[no-untyped-call]
 
-    def back(_: Tensor) -> None:
+    def count_backward(_: Tensor) -> None:
         nonlocal backward
         backward += 1
 
-    handle = step.model.register_forward_hook(seen)
+    handle = step.model.register_forward_hook(count_forward)
     losses = step(batch, memory, clock)
     to_input = backward
     losses.total.backward()
@@ -96,14 +98,14 @@ def count_passes(step: TrainStep, batch: Batch, memory: Memory | None, clock: Cl
 
 
 def bench_step(experiment: Experiment, rounds: int) -> StepTimes:
-    """Trains for some steps with the loop that training has, and times every step and then each bare pass.
+    """Trains for some steps with the usual training loop; times every step, and each kind of bare pass after it.
 
-    A round's pass and step follow one another, so that a noisy machine slows both. The bare passes are those of the
-    same network at the same precision, memory layout and batch size; a backward pass is what is left of forward and
-    backward without forward. The first three rounds warm up and do not count.
+    Steps and bare passes alternate, so that a noisy machine slows both. The bare passes use the same network,
+    precision, memory layout and batch size. The time of a backward pass is that of forward and backward minus that of
+    forward. The first three rounds are a warm-up and do not count.
 
     Raises:
-        UserError: fewer than two rounds, or more than the whole training has steps for.
+        UserError: fewer than two rounds, or more rounds than the training has steps for.
     """
     require(rounds >= 2, f"rounds is {rounds}; it must be at least 2")
     train_set, validation_set = training_data(experiment)
@@ -112,9 +114,11 @@ def bench_step(experiment: Experiment, rounds: int) -> StepTimes:
         train_set, experiment.batch_size, fabric.device, pad=experiment.pad, flip=experiment.flip, seed=0,
         replays=experiment.method.replays,
     )  # fmt: skip
-    # An epoch's first step is not timed.
-    room = (len(loader) - 1) * experiment.epochs - WARM_UP
-    require(rounds <= room, f"rounds is {rounds}; the training has steps for {max(0, room)}: more --epochs would help")
+    # The first step of an epoch is not timed.
+    most = (len(loader) - 1) * experiment.epochs - WARM_UP
+    require(
+        rounds <= most, f"rounds is {rounds}, but the training has steps for {max(0, most)} only; give more --epochs"
+    )
     model = initial_model(experiment, train_set)
     try_out(experiment, model, validation_set, fabric)
     train_mode(model, kept_in_eval(model))
@@ -133,21 +137,21 @@ def bench_step(experiment: Experiment, rounds: int) -> StepTimes:
     with tempfile.TemporaryDirectory() as folder, suppress(_Done):
         run(quiet, Path(folder) / "run", probe)
     timed = probe.rounds[WARM_UP:]
-    ratios = [one.step / one.bare(passes) for one in timed]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    seconds = statistics.median(one.step for one in timed)
+    low, middle, high = statistics.quantiles([times.step / times.bare(passes) for times in timed], n=4)
+    seconds = statistics.median(times.step for times in timed)
+    bare = statistics.median(times.bare(passes) for times in timed)
     return StepTimes(
-        passes, len(batch.x), len(timed), seconds, statistics.median(one.bare(passes) for one in timed), middle, low,
-        high, len(batch.x) / seconds, devices.peak_memory(fabric.device),
+        passes, len(batch.x), len(timed), seconds, bare, middle, low, high, len(batch.x) / seconds,
+        devices.peak_memory(fabric.device),
     )  # fmt: skip
 
 
 class _Done(Exception):  # noqa: N818
-    """All rounds are done: no error."""
+    """Ends the training when all rounds are done. It is not an error."""
 
 
 class _Probe:
-    """Follows a training, and times bare passes between its steps."""
+    """An observer of the training loop that times every step, and bare passes between the steps."""
 
     def __init__(self, bare: Callable[[], tuple[float, float, float]], rounds: int, device: torch.device) -> None:
         self._bare, self._wanted, self._device = bare, rounds, device
@@ -158,7 +162,7 @@ class _Probe:
         """Nothing is shown."""
 
     def batch(self, examples: int) -> None:
-        """A step is done: its time, and the passes'."""
+        """Called after a step: records its time, and times the bare passes."""
         now = _now(self._device)
         if self._began is not None:
             self.rounds.append(Round(now - self._began, *self._bare()))
@@ -167,7 +171,7 @@ class _Probe:
         self._began = _now(self._device)
 
     def epoch(self, row: Epoch) -> None:
-        """What an epoch ends with is no part of a step."""
+        """Called after an epoch, whose validation and saving are not part of a step."""
         self._began = None
 
     def alarm(self, text: str) -> None:
@@ -181,13 +185,14 @@ class _Probe:
 
 
 def _now(device: torch.device) -> float:
+    """The time in seconds, after the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def _bare_passes(model: nn.Module, x: Images, y: Labels, fabric: Fabric) -> tuple[float, float, float]:
-    """The seconds of a forward pass, of the backward pass to the images, and of the one to the parameters."""
+    """Seconds of a forward pass, of a backward pass to the images, and of a backward pass to the parameters."""
 
     def forward(images: Images) -> Tensor:
         with fabric.autocast():
@@ -198,11 +203,11 @@ def _bare_passes(model: nn.Module, x: Images, y: Labels, fabric: Fabric) -> tupl
     forward(x)
     first = _now(device)
     images = x.detach().requires_grad_()
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in learned:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
         parameter.requires_grad_(False)
     torch.autograd.grad(forward(images), images)
-    for parameter in learned:
+    for parameter in trained:
         parameter.requires_grad_(True)
     second = _now(device)
     torch.autograd.backward(forward(x))
@@ -213,7 +218,7 @@ def _bare_passes(model: nn.Module, x: Images, y: Labels, fabric: Fabric) -> tupl
 
 
 def bench_line(label: str, row: dict[str, Any], *, first: bool) -> str:
-    """A row of the table, with the heading above the first."""
+    """A row of the table of results; the first one has the heading above it."""
     passes, memory = row["passes"], row["peak_memory"]
     needed = f"{passes['forward']} F {passes['to_input']} I {passes['to_parameters']} P"
     spread = f"{row['ratio']:.2f} [{row['ratio_low']:.2f}, {row['ratio_high']:.2f}]"

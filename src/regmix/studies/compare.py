@@ -1,4 +1,4 @@
-"""The pieces of `regmix compare`: what a method's text means, which work is left, and the result in all its forms."""
+"""The parts of `regmix compare`: parsing methods, running the trainings that are missing, writing the results."""
 
 import json
 import os
@@ -23,11 +23,11 @@ from regmix.runtime.signals import ending, handled, survive_hangup
 from regmix.types import Interrupted, Trust, UserError, known
 
 _running: set[subprocess.Popen[bytes]] = set()
-"""The trainings that run, in whichever thread."""
+"""The training processes that are running, in any thread."""
 
 
 def reaching_trainings() -> AbstractContextManager[None]:
-    """Inside, SIGTERM and SIGHUP go to the trainings that run, which save what they have, before it ends the work."""
+    """Inside the block, forwards SIGTERM and SIGHUP to the running trainings, which save their state, and then ends."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         survive_hangup(number)
@@ -39,32 +39,35 @@ def reaching_trainings() -> AbstractContextManager[None]:
 
 
 def method_words(text: str) -> list[str]:
-    """The flags of `regmix train` that a text such as pgd_at:steps=2:start=corner means.
+    """The flags of `regmix train` for a text such as pgd_at:steps=2:start=corner.
 
-    What is no field of the method is a flag of the experiment: fgsm_pgk:averaging=gated_ema.
+    A name that is not a field of the method is a flag of the experiment, as in fgsm_pgk:averaging=gated_ema.
+
+    Raises:
+        UserError: an unknown method, or a setting that is not of the form FIELD=VALUE.
     """
     name, *settings = text.strip().split(":")
     fields = UNIONS["method"][known(name, UNIONS["method"], "method")].__dataclass_fields__
-    found = ["--method", name]
+    flags = ["--method", name]
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not (key and equals and value):
-            raise UserError(f"--methods {text.strip()}: {setting!r} is no setting; write {name}:FIELD=VALUE")
+            raise UserError(f"--methods {text.strip()}: {setting!r} is not a setting; write {name}:FIELD=VALUE")
         flag = "--method." + key if key.split(".")[0].replace("-", "_") in fields else "--" + key
-        found += [flag.replace("_", "-"), value]
-    return found
+        flags += [flag.replace("_", "-"), value]
+    return flags
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A run of a comparison: where it lies, the words of `regmix train` that make it, and what these mean."""
+    """A run of a comparison: its directory, the arguments of `regmix train` that make it, and its experiment."""
 
     path: Path
     words: list[str]
     experiment: Experiment
 
     def check(self) -> None:
-        """Raises UserError if there is another experiment in its place."""
+        """Raises UserError if the directory holds a run with other settings."""
         if not self.path.exists():
             return
         everything = Trust(everything=True)  # only read, not built
@@ -74,24 +77,25 @@ class Planned:
             if there.get(name) != wanted.get(name):
                 raise UserError(
                     f"{self.path} was trained with {name} = {there.get(name)}, not {wanted.get(name)}; "
-                    "give another --out, or the settings that it was trained with"
+                    "give another --out, or the settings of that run"
                 )
 
     def train(self, *, quiet: bool, log: Path | None = None, threads: int | None = None) -> None:
-        """Trains the run, or what is left of it, in a process of its own, so that its peak memory is its own.
+        """Trains the run, or resumes it, in a separate process, so that its peak memory is measured alone.
 
         Args:
-            quiet: what it says goes to standard error; with a `log` it goes there.
-            threads: as many as it may use; None leaves that to torch.
+            quiet: send the output of the training to standard error.
+            log: a file for all output of the training instead.
+            threads: how many threads the training may use; None leaves that to torch.
 
         Raises:
-            UserError: the training failed; it has said why.
+            UserError: the training failed; its own output says why.
         """
         if self.path.exists():
             if Run.open(self.path).result().status in ("finished", "stopped"):
                 return
             words = ["--resume", str(self.path)]
-            if isinstance(self.experiment.model, Function):  # `check` has found the same one there
+            if isinstance(self.experiment.model, Function):  # `check` has compared it with the directory's
                 words += ["--model.source", self.experiment.model.source]
         else:
             words = [*self.words, "--out", str(self.path)]
@@ -107,7 +111,7 @@ class Planned:
             try:
                 code = training.wait()
             except KeyboardInterrupt:
-                # It has reached the training, too, which is given the time to save what it has.
+                # The training has received the signal too. Give it time to save its state.
                 training.wait()
                 raise
             finally:
@@ -119,39 +123,40 @@ class Planned:
 
 
 MEASURE = ("threat", "data", "validation", "split_seed", "validate_every", "best_of", "precision")
-"""Fields of an Experiment by which the PGD accuracy on the validation images is another number for the same weights:
-another attack, other images, or another precision; or by which the best of more weights is taken, which is never lower.
-train_examples is none of them: the validation images do not depend on it."""
+"""Fields of an Experiment that change how the best validation accuracy is measured: the attack, the images, the
+precision, or among how many weights the best is chosen. train_examples is not one of them, because it does not change
+the validation images."""
 
 
 def check_ranking(experiments: Sequence[Experiment]) -> None:
-    """Raises UserError if experiments cannot be ranked by validation, because they differ in how it is measured."""
+    """Raises UserError if the experiments measure validation accuracy differently, so that no ranking is possible."""
     if name := _differing(experiments, MEASURE):
         raise UserError(
             f"--space: {name} changes how the points are measured (best PGD-10 accuracy on the validation images), so "
-            f"that a ranking would mean nothing; give one --{name.replace('_', '-')} for all"
+            f"they cannot be ranked; give one --{name.replace('_', '-')} for all"
         )
 
 
 def check_comparison(experiments: Sequence[Experiment], eps: Sequence[float]) -> None:
-    """Raises UserError if the evaluations of these runs would not be of the same images, or not of the same threat.
+    """Raises UserError if the runs would be evaluated on different test images or under different threats.
 
-    eps: the radii of the evaluation; empty means each training's own.
+    Args:
+        eps: the radii of the evaluation; empty means the radius of each training.
     """
     if name := _differing(experiments, ("data",)):
         raise UserError(f"--methods: {name} may change the test images; give one --{name} for all methods")
     if name := _differing(experiments, ("threat",)):
         if len({type(one.threat) for one in experiments}) > 1:
-            raise UserError("--methods: each method would be attacked under its own norm; give one --threat for all")
+            raise UserError("--methods: the methods differ in the norm of their threat; give one --threat for all")
         if not eps:
             raise UserError(
-                f"--methods: {name} differs, and each method would be attacked at its own; "
-                "say with --eps at which radii all are evaluated, such as --eps 8/255"
+                f"--methods: {name} differs, so each method would be attacked at another radius; "
+                "give the radii for all with --eps, such as --eps 8/255"
             )
 
 
 def _differing(experiments: Sequence[Experiment], fields: Sequence[str]) -> str | None:
-    """The first setting in these fields that is not the same for all experiments, by its name in config.json."""
+    """The name in config.json of the first setting in these fields that differs between the experiments."""
     settings = [_flat(json.loads(to_json(one))) for one in experiments]
     names = dict.fromkeys(name for one in settings for name in one if name.split(".")[0] in fields)
     different = (name for name in names if any(one.get(name) != settings[0].get(name) for one in settings))
@@ -159,7 +164,7 @@ def _differing(experiments: Sequence[Experiment], fields: Sequence[str]) -> str 
 
 
 def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> str:
-    """Prints the table and the paired differences, and writes comparison.json and report.html into a folder.
+    """Prints the table and the paired differences, and writes comparison.json and report.html into the folder `out`.
 
     Returns the content of comparison.json.
     """

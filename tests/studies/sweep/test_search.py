@@ -33,13 +33,13 @@ def trained(out: Path) -> dict[str, float]:
 def test_the_grid_is_ranked_by_validation_and_the_best_are_compared(tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
     assert sweep(out, "method.alpha=10,50 lr=0.1,1e-9", "--workers 2 --top 2") == 0
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     found = {(row["point"]["method.alpha"], row["point"]["lr"]): row["validation"] for row in points(out)}
     assert found.keys() == {("10", "0.1"), ("10", "1e-9"), ("50", "0.1"), ("50", "1e-9")}
     for (alpha, lr), value in found.items():
         result = json.loads((out / f"method.alpha={alpha}_lr={lr}-seed0" / "result.json").read_text())
         assert result["best_pgd"] == value
-    ranking = told[told.index("ranked by the validation images") :].splitlines()[1:5]
+    ranking = output[output.index("ranked by accuracy on the validation images") :].splitlines()[1:5]
     assert [float(line.split("%")[0]) for line in ranking] == sorted(
         (round(100 * value, 1) for value in found.values()), reverse=True
     )
@@ -65,8 +65,8 @@ def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        told, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, told
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, output
     (begun,) = out.glob("*/config.json")
     log = begun.parent.with_name(begun.parent.name + ".log").read_text()
     assert "SIGTERM: saved in epoch" in log

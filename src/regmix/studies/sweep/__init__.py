@@ -1,4 +1,7 @@
-"""Searches over settings: what there is to try, the engines that try it, and the ranking of what was tried."""
+"""Searches over settings: the space of settings, the engines that choose points of it, and the ranking of the points.
+
+This folder may import what studies may; only cli imports it.
+"""
 
 from regmix.studies.sweep.engines import Engine
 from regmix.studies.sweep.search import search

@@ -19,26 +19,26 @@ Engine = Literal["local", "optuna", "ray"]
 Train = Callable[[Point], float]
 
 HEARTBEAT = 15
-"""Seconds between a trial's signs of life; after twice as many without one it is given to another worker."""
+"""Seconds between a trial's heartbeats. After twice as long without one, another worker repeats the trial."""
 
 
 def local(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder: Path) -> None:
-    """Tries the whole grid, several points at a time."""
+    """Trains all points of the grid, `workers` at a time."""
     with ThreadPoolExecutor(workers) as pool:
         for _ in pool.map(train, grid(axes)):
             pass
 
 
 def optuna(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder: Path) -> None:
-    """Lets Optuna's TPE choose the points, until so many of the study are tried.
+    """Lets Optuna's TPE sampler choose the points, until the study has `trials` completed trials.
 
-    The study is a SQLite file in the folder, on which several commands may work at once. A trial whose worker no
-    longer gives a sign of life is put back into the queue.
+    The study is a SQLite file in the folder; several commands may work on it at once. A trial whose worker has died is
+    repeated.
     """
     library: Any = _needed("optuna")
     library.logging.set_verbosity(library.logging.WARNING)
     with warnings.catch_warnings():
-        # Heartbeats and the constant liar are called experimental, and have been for years.
+        # Optuna has called heartbeats and the constant liar experimental for years.
         warnings.simplefilter("ignore", library.exceptions.ExperimentalWarning)
         storage = library.storages.RDBStorage(
             f"sqlite:///{folder / 'study.sqlite'}",
@@ -65,34 +65,34 @@ def optuna(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder
         return train(point)
 
     if (left := trials - len(study.get_trials(states=complete))) > 0:
-        # Others may work on the study, too, so that the callback may be the first to see that it is enough.
+        # Other commands may work on the study too, so stop by the number of trials in the study.
         enough = library.study.MaxTrialsCallback(trials, states=complete)
         study.optimize(objective, n_trials=left, n_jobs=workers, callbacks=[enough], catch=(UserError,))
 
 
 def ray(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder: Path) -> None:
-    """Lets Ray Tune try the grid, or points drawn at random where there is a range, on the machines of its cluster.
+    """Lets Ray Tune train the grid, or random points if there is a range, on the machines of its cluster.
 
-    The folder must be one that all machines see, and so must the working folder where a path is relative to it.
+    All machines must have access to the folder, and to the working folder if paths are relative to it.
     """
     tune: Any = _needed("ray.tune")
     here = Path.cwd()
 
     def trainable(settings: Point) -> None:
-        if here.is_dir():  # Ray gives every trial a folder of its own, in which relative paths mean something else
+        if here.is_dir():  # Ray starts every trial in another folder, where relative paths would be wrong
             os.chdir(here)
         tune.report({"validation": train(settings)})
 
     ranges = any(axis.is_range for axis in axes)
     space = {axis.flag: _ray_axis(tune, axis, ranges) for axis in axes}
-    place = folder.absolute() / "ray"
-    if tune.Tuner.can_restore(place):
-        tuner = tune.Tuner.restore(str(place), trainable, resume_unfinished=True, restart_errored=True)
+    storage = folder.absolute() / "ray"
+    if tune.Tuner.can_restore(storage):
+        tuner = tune.Tuner.restore(str(storage), trainable, resume_unfinished=True, restart_errored=True)
     else:
         tuner = tune.Tuner(
             trainable, param_space=space,
             tune_config=tune.TuneConfig(num_samples=trials if ranges else 1, max_concurrent_trials=workers),
-            run_config=tune.RunConfig(storage_path=str(place.parent), name=place.name, verbose=0),
+            run_config=tune.RunConfig(storage_path=str(storage.parent), name=storage.name, verbose=0),
         )  # fmt: skip
     tuner.fit()
 

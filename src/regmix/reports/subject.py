@@ -1,0 +1,72 @@
+"""The runs of a report, each with the radius and the attack by which it is judged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from regmix.reports import words
+from regmix.reports.charts import COLOURS, DASHES, Dash
+from regmix.reports.load import Column, LoadedRun, checkpoints
+from regmix.reports.statistics import column_of, radii, strongest
+
+FEW = 3
+"""Up to this many runs fit into one sentence and, with all their checkpoints, into one chart."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run, and how all sections of the report show it.
+
+    Attributes:
+        colour: number of its colour in the style sheet, from 1.
+        dash: line style that distinguishes runs of the same colour, where a line stands for a whole run.
+        checkpoint: the checkpoint by which the run is judged: best if evaluated, else another one; None without an
+            evaluation.
+        eps: the radius at which the run is judged: that of training, or the nearest evaluated one; None without an
+            attack.
+        eps_text: that radius as the evaluation wrote it.
+        attack: the strongest attack at that radius.
+    """
+
+    run: LoadedRun
+    label: str
+    colour: int
+    dash: Dash
+    checkpoint: str | None
+    eps: float | None
+    eps_text: str
+    attack: str | None
+
+    @property
+    def where(self) -> str:
+        """The attack and the radius in words."""
+        if self.attack is None or self.eps is None:
+            return "without an attack"
+        return f"under {words.attack_text(self.attack)} at {words.eps_equals(self.eps_text)}"
+
+    def column_name(self, checkpoint: str) -> str | None:
+        """The name of the column of the attack by which the run is judged."""
+        column = self.column(checkpoint, self.attack)
+        return column[0] if column else None
+
+    def column(self, checkpoint: str | None, attack: str | None) -> tuple[str, Column] | None:
+        """The name and the column of an attack at the radius at which the run is judged."""
+        evaluation = self.run.evaluations.get(checkpoint or "")
+        return column_of(evaluation, attack, self.eps or 0.0) if attack else None
+
+
+def subjects_of(runs: Sequence[LoadedRun]) -> list[Subject]:
+    """Decides at which radius and under which attack each run is judged. Runs with the same threat share the attack."""
+    chosen = []
+    for number, (run, label) in enumerate(zip(runs, words.labels(runs), strict=True)):
+        evaluated = checkpoints(run)
+        wanted = words.training_eps(run) or 0.0
+        nearest, text = min(radii([run]), key=lambda radius: abs(radius[0] - wanted), default=(None, ""))
+        attack = None
+        if nearest is not None:
+            peers = [other for other in runs if checkpoints(other) and other.part("threat") == run.part("threat")]
+            attack = strongest(peers, nearest) or strongest([run], nearest)
+        cycle, colour = divmod(number, COLOURS - 1)
+        dash = DASHES[cycle % len(DASHES)]
+        checkpoint = evaluated[0] if evaluated else None
+        chosen.append(Subject(run, label, 1 + colour, dash, checkpoint, nearest, text, attack))
+    return chosen
