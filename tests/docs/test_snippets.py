@@ -1,0 +1,54 @@
+"""Commands and code in README and docs run, and the pages name what there is."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from docs.snippets import ROOT, blocks, pages, run, runs
+
+PAGES = {str(page.relative_to(ROOT)): page for page in pages()}
+FAST = [name for name, page in PAGES.items() if any(runs(block, slow=False) for block in blocks(page.read_text()))]
+SLOW = [name for name, page in PAGES.items() if any(block.note == "slow" for block in blocks(page.read_text()))]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, from which modules can be imported."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_what_a_page_shows_runs(name: str, folder: Path) -> None:
+    run(PAGES[name], slow=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_what_a_page_shows_runs_with_its_slow_parts(name: str, folder: Path) -> None:
+    run(PAGES[name], slow=True)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_block_is_run_or_says_why_not(name: str) -> None:
+    for block in blocks(PAGES[name].read_text()):
+        where = f"{name}:{block.line}"
+        assert block.kind in ("bash", "python", "setup", "text") or block.kind.startswith("{"), where
+        assert not block.note.startswith("skip") or re.fullmatch(r"skip \(.+\)", block.note), f"{where}: no reason"
+        assert re.match(r"$|skip|slow$|add |file ", block.note), f"{where}: unknown note {block.note!r}"
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_the_page_about_run_directories_names_every_file(folder: Path) -> None:
+    page = (ROOT / "docs/reference/run-directory.md").read_text()
+    run(PAGES["docs/tutorial.md"], slow=False)
+    files = [path for path in (folder / "runs").rglob("*") if path.is_file() and path.name[0] != "."]
+    assert files
+    for file in files:
+        kind = re.sub(r"-\d+-[0-9a-f]+\.pt$", "-N-SUM.pt", file.name)
+        assert f"`{kind}`" in page, file
