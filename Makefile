@@ -29,8 +29,8 @@ test-lowest: $(VENV)-lowest/installed
 	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/pytest -q -n $(WORKERS) -m "not slow"
 
 check: $(VENV)/installed-test
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/mypy
 	$(BIN)/python -W error -c "import regmix.cli.commands, regmix.data.parquet, regmix.models.state"
 
