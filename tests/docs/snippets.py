@@ -1,11 +1,12 @@
 """Reads the fenced blocks of a Markdown page and runs them.
 
-Blocks of `bash` are commands, one a line; `regmix` commands run in this process. Blocks of `python` run in one namespace
-per page. A comment directly above a block says what is special about it:
+Blocks of `bash` are commands, one a line; `regmix` commands run in this process. Blocks of `python` run in one
+namespace per page. A comment directly above a block says what is special about it:
 
     <!-- test: skip (REASON) -->      it is not run
     <!-- test: slow -->               it is run with the slow tests only
     <!-- test: add FLAGS -->          FLAGS follow every `regmix` command of the block, to make it small
+    <!-- test: slow; add FLAGS -->    both
     <!-- test: file NAME -->          it is written into the file NAME, not run
     <!-- test: setup
     Python code                       run before what follows
@@ -25,8 +26,13 @@ from typing import Any, NamedTuple
 from regmix.cli.entry import main
 
 ROOT = Path(__file__).parents[2]
-TRAIN = "--train-examples 60 --validation 50 --epochs 2 --model.width 4"
-SMALL = {"train": TRAIN, "evaluate": "--examples 30 --checkpoint best --no-verdict", "compare": f"{TRAIN} --seeds 1 --examples 30 --no-verdict"}
+TRAIN = "--train-examples 60 --validation 50 --epochs 1 --model.width 4"
+SMALL = {
+    "train": TRAIN,
+    "evaluate": "--examples 20 --checkpoint last --no-verdict",
+    "compare": f"{TRAIN} --seeds 1 --examples 20 --no-verdict",
+    "bench": f"{TRAIN} --rounds 2 --batch-size 16",
+}
 """Follows a command where a block says nothing else. The last value of a flag counts."""
 PIECE = re.compile(
     r"^<!-- test: (?P<note>.*?)-->\n|^(?P<fence>```+|:::+)(?P<kind>[^\n]*)\n(?P<text>.*?)^(?P=fence)\s*$", re.M | re.S
@@ -65,7 +71,7 @@ def blocks(page: str) -> Iterator[Block]:
 def runs(block: Block, *, slow: bool) -> bool:
     """Whether the block is code that is to be run."""
     return block.kind in ("bash", "python", "setup") and not (
-        block.note.startswith("skip") or (block.note == "slow" and not slow)
+        block.note.startswith("skip") or (block.note.startswith("slow") and not slow)
     )
 
 
@@ -89,8 +95,8 @@ def commands(block: Block) -> Iterator[list[str]]:
     """The commands of a block as they are run: small, without comments."""
     for line in block.text.replace("\\\n", " ").splitlines():
         if words := shlex.split(line, comments=True):
-            if block.note.startswith("add "):
-                words += shlex.split(block.note.removeprefix("add "))
+            if "add " in block.note:
+                words += shlex.split(block.note.partition("add ")[2])
             elif words[0] == "regmix" and "--resume" not in words and "--help" not in words:
                 words += SMALL.get(words[1], "").split()
             yield words
