@@ -13,7 +13,8 @@ import generate  # noqa: E402  it lies beside this file
 import regmix  # noqa: E402
 
 project = "regmix"
-author = "the regmix developers"
+author = "The regmix authors"
+copyright = "2026, The regmix authors"  # noqa: A001  Sphinx reads this name
 version = release = regmix.__version__
 html_title = f"regmix {release}"
 
@@ -31,6 +32,7 @@ myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
+autodoc_inherit_docstrings = False
 python_maximum_signature_line_length = 100
 
 

@@ -134,16 +134,24 @@ def rooms() -> list[str]:
 
 
 def api(name: str) -> str:
-    """The API page of a room; that of the package lists its names and where each is described."""
+    """The API page of a room, or of the package itself."""
     if name == "regmix":
-        rows = "".join(f"- {{py:obj}}`{label} <{place(label)}>`\n" for label in regmix.__all__ if label[0] != "_")
-        return f"# regmix\n\n`import regmix` gives the names that most programs need:\n\n{rows}"
+        return front()
     room = importlib.import_module(f"regmix.{name}")
     members = ":members:" if hasattr(room, "__all__") or not hasattr(room, "__path__") else ":no-members:"
     return f"# regmix.{name}\n\n```{{eval-rst}}\n.. automodule:: regmix.{name}\n   {members}\n```\n"
 
 
-def place(label: str) -> str:
-    """Where a name of the package is described: in its room."""
-    home = getattr(regmix, label).__module__.split(".")
-    return ".".join([*home[:2], label])
+def front() -> str:
+    """The page of the package itself: links to the names that rooms describe, and the descriptions of the others."""
+    links, here = "", ""
+    for label in (label for label in regmix.__all__ if label[0] != "_"):
+        value = getattr(regmix, label)
+        room = importlib.import_module(".".join(value.__module__.split(".")[:2]))
+        if label in getattr(room, "__all__", [label]):
+            links += f"- {{py:obj}}`{label} <{room.__name__}.{label}>`\n"
+        else:
+            directive, options = ("autoclass", "   :members:\n") if inspect.isclass(value) else ("autofunction", "")
+            here += f".. {directive}:: regmix.{label}\n{options}\n"
+    start = f"# regmix\n\n`import regmix` gives the names that most programs need:\n\n{links}"
+    return f"{start}\n```{{eval-rst}}\n{here}```\n"

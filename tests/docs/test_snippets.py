@@ -8,8 +8,9 @@ import pytest
 from docs.snippets import ROOT, blocks, pages, run, runs
 
 PAGES = {str(page.relative_to(ROOT)): page for page in pages()}
-FAST = [name for name, page in PAGES.items() if any(runs(block, slow=False) for block in blocks(page.read_text()))]
-SLOW = [name for name, page in PAGES.items() if any(block.note.startswith("slow") for block in blocks(page.read_text()))]
+BLOCKS = {name: [*blocks(page.read_text(encoding="utf-8"))] for name, page in PAGES.items()}
+FAST = [name for name, shown in BLOCKS.items() if any(runs(block, slow=False) for block in shown)]
+SLOW = [name for name, shown in BLOCKS.items() if any(block.note.startswith("slow") for block in shown)]
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def test_what_a_page_shows_runs_with_its_slow_parts(name: str, folder: Path) -> 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_block_is_run_or_says_why_not(name: str) -> None:
-    for block in blocks(PAGES[name].read_text()):
+    for block in BLOCKS[name]:
         where = f"{name}:{block.line}"
         assert block.kind in ("bash", "python", "setup", "text") or block.kind.startswith("{"), where
         assert not block.note.startswith("skip") or re.fullmatch(r"skip \(.+\)", block.note), f"{where}: no reason"
