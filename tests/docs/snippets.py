@@ -49,8 +49,14 @@ class Block(NamedTuple):
 
 def pages() -> list[Path]:
     """Every page whose blocks are run."""
-    docs = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_" not in page.relative_to(ROOT).parts[1][0]]
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *docs]
+    docs = [page for page in sorted((ROOT / "docs").rglob("*.md")) if page.relative_to(ROOT).parts[1][0] != "_"]
+    return [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "ARCHITECTURE.md",
+        ROOT / "benchmarks/RESULTS.md",
+        *docs,
+    ]
 
 
 def blocks(page: str) -> Iterator[Block]:
