@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Two workers: the suite is sized for 2 cores, and each worker runs torch on one thread.
 WORKERS ?= 2
 
-.PHONY: demo test test-slow test-all test-lowest check clean
+.PHONY: demo test test-slow test-all test-lowest check docs clean
 
 # Trains RegMix and standard training on real digits, attacks both, and writes demo/report.html.
 demo: $(VENV)/installed
@@ -29,10 +29,14 @@ test-lowest: $(VENV)-lowest/installed
 	OMP_NUM_THREADS=1 $(VENV)-lowest/bin/pytest -q -n $(WORKERS) -m "not slow"
 
 check: $(VENV)/installed-test
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
 	$(BIN)/mypy
 	$(BIN)/python -W error -c "import regmix.cli.commands, regmix.data.parquet, regmix.models.state"
+
+# The documentation site, docs/_build/index.html; a warning is an error.
+docs: $(VENV)/installed-test
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -51,4 +55,4 @@ $(VENV)-lowest/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest demo
+	rm -rf $(VENV) $(VENV)-lowest demo docs/_build docs/_generated
