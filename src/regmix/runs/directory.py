@@ -195,9 +195,7 @@ class Run:
                 return state
             warn(f"{path} is damaged")
         if states:
-            raise UserError(
-                f"{states[0]} is damaged, and so is the state before; the run cannot be resumed, start it again"
-            )
+            raise UserError(f"{states[0]} is damaged, and so is the state before; start the run again")
         return None
 
     def load_healthy_state(self) -> dict[str, Any]:
