@@ -403,7 +403,7 @@ def test_corruptions_are_asked_about_and_what_is_known_is_not_asked_again(colour
     assert found["accuracy"]["contrast"]["5"] == pytest.approx(float(right.double().mean()))
     page = colourful / "report.html"
     assert main(["report", str(colourful), "-o", str(page)]) == 0
-    assert "Under corruptions" in page.read_text()
+    assert "Accuracy under corruptions" in page.read_text()
 
 
 def test_official_files_of_corruptions_are_read(colourful, tmp_path) -> None:

@@ -1,6 +1,7 @@
 """Attacks, each a value that one calls: (model, x, y, threat) -> delta; one file per attack.
 
-This folder imports the vocabulary and runtime; methods, evaluation and everything above them may import it.
+This folder imports the vocabulary (types, threats, objectives) and runtime; methods, evaluation, training, studies and
+cli may import it.
 """
 
 from regmix.attacks.adaptive import Adaptive

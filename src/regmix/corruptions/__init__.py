@@ -1,6 +1,6 @@
 """Corruptions of CIFAR-10-C that are computed in Python, and a reader of its official files.
 
-This folder imports `types` and data; evaluation and everything above it may import it.
+This folder imports `types` and data; evaluation, training, studies and cli may import it.
 """
 
 import zlib

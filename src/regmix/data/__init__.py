@@ -1,6 +1,7 @@
 """Labelled images from every source, in memory or decoded on access, their augmentation, and the batches made of them.
 
-This folder imports `types` and runtime; corruptions, methods, config, evaluation and all above them may import it.
+This folder imports `types` and runtime; corruptions, methods, config, recipes, evaluation, training, studies and cli
+may import it.
 """
 
 from regmix.data.augment import draw_views, from_view, take, to_view

@@ -1,6 +1,6 @@
 """Networks for small images, which take images in [0, 1] and normalise inside, and readers of weights for any model.
 
-This folder imports `types` and runtime; config, runs, evaluation and everything above them may import it.
+This folder imports `types` and runtime; config, recipes, runs, evaluation, training, studies and cli may import it.
 """
 
 import os

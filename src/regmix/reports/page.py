@@ -123,8 +123,10 @@ def summary(those: Sequence[Subject]) -> list[str]:
 
 
 def _accuracies(those: Sequence[Subject], attacked: bool) -> list[tuple[Subject, float]]:
-    found = [(subject, subject.column(subject.checkpoint, subject.attack if attacked else CLEAN)) for subject in those]
-    return [(subject, pair[1].accuracy) for subject, pair in found if pair]
+    columns = [
+        (subject, subject.column(subject.checkpoint, subject.attack if attacked else CLEAN)) for subject in those
+    ]
+    return [(subject, pair[1].accuracy) for subject, pair in columns if pair]
 
 
 def _robust_sentence(robust: Sequence[tuple[Subject, float]], where: str, examples: str) -> str:

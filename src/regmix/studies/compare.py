@@ -71,12 +71,12 @@ class Planned:
         if not self.path.exists():
             return
         everything = Trust(everything=True)  # only read, not built
-        there = _flat(json.loads(to_json(from_json(Run.open(self.path).config(), self.path / CONFIG, everything))))
+        present = _flat(json.loads(to_json(from_json(Run.open(self.path).config(), self.path / CONFIG, everything))))
         wanted = _flat(json.loads(to_json(self.experiment)))
-        for name in sorted(there.keys() | wanted.keys()):
-            if there.get(name) != wanted.get(name):
+        for name in sorted(present.keys() | wanted.keys()):
+            if present.get(name) != wanted.get(name):
                 raise UserError(
-                    f"{self.path} was trained with {name} = {there.get(name)}, not {wanted.get(name)}; "
+                    f"{self.path} was trained with {name} = {present.get(name)}, not {wanted.get(name)}; "
                     "give another --out, or the settings of that run"
                 )
 
@@ -146,7 +146,7 @@ def check_comparison(experiments: Sequence[Experiment], eps: Sequence[float]) ->
     if name := _differing(experiments, ("data",)):
         raise UserError(f"--methods: {name} may change the test images; give one --{name} for all methods")
     if name := _differing(experiments, ("threat",)):
-        if len({type(one.threat) for one in experiments}) > 1:
+        if len({type(experiment.threat) for experiment in experiments}) > 1:
             raise UserError("--methods: the methods differ in the norm of their threat; give one --threat for all")
         if not eps:
             raise UserError(
@@ -157,9 +157,9 @@ def check_comparison(experiments: Sequence[Experiment], eps: Sequence[float]) ->
 
 def _differing(experiments: Sequence[Experiment], fields: Sequence[str]) -> str | None:
     """The name in config.json of the first setting in these fields that differs between the experiments."""
-    settings = [_flat(json.loads(to_json(one))) for one in experiments]
-    names = dict.fromkeys(name for one in settings for name in one if name.split(".")[0] in fields)
-    different = (name for name in names if any(one.get(name) != settings[0].get(name) for one in settings))
+    settings = [_flat(json.loads(to_json(experiment))) for experiment in experiments]
+    names = dict.fromkeys(name for values in settings for name in values if name.split(".")[0] in fields)
+    different = (name for name in names if any(values.get(name) != settings[0].get(name) for values in settings))
     return next((name.removesuffix(".name") for name in different), None)
 
 
@@ -192,7 +192,7 @@ def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> str:
 
 
 def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
-    found: dict[str, object] = {}
+    flat: dict[str, object] = {}
     for name, value in tree.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return found
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat

@@ -47,7 +47,7 @@ def test_what_is_written_is_what_is_read(space: dict[str, list[str]]) -> None:
         ("alpha", "cannot be read"),
         ("alpha=", "cannot be read"),
         ("=3", "cannot be read"),
-        ("a=1,1", "twice"),
+        ("a=1,1", "repeated"),
         ("a=1,,2", "empty"),
         ("a=1 a=2", "is given twice"),
         ("seed=1,2", "--seeds"),
