@@ -177,7 +177,7 @@ def _without_retired(tree: Mapping[str, Any], source: str | Path) -> Mapping[str
         require(
             mutual.get(name, value) == value,
             f"{source}: method.mutual.{name} is {mutual.get(name)!r}, which only regmix 0.1 can train; set it to "
-            f"{value!r}, or use --method regmix, which has {name}",
+            f"{value!r}, or train anew with a method that has {name} itself",
         )
     return {**tree, "method": {**tree["method"], "mutual": {k: v for k, v in mutual.items() if k not in RETIRED}}}
 
