@@ -43,9 +43,9 @@ def test_a_package_elsewhere_in_a_repository_has_no_commit(tmp_path: Path) -> No
 
 
 def test_it_is_about_this_package_and_process() -> None:
-    facts = environment(torch.device("cpu"), "regmix train")
-    assert facts["regmix"] == __version__
-    assert (facts["device"], facts["processes"], facts["command"]) == ("cpu", 1, "regmix train")
+    facts = environment(torch.device("cpu"), "32", "regmix train")
+    assert facts.regmix == __version__
+    assert (facts.device, facts.precision, facts.processes, facts.command) == ("cpu", "32", 1, "regmix train")
     root = Path(__file__).parents[2]
     head = git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
-    assert facts["git_commit"] in ({head, f"{head}-dirty"} if head else {None})
+    assert facts.git_commit in ({head, f"{head}-dirty"} if head else {None})

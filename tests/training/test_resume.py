@@ -1,5 +1,6 @@
 """A run that was interrupted ends as if it had not been."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,10 +13,34 @@ import pytest
 
 from contracts.finished import assert_same, rows
 from regmix.cli.entry import main
+from regmix.runtime import devices
 from regmix.training import validation
+from regmix.training.session import Session
 from regmix.training.trainee import Trainee
 
 TINY = "--train-examples 60 --validation 50 --epochs 4 --model.width 4 --pad 1 --flip --seed 3"
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_resumed_run_keeps_the_precision_it_began_with(
+    recorded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On other hardware, where auto means something else, too; runs of before it was recorded used bf16."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    settings = f"train digits-regmix --method fgsm_rs --averaging none --precision auto {TINY} --epochs 1"
+    monkeypatch.setattr(devices, "computes_in_bfloat16", lambda device: True)
+    assert main(f"{settings} --out {whole}".split()) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "end_epoch", lambda *arguments: signal.raise_signal(signal.SIGINT))
+        assert main(f"{settings} --out {broken}".split()) == 130
+    facts = json.loads((broken / "environment.json").read_text())
+    assert facts["precision"] == "bf16"
+    if not recorded:
+        del facts["precision"]
+        (broken / "environment.json").write_text(json.dumps(facts))
+    monkeypatch.setattr(devices, "computes_in_bfloat16", lambda device: False)
+    assert main(["train", "--resume", str(broken)]) == 0
+    assert_same(whole, broken)
 
 
 @pytest.mark.parametrize(

@@ -95,8 +95,8 @@ class Experiment:
     device: devices.Device = "auto"
     """Device to train on. auto: a CUDA GPU if there is one, else the CPU."""
     precision: devices.Precision = "auto"
-    """Arithmetic. bf16: bfloat16 autocast with float32 weights. auto: the same as bf16. 32: float32. 64: float64, for
-    checks."""
+    """Arithmetic. bf16: bfloat16 autocast with float32 weights. 32: float32. 64: float64, for checks. auto: bf16 if the
+    hardware computes in it, else 32; a resumed run keeps what it began with."""
 
     def __post_init__(self) -> None:
         check_bounds(self)

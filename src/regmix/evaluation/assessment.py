@@ -1,6 +1,7 @@
 """The evaluation of a run directory: attacks its checkpoints on the test split and saves the outcomes beside them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from regmix.config import from_json
 from regmix.corruptions import Computed, OfficialFiles
@@ -87,6 +88,8 @@ class Assessment:
         for note in (*test.images.notes, test.sample.text()):
             progress.note(note)
         place = devices.start(device, "32", patient=True).device
+        # An emulated bfloat16 copy would be slower than the model itself.
+        questions = replace(questions, exact=questions.exact or not devices.computes_in_bfloat16(place))
         suite = load_suite(questions, test.images, place, self._trust)
         task = Task(self._run, self._experiment, questions, test, place, progress, suite, source, kinds)
         stored = self._run.evaluations()

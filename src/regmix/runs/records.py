@@ -22,6 +22,8 @@ class Environment:
     torch: str | None = None
     platform: str | None = None
     device: str | None = None
+    precision: Literal["32", "bf16", "64"] | None = None
+    """Of the training: 32, bf16 or 64. A resumed run keeps it."""
     threads: int | None = None
     processes: int | None = None
     git_commit: str | None = None

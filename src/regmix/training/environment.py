@@ -4,6 +4,7 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -14,7 +15,7 @@ from regmix.version import __version__
 PACKAGE = Path(__file__).parents[1]
 
 
-def environment(device: torch.device, command: str) -> Environment:
+def environment(device: torch.device, precision: Literal["32", "bf16", "64"], command: str) -> Environment:
     """The content of environment.json; an empty command means that of this process."""
     return Environment(
         regmix=__version__,
@@ -22,6 +23,7 @@ def environment(device: torch.device, command: str) -> Environment:
         torch=torch.__version__,
         platform=platform.platform(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        precision=precision,
         threads=torch.get_num_threads(),
         processes=processes.size(),
         git_commit=git_commit(),

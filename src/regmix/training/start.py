@@ -26,7 +26,9 @@ def run(experiment: Experiment, out: Path, display: Display, command: str = "") 
     """
     prepared = prepare(experiment, display)
     if processes.rank() == 0:
-        Run.create(out, to_json(experiment), environment(prepared.fabric.device, command))
+        device = prepared.fabric.device
+        facts = environment(device, devices.resolved(experiment.precision, device), command)
+        Run.create(out, to_json(experiment), facts)
     processes.from_first("the directory exists")
     return _train(experiment, prepared, Run.open(out, writes=processes.rank() == 0), display)
 
@@ -39,6 +41,9 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST) -> Run:
     """
     directory = Run.open(path, writes=processes.started()[0] == 0)
     experiment = from_json(directory.config(), path / CONFIG, trust)
+    if experiment.precision == "auto":
+        # As the run began, which may have been on other hardware. Before it was recorded, auto meant bf16 everywhere.
+        experiment = replace(experiment, precision=directory.environment().precision or "bf16")
     return _train(experiment, prepare(experiment, display), directory, display)
 
 
