@@ -13,7 +13,6 @@ from regmix.config.guard import Guard
 from regmix.methods import NFgsm, PgdAt, RegMix, Standard
 from regmix.methods.mutual import Mutual
 from regmix.threats import L2, Linf
-from regmix.training import guard as module
 from regmix.training.guard import alignment, remedy
 from regmix.types import Batch, UserError
 
@@ -127,7 +126,7 @@ def collapse_in_epoch(monkeypatch: pytest.MonkeyPatch):
             assert {"pgd", "fgsm", "alignment"} <= now.keys()
             return "catastrophic overfitting: as planned" if calls in when else None
 
-        monkeypatch.setattr(module.Guard, "alarm", alarm)
+        monkeypatch.setattr(Guard, "alarm", alarm)
 
     return plan
 
