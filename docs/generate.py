@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import get_args
 
 import regmix
-from regmix.cli.entry import COMMANDS, main
+from regmix.cli.entry import main
+from regmix.cli.quick import COMMANDS
 from regmix.methods import MethodConfig
 
 SECTIONS = {"Args:": "param", "Raises:": "raises", "Returns:": "returns", "Yields:": "yields"}
@@ -106,7 +107,7 @@ def help_of(words: str) -> str:
     columns, os.environ["COLUMNS"] = os.environ.get("COLUMNS"), "96"
     try:
         with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-            main([*words.split(), "--help"])
+            main(words.split())
     finally:
         del os.environ["COLUMNS"]
         if columns is not None:
@@ -121,7 +122,7 @@ def commands() -> str:
     done = []
     for name in COMMANDS:
         words = HELP.get(name, name)
-        text = help_of(words)
+        text = help_of(f"{words} --help")
         if "--help-all" in text:
             text = help_of(f"{words} --help-all")
         done.append(f"## regmix {name}\n\n```text\n{text.rstrip()}\n```\n")
