@@ -59,7 +59,7 @@ def test_screening_shortens_the_last_two_attacks_and_says_that_it_is_not_autoatt
     assert (first, ce) == AUTOATTACK.stages[0]
     assert isinstance(rest, Shortened)
     assert (rest.first, *rest.full) == tuple(attack for _, attack in AUTOATTACK.stages[1:])
-    assert AUTOATTACK_SCREENED.note.startswith("Not AutoAttack")
+    assert AUTOATTACK_SCREENED.note.startswith("This is not AutoAttack")
     assert passes(AUTOATTACK_SCREENED) < passes(AUTOATTACK) / 2
 
 

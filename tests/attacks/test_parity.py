@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from regmix import PgdAt, RegMix, Standard
 from regmix.attacks import AUTOATTACK, Fgsm, ascend
 from regmix.data import Digits, batches, load
-from regmix.evaluation import evaluate, survivors
+from regmix.evaluation import evaluate
+from regmix.evaluation.evaluator import Evaluator
 from regmix.models import SmallCnn, build
 from regmix.threats import L1, L2, Linf
 from regmix.types import Batch
@@ -111,7 +112,8 @@ def test_autoattack_gives_no_weaker_verdict_than_pyautoattack(method, threat, sc
     pyautoattack = pytest.importorskip("pyautoattack")
     logging.getLogger("auto-attack").setLevel(logging.ERROR)
     model = train(method)
-    (batch,) = batches(load(Digits(), "test").subset(torch.arange(100)), 100, "cpu")
+    images = load(Digits(), "test").subset(torch.arange(100))
+    (batch,) = batches(images, 100, "cpu")
     x, y = batch.x.contiguous(), batch.y
     norm = type(threat).__name__
     theirs = pyautoattack.AutoAttack(model, norm=norm, eps=threat.eps, version="standard", device="cpu", seed=0)
@@ -119,10 +121,8 @@ def test_autoattack_gives_no_weaker_verdict_than_pyautoattack(method, threat, sc
     with torch.no_grad():
         alive = model(x).argmax(1) == y
         their_robust = model(adversarial).argmax(1) == y
+    evaluator = Evaluator(model, images, torch.device("cpu"), 100, Alone(), Alone(), lambda _: None)
     for name, attack in AUTOATTACK.under(threat):
-        alive, _ = survivors(
-            model, lambda index: Batch(x[index], y[index]), alive, attack, threat, name=name, batch_size=100,
-            screen=screen, journal=Alone(), world=Alone(), on_work=lambda _: None,
-        )  # fmt: skip
+        alive, _ = evaluator.survivors(attack, threat, alive, name, screen=screen)
     assert 5 < their_robust.sum() < 95, "the radius must leave something to find out"
     assert alive.sum() <= their_robust.sum() + 1 + screen

@@ -125,7 +125,7 @@ BAD = {
     "sweep digits-regmix": "--space is missing",
     "sweep digits-regmx --space lr=1": "did you mean digits-regmix?",
     "sweep digits-regmix --space method.alpha": "cannot be read",
-    "sweep digits-regmix --space method.alpha=5,5": "twice",
+    "sweep digits-regmix --space method.alpha=5,5": "repeated",
     "sweep digits-regmix --space method.alpha=5,-1": "alpha",
     "sweep digits-regmix --space method.alhpa=5": "did you mean --method.alpha?",
     "sweep digits-regmix --space lr=0.1..0.2": "--engine optuna",

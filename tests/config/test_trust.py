@@ -64,9 +64,11 @@ def test_nothing_runs_and_nothing_is_written_without_permission(words: str, fold
     before = files(folder)
     assert main(words.split()) == 2
     (line,) = capsys.readouterr().err.splitlines()
+    run = folder / "run" if "transfer:" in words else "run"
     assert line == (
-        f"regmix: error: run asks for the code {source(folder)}, which would be imported from {folder}; allow it with "
-        f"--model.source {source(folder)} or --trust-code (in Python: source='{source(folder)}' or trust_code=True)"
+        f"regmix: error: {run} asks for the code {source(folder)}, which would be imported from {folder}; allow it "
+        f"with --model.source {source(folder)} or --trust-code "
+        f"(in Python: source='{source(folder)}' or trust_code=True)"
     )
     assert not ran(folder)
     assert files(folder) == before

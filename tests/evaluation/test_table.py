@@ -276,7 +276,7 @@ def test_attacks_may_be_given_by_name_as_a_list_or_as_a_dict(attacks, names: tup
         ([Pgd], r"write Pgd\(\)"),
         ({"x": 3}, "no attack"),
         (7, "give names"),
-        ("cw-l2", "L2 radius"),
+        ("cw-l2", "give an L2 threat"),
     ],
     ids=str,
 )

@@ -65,9 +65,9 @@ def poisoned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Lets the loss of the training's seventh step, and of that step alone, be NaN."""
     real, calls = PgdAt.compute, []
 
-    def loss(self, model, batch, threat, memory=None):
+    def loss(self, model, batch, threat, memory=None, clock=None):
         calls.append(int(batch.index[0]))
-        losses = real(self, model, batch, threat, memory)
+        losses = real(self, model, batch, threat, memory, clock)
         if batch.index.tolist() == poisoned_batch or len(calls) == 7:
             poisoned_batch[:] = batch.index.tolist()
             losses.terms["classify"] = losses.terms["classify"] * float("nan")

@@ -10,6 +10,7 @@ from torch import nn
 from methods import reference
 from regmix.cli.entry import main
 from regmix.config.guard import Guard
+from regmix.runs.records import Epoch
 from regmix.threats import L2, Linf
 from regmix.training.guard import alignment
 from regmix.types import Batch, UserError
@@ -180,9 +181,9 @@ def test_a_run_with_the_remedy_resumes_exactly(tmp_path: Path, collapse_in_epoch
 
     real = ConsoleDisplay.epoch
 
-    def killed(self: ConsoleDisplay, row: dict) -> None:
+    def killed(self: ConsoleDisplay, row: Epoch) -> None:
         real(self, row)
-        if row["epoch"] == 4:
+        if row.epoch == 4:
             raise KeyboardInterrupt
 
     collapse_in_epoch(3)

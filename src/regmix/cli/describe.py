@@ -66,7 +66,7 @@ def _form(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "|".join(get_args(hint))
     if get_origin(hint) in (Union, UnionType):
-        return "|".join(_form(one) for one in get_args(hint) if one is not NoneType)
+        return "|".join("True|False" if one is bool else _form(one) for one in get_args(hint) if one is not NoneType)
     if get_origin(hint) is tuple:
         return f"{_form(get_args(hint)[0])} ..."
     return FORMS[hint]

@@ -9,9 +9,14 @@ from regmix.objectives import precise
 from regmix.runtime.borrowed import borrowed
 from regmix.types import Images
 
+BLOCK = 16
+"""Channels that oneDNN computes at once, at most: 8 with AVX2, 16 with AVX-512."""
+
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
-    """Moves a model to the device, in channels_last unless `settle` has decided for contiguous."""
+    """Moves a model to the device, in channels_last unless it must stay contiguous."""
+    if not is_contiguous(model) and _meets_onednn_fault(model, device):
+        _keep_contiguous(model)
     if is_contiguous(model):
         return model.to(device)
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
@@ -38,6 +43,9 @@ def settle(model: nn.Module, x: Images) -> str | None:
     """
     if isinstance(model, torch.jit.ScriptModule):  # takes no hook
         return None
+    if _meets_onednn_fault(model, x.device):
+        _keep_contiguous(model)
+        return None
     try:
         expected = _pass(model, _row_by_row(x))
     except Exception:  # the model fails in any layout; its next caller reports that
@@ -50,10 +58,31 @@ def settle(model: nn.Module, x: Images) -> str | None:
         reason = "gives other logits in"
     except Exception:
         reason = "fails in"
+    _keep_contiguous(model)
+    return f"the model {reason} channels_last (does it use .view? try .reshape); it runs contiguous, which is slower"
+
+
+def _meets_onednn_fault(model: nn.Module, device: torch.device) -> bool:
+    """Whether gradients of the model's weights would be wrong in channels_last on a CPU.
+
+    oneDNN's backward pass of 1x1 convolutions with a stride writes past its workspace if they have fewer input channels
+    than BLOCK: weights get wrong gradients, or the process aborts (uxlfoundation/oneDNN issue 6035).
+    """
+    return device.type == "cpu" and any(
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.stride != (1, 1)
+        and module.in_channels // module.groups < BLOCK
+        for module in model.modules()
+    )
+
+
+def _keep_contiguous(model: nn.Module) -> None:
+    """Makes the weights contiguous, and the inputs by a hook."""
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = _row_by_row(tensor.data)
-    model.register_forward_pre_hook(_contiguous)
-    return f"the model {reason} channels_last (does it use .view? try .reshape); it runs contiguous, which is slower"
+    if not is_contiguous(model):
+        model.register_forward_pre_hook(_contiguous)
 
 
 def _pass(model: nn.Module, x: Images) -> Tensor:
