@@ -74,7 +74,16 @@ ATTACKS = {
 THREATS = {"linf": Linf(eps=0.1), "l2": L2(eps=0.5), "l1": L1(eps=1.5)}
 
 CASES = {f"{name}-{norm}": (row, THREATS[norm]) for name, row in ATTACKS.items() for norm in row.norms}
+LONG = ("square", "cw-l2", "hop-skip-jump", "autoattack, short", "shortened")
+"""Attacks of many passes: in the fast set only that they stay in the threat set and break what lies near."""
 every_case = pytest.mark.parametrize(("row", "threat"), CASES.values(), ids=CASES)
+short_cases = pytest.mark.parametrize(
+    ("row", "threat"),
+    [
+        pytest.param(*case, id=name, marks=[pytest.mark.slow] if name.startswith(LONG) else [])
+        for name, case in CASES.items()
+    ],
+)
 LOOSE = {"fab-t", "cw-l2", "hop-skip-jump", "transfer", "autoattack, short"}
 """Attacks that may leave a row as it is: where the nearest example is too far away, or what they do is in vain."""
 
@@ -130,13 +139,13 @@ def test_it_stays_in_the_threat_set_and_moves(row: Row, threat: Linf | L2 | L1) 
         assert (delta != 0).flatten(1).any(1).all()
 
 
-@every_case
+@short_cases
 def test_it_works_in_float64(row: Row, threat: Linf | L2 | L1) -> None:
     x = images(dtype=torch.float64)
     assert_in_set(row.attack(Net().double(), x, LABELS, threat), x, threat)
 
 
-@every_case
+@short_cases
 def test_it_works_under_bf16_autocast(row: Row, threat: Linf | L2 | L1) -> None:
     x = images()
     with torch.autocast("cpu", torch.bfloat16):
@@ -258,7 +267,7 @@ def test_it_leaves_the_model_as_it_was_even_if_the_model_fails(
     assert torch.equal(x, images())
 
 
-@every_case
+@short_cases
 def test_it_attacks_the_model_that_is_evaluated(row: Row, threat: Linf | L2 | L1) -> None:
     """In evaluation mode, whatever mode the model is in: no dropout, no batch statistics."""
     x = images()
@@ -266,7 +275,7 @@ def test_it_attacks_the_model_that_is_evaluated(row: Row, threat: Linf | L2 | L1
     assert torch.equal(row.attack(from_train, x, LABELS, threat), row.attack(from_eval, x, LABELS, threat))
 
 
-@every_case
+@short_cases
 def test_the_same_seed_gives_the_same_perturbation(row: Row, threat: Linf | L2 | L1) -> None:
     model, x = Net(), images()
     torch.manual_seed(0)
@@ -280,7 +289,7 @@ def test_the_same_seed_gives_the_same_perturbation(row: Row, threat: Linf | L2 |
     assert torch.equal(state, torch.get_rng_state())
 
 
-@every_case
+@short_cases
 def test_it_works_where_gradients_are_switched_off(row: Row, threat: Linf | L2 | L1) -> None:
     model, x = Net(), images()
     expected = row.attack(model, x, LABELS, threat)
@@ -288,7 +297,7 @@ def test_it_works_where_gradients_are_switched_off(row: Row, threat: Linf | L2 |
         assert torch.equal(row.attack(model, x, LABELS, threat), expected)
 
 
-@every_case
+@short_cases
 def test_it_takes_any_function_for_a_model(row: Row, threat: Linf | L2 | L1) -> None:
     model, x = linear_model(torch.float32)[0], images()
     delta = row.attack(lambda z: model(z), x, LABELS % 2, threat)
