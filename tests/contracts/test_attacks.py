@@ -219,7 +219,14 @@ def distance_l1(w: Tensor, x: Tensor, y: Tensor, lead: Tensor) -> float:
     return high
 
 
-@pytest.mark.parametrize(("row", "threat"), [case for case in CASES.values() if case[0].reach is not None])
+@pytest.mark.parametrize(
+    ("row", "threat"),
+    [
+        pytest.param(*case, id=name, marks=[pytest.mark.slow] if name.startswith(LONG) and name.endswith("l1") else [])
+        for name, case in CASES.items()
+        if case[0].reach is not None
+    ],
+)
 def test_it_breaks_what_lies_near_the_boundary_of_a_linear_model_and_nothing_beyond_eps(
     row: Row, threat: Linf | L2 | L1
 ) -> None:

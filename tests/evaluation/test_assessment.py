@@ -45,7 +45,7 @@ def evaluate(path: Path, *more: str, attacks: str = ATTACKS) -> int:
     [
         (0.0, "fgsm,apgd-ce,pgd-5x2"),
         pytest.param(0.4, "fgsm,fab-t,pgd-5x2", marks=pytest.mark.slow),
-        (0.9, "fgsm,apgd-ce,pgd-5x2"),
+        pytest.param(0.9, "fgsm,apgd-ce,pgd-5x2", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_evaluation_goes_on_where_it_was(run, tmp_path, monkeypatch, share, attacks) -> None:

@@ -82,15 +82,26 @@ def divergence(z: dict[str, Tensor], order: tuple[str, str], stop: str) -> Tenso
     return reference.kl(p, q).sum()
 
 
+STARTS = ("fresh", "carried")
+FAST = {("fresh", "eval", "margin"), ("carried", "train", "cross_entropy"), ("fresh", "train", "smoothed")}
+
+
 def assert_same_statistics(net: nn.Sequential, plain: Plain) -> None:
     assert reference.relative_error(net[2].running_mean, plain.mean) < 1e-12
     assert reference.relative_error(net[2].running_var, plain.variance) < 1e-12
     assert int(net[2].num_batches_tracked) == plain.forwards
 
 
-@pytest.mark.parametrize("inner", ["cross_entropy", "smoothed", "margin"])
-@pytest.mark.parametrize("bn", ["train", "eval"])
-@pytest.mark.parametrize("start", ["fresh", "carried"])
+@pytest.mark.parametrize(
+    ("start", "bn", "inner"),
+    [
+        # Each value once in the fast set; all combinations in the slow one.
+        pytest.param(*chosen, marks=[] if chosen in FAST else [pytest.mark.slow])
+        for chosen in itertools.product(
+            ("fresh", "carried"), ("train", "eval"), ("cross_entropy", "smoothed", "margin")
+        )
+    ],
+)
 def test_every_setting_agrees_with_the_formula(start: str, bn: str, inner: str) -> None:
     net, target = reference.tiny_net(), reference.smoothed(LABELS, 0.6)
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}

@@ -210,6 +210,7 @@ def test_real_images_in_a_wide_network_in_bfloat16(monkeypatch: pytest.MonkeyPat
     assert 0 < spent["near"] < 0.9 * spent["whole"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threat", [Linf(0.01), L2(0.6)])
 def test_square_finds_the_same_with_and_without_it(threat) -> None:
     torch.manual_seed(0)
