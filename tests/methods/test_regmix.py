@@ -82,7 +82,6 @@ def divergence(z: dict[str, Tensor], order: tuple[str, str], stop: str) -> Tenso
     return reference.kl(p, q).sum()
 
 
-STARTS = ("fresh", "carried")
 FAST = {("fresh", "eval", "margin"), ("carried", "train", "cross_entropy"), ("fresh", "train", "smoothed")}
 
 
