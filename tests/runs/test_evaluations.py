@@ -146,6 +146,17 @@ def test_a_transfer_column_does_not_outlive_the_weights_that_it_came_from(run: R
     assert not holds({"fgsm": None}, whole)
 
 
+def test_a_record_in_another_subjects_folder_is_named(run: Run) -> None:
+    about = subject(run)
+    add(run.path, *found(about, clean=[1, 1, 1, 0]), None)
+    record = folder_of(run.path, about) / "evaluation.json"
+    tampered = json.loads(record.read_text())
+    tampered["subject"]["weights"] = "0" * 16
+    record.write_text(json.dumps(tampered))
+    with pytest.raises(UserError, match="another subject"):
+        add(run.path, *found(about, fgsm=[1, 0, 0, 0]), None)
+
+
 @pytest.mark.parametrize("damage", ["index,label,clean\n0,0,1\n", "nonsense", "index,label,clean\n" + "0,0,0\n" * 4])
 def test_a_table_that_does_not_agree_with_the_record_is_named(run: Run, damage: str) -> None:
     add(run.path, *found(subject(run), clean=[1, 1, 1, 1]), None)

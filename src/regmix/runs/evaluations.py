@@ -139,12 +139,18 @@ def folder_of(run: Path, subject: Subject) -> Path:
 
 
 def add(run: Path, evaluation: Evaluation, outcomes: Outcomes, examples: Examples | None) -> Evaluation:
-    """Merges an evaluation with the earlier ones of the same subject; returns all of it."""
+    """Merges an evaluation with the earlier ones of the same subject; returns all of it.
+
+    Raises:
+        UserError: the earlier record or its table is damaged.
+    """
     folder = folder_of(run, evaluation.subject)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "evaluated", wait=True):
         if (folder / EVALUATION).is_file():
             known = Stored(folder, read_record(folder / EVALUATION, Evaluation))
+            if known.evaluation.subject.key != evaluation.subject.key:
+                raise UserError(f"{folder / EVALUATION} is about another subject than its folder; remove the folder")
             evaluation, outcomes = known.evaluation.merged(evaluation), known.outcomes().merged(outcomes)
         # In this order a reader may find more columns in the table than in the record, never fewer.
         outcomes.write(folder / OUTCOMES)
