@@ -25,7 +25,6 @@ from regmix.evaluation.subject import Loaded, is_users, journal_key
 from regmix.evaluation.table import not_attacked_note
 from regmix.evaluation.task import Column, Task
 from regmix.models import code_files
-from regmix.objectives import hard
 from regmix.runs import Checkpoint, Journal, records
 from regmix.runs.evaluations import Examples, Outcomes, Stored, add, folder_of, settings_digest
 from regmix.runs.records import Corruptions, Evaluation, Masking, Stage, Subject
@@ -78,7 +77,7 @@ class CheckpointEvaluation:
             self._note(self._loaded.layout)
         some = self._evaluator.take(spread(images.labels, PREFLIGHT))
         attacks = {named.name: loaded.attack for named, loaded in task.suite.items()}
-        self._findings = preflight(self._model, some.x, hard(some.y), len(images.classes), attacks)
+        self._findings = preflight(self._model, some.x, some.y, len(images.classes), attacks)
         for finding in self._findings:
             self._note(finding)
         self._model.eval()
@@ -183,7 +182,7 @@ class CheckpointEvaluation:
             return None
         threat = self._task.experiment.threat
         batch = self._evaluator.take(right[spread(self._task.test.images.labels[right], PROBED)])
-        measured = probe(self._model, batch.x, hard(batch.y), threat)
+        measured = probe(self._model, batch.x, batch.y, threat)
         survived = self._survived_before(threat.eps)
         survived |= {
             column.attack: self._survives[name] for name, column in self._columns.items() if column.eps == threat.eps

@@ -14,7 +14,6 @@ from regmix.attacks import CLEAN, Attack, packed, passes
 from regmix.data import ImageSet, batches, pick
 from regmix.evaluation.one_batch import Attacked, attacked, predict
 from regmix.evaluation.screening import NoCopy, screened
-from regmix.objectives import hard
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
 from regmix.types import Batch, Images, Labels, Model
@@ -61,7 +60,7 @@ class Evaluator:
         """The class that the model predicts for every test image, [N]."""
         with borrowed(self.model), repeatable(CLEAN, self.device):
             stream = batches(self.images, self.batch_size, self.device)
-            return torch.cat([predict(self.model, batch.x, hard(batch.y)).cpu() for batch in stream])
+            return torch.cat([predict(self.model, batch.x, batch.y).cpu() for batch in stream])
 
     def survivors(
         self,
@@ -172,7 +171,7 @@ class _Chunks:
         if self._reference is not None:
             self._make_screen(self._reference)
             self._reference = None
-        x, y = batch.x, hard(batch.y)
+        x, y = batch.x, batch.y
         with repeatable(f"{self._name}/{first}", x.device):
             return attacked(self._evaluator.model, self.suited, x, y, self._threat, screen=self._screen)
 
@@ -181,7 +180,7 @@ class _Chunks:
         assert isinstance(model, nn.Module)
         with repeatable(self._name, batch.x.device):
             try:
-                self._screen = screened(model, batch.x, hard(batch.y))
+                self._screen = screened(model, batch.x, batch.y)
             except NoCopy as reason:
                 self._note(f"no bfloat16 copy of the model screens, as with --exact ({reason})")
 

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from regmix.attacks import Attack
 from regmix.evaluation.one_batch import perturb, predict
-from regmix.objectives import hard
 from regmix.runs.evaluations import Examples as StoredExamples
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
@@ -35,7 +34,7 @@ class Examples:
 
 def collect_examples(model: Model, batch: Batch, threat: Threat, attack: Attack) -> Examples:
     """Attacks one batch and keeps the images, their perturbations and what the model predicts for both."""
-    x, y = batch.x, hard(batch.y)
+    x, y = batch.x, batch.y
     with borrowed(model):
         adversarial = perturb(model, attack, x, y, threat)
         before, after = predict(model, x, y), predict(model, adversarial, y)

@@ -10,7 +10,6 @@ from regmix.attacks import CLEAN, Attack, explained, named_attacks
 from regmix.evaluation.answers import require_gradient
 from regmix.evaluation.one_batch import attacked, predict
 from regmix.evaluation.outcomes import Outcomes
-from regmix.objectives import hard
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat, check_threat
 from regmix.types import Batch, Images, Labels, Model, UserError, as_batch, check_values
@@ -51,7 +50,7 @@ def evaluate(
         for given in _iterated(batches):
             batch = as_batch(given)
             check_values(batch)
-            x, y = batch.x.clamp(0, 1), hard(batch.y)
+            x, y = batch.x.clamp(0, 1), batch.y
             with explained(model, batch):
                 seen = predict(model, x, y)
             survives, missed = _attack_all(model, suite, x, y, seen == y, threat)
