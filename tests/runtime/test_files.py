@@ -68,17 +68,17 @@ def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path, name: s
     assert (tmp_path / name).read_bytes() == b"new"
 
 
-@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_a_file_system_without_rights(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = refuse(monkeypatch, "chmod", number)
-    write_atomically(tmp_path / "file", lambda file: file.write(b"new"))
-    assert (tmp_path / "file").read_bytes() == b"new"
-    assert asked
-
-
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_a_file_system_without_fsync(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = refuse(monkeypatch, "fsync", number)
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        *(("chmod", number) for number in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)),
+        *(("fsync", number) for number in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)),
+    ],
+)
+def test_a_file_system_that_lacks_a_call(
+    call: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = refuse(monkeypatch, call, number)
     write_atomically(tmp_path / "file", lambda file: file.write(b"new"))
     assert (tmp_path / "file").read_bytes() == b"new"
     assert asked
