@@ -27,6 +27,17 @@ def test_gradients_of_narrow_networks_are_those_of_the_contiguous_one(width: int
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
 
 
+@pytest.mark.parametrize("stride", [2, 3, (2, 1), (1, 2)])
+@pytest.mark.parametrize("channels", [1, 2, 3, 5, 7, 8, 9, 15])
+def test_gradients_of_strided_1x1_convolutions(channels: int, stride: int | tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(channels, 8, 1, stride=stride, bias=False))
+    x = torch.rand(2, channels, 16, 16)
+    (expected,) = gradients(model, x)
+    (found,) = gradients(place(model, CPU), x.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize(
     ("convolution", "contiguous"),
     [

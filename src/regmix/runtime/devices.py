@@ -89,7 +89,7 @@ def resolved(precision: Precision, device: torch.device) -> Literal["32", "bf16"
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware has bfloat16 arithmetic. Emulated, it is slower than float32: seven times on an AVX2 CPU."""
+    """Whether the hardware has bfloat16 arithmetic. Emulated, it is slower than float32: ten times on an AVX2 CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if platform.machine().lower() in ("x86_64", "amd64"):

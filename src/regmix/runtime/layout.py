@@ -15,7 +15,7 @@ BLOCK = 16
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:
     """Moves a model to the device, in channels_last unless it must stay contiguous."""
-    if not is_contiguous(model) and _meets_onednn_fault(model, device):
+    if _meets_onednn_fault(model, device):
         _keep_contiguous(model)
     if is_contiguous(model):
         return model.to(device)
