@@ -10,6 +10,8 @@ from regmix.types import Images
 
 Decide = Callable[[Images], Tensor]
 """Images to bool: are they misclassified?"""
+FINEST = 1e-6
+"""Smallest step of a bisection; much closer points are equal in float32."""
 NOISE, FEW, BEST = 100, 6, 3
 """Random images that are tried as starts at most, and where there are others; starts of each kind that are compared."""
 
@@ -65,7 +67,7 @@ def bisect(wrong: Decide, x: Tensor, at: Tensor, threat: Threat, theta: float) -
         return x + share * (at - x) if euclid else x + (at - x).clamp(-share, share)
 
     asked = 0
-    while high - low > max(end, 1e-6):
+    while high - low > max(end, FINEST):
         middle, asked = (low + high) / 2, asked + 1
         if wrong(point(middle)[None])[0]:
             high = middle
