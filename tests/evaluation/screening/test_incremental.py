@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from regmix.attacks import Screened, Square
 from regmix.data import ImageSet
-from regmix.evaluation.screening import incremental
+from regmix.evaluation.screening import incremental, rough_copy
 from regmix.evaluation.screening.incremental import Incremental
 from regmix.evaluation.screening.rough_copy import _folded, screened
 from regmix.models import PreActResNet, ResNet, SmallCnn, WideResNet, build
@@ -180,7 +180,7 @@ def test_more_than_a_square_is_an_error() -> None:
 @pytest.mark.slow
 def test_real_images_in_a_wide_network_in_bfloat16(monkeypatch: pytest.MonkeyPatch, cifar10_test: ImageSet) -> None:
     monkeypatch.undo()  # windows of this network are worth their cost
-    monkeypatch.setattr(precision, "AGREE", float("inf"))  # the logits of an untrained network hardly differ
+    monkeypatch.setattr(rough_copy, "AGREE", float("inf"))  # the logits of an untrained network hardly differ
     torch.manual_seed(0)
     model = lively(build(ResNet(width=64), 10, channels=3)).float()
     x = cifar10_test.images[:32] / 255
