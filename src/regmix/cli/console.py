@@ -1,6 +1,6 @@
 """Shows the progress of a training or an evaluation: a bar on a terminal, plain lines elsewhere."""
 
-import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -16,6 +16,9 @@ from rich.progress import (
 )
 
 from regmix.runs.records import Epoch
+
+RECENT = 5
+"""Epochs whose speed the time left follows."""
 
 
 def _percent(value: float) -> str:
@@ -40,7 +43,8 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
             disable=not self._live,
         )
         self._task = self._progress.add_task("starting", total=None, rate="")
-        self._began, self._seen = time.perf_counter(), 0
+        # Epoch and seconds of the latest epochs: the time left follows the present speed of a shared machine.
+        self._latest: deque[tuple[int, float]] = deque(maxlen=RECENT + 1)
 
     def __enter__(self) -> "ConsoleDisplay":
         self._progress.start()
@@ -53,15 +57,14 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
 
     def start(self, description: str, total: int, done: int = 0) -> None:
         """Begins work on `total` examples; an interrupted run has already done `done` of them."""
-        self._began = time.perf_counter()
         self._progress.update(self._task, description=description, total=total, completed=done)
 
     def batch(self, examples: int) -> None:
         """A batch is done."""
         if self._live:
-            self._seen += examples
-            rate = self._seen / (time.perf_counter() - self._began)
-            self._progress.update(self._task, advance=examples, rate=f"{rate:.0f} images/s")
+            self._progress.update(self._task, advance=examples)
+            speed = self._progress.tasks[self._task].speed  # of the last half minute
+            self._progress.update(self._task, rate=f"{speed:.0f} images/s" if speed else "")
 
     def stage(self, description: str, left: int) -> None:
         """An attack begins. `left` is the remaining work with its own included, in the unit of `work`."""
@@ -89,7 +92,6 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
             for name, value in (row.validation or {}).items()
         )
         seconds, rate, waited = row.seconds or 0.0, row.images_per_second or 0.0, row.waited or 0.0
-        left = seconds / row.epoch * (row.epochs - row.epoch)
         parts = [
             f"epoch {row.epoch:>3}/{row.epochs}",
             f"loss {row.loss:.4f} ({terms})",
@@ -97,9 +99,18 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
             f"validation: {accuracies}" if accuracies else "",
             f"{rate:.0f} images/s",
             f"{_percent(waited)} of the time waiting for data" if waited > 0.03 else "",
-            f"{left:.0f} s left",
+            f"{self._seconds_left(row.epoch, row.epochs, seconds):.0f} s left",
         ]
         self._print("  ".join(part for part in parts if part))
+
+    def _seconds_left(self, epoch: int, epochs: int, seconds: float) -> float:
+        """From the latest epochs; before there are two, from the mean since the start of the training."""
+        if self._latest and epoch <= self._latest[-1][0]:  # the guard went back
+            self._latest.clear()
+        self._latest.append((epoch, seconds))
+        (first, before), (last, now) = self._latest[0], self._latest[-1]
+        pace = (now - before) / (last - first) if last > first else seconds / epoch
+        return pace * (epochs - epoch)
 
     def alarm(self, text: str) -> None:
         """Prints an alarm of the guard."""
