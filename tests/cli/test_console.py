@@ -10,7 +10,9 @@ from regmix.runs.records import Epoch
 
 def seconds_left(console: Console, display: ConsoleDisplay, epoch: int, seconds: float) -> float:
     with console.capture() as capture:
-        display.epoch(Epoch(epoch=epoch, epochs=100, lr=0.1, loss=1.0, terms={}, seconds=seconds, images_per_second=1.0))
+        display.epoch(
+            Epoch(epoch=epoch, epochs=100, lr=0.1, loss=1.0, terms={}, seconds=seconds, images_per_second=1.0)
+        )
     (left,) = re.findall(r"(\d+) s left", capture.get())
     return float(left)
 

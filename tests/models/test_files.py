@@ -68,7 +68,7 @@ def test_raw_and_averaged_weights_in_one_file_are_a_choice(raw: str, averaged: s
         loaded = load_weights(model, content, choice)
         assert torch.equal(model.state_dict()["conv1.weight"], expected["conv1.weight"])
         unused, used = (raw, averaged) if expected is AVERAGED else (averaged, raw)
-        assert f"tensors loaded from {used}" in loaded.told()
+        assert f"tensors loaded from {used}" in loaded.summary()
         assert unused in loaded.left_over
     damaged = {name: value for name, value in RAW.items() if name != "conv1.weight"}
     assert "--weights raw (top)" in refused({**damaged, "ema": AVERAGED}), "not the average, silently"
@@ -100,7 +100,7 @@ def test_the_same_weights_under_two_names_are_no_choice(tmp_path: Path) -> None:
 
 def test_averages_alone_are_no_choice() -> None:
     model = build(SmallCnn(width=2), 10, 1)
-    told = load_weights(model, {"model_ema": AVERAGED, "epoch": 7}).told()
+    told = load_weights(model, {"model_ema": AVERAGED, "epoch": 7}).summary()
     assert told == f"the state dict: {len(AVERAGED)} of {len(AVERAGED)} tensors loaded"
     assert torch.equal(model.state_dict()["conv2.weight"], AVERAGED["conv2.weight"])
     assert refused({"model_ema": AVERAGED}, "raw").startswith("the state dict has no raw weights; it has model_ema")
@@ -109,7 +109,7 @@ def test_averages_alone_are_no_choice() -> None:
 def test_what_was_loaded_kept_left_over_and_converted_is_told(tmp_path: Path) -> None:
     state = {f"module.{name}": value.half() for name, value in RAW.items() if not name.startswith("normalise.")}
     save_file({**state, "n_averaged": torch.tensor(5)}, tmp_path / "w.safetensors")
-    told = load_weights(build(SmallCnn(width=2), 10, 1), tmp_path / "w.safetensors").told()
+    told = load_weights(build(SmallCnn(width=2), 10, 1), tmp_path / "w.safetensors").summary()
     assert told == (
         f"{tmp_path / 'w.safetensors'}: {len(RAW) - 2} of {len(RAW)} tensors loaded; "
         "kept from the model: normalise.mean, normalise.std; left over: n_averaged; converted from float16"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from regmix.runs import Run
-from regmix.runs.evaluations import Outcomes, add, folder_of, holds, settings_digest
+from regmix.runs.evaluations import Outcomes, add, folder_of, has_columns, settings_digest
 from regmix.runs.records import Column, Corruptions, Environment, Evaluation, Masking, Source, Subject
 from regmix.runtime.files import digest
 from regmix.types import Fingerprint, Sample, UserError
@@ -136,14 +136,14 @@ def test_a_transfer_column_does_not_outlive_the_weights_that_it_came_from(run: R
     evaluation, outcomes = found(subject(run), transfer=[1, 1, 0, 0])
     column = replace(evaluation.columns["transfer"], source=Source(str(source), digest(source)))
     whole = add(run.path, replace(evaluation, columns={"transfer": column}), outcomes, None)
-    assert holds({"transfer": column.source}, whole)
+    assert has_columns({"transfer": column.source}, whole)
     assert "transfer" in run.evaluations()[0].evaluation.columns
     source.write_bytes(b"two")
     (shown,) = run.evaluations()
     assert "transfer" not in shown.evaluation.columns
     assert shown.left_out == [f"transfer: {source} has changed since"]
-    assert not holds({"transfer": Source(str(source), digest(source))}, whole), "other weights of the same name"
-    assert not holds({"fgsm": None}, whole)
+    assert not has_columns({"transfer": Source(str(source), digest(source))}, whole), "other weights of the same name"
+    assert not has_columns({"fgsm": None}, whole)
 
 
 def test_a_record_in_another_subjects_folder_is_named(run: Run) -> None:

@@ -25,7 +25,7 @@ from regmix.data import DataConfig
 from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.foreign import KNOWN, Foreign, is_file_of_weights, is_foreign
 from regmix.evaluation.questions import Questions
-from regmix.evaluation.subject import Chosen, Loaded, choose_images
+from regmix.evaluation.subject import EvaluationImages, PlacedModel, choose_images
 from regmix.models import Function, ModelConfig, ResNet
 from regmix.runs import Checkpoint, Run
 from regmix.runtime import devices, processes
@@ -101,9 +101,9 @@ class _Start:
     trust: Trust
     origin: str = ""
     """Of a model from elsewhere: where its weights are from."""
-    test: Chosen | None = None
+    test: EvaluationImages | None = None
     """The test images, if they are loaded already."""
-    loaded: dict[Checkpoint, Loaded] = field(default_factory=dict)
+    loaded: dict[Checkpoint, PlacedModel] = field(default_factory=dict)
     """The models by checkpoint, if they are loaded already."""
 
 
@@ -164,7 +164,7 @@ def _adopted(words: list[str]) -> _Start:
     trust = trust_in(experiment.model, everything=shared.trust_code)
 
     device = devices.start(shared.device, "32", patient=True).device
-    origin, loaded = "", dict[Checkpoint, Loaded]()
+    origin, loaded = "", dict[Checkpoint, PlacedModel]()
     if processes.rank() == 0:
         foreign = Foreign(source, experiment, parsed.mean, parsed.std, parsed.weights, settled)
         adopted = foreign.adopt(test.images, out, device, attacks)

@@ -15,7 +15,7 @@ from regmix.cli.flags import parse_some
 from regmix.cli.train import parse_training
 from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.questions import Questions, check_attacks
-from regmix.evaluation.subject import Chosen, choose_images
+from regmix.evaluation.subject import EvaluationImages, choose_images
 from regmix.recipes import recipe
 from regmix.runs import Run
 from regmix.studies.compare import Planned, write_comparison
@@ -71,7 +71,9 @@ class Evaluations:
         for run in planned:
             run.check()
             check_attacks(self._questions, run.experiment.threat, self._trust(run))
-        self._test: Chosen = choose_images(planned[0].experiment.data, flags.examples, flags.sample, flags.sample_seed)
+        self._test: EvaluationImages = choose_images(
+            planned[0].experiment.data, flags.examples, flags.sample, flags.sample_seed
+        )
 
     def _trust(self, run: Planned) -> Trust:
         return trust_in(run.experiment.model, everything=self._flags.trust_code)

@@ -7,10 +7,10 @@ from regmix.config import from_json
 from regmix.corruptions import Computed, OfficialFiles
 from regmix.evaluation.checkpoint import CheckpointEvaluation
 from regmix.evaluation.questions import Questions, check_attacks, source_weights
-from regmix.evaluation.subject import Chosen, Loaded, check_images, choose_images, load_checkpoint
+from regmix.evaluation.subject import EvaluationImages, PlacedModel, check_images, choose_images, load_checkpoint
 from regmix.evaluation.task import Progress, Task, corruption_kinds, load_suite
 from regmix.runs import CONFIG, Checkpoint, Run
-from regmix.runs.evaluations import holds
+from regmix.runs.evaluations import has_columns
 from regmix.runtime import devices
 from regmix.types import NO_TRUST, Trust, UserError
 
@@ -22,7 +22,9 @@ class Assessment:
     writes.
     """
 
-    def __init__(self, run: Run, questions: Questions, test: Chosen | None = None, trust: Trust = NO_TRUST) -> None:
+    def __init__(
+        self, run: Run, questions: Questions, test: EvaluationImages | None = None, trust: Trust = NO_TRUST
+    ) -> None:
         """Checks what can be checked before a model is loaded.
 
         Args:
@@ -54,7 +56,7 @@ class Assessment:
             for stored in self._run.evaluations()
             if not stored.outdated
             and stored.evaluation.images == images
-            and holds(wanted, stored.evaluation)
+            and has_columns(wanted, stored.evaluation)
             and (not questions.verdict or stored.evaluation.is_probed)
         }
         return enough >= {*self._run.checkpoints()}
@@ -64,7 +66,7 @@ class Assessment:
         checkpoints: Sequence[Checkpoint],
         device: devices.Device,
         progress: Progress,
-        loaded: Mapping[Checkpoint, Loaded] | None = None,
+        loaded: Mapping[Checkpoint, PlacedModel] | None = None,
     ) -> None:
         """Attacks checkpoints, and adds the outcomes to the run's evaluations.
 

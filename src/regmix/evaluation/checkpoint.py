@@ -21,7 +21,7 @@ from regmix.evaluation.outcomes import wilson
 from regmix.evaluation.preflight import preflight
 from regmix.evaluation.saved import recheck, saver
 from regmix.evaluation.screening import SCREENED
-from regmix.evaluation.subject import Loaded, is_users, journal_key
+from regmix.evaluation.subject import PlacedModel, is_users, journal_key
 from regmix.evaluation.table import not_attacked_note
 from regmix.evaluation.task import Column, Task
 from regmix.models import code_files
@@ -41,7 +41,7 @@ PREFLIGHT, PROBED = 100, 64
 class CheckpointEvaluation:
     """What an evaluation finds out about one checkpoint of a run. The methods are called in their order."""
 
-    def __init__(self, task: Task, checkpoint: Checkpoint, loaded: Loaded, before: Sequence[Stored]) -> None:
+    def __init__(self, task: Task, checkpoint: Checkpoint, loaded: PlacedModel, before: Sequence[Stored]) -> None:
         """before: the evaluations of this checkpoint that the run has already, the latest last."""
         self._task, self._loaded, self._before = task, loaded, before
         questions, test, run = task.questions, task.test, task.run

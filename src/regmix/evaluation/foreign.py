@@ -14,7 +14,7 @@ from regmix.config import Experiment, to_json
 from regmix.data import ImageSet, class_changes, pick
 from regmix.evaluation.answers import check_tensors
 from regmix.evaluation.preflight import preflight
-from regmix.evaluation.subject import Loaded
+from regmix.evaluation.subject import PlacedModel
 from regmix.models import Function, ModelConfig, PreActResNet, build, load_weights
 from regmix.models.files import SUFFIXES
 from regmix.models.statistics import misfit
@@ -42,7 +42,7 @@ class Adopted(NamedTuple):
     run: Run
     origin: str
     """Where the weights are from, in one line."""
-    loaded: Loaded
+    loaded: PlacedModel
     """The model itself, so that it need not be built again."""
 
 
@@ -77,7 +77,7 @@ class Foreign:
         """
         config, model, origin = self._load(images)
         check_tensors(model)
-        loaded = Loaded.place(model, "", images, device)
+        loaded = PlacedModel.place(model, "", images, device)
         few = pick(images, torch.arange(min(2, len(images))), device)
         preflight(model, few.x, few.y, len(images.classes), attacks)
         run = self._directory(config, images, out)
@@ -105,14 +105,14 @@ class Foreign:
         """The same for a file; settings that the names of its tensors decide are taken from the file."""
         model = self._build(config, images)
         try:
-            return config, model, load_weights(model, self.source, self.weights).told()
+            return config, model, load_weights(model, self.source, self.weights).summary()
         except UserError as error:
             if not isinstance(config, PreActResNet):
                 raise
             other = replace(config, final_norm=not config.final_norm)
             model = self._build(other, images)
             try:
-                loaded = load_weights(model, self.source, self.weights).told()
+                loaded = load_weights(model, self.source, self.weights).summary()
             except UserError:
                 raise error from None
             return other, model, f"{loaded}; {'with' if other.final_norm else 'without'} a final norm, as in the file"

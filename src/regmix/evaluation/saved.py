@@ -11,7 +11,7 @@ from torch import Tensor
 from regmix.data import ImageSet, batches
 from regmix.evaluation.one_batch import predict
 from regmix.evaluation.rounding import to_uint8
-from regmix.evaluation.subject import Chosen
+from regmix.evaluation.subject import EvaluationImages
 from regmix.runs.adversarial import load_adversarial, save_adversarial, save_adversarial_table
 from regmix.runs.records import Rounded
 from regmix.threats import Threat
@@ -20,7 +20,9 @@ from regmix.types import Images, Model
 BATCH = 250
 
 
-def saver(folder: Path, column: str, test: Chosen, threat: Threat) -> Callable[[Sequence[int], Images, Images], None]:
+def saver(
+    folder: Path, column: str, test: EvaluationImages, threat: Threat
+) -> Callable[[Sequence[int], Images, Images], None]:
     """What saves the adversarial images of a column: called with positions, images and adversarial images."""
 
     def save(rows: Sequence[int], x: Images, adversarial: Images) -> None:
@@ -30,7 +32,12 @@ def saver(folder: Path, column: str, test: Chosen, threat: Threat) -> Callable[[
 
 
 def recheck(
-    model: Model, folder: Path, column: str, test: Chosen, broken: Bool[Tensor, "examples"], device: torch.device
+    model: Model,
+    folder: Path,
+    column: str,
+    test: EvaluationImages,
+    broken: Bool[Tensor, "examples"],
+    device: torch.device,
 ) -> Rounded:
     """Asks the model about the saved images of a column, and writes adversarial.npz beside them."""
     rows, images = load_adversarial(folder, column, test.index[broken].tolist())

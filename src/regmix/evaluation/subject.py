@@ -24,7 +24,7 @@ from regmix.types import Fingerprint, Sample, UserError
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen:
+class EvaluationImages:
     """The images of the test split that an evaluation uses."""
 
     images: ImageSet
@@ -35,7 +35,7 @@ class Chosen:
     """Of the whole split."""
 
 
-def choose_images(data: DataConfig, count: int | None, how: How = "stratified", seed: int = 0) -> Chosen:
+def choose_images(data: DataConfig, count: int | None, how: How = "stratified", seed: int = 0) -> EvaluationImages:
     """A sample of the test split, see `draw`; `count` None takes all.
 
     Raises:
@@ -45,7 +45,9 @@ def choose_images(data: DataConfig, count: int | None, how: How = "stratified", 
     if count is not None and not 1 <= count <= len(test):
         raise UserError(f"--examples {count}: the test split has {len(test)} images; ask for 1 to {len(test)}")
     sample, positions = draw(test.labels, count, how, seed)
-    return Chosen(test if sample.how == "all" else test.subset(positions), positions, sample, fingerprint(test))
+    return EvaluationImages(
+        test if sample.how == "all" else test.subset(positions), positions, sample, fingerprint(test)
+    )
 
 
 def check_images(directory: Run, images: ImageSet) -> None:
@@ -62,7 +64,7 @@ def check_images(directory: Run, images: ImageSet) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Loaded:
+class PlacedModel:
     """A model with its weights, on the device and in the layout in which it is evaluated."""
 
     model: nn.Module
@@ -72,7 +74,7 @@ class Loaded:
     """A note for the user if the model does not run in channels_last."""
 
     @classmethod
-    def place(cls, model: nn.Module, weights: str, test: ImageSet, device: torch.device) -> "Loaded":
+    def place(cls, model: nn.Module, weights: str, test: ImageSet, device: torch.device) -> "PlacedModel":
         """Moves a model to the device and finds the layout in which it runs."""
         few = pick(test, torch.arange(min(len(test), 2)), device)
         return cls(model, weights, settle(model.to(device), few.x))
@@ -80,7 +82,7 @@ class Loaded:
 
 def load_checkpoint(
     experiment: Experiment, directory: Run, checkpoint: Checkpoint, test: ImageSet, device: torch.device
-) -> Loaded:
+) -> PlacedModel:
     """Builds the model of a run and loads the weights of a checkpoint."""
     # Normalisation is stored with the weights, so the statistics of the training images are not needed.
     model = build_model(replace(experiment, normalise=False), test)
@@ -89,7 +91,7 @@ def load_checkpoint(
         before = digest(path)
         load_weights(model, path)
         if digest(path) == before:
-            return Loaded.place(model, before, test, device)
+            return PlacedModel.place(model, before, test, device)
         # A training has written new weights meanwhile: the digest must be that of the weights that were loaded.
 
 

@@ -11,7 +11,7 @@ from regmix.config import Experiment
 from regmix.corruptions import Computed, OfficialFiles
 from regmix.data import ImageSet
 from regmix.evaluation.questions import Asked, Questions, open_source
-from regmix.evaluation.subject import Chosen, check_images, load_checkpoint
+from regmix.evaluation.subject import EvaluationImages, check_images, load_checkpoint
 from regmix.runs import Run
 from regmix.runs.records import Source
 from regmix.types import Trust
@@ -66,7 +66,7 @@ class Task:
     run: Run
     experiment: Experiment
     questions: Questions
-    test: Chosen
+    test: EvaluationImages
     device: torch.device
     progress: Progress
     suite: Mapping[NamedAttack, LoadedAttack]

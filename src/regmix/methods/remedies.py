@@ -7,7 +7,7 @@ from regmix.methods.mutual import Mutual
 from regmix.methods.n_fgsm import NFgsm
 from regmix.methods.pgd_at import PgdAt
 
-REMEDIES = 2
+MAX_ROLLBACKS = 2
 """How often a run may be rolled back."""
 
 

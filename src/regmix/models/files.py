@@ -22,7 +22,7 @@ AVERAGED = re.compile(r"(?:^|[_.])(?:ema|swa|avg|averaged?|polyak|shadow)(?:$|[_
 """Matches the names of entries with averaged weights: model_ema, state_dict_ema, swa_model, ema.shadow."""
 
 
-class Chosen(NamedTuple):
+class WeightSet(NamedTuple):
     """One set of weights, its entry in the file ("top" for the file itself), and the other entries with weights."""
 
     state: dict[str, Tensor]
@@ -63,7 +63,7 @@ def read(path: Path) -> Any:
 
 def choose(
     content: Any, title: str, which: str | None, own: Iterable[str], fits: Callable[[dict[str, Tensor]], bool]
-) -> Chosen:
+) -> WeightSet:
     """Chooses the set of weights that is meant.
 
     Args:
@@ -101,7 +101,7 @@ def choose(
     else:
         meant = list(candidates)
     if len(meant) == 1:
-        return Chosen(sets[meant[0]], _named(meant[0]), [_named(path) for path in candidates if path != meant[0]])
+        return WeightSet(sets[meant[0]], _named(meant[0]), [_named(path) for path in candidates if path != meant[0]])
     if not meant:
         raise UserError(f"{title} has no {which} weights; {few('it has', map(_named, candidates))}")
     if which is None and len(averaged) == len(raw) == 1:

@@ -18,7 +18,7 @@ FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadReport:
     """Which weights were loaded, and which tensors of the model or the source were not used."""
 
     source: str
@@ -34,7 +34,7 @@ class Loaded:
     converted: tuple[str, ...]
     """Dtypes of the source that differ from the model's, such as float16."""
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """One line, such as "plain.pt: 54 of 54 tensors loaded; left over: n_averaged"."""
         origin = f" from {self.entry}" if self.entry else ""
         parts = [
@@ -46,7 +46,7 @@ class Loaded:
         return "; ".join(filter(None, parts))
 
 
-def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], weights: str | None = None) -> Loaded:
+def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], weights: str | None = None) -> LoadReport:
     """Loads weights strictly into the model: every tensor must have its place and its shape.
 
     Prefixes of wrappers such as `module.` are removed from the names. For the networks of this package, other common
@@ -84,7 +84,7 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], weigh
     # torch's strict check would refuse files that hold shared tensors once; all others are checked above.
     model.load_state_dict(values, strict=False)
     types = {value.dtype for name, value in matched.state.items() if value.dtype != own[name].dtype}
-    return Loaded(
+    return LoadReport(
         title,
         chosen.entry if chosen.others else "",
         len(own),

@@ -202,7 +202,7 @@ def _outdated(run: Path, subject: Subject, weights: Mapping[str, Path], digests:
     return f"{changed[0]} has changed since" if changed else ""
 
 
-def holds(columns: Mapping[str, Source | None], evaluation: Evaluation) -> bool:
+def has_columns(columns: Mapping[str, Source | None], evaluation: Evaluation) -> bool:
     """Whether an evaluation has all of these columns, those of transfer attacks from the same weights.
 
     columns: by name the weights that a transfer attack takes its examples from; None for another attack.

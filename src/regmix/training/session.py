@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from regmix.config import Action, Experiment
 from regmix.data import Loader
-from regmix.methods.remedies import REMEDIES
+from regmix.methods.remedies import MAX_ROLLBACKS
 from regmix.runs import Run
 from regmix.runs.records import Alarm, Result
 from regmix.runtime import processes
@@ -17,7 +17,7 @@ from regmix.training.finite import CHECK_EVERY, check_steps, check_weights, desc
 from regmix.training.interruption import Interruption
 from regmix.training.prepare import Prepared
 from regmix.training.trainee import Trainee
-from regmix.training.validation import Validator, Verdict
+from regmix.training.validation import Validation, Validator
 from regmix.types import Interrupted, UserError
 
 
@@ -47,14 +47,14 @@ class Session:
                 if lost := self.train_epoch():
                     self.go_back_for(lost)
                     continue
-                verdict = self.validate() if self.is_validated() else None
-                if verdict is not None and verdict.alarm is not None:
-                    action = self.react(verdict.alarm, verdict.repeated)
+                validation = self.validate() if self.is_validated() else None
+                if validation is not None and validation.alarm is not None:
+                    action = self.react(validation.alarm, validation.repeated)
                     if action == "stop":
                         return self.finish("stopped")
                     if action == "rollback":
                         continue
-                self.end_epoch(verdict)
+                self.end_epoch(validation)
         return self.finish("finished")
 
     def __post_init__(self) -> None:
@@ -124,32 +124,32 @@ class Session:
         number = self.progress.epoch + 1
         return number % self.experiment.validate_every == 0 or number == self.experiment.epochs
 
-    def validate(self) -> Verdict:
-        """Validates the weights on rank 0, while the other processes wait for the verdict."""
+    def validate(self) -> Validation:
+        """Validates the weights on rank 0, while the other processes wait for the validation."""
         began = time.perf_counter()
         models = self.trainee.complete()
-        verdict: Verdict | int = 0
+        validation: Validation | int = 0
         if processes.rank() == 0:
             try:
-                verdict = self.validator.judge(*models, self.progress)
+                validation = self.validator.judge(*models, self.progress)
             except Interrupted as interrupted:
-                verdict = interrupted.signal
-        verdict = processes.from_first(verdict)
-        if isinstance(verdict, int):
-            raise Interrupted(verdict)
+                validation = interrupted.signal
+        validation = processes.from_first(validation)
+        if isinstance(validation, int):
+            raise Interrupted(validation)
         progress = self.progress
-        if verdict.one_answer is not None and progress.one_answer is None:
-            self.display.warn(f"epoch {progress.epoch + 1}: {verdict.one_answer}")
-        progress.best, progress.one_answer = verdict.best, verdict.one_answer
+        if validation.one_answer is not None and progress.one_answer is None:
+            self.display.warn(f"epoch {progress.epoch + 1}: {validation.one_answer}")
+        progress.best, progress.one_answer = validation.best, validation.one_answer
         progress.seconds += time.perf_counter() - began
-        return verdict
+        return validation
 
     def react(self, reason: str, repeated: bool) -> Action:
         """Reports and records an alarm, and rolls back if asked; returns the action taken."""
         progress, action = self.progress, self.experiment.guard.action
         if not repeated:
             self.display.alarm(f"epoch {progress.epoch + 1}: {reason}")
-        if action == "rollback" and progress.rollbacks == REMEDIES:
+        if action == "rollback" and progress.rollbacks == MAX_ROLLBACKS:
             action = "continue"
         progress.alarms.append(Alarm(progress.epoch + 1, reason, action))
         self.run.save_result(replace(self.run.result(), alarms=progress.alarms))
@@ -161,15 +161,15 @@ class Session:
             self.display.alarm(f"back to epoch {progress.epoch}; training continues with {remedy}")
         return action
 
-    def end_epoch(self, verdict: Verdict | None) -> None:
+    def end_epoch(self, validation: Validation | None) -> None:
         """Records and saves the epoch."""
         if lost := self.trainee.tally.bad_steps():
             reason = describe(lost, self.trainee.tally, self.progress.epoch)
             self.display.warn(f"{reason}; nothing was learned from it")
-        row = self.trainee.end_epoch(verdict.accuracies if verdict is not None else None)
+        row = self.trainee.end_epoch(validation.accuracies if validation is not None else None)
         self.run.append_metrics(row)
         self.save_weights()
-        without_alarm = verdict is not None and verdict.alarm is None
+        without_alarm = validation is not None and validation.alarm is None
         self.save_state(healthy=self.experiment.guard.action == "rollback" and without_alarm)
         self.display.epoch(row)
 

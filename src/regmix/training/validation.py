@@ -20,7 +20,7 @@ from regmix.training.progress import Best, Progress
 from regmix.types import Batch
 
 
-class Verdict(NamedTuple):
+class Validation(NamedTuple):
     """The outcome of a validation."""
 
     accuracies: dict[str, float]
@@ -45,7 +45,7 @@ class Validator:
     run: Run
     check: Callable[[], None]
 
-    def judge(self, model: nn.Module, averaged: nn.Module | None, progress: Progress) -> Verdict:
+    def judge(self, model: nn.Module, averaged: nn.Module | None, progress: Progress) -> Validation:
         """Measures the weights and their average, saves them as `best` if they are, and asks the guard."""
         accuracies, warning = self._measure(model, signs=True)
         before = progress.validated
@@ -65,7 +65,7 @@ class Validator:
         if pgd > best.pgd:
             best = Best(progress.epoch + 1, pgd, candidate_warning)
             self.run.save_weights("best", candidate.state_dict())
-        return Verdict(accuracies, best, alarm, repeated, warning)
+        return Validation(accuracies, best, alarm, repeated, warning)
 
     def _measure(self, model: nn.Module, *, signs: bool) -> tuple[dict[str, float], str | None]:
         threat, batch_size = self.experiment.threat, self.experiment.batch_size
