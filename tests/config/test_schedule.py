@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from regmix.config import Constant, Cyclic, OneCycle, Piecewise
+from regmix.config import Constant, Cosine, Cyclic, OneCycle, Piecewise
 from regmix.config.schedule import Schedule
 from regmix.types import UserError
 
@@ -66,6 +66,22 @@ def test_cyclic_rises_to_one_peak_and_falls_in_straight_lines(
     rising, falling = slopes[: peak + 1], slopes[peak + 1 :]
     assert all(math.isclose(slope, 1 / (peak + 1), rel_tol=1e-6, abs_tol=1e-12) for slope in rising)
     assert all(math.isclose(slope, -1 / (total - peak), rel_tol=1e-6, abs_tol=1e-12) for slope in falling)
+
+
+@pytest.mark.parametrize(("steps_per_epoch", "epochs"), [(391, 30), (7, 98), (10, 1), (1, 1)])
+@pytest.mark.parametrize(("warm_up", "end"), [(0.0, 0.0), (0.1, 0.0), (0.25, 0.05)])
+def test_cosine_is_torchs_annealing_after_a_linear_rise(
+    steps_per_epoch: int, epochs: int, warm_up: float, end: float
+) -> None:
+    found = factors(Cosine(warm_up=warm_up, end=end), steps_per_epoch, epochs)
+    rising = round(warm_up * len(found))
+    assert found[:rising] == pytest.approx([(step + 1) / rising for step in range(rising)])
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    annealing = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(found) - rising, eta_min=end)
+    for factor in found[rising:]:
+        assert factor == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
+        optimizer.step()
+        annealing.step()
 
 
 def test_constant_is_constant() -> None:

@@ -243,11 +243,19 @@ def test_of_two_folders_of_test_images_the_unused_one_is_reported(root):
     assert read(root, "test").notes == (f"{root / 'val'} was skipped: the test images are those in {root / 'test'}",)
 
 
-@pytest.mark.parametrize("missing", ["train", "test"])
-def test_a_missing_split_is_named(root, missing):
-    (root / missing).rename(root / "other")
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_missing_split_is_named(root, split):
+    (root / split).rename(root / "other")
     with pytest.raises(UserError, match=r"(train|val) is missing: images are expected as train/CLASS/\*"):
-        read(root)
+        read(root, split)
+
+
+def test_a_training_needs_no_test_images(root):
+    whole = read(root)
+    (root / "test").rename(root / "other")
+    alone = read(root)
+    assert torch.equal(alone.images, whole.images)
+    assert f"there are no test images; to evaluate the model, put some into {root}/test/CLASS" in alone.notes
 
 
 def test_a_split_without_class_folders_is_named(tmp_path):

@@ -1,5 +1,6 @@
 """Shows the progress of a training or an evaluation: a bar on a terminal, plain lines elsewhere."""
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -19,6 +20,8 @@ from regmix.runs.records import Epoch
 
 RECENT = 5
 """Epochs whose speed the time left follows."""
+FIRST_LINE, NEXT_LINE = 15.0, 60.0
+"""Without a terminal: seconds from the start until the first line about an unfinished epoch, and until the next one."""
 
 
 def _percent(value: float) -> str:
@@ -43,6 +46,8 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
             disable=not self._live,
         )
         self._task = self._progress.add_task("starting", total=None, rate="")
+        self._total = self._done = self._seen = 0
+        self._began = self._printed = time.perf_counter()
         # Epoch and seconds of the latest epochs: the time left follows the present speed of a shared machine.
         self._latest: deque[tuple[int, float]] = deque(maxlen=RECENT + 1)
 
@@ -57,10 +62,20 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
 
     def start(self, description: str, total: int, done: int = 0) -> None:
         """Begins work on `total` examples; an interrupted run has already done `done` of them."""
+        self._total, self._done, self._seen = total, done, 0
+        self._began = time.perf_counter()
+        self._printed = self._began + FIRST_LINE - NEXT_LINE
         self._progress.update(self._task, description=description, total=total, completed=done)
 
     def batch(self, examples: int) -> None:
         """A batch is done."""
+        self._seen += examples
+        now = time.perf_counter()
+        if not self._live and now - self._printed > NEXT_LINE:
+            self._printed, rate = now, self._seen / (now - self._began)
+            self._done, self._seen, self._began = self._done + self._seen, 0, now
+            share, left = self._done / self._total, (self._total - self._done) / rate
+            self._print(f"{_percent(share)} of the training done  {rate:.0f} images/s  about {left:.0f} s left")
         if self._live:
             self._progress.update(self._task, advance=examples)
             speed = self._progress.tasks[self._task].speed  # of the last half minute
@@ -77,6 +92,8 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
 
     def epoch(self, row: Epoch) -> None:
         """An epoch is done; `row` is its line of metrics.jsonl."""
+        self._began = self._printed = time.perf_counter()
+        self._done, self._seen = self._total * row.epoch // row.epochs, 0
         terms = ", ".join(f"{name} {value:.4f}" for name, value in row.terms.items())
         self._progress.update(
             self._task,

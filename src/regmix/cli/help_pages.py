@@ -52,10 +52,14 @@ class Section:
 SECTIONS: dict[str, tuple[Section, ...]] = {
     "train": (
         Section("data", ("train-examples", "validation"), ("pad", "flip", "normalise", "split-seed"), ("data",)),
-        Section("model", parts=("model",)),
+        Section("model", ("init",), ("init-weights", "freeze"), ("model",)),
         Section("threat model", parts=("threat",)),
         Section("method", rest=("label-mass", "awp", "awp-warm-up"), parts=("method",)),
-        Section("schedule", ("epochs", "batch-size", "lr"), ("momentum", "weight-decay", "clip-norm")),
+        Section(
+            "schedule",
+            ("epochs", "batch-size", "optimizer", "lr", "ramp"),
+            ("momentum", "weight-decay", "decayed", "layer-decay", "clip-norm"),
+        ),
         Section("learning rate over time", parts=("schedule",)),
         Section("weight averaging", parts=("averaging",)),
         Section(

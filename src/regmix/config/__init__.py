@@ -6,7 +6,7 @@ Settings only: nothing here trains. May import the vocabulary, data, models, met
 from regmix.config.averaging import Averaging, AveragingConfig, Ema, GatedEma, NoAveraging, Swa
 from regmix.config.experiment import UNIONS, Experiment, OnNonfinite, build_model, from_json, to_json
 from regmix.config.guard import Action, Guard
-from regmix.config.schedule import Constant, Cyclic, OneCycle, Piecewise, Schedule, ScheduleConfig
+from regmix.config.schedule import Constant, Cosine, Cyclic, OneCycle, Piecewise, Schedule, ScheduleConfig
 
 __all__ = [
     "UNIONS",
@@ -14,6 +14,7 @@ __all__ = [
     "Averaging",
     "AveragingConfig",
     "Constant",
+    "Cosine",
     "Cyclic",
     "Ema",
     "Experiment",

@@ -43,12 +43,31 @@ class Experiment:
     """Passes over the training images."""
     batch_size: int = 128
     """Images per step, summed over all processes."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Optimizer. sgd: with momentum; weight decay is added to the gradient. adamw: AdamW (arXiv 1711.05101); it
+    multiplies weight decay by the learning rate, and 0.01 to 0.05 is usual."""
     lr: float = 0.1
-    """Peak learning rate of SGD."""
+    """Peak learning rate. SGD: 0.05 to 0.1 is usual. AdamW: about 0.001, to fine-tune 0.0001 to 0.0005."""
     momentum: float = 0.9
-    """Momentum of SGD, in [0, 1)."""
+    """Momentum of SGD, or beta_1 of AdamW, in [0, 1)."""
     weight_decay: float = 5e-4
-    """Weight decay of SGD, applied to every parameter."""
+    """Weight decay, applied to the parameters that `decayed` names."""
+    decayed: Literal["all", "weights"] = "all"
+    """Parameters with weight decay. all: every parameter, as public code of adversarial training does. weights: not
+    biases and the factors of normalisation layers."""
+    layer_decay: float = 1.0
+    """Layer-wise learning rates for fine-tuning, in (0, 1]: a layer with n layers of weights after it has the learning
+    rate times layer_decay to the power of n. 1 means the same rate for all layers."""
+    ramp: float = 0.0
+    """Share of the training, in [0, 1], in which eps and the regularisation terms of the loss rise linearly from near 0
+    to their full size. Validation uses the full eps throughout."""
+    init: str | None = None
+    """Weights to start from: a file, or a run directory (its checkpoint `best`). If they are for another number of
+    classes, the last layer starts anew. None: random weights."""
+    init_weights: str | None = None
+    """Weights to use from an `init` that holds several sets of weights: raw, averaged, or the name of an entry."""
+    freeze: tuple[str, ...] = ()
+    """Names of parts of the model that are not trained and stay in evaluation mode, such as conv1 layers.0."""
     clip_norm: float | None = None
     """Largest Euclidean norm of a step's gradient; a longer gradient is scaled down to it. None: no clipping."""
     awp: float = 0.0
@@ -69,8 +88,9 @@ class Experiment:
     evenly spaced ones if images are streamed)."""
     train_examples: int | None = None
     """Number of training images, drawn evenly from the classes. None: all but the validation images."""
-    validation: int = 1000
-    """Number of training images held out for validation. The checkpoint `best` is chosen on them."""
+    validation: int | None = 1000
+    """Number of training images held out for validation. The checkpoint `best` is chosen on them. None: 15 % of the
+    training images, but at most 1,000."""
     split_seed: int = 0
     """Seed that chooses the training and validation images. It is separate from --seed, so that seeds share a split."""
     validate_every: int = 1
@@ -101,7 +121,8 @@ class Experiment:
     def __post_init__(self) -> None:
         check_bounds(self)
         for name in ("epochs", "batch_size", "validation", "validate_every"):
-            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}; it must be at least 1")
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} is {value}; it must be at least 1")
         require(self.epochs <= 10**6, f"epochs is {self.epochs}; it must not exceed 1,000,000")
         for name in ("pad", "seed", "split_seed", "weight_decay", "awp_warm_up"):
             require(0 <= getattr(self, name) < float("inf"), f"{name} is {getattr(self, name)}; it must be at least 0")
@@ -110,6 +131,12 @@ class Experiment:
         require(0 < self.lr < float("inf"), f"lr is {self.lr}; it must be positive")
         require(0 <= self.momentum < 1, f"momentum is {self.momentum}; it must lie in [0, 1)")
         require(self.clip_norm is None or self.clip_norm > 0, f"clip_norm is {self.clip_norm}; it must be positive")
+        require(
+            self.init is not None or self.init_weights is None,
+            "init_weights chooses from a file of weights; name the file with --init",
+        )
+        require(0 < self.layer_decay <= 1, f"layer_decay is {self.layer_decay}; it must lie in (0, 1]")
+        require(0 <= self.ramp <= 1, f"ramp is {self.ramp}; it must lie in [0, 1]")
         require(0 <= self.awp < 1, f"awp is {self.awp}; it must lie in [0, 1)")
         require(0 < self.label_mass <= 1, f"label_mass is {self.label_mass}; it must lie in (0, 1]")
         require(

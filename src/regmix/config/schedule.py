@@ -68,6 +68,32 @@ class Cyclic(Schedule):
 
 
 @dataclass(frozen=True)
+class Cosine(Schedule):
+    """Rises linearly from near 0 to the peak, then falls along half a cosine to `end` (arXiv 1608.03983, no restarts).
+
+    With T steps, of which W = warm_up T rise: factor(t) = (t + 1) / W for t < W, else
+    end + (1 - end) (1 + cos(pi (t - W) / (T - W))) / 2.
+    """
+
+    name: Tag[Literal["cosine"]] = field(default="cosine", kw_only=True)
+    warm_up: float = 0.1
+    """Share of the training in which the learning rate rises, in [0, 1)."""
+    end: float = 0.0
+    """Factor that the learning rate falls to, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.warm_up < 1, f"warm_up is {self.warm_up}; it must lie in [0, 1)")
+        require(0 <= self.end <= 1, f"end is {self.end}; it must lie in [0, 1]")
+
+    def factor(self, step: int, steps_per_epoch: int, epochs: int) -> float:
+        total = steps_per_epoch * epochs
+        rising = round(self.warm_up * total)
+        if step < rising:
+            return (step + 1) / rising
+        return self.end + (1 - self.end) * (1 + math.cos(math.pi * (step - rising) / (total - rising))) / 2
+
+
+@dataclass(frozen=True)
 class OneCycle(Schedule):
     """torch's OneCycleLR stepped once per epoch, as in the FastAT benchmark (arXiv 2604.22853, its main.py).
 
@@ -101,4 +127,4 @@ class OneCycle(Schedule):
         return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
 
 
-ScheduleConfig = Constant | Piecewise | Cyclic | OneCycle
+ScheduleConfig = Constant | Piecewise | Cyclic | Cosine | OneCycle

@@ -47,7 +47,7 @@ class Folder:
         The classes are the sorted names of the class folders of both splits. The test split is test/ if it exists, else
         val/; if there is no train/ either, it is root itself. The images of a class are all files with one of SUFFIXES
         at any depth of its folder, also through links. Hidden files are ignored; `notes` mentions all other files.
-        To read the training split, every class must have training images; test images are optional.
+        To read the training split, every class must have training images; test images, and their folder, are optional.
 
         Raises:
             UserError: a missing or empty folder, a class without training images, a broken link, or a file that cannot
@@ -58,7 +58,8 @@ class Folder:
         root = Path(self.root)
         train, test = root / "train", _test_folder(root, split)
         train_folders = _class_folders(train) if split == "train" or train.is_dir() else {}
-        test_folders = _class_folders(test)
+        untested = split == "train" and not test.exists()
+        test_folders = {} if untested else _class_folders(test)
         classes = sorted({*train_folders, *test_folders})
         untrained = sorted({*test_folders} - {*train_folders})
         if split == "train" and untrained:
@@ -76,6 +77,8 @@ class Folder:
                 paths += class_paths
                 labels += [label] * len(class_paths)
         notes = [*_twins(classes), *skipped.notes()]
+        if untested:
+            notes.append(f"there are no test images; to evaluate the model, put some into {root / 'test'}/CLASS")
         if split == "test":
             notes += _test_notes(root, test, classes, train_folders, test_folders)
             if not self.stream:

@@ -32,15 +32,21 @@ def stratified_order(
     return torch.from_numpy(shuffled[np.argsort(key, kind="stable")])
 
 
-def split_train(train: ImageSet, examples: int | None, validation: int, seed: int) -> tuple[ImageSet, ImageSet]:
+MOST_VALIDATION, VALIDATION_SHARE = 1000, 0.15
+
+
+def split_train(train: ImageSet, examples: int | None, validation: int | None, seed: int) -> tuple[ImageSet, ImageSet]:
     """Divides a training set into (train, validation), both stratified and in their original order.
 
     The choice depends only on the labels, the numbers and `seed`. The validation images do not depend on `examples`,
-    and a smaller training set is part of a larger one. `examples` None takes all images but those for validation.
+    and a smaller training set is part of a larger one. `examples` None takes all images but those for validation,
+    `validation` None takes 15 % of the images for it, but at most 1,000.
 
     Raises:
         UserError: there are not enough images, or none is left for training.
     """
+    if validation is None:
+        validation = min(MOST_VALIDATION, max(1, round(VALIDATION_SHARE * len(train))))
     left = len(train) - validation
     wanted = left if examples is None else examples
     if validation < 0:

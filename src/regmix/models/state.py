@@ -33,12 +33,15 @@ class LoadReport:
     """Tensors of the source that do not belong to the network, and other sets of weights in the source."""
     converted: tuple[str, ...]
     """Dtypes of the source that differ from the model's, such as float16."""
+    anew: tuple[str, ...] = ()
+    """Tensors of a last layer for another number of classes, which were not loaded."""
 
     def summary(self) -> str:
         """One line, such as "plain.pt: 54 of 54 tensors loaded; left over: n_averaged"."""
         origin = f" from {self.entry}" if self.entry else ""
         parts = [
-            f"{self.source}: {self.tensors - len(self.kept)} of {self.tensors} tensors loaded{origin}",
+            f"{self.source}: {self.tensors - len(self.kept) - len(self.anew)} of {self.tensors} tensors loaded{origin}",
+            few("of another number of classes, so they start anew:", self.anew),
             few("kept from the model:", self.kept),
             few("left over:", self.left_over),
             few("converted from", self.converted),
@@ -46,7 +49,9 @@ class LoadReport:
         return "; ".join(filter(None, parts))
 
 
-def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], weights: str | None = None) -> LoadReport:
+def load_weights(
+    model: nn.Module, source: str | Path | Mapping[str, Any], weights: str | None = None, classes: int | None = None
+) -> LoadReport:
     """Loads weights strictly into the model: every tensor must have its place and its shape.
 
     Prefixes of wrappers such as `module.` are removed from the names. For the networks of this package, other common
@@ -56,6 +61,8 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], weigh
     Args:
         source: a state dict, a .safetensors file, or a .pt or .pth file of torch. Pickled code is not run.
         weights: "raw", "averaged" or the name of an entry, if the source holds several sets of weights.
+        classes: the number of classes, if the last layer may be of another number of them in the source; the model then
+            keeps its own last layer. None: it must fit.
 
     Raises:
         UserError: the file cannot be read; entries are missing, unexpected or of another shape; values are not finite
@@ -75,6 +82,8 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], weigh
 
     chosen = choose(content, title, weights, own, lambda state: not match(state).problems(own))
     matched = match(chosen.state)
+    anew = _new_head(matched.state, own, classes)
+    matched = matched._replace(state=matched.state | anew)
     conflicts = few("different values for a tensor that the model shares:", _conflicts(matched.state, own))
     if problems := [*matched.problems(own), *([conflicts] if conflicts else [])]:
         reasons = "; ".join([*problems, *guess(chosen.state, own)])
@@ -91,7 +100,16 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any], weigh
         tuple(sorted(own.keys() - values.keys() - _tied(own, values), key=list(own).index)),
         (*matched.left_over, *chosen.others),
         tuple(sorted(str(kind).removeprefix("torch.") for kind in types)),
+        tuple(anew),
     )
+
+
+def _new_head(state: Mapping[str, Tensor], own: Mapping[str, Tensor], classes: int | None) -> dict[str, Tensor]:
+    """The model's own tensors of the one layer that is for another number of classes in the source."""
+    other = [name for name, value in state.items() if value.shape != own[name].shape]
+    fits = (own[name].shape[:1] == (classes,) and own[name].shape[1:] == state[name].shape[1:] for name in other)
+    one_layer = len({name.rpartition(".")[0] for name in other}) == 1
+    return {name: own[name] for name in other} if one_layer and all(fits) else {}
 
 
 class _Match(NamedTuple):

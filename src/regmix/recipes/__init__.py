@@ -6,6 +6,7 @@ from regmix.config import Experiment
 from regmix.recipes.cifar import cifar10_fgsm_pgk, cifar10_regmix, cifar10_regmix_cpu, cifar100_regmix
 from regmix.recipes.digits import digits_regmix
 from regmix.recipes.fastat import fastat_cifar10, fastat_cifar10_cpu, fastat_cifar100, fastat_tiny_imagenet
+from regmix.recipes.photos import photos
 from regmix.recipes.tiny_imagenet import tiny_imagenet_regmix
 from regmix.types import known
 
@@ -15,6 +16,7 @@ RECIPES: dict[str, Recipe] = {
     recipe.__name__.replace("_", "-"): recipe
     for recipe in (
         digits_regmix,
+        photos,
         cifar10_regmix_cpu,
         cifar10_regmix,
         cifar10_fgsm_pgk,

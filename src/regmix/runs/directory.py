@@ -178,6 +178,10 @@ class Run:
             for path in before:
                 path.unlink()
 
+    def has_state(self) -> bool:
+        """Whether a state to resume from was saved."""
+        return bool(self._states(STATE))
+
     def load_state(self, warn: Callable[[str], None]) -> dict[str, Any] | None:
         """Reads what resuming needs (tensors on the CPU, plain values); None if no state was saved yet.
 

@@ -31,6 +31,8 @@ class Environment:
     command: str | None = None
     source: str | None = None
     """Of a model from elsewhere: the file of weights or module:function."""
+    init: str | None = None
+    """Digest of the weights that the training started from; None: random weights."""
 
     def known(self) -> dict[str, str | int]:
         """The values that are not missing, by name."""

@@ -10,13 +10,16 @@ import torch
 
 from regmix.runs.records import Environment
 from regmix.runtime import processes
+from regmix.runtime.files import digest
 from regmix.version import __version__
 
 PACKAGE = Path(__file__).parents[1]
 
 
-def environment(device: torch.device, precision: Literal["32", "bf16", "64"], command: str) -> Environment:
-    """The content of environment.json; an empty command means that of this process."""
+def environment(
+    device: torch.device, precision: Literal["32", "bf16", "64"], command: str, init: Path | None = None
+) -> Environment:
+    """The content of environment.json; an empty command means that of this process. init: the file of weights."""
     return Environment(
         regmix=__version__,
         python=platform.python_version(),
@@ -28,6 +31,7 @@ def environment(device: torch.device, precision: Literal["32", "bf16", "64"], co
         processes=processes.size(),
         git_commit=git_commit(),
         command=command or " ".join(sys.argv),
+        init=digest(init) if init is not None else None,
     )
 
 

@@ -1,6 +1,8 @@
 """What a training needs before it begins: images, an untrained model that can be trained, and devices."""
 
 import copy
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -9,7 +11,9 @@ from torch import nn
 
 from regmix.config import Experiment, NoAveraging, build_model
 from regmix.data import ImageSet, load, pick, split_train, steps_per_epoch
-from regmix.models import Function
+from regmix.models import Function, load_weights
+from regmix.models.files import few
+from regmix.runs import Run
 from regmix.runtime import devices, processes
 from regmix.training.display import Display
 from regmix.training.readiness import ready
@@ -29,6 +33,8 @@ def prepare(experiment: Experiment, display: Display) -> Prepared:
     """Reads the images, builds the model and checks that it can be trained. Writes nothing."""
     train_set, validation_set = training_data(experiment)
     model = initial_model(experiment, train_set)
+    if experiment.init is not None:
+        display.note(_load_initial(model, experiment, len(train_set.classes)))
     # Sharded weights average their gradients themselves. Whether a user's model leaves parameters unused may depend on
     # the images.
     fabric = devices.start(
@@ -57,8 +63,39 @@ def initial_model(experiment: Experiment, images: ImageSet) -> nn.Module:
     model = build_model(experiment, images)
     if other := [f"{name} ({p.dtype})" for name, p in model.named_parameters() if p.dtype != torch.float32]:
         raise UserError(f"the model's weights must be float32 to be trained, unlike {other[0]}; return model.float()")
+    _freeze(model, experiment.freeze)
     _check_smallest_batch(experiment, model, images)
     return model.double() if experiment.precision == "64" else model
+
+
+def initial_weights(experiment: Experiment) -> Path | None:
+    """The file of weights that a training starts from; None for random weights."""
+    if experiment.init is None:
+        return None
+    path = Path(experiment.init)
+    return Run.open(path, writes=False).weights("best") if path.is_dir() else path
+
+
+def _load_initial(model: nn.Module, experiment: Experiment, classes: int) -> str:
+    """Loads the weights to start from; returns what was loaded."""
+    path = initial_weights(experiment)
+    assert path is not None
+    try:
+        return f"weights to start from: {load_weights(model, path, experiment.init_weights, classes).summary()}"
+    except UserError as error:
+        raise UserError(str(error).replace("--weights", "--init-weights")) from None
+
+
+def _freeze(model: nn.Module, names: Sequence[str]) -> None:
+    """Keeps the named parts from being trained, statistics of BatchNorm included."""
+    parts = dict(model.named_modules())
+    for name in names:
+        if not name or name not in parts:
+            inner = few("it has", [part for part in parts if part and part.count(".") < 2])
+            raise UserError(f"--freeze {name}: the model has no part of this name; {inner}")
+        parts[name].requires_grad_(False).eval()
+    if names and not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError(f"--freeze {' '.join(names)} leaves nothing to train; freeze fewer parts")
 
 
 def try_out(experiment: Experiment, model: nn.Module, images: ImageSet, fabric: Fabric) -> list[str]:

@@ -11,9 +11,10 @@ from regmix.models import Function
 from regmix.runs import CONFIG, Run
 from regmix.runs.records import Data
 from regmix.runtime import devices, processes
+from regmix.runtime.files import digest
 from regmix.training.display import Display
 from regmix.training.environment import environment
-from regmix.training.prepare import Prepared, prepare
+from regmix.training.prepare import Prepared, initial_weights, prepare
 from regmix.training.session import Session
 from regmix.types import NO_TRUST, Interrupted, Trust, UserError
 
@@ -27,7 +28,8 @@ def run(experiment: Experiment, out: Path, display: Display, command: str = "") 
     prepared = prepare(experiment, display)
     if processes.rank() == 0:
         device = prepared.fabric.device
-        facts = environment(device, devices.resolved(experiment.precision, device), command)
+        precision = devices.resolved(experiment.precision, device)
+        facts = environment(device, precision, command, initial_weights(experiment))
         Run.create(out, to_json(experiment), facts)
     processes.from_first("the directory exists")
     return _train(experiment, prepared, Run.open(out, writes=processes.rank() == 0), display)
@@ -44,7 +46,21 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST) -> Run:
     if experiment.precision == "auto":
         # As the run began, which may have been on other hardware. Before it was recorded, auto meant bf16 everywhere.
         experiment = replace(experiment, precision=directory.environment().precision or "bf16")
-    return _train(experiment, prepare(experiment, display), directory, display)
+    begun = experiment
+    if experiment.init is not None:
+        if directory.has_state():
+            begun = replace(experiment, init=None, init_weights=None)
+        else:
+            _check_initial_weights(experiment, directory)
+    return _train(experiment, prepare(begun, display), directory, display)
+
+
+def _check_initial_weights(experiment: Experiment, directory: Run) -> None:
+    """Raises UserError if a run that has to begin anew would begin with other weights."""
+    path = initial_weights(experiment)
+    assert path is not None
+    if not path.is_file() or digest(path) != directory.environment().init:
+        raise UserError(f"{path} is missing or has changed since {directory.path} began; start a new run")
 
 
 def _train(experiment: Experiment, prepared: Prepared, directory: Run, display: Display) -> Run:

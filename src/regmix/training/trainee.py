@@ -23,6 +23,7 @@ from regmix.runtime.synced import synced
 from regmix.training.averaging import AveragedWeights
 from regmix.training.awp import at_perturbed_weights
 from regmix.training.finite import Finite
+from regmix.training.optimizer import make_optimizer, set_rate
 from regmix.training.progress import Progress
 from regmix.training.randomness import random_state, seed, set_random_state
 from regmix.training.readiness import kept_in_eval, train_mode
@@ -57,12 +58,9 @@ class Trainee:
                 shard(network, fabric.device)
             else:
                 place(network, fabric.device)
-        self.optimizer = torch.optim.SGD(
-            model.parameters(), experiment.lr, momentum=experiment.momentum, weight_decay=experiment.weight_decay,
-            foreach=True,
-        )  # fmt: skip
+        self.optimizer = make_optimizer(model, experiment)
         self._module = TrainStep(
-            model, experiment.method, experiment.threat, len(images.classes), experiment.label_mass
+            model, experiment.method, experiment.threat, len(images.classes), experiment.label_mass, experiment.ramp
         )
         self._wrapped = fabric.setup_module(self._module)
         fabric.setup_optimizers(self.optimizer)
@@ -126,10 +124,9 @@ class Trainee:
         """Sets learning rate and momentum as the schedule says."""
         experiment, steps = self._experiment, self._steps_per_epoch
         done = self.progress.epoch * steps + self.progress.step
+        rate = experiment.lr * experiment.schedule.factor(done, steps, experiment.epochs)
         momentum = experiment.schedule.momentum(done, steps, experiment.epochs)
-        for group in self.optimizer.param_groups:
-            group["lr"] = experiment.lr * experiment.schedule.factor(done, steps, experiment.epochs)
-            group["momentum"] = experiment.momentum if momentum is None else momentum
+        set_rate(self.optimizer, rate, experiment.momentum if momentum is None else momentum)
 
     def end_epoch(self, validation: dict[str, float] | None) -> Epoch:
         """Moves on to the next epoch; returns the row of metrics of the one that has ended."""
@@ -140,7 +137,7 @@ class Trainee:
             epoch=progress.epoch + 1,
             epochs=self._experiment.epochs,
             step=(progress.epoch + 1) * self._steps_per_epoch,
-            lr=self.optimizer.param_groups[0]["lr"],
+            lr=max(group["lr"] for group in self.optimizer.param_groups),
             loss=sum(terms.values()),
             terms=terms,
             per_example={name: value for name, value in stats.items() if name in terms},

@@ -1,0 +1,179 @@
+"""Trainings that start from given weights, freeze parts, and ramp eps and the regularisation terms."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from contracts.finished import assert_same
+from regmix.cli.entry import main
+from regmix.config import from_json
+from regmix.methods import RegMix, Trades
+from regmix.models import SmallCnn, build, load_weights
+from regmix.threats import Linf
+from regmix.training.session import Session
+from regmix.training.step import TrainStep
+from regmix.types import Batch, Clock
+
+TINY = "--train-examples 60 --validation 50 --epochs 2 --model.width 4 --seed 3 --averaging none"
+
+
+def trained(out: Path, words: str = "") -> dict[str, torch.Tensor]:
+    assert main(f"train digits-regmix {TINY} {words} --out {out}".split()) == 0
+    return load_file(out / "last.safetensors")
+
+
+def test_a_training_starts_from_the_weights_of_a_run_or_a_file(tmp_path: Path, capsys) -> None:
+    first = trained(tmp_path / "first")
+    best = load_file(tmp_path / "first" / "best.safetensors")
+    still = "--method standard --lr 1e-12 --weight-decay 0 --epochs 1"
+    for source, expected in (("first", best), ("first/last.safetensors", first)):
+        again = trained(tmp_path / f"again-{Path(source).name}", f"{still} --init {tmp_path}/{source}")
+        learned = [name for name in expected if "running" not in name and "batches" not in name]
+        assert learned
+        assert all(torch.equal(again[name], expected[name]) for name in learned)
+    assert "weights to start from: " in capsys.readouterr().out
+
+
+def test_the_last_layer_starts_anew_for_another_number_of_classes(tmp_path: Path) -> None:
+    source, target = build(SmallCnn(width=4), 7, 1), build(SmallCnn(width=4), 10, 1)
+    own = {name: value.clone() for name, value in target.state_dict().items()}
+    report = load_weights(target, source.state_dict(), classes=10)
+    head = [name for name in own if own[name].shape[:1] == (10,)]
+    assert len(head) == 2
+    assert list(report.anew) == head
+    assert "start anew" in report.summary()
+    for name, value in target.state_dict().items():
+        assert torch.equal(value, own[name] if name in head else source.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--init missing.pt", "missing.pt is not a file"),
+        ("--init .", "is not a run directory"),
+        ("--init wide.safetensors", "wide.safetensors does not fit the model"),
+        ("--init both.pt", "--init-weights raw"),
+        ("--init-weights raw", "name the file with --init"),
+        ("--freeze nothing", "--freeze nothing: the model has no part of this name"),
+        ("--layer-decay 0", "layer_decay is 0.0"),
+        ("--ramp 1.5", "ramp is 1.5"),
+    ],
+)
+def test_what_cannot_be_started_from_is_one_line(words: str, said: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_file(build(SmallCnn(width=6), 10, 1).state_dict(), "wide.safetensors")
+    state = build(SmallCnn(width=4), 10, 1).state_dict()
+    torch.save({"state_dict": state, "model_ema": {name: value + 1 for name, value in state.items()}}, "both.pt")
+    assert main(f"train digits-regmix {TINY} {words} --out run".split()) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not Path("run").exists()
+
+
+def test_frozen_parts_keep_their_weights_and_statistics(tmp_path: Path) -> None:
+    untrained = trained(
+        tmp_path / "still", "--method standard --lr 1e-12 --weight-decay 0 --epochs 1 --freeze conv1 bn1"
+    )
+    frozen = trained(tmp_path / "frozen", "--freeze conv1 bn1")
+    names = [name for name in frozen if name.startswith(("conv1.", "bn1."))]
+    assert any("running_mean" in name for name in names)
+    assert all(torch.equal(frozen[name], untrained[name]) for name in names)
+    assert not all(torch.equal(frozen[name], untrained[name]) for name in frozen if name not in names)
+
+
+def test_a_fine_tuning_resumes_exactly_without_the_file_it_started_from(tmp_path: Path, monkeypatch) -> None:
+    trained(tmp_path / "first")
+    words = (
+        f"train digits-regmix {TINY} --epochs 3 --optimizer adamw --lr 0.001 --schedule cosine --ramp 0.6 "
+        f"--layer-decay 0.9 --decayed weights --init {tmp_path}/first"
+    )
+    assert main(f"{words} --out {tmp_path}/whole".split()) == 0
+    real = Session.validate
+    with monkeypatch.context() as patch:
+
+        def validate(self: Session):
+            if self.progress.epoch == 1:
+                raise KeyboardInterrupt
+            return real(self)
+
+        patch.setattr(Session, "validate", validate)
+        assert main(f"{words} --out {tmp_path}/broken".split()) == 130
+    (tmp_path / "first").rename(tmp_path / "elsewhere")
+    assert main(["train", "--resume", str(tmp_path / "broken")]) == 0
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_run_without_a_state_does_not_begin_anew_from_other_weights(tmp_path: Path, monkeypatch, capsys) -> None:
+    trained(tmp_path / "first")
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "begin_or_resume", lambda self: (_ for _ in ()).throw(KeyboardInterrupt()))
+        words = f"train digits-regmix {TINY} --init {tmp_path}/first --out {tmp_path}/run"
+        assert main(words.split()) == 130
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    for path in (tmp_path / "run").glob("state*"):
+        path.unlink()
+    trained(tmp_path / "second", "--seed 4")
+    (tmp_path / "second" / "best.safetensors").replace(tmp_path / "first" / "best.safetensors")
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 2
+    assert "is missing or has changed since" in capsys.readouterr().err
+
+
+class Recording(Trades):
+    """TRADES that notes the radius of every step."""
+
+    def compute(self, model, batch, threat, memory, clock):
+        seen.append(threat.eps)
+        return super().compute(model, batch, threat, memory, clock)
+
+
+seen: list[float] = []
+
+
+@pytest.mark.parametrize("method", [RegMix(), Trades()])
+def test_eps_and_regularisation_terms_rise_together(method) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).double()
+    batch = Batch(torch.rand(4, 3, 2, 2).double(), torch.tensor([0, 1, 2, 0]), torch.arange(4))
+    for step, share in ((0, 1 / 6), (2, 1 / 2), (5, 1.0), (9, 1.0)):
+        clock = Clock(step // 5, 2, step % 5, 5)  # ten steps, of which the ramp takes six
+        torch.manual_seed(1)
+        ramped = TrainStep(model, method, Linf(0.3), 3, 1.0, ramp=0.6)(batch, None, clock)
+        torch.manual_seed(1)
+        plain = method.compute(model, batch, Linf(0.3 * share), None, clock)
+        assert ramped.terms.keys() == plain.terms.keys()
+        assert len(ramped.terms) > 1
+        for name, value in plain.terms.items():
+            wanted = value if name == "classify" else share * value
+            torch.testing.assert_close(ramped.terms[name], wanted, rtol=1e-12, atol=0)
+
+
+def test_without_a_ramp_eps_is_full_from_the_first_step() -> None:
+    seen.clear()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    batch = Batch(torch.rand(2, 3, 2, 2), torch.tensor([0, 1]), torch.arange(2))
+    TrainStep(model, Recording(), Linf(0.3), 3, 1.0)(batch, None, Clock(0, 2, 0, 5))
+    assert seen == [0.3]
+
+
+def test_the_recipe_for_photos_holds_out_a_share_of_few_images(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name, count in (("a", 30), ("b", 10)):
+        folder = tmp_path / "photos" / "train" / name
+        folder.mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(random.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(folder / f"{number}.png")
+    words = f"train photos --data.root {tmp_path}/photos --data.size 16 --model.width 4 --epochs 1 --out {tmp_path}/run"
+    assert main(words.split()) == 0
+    data = json.loads((tmp_path / "run" / "data.json").read_text())
+    assert sum(data["validation"]["counts"]) == 6  # 15 % of 40
+    assert sum(data["train"]["counts"]) == 34
+    experiment = from_json((tmp_path / "run" / "config.json").read_text())
+    assert experiment == replace(experiment, validation=None, optimizer="adamw", ramp=0.3)
