@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -257,8 +258,13 @@ def _raise(error: Exception) -> None:
         ),
         (lambda: _raise(RuntimeError("CUDA error: out of memory")), "out of memory; use a smaller --batch"),
         (lambda: _raise(MemoryError()), "out of memory; use a smaller --batch"),
+        (
+            lambda: _raise(ImportError("x.so: failed to map segment")),
+            "out of memory; use a smaller --batch",
+        ),
+        (lambda: _raise(zlib.error("Error -4 while decompressing data")), "out of memory; use a smaller --batch"),
     ],
-    ids=["torch on a CPU", "numpy", "torch on a GPU", "CUDA", "Python"],
+    ids=["torch on a CPU", "numpy", "torch on a GPU", "CUDA", "Python", "linker", "zlib"],
 )
 def test_a_lack_of_memory_is_one_line(fail, said: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setattr("regmix.cli.commands.report", lambda words: fail())

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 from types import FrameType
 
@@ -13,6 +14,11 @@ from regmix.errors import Interrupted, UserError
 from regmix.runtime.signals import ending, handled, survive_hangup
 
 INTERRUPTED = "continue a training with `regmix train --resume RUN`, anything else by giving the same command again"
+
+OUT_OF_MEMORY = (
+    "out of memory", "can't allocate memory", "cannot allocate memory", "failed to map segment", "error -4 while",
+)  # fmt: skip
+"""Of torch, the C library, the dynamic linker and zlib."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +78,7 @@ def _exit_code(action: Callable[[list[str]], bool], words: list[str]) -> tuple[i
         saved = interrupted.saved if isinstance(interrupted, Interrupted) else ""
         print(f"regmix: {signal.Signals(number).name}: {saved or INTERRUPTED}", file=sys.stderr)
         return 128 + number, False
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, ImportError, zlib.error) as error:
         if (why := _reason(error)) is None:
             raise
         print(f"regmix: error: {why}", file=sys.stderr)
@@ -83,7 +89,7 @@ def _reason(error: Exception) -> str | None:
     """One line about an error of torch or numpy that is not a fault of this program; None for all others."""
     text = str(error)
     lowered = text.lower()
-    if isinstance(error, MemoryError) or "out of memory" in lowered or "can't allocate memory" in lowered:
+    if isinstance(error, MemoryError) or any(words in lowered for words in OUT_OF_MEMORY):
         size = re.search(r"allocate ([\d.]+ ?[KMGTPE]?i?B)", text.replace(" bytes", " B"))
         return f"out of memory{f': could not allocate {size[1]}' if size else ''}; use a smaller --batch-size"
     from regmix.runtime import processes

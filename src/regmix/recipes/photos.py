@@ -11,8 +11,9 @@ def photos() -> Experiment:
     """RegMix on your own images, one folder per class; give --data.root FOLDER, and --init WEIGHTS to fine-tune.
 
     AdamW with a cosine and a ramp on eps and on RegMix's weights, because SGD at the learning rates of CIFAR-10
-    destroys weights that were trained before. eps is 4/255, as is usual for photographs. RegMix's weights fit any number of
-    classes. Images are not mirrored, because signs and letters mean something else in a mirror; --flip mirrors.
+    destroys weights that were trained before. eps is 4/255, as is usual for photographs. RegMix's weights fit any
+    number of classes. Images are not mirrored, because signs and letters mean something else in a mirror; --flip
+    mirrors.
     """
     return Experiment(
         data=Folder(root="photos", size=64),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from regmix.cli.entry import main
+from regmix.types import UserError
 
 COMMON = "--train-examples 60 --validation 50 --epochs 2 --model.width 4 --attacks clean,pgd-2 --examples 40"
 
@@ -99,6 +100,26 @@ def test_optuna_searches_ranges_and_requeues_what_a_dead_worker_had(tmp_path: Pa
     again = [trial for trial in study.get_trials() if trial.params.get("lr") == rate and trial.number != lost.number]
     assert [trial.state for trial in again] == [optuna.trial.TrialState.COMPLETE]
     assert f"{rate:.4g}" in [row["point"]["lr"] for row in points(out)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("optuna"), reason="optuna is not installed")
+@pytest.mark.parametrize("when", ["from the start", "during a trial"])
+def test_a_database_that_cannot_be_written_is_one_line(when: str, tmp_path: Path, capsys) -> None:
+    from regmix.studies.sweep import engines
+    from regmix.studies.sweep.space import parse_space
+
+    path = tmp_path / "study.sqlite"
+    if when == "from the start":
+        path.mkdir()
+
+    def train(point: dict[str, str]) -> float:
+        path.write_bytes(b"damaged" * 1000)
+        raise UserError("the training ended")
+
+    with pytest.raises(OSError, match=r"study\.sqlite"):
+        engines.optuna(parse_space("lr=0.1..0.2"), train, 1, 2, tmp_path)
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -3,10 +3,14 @@
 All call the same function, point -> validation accuracy, which may be called again for a point that was interrupted.
 """
 
+import errno
 import os
+import sqlite3
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +22,7 @@ from regmix.types import UserError
 Engine = Literal["local", "optuna", "ray"]
 Train = Callable[[Point], float]
 
+DATABASE = "study.sqlite"
 HEARTBEAT = 15
 """Seconds between a trial's heartbeats. After twice as long without one, another worker repeats the trial."""
 
@@ -37,19 +42,6 @@ def optuna(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder
     """
     library: Any = _needed("optuna")
     library.logging.set_verbosity(library.logging.WARNING)
-    with warnings.catch_warnings():
-        # Optuna has called heartbeats and the constant liar experimental for years.
-        warnings.simplefilter("ignore", library.exceptions.ExperimentalWarning)
-        storage = library.storages.RDBStorage(
-            f"sqlite:///{folder / 'study.sqlite'}",
-            engine_kwargs={"connect_args": {"timeout": 60}},
-            heartbeat_interval=HEARTBEAT,
-            heartbeat_stale_trial_callback=library.storages.RetryHeartbeatStaleTrialCallback(),
-        )
-        sampler = library.samplers.TPESampler(constant_liar=True)
-    study = library.create_study(
-        study_name="sweep", storage=storage, direction="maximize", load_if_exists=True, sampler=sampler
-    )
     complete = (library.trial.TrialState.COMPLETE,)
 
     def objective(trial: Any) -> float:
@@ -64,10 +56,55 @@ def optuna(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder
                 point[axis.flag] = trial.suggest_categorical(axis.flag, axis.values)
         return train(point)
 
-    if (left := trials - len(study.get_trials(states=complete))) > 0:
-        # Other commands may work on the study too, so stop by the number of trials in the study.
-        enough = library.study.MaxTrialsCallback(trials, states=complete)
-        study.optimize(objective, n_trials=left, n_jobs=workers, callbacks=[enough], catch=(UserError,))
+    with _faults_of_the_database(folder / DATABASE):
+        study = _study(library, folder / DATABASE)
+        if (left := trials - len(study.get_trials(states=complete))) > 0:
+            # Other commands may work on the study too, so stop by the number of trials in the study.
+            enough = library.study.MaxTrialsCallback(trials, states=complete)
+            study.optimize(objective, n_trials=left, n_jobs=workers, callbacks=[enough], catch=(UserError,))
+
+
+def _study(library: Any, path: Path) -> Any:
+    with warnings.catch_warnings():
+        # Optuna has called heartbeats and the constant liar experimental for years.
+        warnings.simplefilter("ignore", library.exceptions.ExperimentalWarning)
+        storage = library.storages.RDBStorage(
+            f"sqlite:///{path}",
+            engine_kwargs={"connect_args": {"timeout": 60}},
+            heartbeat_interval=HEARTBEAT,
+            heartbeat_stale_trial_callback=library.storages.RetryHeartbeatStaleTrialCallback(),
+        )
+        sampler = library.samplers.TPESampler(constant_liar=True)
+    return library.create_study(
+        study_name="sweep", storage=storage, direction="maximize", load_if_exists=True, sampler=sampler
+    )
+
+
+@contextmanager
+def _faults_of_the_database(path: Path) -> Iterator[None]:
+    """Turns SQLite's errors, such as a full disk, into one OSError, also where the heartbeats' thread meets them."""
+    before = threading.excepthook
+
+    def hook(fault: threading.ExceptHookArgs) -> None:
+        if _cause(fault.exc_value) is None:
+            before(fault)
+
+    threading.excepthook = hook
+    try:
+        yield
+    except Exception as error:
+        if (cause := _cause(error)) is None:
+            raise
+        raise OSError(errno.EIO, str(cause), str(path)) from None
+    finally:
+        threading.excepthook = before
+
+
+def _cause(error: BaseException | None) -> sqlite3.Error | None:
+    """The error of SQLite that an error comes from, if any."""
+    while error is not None and not isinstance(error, sqlite3.Error):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def ray(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder: Path) -> None:
