@@ -20,6 +20,7 @@ commands:
   sweep RECIPE --space ...      search settings on the validation images, then test and compare the best
   bench step RECIPE [flags]     measure the time and memory of a training step
   report RUN [RUN ...] -o FILE  write one HTML page about one or several runs
+  predict RUN IMAGES ...        print the class of image files
 
 first steps:
   regmix train digits-regmix --out runs/digits     (seconds on any machine, no download)
@@ -96,6 +97,9 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
     ),
     "bench": (Section("flags", ("methods", "rounds", "json")),),
     "report": (Section("flags", ("output",)),),
+    "predict": (
+        Section("flags", ("checkpoint", "eps", "csv"), ("batch-size", "device", "model.source", "trust-code")),
+    ),
     "recipes": (Section("flags", ("json",)),),
 }
 
@@ -124,6 +128,11 @@ ABOUT = {
     "report": (
         "regmix report RUN [RUN ...] [-o FILE]",
         "Write one self-contained HTML page about one or several run directories.",
+    ),
+    "predict": (
+        "regmix predict RUN FILE|FOLDER ... [flags]",
+        "Print the class that a trained model sees in each image, and its probability; with --eps also the smallest "
+        "radius at which an attack changes the class.",
     ),
     "recipes": ("regmix recipes [--json]", "List the recipes, one line each."),
 }

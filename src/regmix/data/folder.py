@@ -145,7 +145,7 @@ def _counts(name: str) -> bool:
 def _image_files(folder: Path, skipped: _Skipped) -> list[Path]:
     """The images of a class. Raises UserError if there are none, or if a link or folder cannot be followed."""
     images, others = [], Counter[str]()
-    for path in _files(folder):
+    for path in visible_files(folder):
         if path.is_symlink() and not path.exists():
             raise UserError(f"{path} is a broken link; repair or remove it")
         if path.is_file():
@@ -161,7 +161,7 @@ def _image_files(folder: Path, skipped: _Skipped) -> list[Path]:
     return sorted(images, key=lambda path: path.relative_to(folder).parts)
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def visible_files(folder: Path) -> Iterator[Path]:
     """All files that are not hidden, at any depth. A folder that several links lead to is visited once."""
 
     def fail(error: OSError) -> None:
@@ -208,7 +208,9 @@ def _test_notes(
 def _leak(test: Sequence[Path], train: Iterable[Path]) -> Iterator[str]:
     """A note on test images that are also training images, byte for byte."""
     sizes = {path.stat().st_size for path in test}
-    same_size = [path for folder in train for path in _files(folder) if path.is_file() and path.stat().st_size in sizes]
+    same_size = [
+        path for folder in train for path in visible_files(folder) if path.is_file() and path.stat().st_size in sizes
+    ]
     by_digest = {_digest(path): path for path in same_size}
     leaked = [path for path in test if _digest(path) in by_digest] if by_digest else []
     if leaked:
