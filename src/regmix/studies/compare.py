@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -26,16 +28,37 @@ _running: set[subprocess.Popen[bytes]] = set()
 """The training processes that are running, in any thread."""
 
 
-def reaching_trainings() -> AbstractContextManager[None]:
-    """Inside the block, forwards SIGTERM and SIGHUP to the running trainings, which save their state, and then ends."""
+GRACE = 3.0
+"""Seconds after Ctrl-C in which the trainings should have received it, too."""
+
+
+@contextmanager
+def reaching_trainings() -> Iterator[None]:
+    """Inside the block, forwards signals to the running trainings, which save their state, and then ends.
+
+    A terminal sends Ctrl-C to the trainings itself, and a second one would end them at once. SIGHUP, which a training
+    that is about to end ignores, reaches those that did not receive it, because only this process was interrupted.
+    """
 
     def forward(number: int, frame: FrameType | None) -> None:
         survive_hangup(number)
-        for training in [*_running]:
-            training.send_signal(number)
+        _send(number)
         raise Interrupted(number)
 
-    return handled(forward, *ending())
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if hasattr(signal, "SIGHUP"):
+            later = threading.Timer(GRACE, _send, (signal.SIGHUP,))
+            later.daemon = True
+            later.start()
+        raise KeyboardInterrupt
+
+    with handled(forward, *ending()), handled(interrupt, signal.SIGINT):
+        yield
+
+
+def _send(number: int) -> None:
+    for training in [*_running]:
+        training.send_signal(number)
 
 
 def method_words(text: str) -> list[str]:
@@ -111,7 +134,7 @@ class Planned:
             try:
                 code = training.wait()
             except KeyboardInterrupt:
-                # The training has received the signal too. Give it time to save its state.
+                # Give the training time to save its state.
                 training.wait()
                 raise
             finally:

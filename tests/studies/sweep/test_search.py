@@ -57,24 +57,26 @@ def test_the_grid_is_ranked_by_validation_and_the_best_are_compared(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "passed_on"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGHUP")])
+def test_a_killed_sweep_goes_on(number: int, passed_on: str, tmp_path: Path) -> None:
+    """The signal reaches the sweep alone, unlike Ctrl-C at a terminal, which reaches its trainings, too."""
     out = tmp_path / "out"
-    words = ["sweep", "digits-regmix", "--space", "method.alpha=10,50", *COMMON.split(), "--epochs", "40"]
+    words = ["sweep", "digits-regmix", "--space", "method.alpha=10,50", *COMMON.split(), "--epochs", "60"]
     command = [sys.executable, "-m", "regmix", *words, "--out", str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         while not list(out.glob("*/state-*")):
             assert process.poll() is None, process.stdout.read()
             time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         output, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM, output
+    assert process.returncode == 128 + number, output
     (begun,) = out.glob("*/config.json")
     log = begun.parent.with_name(begun.parent.name + ".log").read_text()
-    assert "SIGTERM: saved in epoch" in log
+    assert f"{passed_on}: saved in epoch" in log
     assert main([*words, "--out", str(out)]) == 0
     assert len(points(out)) == 2
     rows = (begun.parent / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(row)["epoch"] for row in rows] == [*range(1, 41)]
+    assert [json.loads(row)["epoch"] for row in rows] == [*range(1, 61)]
 
 
 @pytest.mark.slow
