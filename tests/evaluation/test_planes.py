@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from evaluation.test_flatness import EPS, Logistic, images, labels
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from evaluation.test_flatness import EPS, Logistic, images, labels
 from regmix.evaluation import image_planes, weight_plane
 from regmix.models import SmallCnn, build
 from regmix.threats import L2, Linf

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from regmix.attacks import ascend
@@ -66,7 +66,7 @@ def flatness(
     threat: Threat,
     seed: int = 0,
     *,
-    draws: int = 16,
+    draws: int = 64,
     probes: int = 32,
     batch_size: int = 100,
 ) -> Flatness:
@@ -94,7 +94,7 @@ def flatness(
     with measurable(model, x, y, batch_size):
         hessian.check(model, x[:2], y[:2])
         generator = torch.Generator(x.device).manual_seed(seed)
-        near = [threat.corner(x, generator) for _ in range(draws // 2)]
+        rise = _rise(model, x, y, threat, draws // 2, batch_size, generator)
         start = threat.project(threat.uniform(x, generator), x)
         vectors = torch.empty_like(x).normal_(generator=generator)
         parts = []
@@ -105,16 +105,15 @@ def flatness(
             del times  # and the graph with it
             gradient, linearity = _linearity(model, images, labels, threat, start[at])
             flat = gradient.flatten(1).double()
-            rise = _rise(model, images, labels, threat, [noise[at] for noise in near])
-            parts.append((rise, flat.abs().sum(1), flat.norm(dim=1), linearity, *largest))
+            parts.append((flat.abs().sum(1), flat.norm(dim=1), linearity, *largest))
         for parameter in model.parameters():
             parameter.requires_grad_(True)  # until `measurable` ends
         times = hessian.in_weights(model, x, y, batch_size)
         weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
         sharpness = hessian.largest_in_weights(times, torch.empty_like(weights).normal_(generator=generator))
         trace = hessian.trace(times, (hessian.signs(weights, generator) for _ in range(probes)))
-    rise, l1, l2, linearity, values, converged = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
-    return Flatness(rise, l1, l2, linearity, values, converged, *sharpness, *trace)
+    l1, l2, linearity, values, converged = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
+    return Flatness(rise.cpu(), l1, l2, linearity, values, converged, *sharpness, *trace)
 
 
 @contextmanager
@@ -148,11 +147,19 @@ def measurable(model: nn.Module, x: Images, y: Labels, batch_size: int) -> Itera
         yield
 
 
-def _rise(model: nn.Module, x: Images, y: Labels, threat: Threat, near: list[Tensor]) -> PerExample:
-    """The mean of L(P[x + d]) - L(x) over the directions d and -d."""
-    with torch.no_grad():
-        moved = [losses(model, x + threat.project(side * d, x), y) for d in near for side in (1, -1)]
-        return torch.stack(moved).mean(0) - losses(model, x, y)
+@torch.no_grad()
+def _rise(
+    model: nn.Module, x: Images, y: Labels, threat: Threat, pairs: int, batch_size: int, generator: Generator
+) -> PerExample:
+    """The mean of L(P[x + d]) - L(x) over pairs of directions d and -d."""
+    total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    for _ in range(pairs):
+        drawn = threat.corner(x, generator)
+        for at in slices(len(x), batch_size):
+            for d in (drawn[at], -drawn[at]):
+                total[at] += losses(model, x[at] + threat.project(d, x[at]), y[at])
+    before = torch.cat([losses(model, x[at], y[at]) for at in slices(len(x), batch_size)])
+    return total / (2 * pairs) - before
 
 
 def _linearity(
