@@ -267,7 +267,7 @@ def test_a_model_that_cannot_be_measured_is_refused_in_one_line(said: str) -> No
         ({"draws": 3}, "even"),
         ({"probes": 1}, "at least 2"),
         ({"batch_size": 0}, "at least 1"),
-        ({"model": nn.Flatten()}, "no parameters"),
+        ({"model": nn.Flatten()}, "the model is Flatten; flatness needs a torch module with parameters"),
     ],
 )
 def test_wrong_arguments_are_refused_in_one_line(change, said) -> None:

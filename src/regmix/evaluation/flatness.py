@@ -16,7 +16,7 @@ from regmix.evaluation.hessian import losses, slices
 from regmix.objectives import cross_entropy
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat, check_threat
-from regmix.types import Images, Labels, PerExample, as_batch, check_values, require
+from regmix.types import Images, Labels, PerExample, UserError, as_batch, check_values, require
 
 STEPS = 20
 """Steps of the search for the largest linearity error, of eps / 4 each."""
@@ -129,7 +129,8 @@ def measurable(model: nn.Module, x: Images, y: Labels, batch_size: int) -> Itera
     require(batch.soft is None, "labels are probabilities; the flatness of the loss needs class indices [N]")
     check_values(batch)
     require(batch_size >= 1, f"batch_size is {batch_size}; it must be at least 1")
-    require(any(True for _ in model.parameters()), "the model has no parameters, so its loss has no Hessian in them")
+    if not isinstance(model, nn.Module) or not any(True for _ in model.parameters()):
+        raise UserError(f"the model is {type(model).__name__}; flatness needs a torch module with parameters")
     with borrowed(model), sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
         with torch.no_grad():
             for at in slices(len(x), batch_size):
