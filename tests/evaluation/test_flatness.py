@@ -122,7 +122,9 @@ def test_the_rise_of_a_model_of_one_pixel_has_a_closed_form() -> None:
 
 
 @FORWARD_MODE
-@pytest.mark.parametrize("activation", [F.softplus, F.relu, torch.sin])
+@pytest.mark.parametrize(
+    "activation", [F.relu, *(pytest.param(f, marks=pytest.mark.slow) for f in (F.softplus, torch.sin))]
+)
 def test_eigenvalues_and_trace_are_those_of_dense_hessians(activation) -> None:
     model, x, y = Net(activation).eval(), images(), labels()
     found = flatness(model, x, y, Linf(EPS), probes=60)
@@ -138,6 +140,7 @@ def test_eigenvalues_and_trace_are_those_of_dense_hessians(activation) -> None:
     assert found.weight_trace_error == pytest.approx(float(spread), rel=0.3)
 
 
+@pytest.mark.slow
 def test_float32_agrees_with_float64_and_batches_do_not_matter() -> None:
     x, y = images(4), labels(4)
     fine, split = (flatness(Net(), x, y, L2(0.3), probes=4, batch_size=size) for size in (4, 3))
@@ -152,7 +155,7 @@ def test_float32_agrees_with_float64_and_batches_do_not_matter() -> None:
     assert coarse.weight_eigenvalue == pytest.approx(fine.weight_eigenvalue, rel=2e-3)
 
 
-@pytest.mark.parametrize("threat", [Linf(EPS), L2(0.3), L1(1.0)])
+@pytest.mark.parametrize("threat", [Linf(EPS), *(pytest.param(t, marks=pytest.mark.slow) for t in (L2(0.3), L1(1.0)))])
 def test_same_seed_same_numbers_and_another_seed_others(threat) -> None:
     x, y = images(3), labels(3)
     one, same, other = (flatness(Net(F.relu), x, y, threat, seed, probes=4) for seed in (0, 0, 1))
