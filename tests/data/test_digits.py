@@ -1,9 +1,12 @@
 import hashlib
 
+import numpy as np
+import pytest
 import torch
-from sklearn.datasets import load_digits
 
-from regmix.data import Digits, load
+from regmix.data import Digits, digits, digits_file, load
+
+load_digits = pytest.importorskip("sklearn.datasets").load_digits
 
 
 def test_the_two_splits_are_the_whole_set_without_overlap():
@@ -14,6 +17,16 @@ def test_the_two_splits_are_the_whole_set_without_overlap():
     source = torch.from_numpy(load_digits().data)
     expected = (source * 255 / 16).round().to(torch.uint8)
     assert sorted(map(tuple, both.tolist())) == sorted(map(tuple, expected.tolist()))
+
+
+def test_the_file_holds_what_its_script_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(digits_file, "FILE", tmp_path / "digits.npz")
+    digits_file.main()
+    for name, expected in (("images", load_digits().images), ("labels", load_digits().target)):
+        kept, again = (np.load(file)[name] for file in (digits.FILE, tmp_path / "digits.npz"))
+        assert kept.dtype == np.uint8
+        assert np.array_equal(kept, expected)
+        assert np.array_equal(kept, again)
 
 
 def test_grey_values_span_black_to_white():

@@ -1,4 +1,4 @@
-"""Recipes on scikit-learn's bundled digits."""
+"""Recipes on the digits that come with the package."""
 
 from regmix.config import Cyclic, Ema, Experiment
 from regmix.data import Digits
