@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 DEVICE = torch.device(os.environ.get("REGMIX_TEST_DEVICE", "cpu"))
 """Where the tests with the marker `device` compute."""
 ON_CPU = DEVICE.type == "cpu"
-"""Where equal operations give equal bits. On a GPU some backward passes add in an order that differs from run to run."""
+"""Where equal operations give equal bits. On a GPU some backward passes add in an order that changes."""
 
 
 def assert_alike(one: Tensor, other: Tensor) -> None:

@@ -68,7 +68,7 @@ def test_an_interrupted_run_goes_on(words: str, tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.parametrize(
     ("precision", "attacks"),
-    [("32", "clean,pgd-3,autoattack-screened"), ("bf16", "cw-5,apgd-ce,fab-t"), ("64", "mi-fgsm-3,square")],
+    [("32", "clean,pgd-3,autoattack-screened"), ("bf16", "cw-5,apgd-ce,fab-t"), ("64", "mi-fgsm-3,apgd-t")],
 )
 def test_a_run_is_evaluated_and_reported(precision: str, attacks: str, tmp_path: Path) -> None:
     run, page = tmp_path / "run", tmp_path / "report.html"
