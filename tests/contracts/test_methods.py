@@ -202,6 +202,29 @@ def differentiates_twice(method: Method) -> bool:
 
 
 @every_method
+def test_in_steps_of_equal_phase_it_does_the_same(method: Method) -> None:
+    """The number of the step must leave no other mark, or a recorded step would be wrong."""
+    clocks = [Clock(epoch, 9, step, 4) for epoch in range(9) for step in range(3)]
+    phases = {method.phase(clock) for clock in clocks}
+    assert None not in phases
+    assert len(phases) == 1 or method.needs_clock
+    for phase in phases:
+        same = [clock for clock in clocks if method.phase(clock) == phase]
+        histories = []
+        for clock in {same[0], same[len(same) // 2], same[-1]}:
+            model, memory = a_model(), a_memory(method, Linf())
+            if memory is not None:
+                method(model, a_batch(), Linf(), memory, a_clock())
+            torch.manual_seed(0)
+            losses = method(model, a_batch(), Linf(), memory, clock)
+            kept = memory.state_dict() if memory is not None else {}
+            history = {**losses.terms, **losses.stats, **{f"memory/{name}": v.float() for name, v in kept.items()}}
+            histories.append([{name: value.detach() for name, value in history.items()}])
+        for history in histories[1:]:
+            assert_same_history(histories[0], history)
+
+
+@every_method
 @every_threat
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_every_parameter_gets_a_finite_gradient(method: Method, threat: Linf | L2, dtype: torch.dtype) -> None:
