@@ -23,6 +23,9 @@ REHEARSALS = 3
 MOST = 8
 """Recordings that are kept. An epoch has two sizes of batches, and few methods more than two phases."""
 
+NOT_RECORDED = "the training step is not recorded as a CUDA graph"
+"""How the line begins that says why."""
+
 
 class Made(NamedTuple):
     """What the passes of a step give: the losses, and whether the gradients, which are in .grad, are finite."""
@@ -31,10 +34,14 @@ class Made(NamedTuple):
     fine: Bool[Tensor, ""]
 
 
+def is_asked_for(experiment: Experiment, device: torch.device) -> bool:
+    """Whether the steps are to be recorded, if they can be."""
+    return experiment.cuda_graph == "on" or (experiment.cuda_graph == "auto" and device.type == "cuda")
+
+
 def obstacle(experiment: Experiment, method: Method, device: torch.device) -> str | None:
     """Why the steps of an experiment are not recorded; "" where nobody asked for it."""
-    asked = experiment.cuda_graph
-    if asked == "off" or (asked == "auto" and device.type != "cuda"):
+    if not is_asked_for(experiment, device):
         return ""
     if processes.size() > 1:
         return "several processes share a step"
@@ -42,7 +49,7 @@ def obstacle(experiment: Experiment, method: Method, device: torch.device) -> st
         return f"{method.name} takes second derivatives"
     if method.phase(START) is None:
         return f"{type(method).__name__} does not say what it takes from the clock; give it a `phase`"
-    if asked == "auto" and isinstance(experiment.model, Function):
+    if experiment.cuda_graph == "auto" and isinstance(experiment.model, Function):
         return "a model of your own must do the same in every pass; if it does, add --cuda-graph on"
     return None
 
@@ -142,7 +149,7 @@ class RecordedSteps:
             raise UserError(f"the training step cannot be recorded: {why}; leave out --cuda-graph on")
         self.recorder = None
         self._recordings.clear()
-        self._note(f"the training step is not recorded as a CUDA graph: {why}")
+        self._note(f"{NOT_RECORDED}: {why}")
 
 
 def _tensors(batch: Batch) -> Iterator[Tensor]:
