@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Two workers: the suite is sized for 2 cores, and each worker runs torch on one thread.
 WORKERS ?= 2
 
-.PHONY: demo test test-slow test-all test-lowest check docs clean
+.PHONY: demo test test-slow test-device test-all test-lowest check docs clean
 
 # Trains RegMix and standard training on real digits, attacks both, and writes demo/report.html.
 demo: $(VENV)/installed
@@ -21,6 +21,12 @@ test: $(VENV)/installed-test
 
 test-slow: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(WORKERS) -m slow
+
+# On the device that DEVICE names; on a GPU the workers share it, and each has CUDA to load.
+DEVICE ?= cuda
+DEVICE_WORKERS ?= 8
+test-device: $(VENV)/installed-test
+	OMP_NUM_THREADS=1 REGMIX_TEST_DEVICE=$(DEVICE) $(BIN)/pytest -q -n $(DEVICE_WORKERS) -m "device and not slow"
 
 test-all: test test-slow
 

@@ -14,10 +14,14 @@ import contracts.shapes  # noqa: F401  the hook looks the checker up by this nam
 # The hook rewrites modules as they are imported, so one that is already there would go unchecked.
 assert "regmix" not in sys.modules, "regmix was imported before its annotations could be checked"
 install_import_hook("regmix", "contracts.shapes.check_shapes")
-from regmix.data import Cifar10, ImageSet, load  # noqa: E402  after the hook
+from contracts.devices import ON_CPU  # noqa: E402  after the hook
+from regmix.data import Cifar10, ImageSet, load  # noqa: E402
 
 # pytest-xdist runs one worker per core; more threads would only compete.
 torch.set_num_threads(1)
+if not ON_CPU:
+    # Two calls of the same function then give the same bits, and float32 is float32.
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
 
 
 @pytest.fixture(scope="session")

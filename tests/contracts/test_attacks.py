@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from contracts.devices import DEVICE
 from regmix.attacks import (
     Adaptive,
     Apgd,
@@ -25,6 +26,7 @@ from regmix.attacks import (
     Transfer,
 )
 from regmix.threats import L1, L2, Linf
+from regmix.training.randomness import random_state
 
 
 class Row(NamedTuple):
@@ -88,6 +90,9 @@ LOOSE = {"fab-t", "cw-l2", "hop-skip-jump", "transfer", "autoattack, short"}
 """Attacks that may leave a row as it is: where the nearest example is too far away, or what they do is in vain."""
 
 
+pytestmark = pytest.mark.device
+
+
 class Net(nn.Module):
     """A network with everything that an attack could disturb: BatchNorm, dropout, frozen parts, mixed modes."""
 
@@ -100,6 +105,7 @@ class Net(nn.Module):
         self.dropout = nn.Dropout(0.5)
         self.head = nn.Linear(4 * 25, 5)
         self.head.bias.requires_grad_(False)
+        self.to(DEVICE)
         self.fail_at, self.forwards = fail_at, 0
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,10 +119,10 @@ class Net(nn.Module):
 def images(count: int = 4, dtype: torch.dtype = torch.float32) -> Tensor:
     """A quarter of the pixels lie on the border of [0, 1], so that the range matters."""
     generator = torch.Generator().manual_seed(1)
-    return (torch.rand(count, 3, 5, 5, generator=generator, dtype=dtype) * 1.4 - 0.2).clamp(0, 1)
+    return (torch.rand(count, 3, 5, 5, generator=generator, dtype=dtype) * 1.4 - 0.2).clamp(0, 1).to(DEVICE)
 
 
-LABELS = torch.tensor([0, 1, 4, 2])
+LABELS = torch.tensor([0, 1, 4, 2], device=DEVICE)
 
 
 def assert_in_set(delta: Tensor, x: Tensor, threat: Linf | L2 | L1) -> None:
@@ -148,7 +154,7 @@ def test_it_works_in_float64(row: Row, threat: Linf | L2 | L1) -> None:
 @short_cases
 def test_it_works_under_bf16_autocast(row: Row, threat: Linf | L2 | L1) -> None:
     x = images()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(DEVICE.type, torch.bfloat16):
         delta = row.attack(Net(), x, LABELS, threat)
     assert_in_set(delta, x, threat)
     assert delta.isfinite().all()
@@ -157,7 +163,7 @@ def test_it_works_under_bf16_autocast(row: Row, threat: Linf | L2 | L1) -> None:
 def linear_model(dtype: torch.dtype = torch.float64) -> tuple[nn.Sequential, Tensor]:
     """Two classes whose logits differ by w . x + b, and w."""
     torch.manual_seed(4)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(75, 2)).to(dtype)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(75, 2)).to(DEVICE, dtype)
     return model, model[1].weight[1].detach() - model[1].weight[0].detach()
 
 
@@ -188,7 +194,7 @@ def test_it_is_near_the_optimum_of_a_linear_model(row: Row, threat: Linf | L2 | 
     if row.linf is None:
         return
     model, w = linear_model()
-    x, y = images(dtype=torch.float64) * 0.2 + 0.4, torch.tensor([0, 1, 1, 0])
+    x, y = images(dtype=torch.float64) * 0.2 + 0.4, torch.tensor([0, 1, 1, 0], device=DEVICE)
     optimum = best_loss(w, x, y, threat)
     lost = loss_of_margin(model, x, row.attack(model, x, y, threat), y)
     assert (lost <= optimum * (1 + 1e-7)).all()
@@ -201,7 +207,7 @@ def test_it_is_near_the_optimum_of_a_linear_model(row: Row, threat: Linf | L2 | 
 def test_it_is_near_the_optimum_of_a_linear_model_at_the_borders_of_the_range(row: Row) -> None:
     """Under Linf every pixel contributes |w_i| min(eps, room), where room is its distance to 0 or 1."""
     model, w = linear_model()
-    x, y = images(dtype=torch.float64), torch.tensor([0, 1, 1, 0])
+    x, y = images(dtype=torch.float64), torch.tensor([0, 1, 1, 0], device=DEVICE)
     upwards = (w > 0) != (y[:, None] == 1)
     room = torch.where(upwards, 1 - x.flatten(1), x.flatten(1)).clamp_max(THREATS["linf"].eps)
     optimum = (w.abs() * room).sum(1)
@@ -233,14 +239,16 @@ def test_it_breaks_what_lies_near_the_boundary_of_a_linear_model_and_nothing_bey
     row: Row, threat: Linf | L2 | L1
 ) -> None:
     model, w = linear_model()
-    model[1].bias.data += torch.tensor([0.0, 0.02])
+    model[1].bias.data += torch.tensor([0.0, 0.02], device=DEVICE)
     x = images(dtype=torch.float64) * 0.2 + 0.4
     with torch.no_grad():
         z = model(x)
     y, lead = z.argmax(1), (z[:, 1] - z[:, 0]).abs()
     distance = lead / w.norm(p=1 if isinstance(threat, Linf) else 2)
     if isinstance(threat, L1):
-        distance = torch.tensor([distance_l1(w, x[i : i + 1], y[i : i + 1], lead[i]) for i in range(len(x))])
+        distance = torch.tensor(
+            [distance_l1(w, x[i : i + 1], y[i : i + 1], lead[i]) for i in range(len(x))], device=DEVICE
+        )
     reach = row.reach_l1 if isinstance(threat, L1) else row.reach
     for row_number in range(len(x)):
         one, label = x[row_number : row_number + 1], y[row_number : row_number + 1]
@@ -289,13 +297,14 @@ def test_the_same_seed_gives_the_same_perturbation(row: Row, threat: Linf | L2 |
     model, x = Net(), images()
     torch.manual_seed(0)
     first = row.attack(model, x, LABELS, threat)
-    state = torch.get_rng_state()
+    state = random_state(DEVICE)
     torch.manual_seed(1)
     assert torch.equal(first, row.attack(model, x, LABELS, threat))
     # Nor does it use up random numbers of anybody else's.
     torch.manual_seed(0)
     row.attack(model, x, LABELS, threat)
-    assert torch.equal(state, torch.get_rng_state())
+    now = random_state(DEVICE)
+    assert all(torch.equal(state[name], now[name]) for name in state)
 
 
 @short_cases

@@ -4,15 +4,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from contracts.devices import DEVICE
 from regmix.attacks import Eot
 from regmix.evaluation import in_train_mode, preflight, zero_gradients
 from regmix.types import UserError
 
+pytestmark = pytest.mark.device
 COUNT = 60
 
 
 def images() -> Tensor:
-    return torch.rand(COUNT, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    return torch.rand(COUNT, 3, 6, 6, generator=torch.Generator().manual_seed(0)).to(DEVICE)
 
 
 class Linear(nn.Module):
@@ -23,6 +25,7 @@ class Linear(nn.Module):
         torch.manual_seed(1)
         self.head = nn.Linear(108, 4)
         self.head.bias.data -= self.head(torch.full((1, 108), 0.5)).detach()[0]
+        self.to(DEVICE)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(x.flatten(1))
@@ -44,9 +47,9 @@ class Around(nn.Module):
         return self.function(self.inner, x)
 
 
-MEAN, STD = torch.tensor([0.4914, 0.4822, 0.4465]).view(3, 1, 1), torch.tensor([0.247, 0.2435, 0.2616]).view(3, 1, 1)
+MEAN, STD = torch.tensor([[0.4914, 0.4822, 0.4465], [0.247, 0.2435, 0.2616]], device=DEVICE)[:, :, None, None]
 ODD = {
-    "random": (lambda m, x: m(x) + 0.1 * torch.randn(len(x), 4), "--draws"),
+    "random": (lambda m, x: m(x) + 0.1 * torch.randn(len(x), 4, device=DEVICE), "--draws"),
     "depends on the batch": (lambda m, x: m(x) + 0.2 * m(x).mean(0), "others in its batch"),
     "probabilities": (lambda m, x: m(x).softmax(1), "return logits"),
     "expects normalised images": (lambda m, x: m((x * STD + MEAN).clamp(0, 1)), "inside the model"),
@@ -77,6 +80,7 @@ def test_chance_is_the_share_of_the_most_frequent_class(counts: tuple[int, int],
     answers = torch.where(torch.randperm(len(y), generator=torch.Generator().manual_seed(0)) < right, y, 1 - y)
     x = torch.zeros(len(y), 1, 2, 2)
     x[:, 0, 0, 0] = answers  # the model reads its answer from a pixel
+    x, y = x.to(DEVICE), y.to(DEVICE)
     findings = preflight(lambda images: torch.stack([1 - images[:, 0, 0, 0], images[:, 0, 0, 0] - 0.5], 1), x, y)
     assert [("hardly above chance" in finding) for finding in findings] == [True] * said
     if said:
@@ -115,7 +119,9 @@ def test_images_outside_the_range_are_refused() -> None:
 
 
 def test_the_model_is_left_as_it_was() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 4), nn.Dropout())
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 4), nn.Dropout()).to(
+        DEVICE
+    )
     assert in_train_mode(model)
     assert not in_train_mode(model.eval())
     model.train()[1].eval()
@@ -131,5 +137,5 @@ def test_images_without_a_gradient_are_counted() -> None:
     assert zero_gradients(Linear(), images(), labels()) == 0
     assert zero_gradients(Around(lambda m, x: m((x * 16).round() / 16)), images(), labels()) == 1
     assert zero_gradients(Around(lambda m, x: m(x).detach()), images(), labels()) == 1
-    half = torch.arange(COUNT)[:, None] % 2
+    half = torch.arange(COUNT, device=DEVICE)[:, None] % 2
     assert zero_gradients(Around(lambda m, x: torch.where(half == 0, m(x), m(x).detach())), images(), labels()) == 0.5

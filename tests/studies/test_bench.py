@@ -2,17 +2,22 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
+from torch import nn
 
+from contracts.devices import DEVICE
 from regmix.cli.entry import main
 from regmix.config import Experiment
 from regmix.data import Digits, Loader, load
-from regmix.methods import FgsmAt, FgsmPgk, FgsmRs, Method, PgdAt, RegMix, Setup, Standard, Trades
+from regmix.methods import FgsmAt, FgsmPgk, FgsmRs, GradAlign, Method, PgdAt, RegMix, Setup, Standard, Trades
 from regmix.models import SmallCnn, build
 from regmix.recipes import recipe
-from regmix.studies.bench import Passes, Round, StepTimes, bench_step, count_passes
+from regmix.runtime.devices import start
+from regmix.studies.bench import BarePasses, Passes, Round, StepTimes, bench_step, count_passes
+from regmix.studies.floor import product_rate
 from regmix.threats import Linf
 from regmix.training import TrainStep
 from regmix.types import Clock, UserError
@@ -61,8 +66,37 @@ def test_the_training_s_own_loop_is_timed() -> None:
     assert 0 < found.step < 10
     assert found.ratio_low <= found.ratio <= found.ratio_high
     assert found.images_per_second == pytest.approx(found.batch_size / found.step)
+    assert found.floor == pytest.approx(found.flops / found.product_rate)
+    assert found.reached == pytest.approx(found.floor / found.step)
+    assert 0 < found.reached < 1
+    assert not found.recorded
     doubled = bench_step(replace(short(), batch_size=16, awp=0.005), 3)
     assert doubled.passes == Passes(8, 4, 6)
+    assert doubled.flops == 2 * found.flops
+
+
+def test_the_arithmetic_of_the_passes_is_that_of_their_products() -> None:
+    """Two linear layers, without the gradient of the images where nobody asks for it."""
+    batch, widths = 4, (12, 5, 3)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(widths[0], widths[1]), nn.ReLU(), nn.Linear(widths[1], widths[2]))
+    passes = BarePasses(model, torch.rand(batch, 3, 2, 2), torch.zeros(batch, dtype=torch.long), start("cpu", "32"))
+    first, second = (2 * batch * one * other for one, other in pairwise(widths))
+    assert passes.flops() == (first + second, first + second, first + 2 * second)
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_recorded_step_is_timed_after_it_is_recorded() -> None:
+    found = bench_step(replace(short(), batch_size=16, cuda_graph="on"), 2)
+    assert found.recorded
+    assert found.rounds == 2
+    refused = replace(short(), batch_size=16, cuda_graph="on", method=GradAlign())
+    with pytest.raises(UserError, match="second derivatives"):
+        bench_step(refused, 2)
+
+
+@pytest.mark.device
+def test_a_device_multiplies() -> None:
+    assert 1e9 < product_rate(DEVICE, torch.float32) < 1e16
 
 
 def test_too_few_and_too_many_rounds_are_refused() -> None:

@@ -4,26 +4,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from contracts.devices import DEVICE
 from regmix.config import Ema, GatedEma, Swa
 from regmix.config.averaging import Averaging
 from regmix.training.averaging import AveragedWeights
 from regmix.types import UserError
 
+pytestmark = pytest.mark.device
 RATIOS = [0.5, 0.9, 0.8201, 0.8199, 0.0, 1.0, 1.3, 0.7, 0.85, 0.2, 2.0, 0.6, 0.9, 0.4, 0.3]
 
 
 def a_model() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).double()
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)).to(DEVICE, torch.float64)
 
 
 def disturb(model: nn.Module, step: int) -> None:
     """One step of a training: parameters and running statistics change."""
     generator = torch.Generator().manual_seed(step)
-    model(torch.randn(5, 3, generator=generator, dtype=torch.float64))
+    model(torch.randn(5, 3, generator=generator, dtype=torch.float64).to(DEVICE))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter += torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(DEVICE)
 
 
 def ema_decay(t: int, ratio: float, limit: float) -> float:
@@ -43,7 +45,7 @@ def follow(averaging: Averaging, decay: object, first: int = 0) -> tuple[Average
     expected = {name: value.clone() for name, value in model.state_dict().items()}
     for step, ratio in enumerate(RATIOS):
         disturb(model, step)
-        averaged.update({"ratio": torch.tensor(ratio)})
+        averaged.update({"ratio": torch.tensor(ratio, device=DEVICE)})
         d = decay(first + step, ratio)
         for name, value in model.state_dict().items():
             expected[name] = d * expected[name] + (1 - d) * value if value.is_floating_point() else value.clone()
@@ -75,7 +77,7 @@ def test_gated_ema_is_its_formula(limit: float, threshold: float, first: int) ->
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 0.8199, 0.8201, 0.9, 1.0, 3.0])
 @pytest.mark.parametrize("t", [0, 1, 8, 5000, 10**7])
 def test_the_decay_itself(t: int, ratio: float) -> None:
-    stats = {"ratio": torch.tensor(ratio)}
+    stats = {"ratio": torch.tensor(ratio, device=DEVICE)}
     gated, plain = GatedEma().decay(t, 1, stats), Ema().decay(t, 1, {})
     assert gated.shape == plain.shape == ()
     assert gated.item() == pytest.approx(gated_decay(t, ratio, 0.999, 0.82), abs=1e-7)
@@ -126,7 +128,7 @@ def test_restored_weights_continue_exactly(averaging: Averaging) -> None:
     for step, ratio in enumerate(RATIOS):
         disturb(model, 100 + step)
         for one in (averaged, other):
-            one.update({"ratio": torch.tensor(ratio)})
+            one.update({"ratio": torch.tensor(ratio, device=DEVICE)})
     for name, value in averaged.module.state_dict().items():
         assert torch.equal(value, other.module.state_dict()[name])
 

@@ -68,7 +68,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             ("out", "seed", "device", "json"),
             (
                 *("precision", "validate-every", "best-of", "guard.action", "guard.drop", "nonfinite"),
-                *("sync-batchnorm", "shard-weights", "trust-code"),
+                *("cuda-graph", "sync-batchnorm", "shard-weights", "trust-code"),
             ),
         ),
     ),

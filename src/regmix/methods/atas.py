@@ -57,16 +57,20 @@ class Atas(Method):
     def memory(self, setup: Setup) -> Memory:
         return Memory(delta=perturbations(setup), v=NumberPerImage(setup.images, setup.device))
 
+    def phase(self, clock: Clock) -> tuple[bool, bool]:
+        """Whether every sample starts again, and whether the step is eps."""
+        # The published code counts epochs from 1 and does not start again in the last one.
+        again = (clock.epoch + 1) % self.reset == 0 and clock.epoch + 1 != clock.epochs
+        return clock.epoch == 0 or again, clock.epoch < self.warm_up
+
     def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         assert memory is not None, "atas keeps a memory"
         x, y = batch.x, batch.y
-        # The published code counts epochs from 1 and does not start again in the last one.
-        again = (clock.epoch + 1) % self.reset == 0 and clock.epoch + 1 != clock.epochs
-        fresh = clock.epoch == 0 or again
+        fresh, whole_step = self.phase(clock)
         start = threat.project(threat.uniform(x) if fresh else memory["delta"].read(batch), x)
         with batchnorm_mode(model, "eval"):
             gradient = ascend(model, x, y, threat, start=start, steps=1, step_size=0.0).gradient
-        if clock.epoch < self.warm_up:
+        if whole_step:
             step = torch.ones_like(x[:, :1, :1, :1])
         else:
             square = (gradient / len(x)).flatten(1).square().sum(1)

@@ -1,6 +1,7 @@
 """The base class of training methods."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
 from typing import ClassVar
 from weakref import WeakSet
 
@@ -37,6 +38,11 @@ class Method(ABC):
     def needs_clock(self) -> bool:
         """Whether it needs to know how far the training is."""
         return False
+
+    def phase(self, clock: Clock) -> Hashable:
+        """What `compute` takes from the clock: in two steps of equal phase it does the same operations with the same
+        numbers, so that one can be recorded for both. None: not known, so that nothing is recorded."""
+        return None if self.needs_clock else ()
 
     @property
     def replays(self) -> int:

@@ -39,10 +39,12 @@ class FgsmBp(Method):
     def memory(self, setup: Setup) -> Memory:
         return Memory(delta=PerRow(setup.shape, setup.device))
 
+    def phase(self, clock: Clock) -> bool:
+        return clock.epoch == clock.step == 0
+
     def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         assert memory is not None, "fgsm_bp keeps a memory"
-        first = clock.epoch == clock.step == 0
-        start = threat.corner(batch.x) if first else memory["delta"].read(batch)
+        start = threat.corner(batch.x) if self.phase(clock) else memory["delta"].read(batch)
         ascent = ascend(
             model, batch.x, batch.target, threat, start=start, steps=1, step_size=threat.eps, keep_graph=True
         )

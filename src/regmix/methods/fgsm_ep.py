@@ -42,6 +42,9 @@ class FgsmEp(Method):
     def memory(self, setup: Setup) -> Memory:
         return Memory(delta=perturbations(setup))
 
+    def phase(self, clock: Clock) -> bool:
+        return clock.epoch % self.reset == 0
+
     def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         assert memory is not None, "fgsm_ep keeps a memory"
         start = remembered_or_corner(batch, threat, memory, clock, self.reset)

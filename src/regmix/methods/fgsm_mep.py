@@ -50,6 +50,9 @@ class FgsmMep(Method):
         require(0 <= self.mu < 1, f"method mu is {self.mu}; it must lie in [0, 1)")
         require(self.reset >= 1, f"method reset is {self.reset}; it must be at least 1")
 
+    def phase(self, clock: Clock) -> bool:
+        return clock.epoch % self.reset == 0
+
     def memory(self, setup: Setup) -> Memory:
         return Memory(delta=perturbations(setup), momentum=momenta(setup))
 

@@ -52,6 +52,9 @@ class FgsmPgk(Method):
     def memory(self, setup: Setup) -> Memory:
         return Memory(delta=perturbations(setup), momentum=momenta(setup))
 
+    def phase(self, clock: Clock) -> bool:
+        return clock.epoch % self.reset == 0
+
     def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         assert memory is not None, "fgsm_pgk keeps a memory"
         x = batch.x

@@ -39,9 +39,14 @@ class Gat(Method):
         check_weights(lam=self.lam, late=self.late)
         require(0 <= self.late_from <= 1, f"method late_from is {self.late_from}; it must lie in [0, 1]")
 
+    def phase(self, clock: Clock) -> tuple[float, bool]:
+        """The weight of the distance, and whether it guides the attack."""
+        late = clock.epoch >= round(self.late_from * clock.epochs)
+        return self.lam * (self.late if late else 1), clock.step % 2 == 1
+
     def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
-        weight = self.lam * (self.late if clock.epoch >= round(self.late_from * clock.epochs) else 1)
-        return guided_losses(model, batch, threat, _squared_distance, weight, guide=clock.step % 2 == 1)
+        weight, guide = self.phase(clock)
+        return guided_losses(model, batch, threat, _squared_distance, weight, guide=guide)
 
 
 def _squared_distance(one: Tensor, other: Tensor) -> Tensor:

@@ -76,6 +76,10 @@ class Liet(Method):
     def memory(self, setup: Setup) -> Memory:
         return Memory(delta=PerClass(setup.classes, setup.shape, setup.device))
 
+    def phase(self, clock: Clock) -> tuple[bool, int, int]:
+        """Whether the perturbations of the classes are computed anew, and what the weight depends on."""
+        return clock.done % self.refresh == 0, clock.epoch, clock.epochs
+
     def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         assert memory is not None, "liet keeps a memory"
         x = batch.x

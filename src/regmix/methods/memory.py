@@ -162,8 +162,13 @@ class PerRow:
         return torch.cat([rows, torch.zeros_like(batch.x[len(rows) :])])
 
     def write(self, batch: Batch, seen: Images) -> None:
-        """Keeps [B, C, H, W] for the next batch."""
-        self.values = seen.nan_to_num(0.0)
+        """Keeps [B, C, H, W] for the next batch, in the same memory if they fit."""
+        seen = seen.nan_to_num(0.0)
+        if len(seen) > len(self.values) or seen.dtype != self.values.dtype:
+            self.values = seen
+        else:
+            self.values[: len(seen)] = seen
+            self.values[len(seen) :] = 0
 
     def gather(self) -> Tensor:
         return processes.together(self.values)
@@ -180,11 +185,15 @@ class OneForAll:
 
     def read(self, batch: Batch) -> Tensor:
         """The tensor, whatever the batch."""
-        return self.values.to(batch.x.dtype)
+        return self.values.to(batch.x.dtype, copy=True)
 
     def write(self, batch: Batch, values: Tensor) -> None:
         """Keeps a tensor of the same shape, whatever the batch; all processes must call it."""
-        self.values = processes.as_first(values.nan_to_num(0.0).contiguous())
+        values = processes.as_first(values.nan_to_num(0.0).contiguous())
+        if values.dtype == self.values.dtype:
+            self.values.copy_(values)
+        else:
+            self.values = values
 
     def gather(self) -> Tensor:
         return self.values

@@ -44,10 +44,14 @@ class NuAt(Method):
         check_weights(lam=self.lam)
         require(self.hold >= 0, f"method hold is {self.hold}; it must be 0 or positive")
 
-    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
+    def phase(self, clock: Clock) -> tuple[float, bool]:
+        """The weight of the norm, and whether it guides the attack."""
         ramp = max(1, clock.epochs - self.hold)
-        weight = self.lam * min(clock.epoch, ramp) / ramp
-        return guided_losses(model, batch, threat, _nuclear_norm, weight, guide=clock.step % 2 == 1)
+        return self.lam * min(clock.epoch, ramp) / ramp, clock.step % 2 == 1
+
+    def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
+        weight, guide = self.phase(clock)
+        return guided_losses(model, batch, threat, _nuclear_norm, weight, guide=guide)
 
 
 def _nuclear_norm(one: Tensor, other: Tensor) -> Tensor:

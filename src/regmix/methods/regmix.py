@@ -78,6 +78,9 @@ class RegMix(Mutual, Method):
     def needs_clock(self) -> bool:
         return self.start == "carried"
 
+    def phase(self, clock: Clock) -> bool:
+        return self.start == "carried" and clock.epoch == 0
+
     def reading(self) -> dict[str, tuple[str, str]]:
         return {
             "mutual_main": (self.alpha_order, self.alpha_stop),

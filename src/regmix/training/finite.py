@@ -35,11 +35,14 @@ class Finite:
         self._before = self._statistics.read()
 
     @torch.no_grad()
-    def end(self) -> Bool[Tensor, ""]:
-        """Whether the gradients were finite."""
+    def end(self, *, look: bool = True) -> Bool[Tensor, ""]:
+        """Whether the gradients were finite.
+
+        With `look` the answer is read on a CPU, where that waits for no device, and spares the rest of the work.
+        """
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         fine = _all_finite(gradients)
-        if fine.device.type == "cpu" and bool(fine):  # reading the value waits for no device
+        if look and fine.device.type == "cpu" and bool(fine):
             return fine
         for gradient in gradients:
             local(gradient).masked_fill_(~fine, 0)

@@ -65,7 +65,7 @@ class Session:
             seed=self.experiment.seed, replays=self.experiment.method.replays, rank=processes.rank(),
             size=processes.size(),
         )  # fmt: skip
-        self.trainee = Trainee(fabric, model, self.experiment, train_set, len(self.loader))
+        self.trainee = Trainee(fabric, model, self.experiment, train_set, len(self.loader), self.display.note)
         self.progress = self.trainee.progress
         self.validator = Validator(
             self.experiment, validation_set, fabric, self.run, self.interruption.check_this_process

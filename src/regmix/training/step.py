@@ -34,12 +34,16 @@ class TrainStep(nn.Module):
     def forward(self, batch: Batch, memory: Memory | None, clock: Clock) -> Losses:
         if self.label_mass != 1:
             batch = batch._replace(soft=smooth(batch.y, self.classes, self.label_mass))
-        reached = (clock.done + 1) / (clock.epochs * clock.steps)
-        if reached >= self.ramp:
+        share = self.share(clock)
+        if share == 1:
             return self.method.compute(self.model, batch, self.threat, memory, clock)
-        share = reached / self.ramp
         threat = replace(self.threat, eps=share * self.threat.eps)
         return _scaled(self.method.compute(self.model, batch, threat, memory, clock), share)
+
+    def share(self, clock: Clock) -> float:
+        """The factor of eps and of the regularisation terms in this step, in (0, 1]."""
+        reached = (clock.done + 1) / (clock.epochs * clock.steps)
+        return 1.0 if reached >= self.ramp else reached / self.ramp
 
 
 def _scaled(losses: Losses, share: float) -> Losses:

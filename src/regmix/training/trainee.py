@@ -1,6 +1,7 @@
 """The trainee: everything that a training changes, the step that changes it, and what is saved of it."""
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from regmix.training.optimizer import make_optimizer, set_rate
 from regmix.training.progress import Progress
 from regmix.training.randomness import random_state, seed, set_random_state
 from regmix.training.readiness import kept_in_eval, train_mode
+from regmix.training.recorded import Made, RecordedSteps
 from regmix.training.statistics import Statistics
 from regmix.training.step import TrainStep
 from regmix.training.tally import Tally
@@ -41,9 +43,10 @@ class Trainee:
     """
 
     def __init__(
-        self, fabric: Fabric, model: nn.Module, experiment: Experiment, images: ImageSet, steps_per_epoch: int
-    ) -> None:
-        self._fabric, self._experiment, self._images = fabric, experiment, images
+        self, fabric: Fabric, model: nn.Module, experiment: Experiment, images: ImageSet, steps_per_epoch: int,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:  # fmt: skip
+        self._fabric, self._experiment, self._images, self._note = fabric, experiment, images, note
         self._steps_per_epoch = steps_per_epoch
         if experiment.sync_batchnorm and processes.size() > 1:
             model = synced(model, fabric.device)
@@ -68,6 +71,7 @@ class Trainee:
         self._learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._kept_in_eval = kept_in_eval(model)
         self.memory = self._new_memory(experiment.method)
+        self._recorded = self._recorded_steps(experiment.method)
         self.tally = Tally(fabric.device, steps_per_epoch)
         self.progress = Progress()
 
@@ -75,6 +79,9 @@ class Trainee:
         images, experiment = self._images, self._experiment
         classes, device = len(images.classes), self._fabric.device
         return method.memory(Setup(len(images), classes, images.shape, experiment.threat, experiment.pad, device))
+
+    def _recorded_steps(self, method: Method) -> RecordedSteps:
+        return RecordedSteps(self._experiment, method, self._fabric.device, self.model, self._note)
 
     # Steps
 
@@ -88,14 +95,14 @@ class Trainee:
         if not progress.step:
             self._seed()
         if progress.step not in progress.skipped:
-            self._finite.begin()
-            if experiment.awp and progress.epoch >= experiment.awp_warm_up:
-                losses = at_perturbed_weights(partial(self._pass, batch), self.model, self.memory, experiment.awp)
+            clock = Clock(progress.epoch, experiment.epochs, progress.step, self._steps_per_epoch)
+            awp = experiment.awp if progress.epoch >= experiment.awp_warm_up else 0.0
+            passes = partial(self._passes, clock, awp)
+            if self._module.share(clock) < 1:  # the numbers of a ramp change from step to step
+                losses, fine = passes(batch)
             else:
-                losses = self._pass(batch, self.memory)
-            fine = self._finite.end()
-            if experiment.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(self.model.parameters(), experiment.clip_norm)
+                phase = self._module.method.phase(clock), awp
+                losses, fine = self._recorded(batch, phase, self.memory, passes)
             self._set_rate()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
@@ -104,12 +111,22 @@ class Trainee:
             self.tally.add(progress.step, batch, losses, fine)
         progress.step += 1
 
-    def _pass(self, batch: Batch, memory: Memory | None) -> Losses:
+    def _passes(self, clock: Clock, awp: float, batch: Batch) -> Made:
+        """All of a step before the weights change: the losses of a batch, and their gradients, finite and clipped."""
+        self._finite.begin()
+        if awp:
+            losses = at_perturbed_weights(partial(self._pass, clock, batch), self.model, self.memory, awp)
+        else:
+            losses = self._pass(clock, batch, self.memory)
+        fine = self._finite.end(look=self._recorded.recorder is None)
+        if self._experiment.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._experiment.clip_norm)
+        return Made(losses, fine)
+
+    def _pass(self, clock: Clock, batch: Batch, memory: Memory | None) -> Losses:
         """Computes the losses of a batch and their gradients."""
         if self._outline is not None and (statistics := self._statistics.read()) is not None:
             self._statistics.write(processes.as_first(statistics))  # as DDP does before a forward pass
-        progress = self.progress
-        clock = Clock(progress.epoch, self._experiment.epochs, progress.step, self._steps_per_epoch)
         losses: Losses = self._wrapped(batch, memory, clock)
         total = losses.total if batch.weight == 1 else losses.total * batch.weight
         # Naming the parameters keeps a forward pass that attack and loss share from computing the gradient of the
@@ -159,6 +176,7 @@ class Trainee:
         if level != self.progress.rollbacks:
             self.progress.rollbacks = level
             self._module.method, self.memory = method, self._new_memory(method)
+            self._recorded = self._recorded_steps(method)
         return type(method).__name__
 
     # What is saved
@@ -200,6 +218,7 @@ class Trainee:
     def load_state_dict(self, state: dict[str, Any], source: Path) -> None:
         """Restores what `state_dict` returned, also that of another number of processes; errors name its source."""
         self.switch(state["rollbacks"])
+        self._recorded.forget()
         self.progress.load_state_dict(state, source)
         load(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
