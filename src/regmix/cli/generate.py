@@ -8,6 +8,7 @@ from typing import Any
 from regmix.cli.bench import BenchFlags
 from regmix.cli.compare import CompareFlags
 from regmix.cli.describe import docstrings, flags_of, settings_of
+from regmix.cli.diagnose import DiagnoseFlags
 from regmix.cli.evaluate import ForeignFlags, RunFlags
 from regmix.cli.report import ReportFlags
 from regmix.cli.sweep import SweepFlags
@@ -25,6 +26,7 @@ COMMANDS: dict[str, type[Any]] = {
     "sweep": SweepFlags,
     "bench": BenchFlags,
     "report": ReportFlags,
+    "diagnose": DiagnoseFlags,
 }
 
 

@@ -20,6 +20,7 @@ commands:
   sweep RECIPE --space ...      search settings on the validation images, then test and compare the best
   bench step RECIPE [flags]     measure the time and memory of a training step
   report RUN [RUN ...] -o FILE  write one HTML page about one or several runs
+  diagnose RUN [RUN ...]        say what is wrong with runs, and what to change
 
 first steps:
   regmix train digits-regmix --out runs/digits     (seconds on any machine, no download)
@@ -92,6 +93,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
     ),
     "bench": (Section("flags", ("methods", "rounds", "json")),),
     "report": (Section("flags", ("output",)),),
+    "diagnose": (Section("flags", ("probe", "device", "json")),),
     "recipes": (Section("flags", ("json",)),),
 }
 
@@ -120,6 +122,12 @@ ABOUT = {
     "report": (
         "regmix report RUN [RUN ...] [-o FILE]",
         "Write one self-contained HTML page about one or several run directories.",
+    ),
+    "diagnose": (
+        "regmix diagnose RUN [RUN ...] [flags]",
+        "Look for signs that a training or an evaluation went wrong. Print every finding with its evidence, the causes "
+        "that fit it, and a command to try. Give several runs to compare them with each other, such as a run of "
+        "standard training on the same images.",
     ),
     "recipes": ("regmix recipes [--json]", "List the recipes, one line each."),
 }
