@@ -10,7 +10,7 @@ import tyro
 
 from regmix.cli.common import in_one_process
 from regmix.cli.flags import parse
-from regmix.reports.findings import FINDINGS, Finding, Number
+from regmix.reports.findings import FINDINGS, Finding
 from regmix.runtime import devices
 from regmix.studies.diagnose import diagnose as diagnosed
 from regmix.types import UserError
@@ -42,8 +42,8 @@ def diagnose(words: Sequence[str]) -> None:
         return
     for diagnosis in diagnoses:
         print(f"{diagnosis.subject.run.path}: {_count(diagnosis.findings)}")
-        for number, finding in enumerate(diagnosis.findings, 1):
-            print("\n".join(_lines(number, finding)))
+        for position, finding in enumerate(diagnosis.findings, 1):
+            print("\n".join(_lines(position, finding)))
 
 
 def _count(findings: Sequence[Finding]) -> str:
@@ -52,17 +52,11 @@ def _count(findings: Sequence[Finding]) -> str:
     return f"{len(findings)} finding{'s' * (len(findings) > 1)}"
 
 
-def _lines(number: int, finding: Finding) -> list[str]:
+def _lines(position: int, finding: Finding) -> list[str]:
     return [
-        f"{number:>2}. {finding.name}: {finding.what}",
-        *(f"    - {evidence_text(evidence)}" for evidence in finding.evidence),
+        f"{position:>2}. {finding.name}: {finding.what}",
+        *(f"    - {number.what}: {number.text}" for number in finding.evidence),
         f"    fits: {'; or '.join(finding.causes)}",
         f"    try: {finding.change}",
         f"    should improve: {finding.promise}",
     ]
-
-
-def evidence_text(number: Number) -> str:
-    """A piece of evidence in one line."""
-    interval = "" if number.low is None or number.high is None else f" [{number.low:.3g}, {number.high:.3g}]"
-    return f"{number.what}: {number.value:.3g}{interval}"

@@ -15,7 +15,7 @@ from regmix.reports.subject import Subject
 EXTREMES = 12
 """How many images that break first, and last, are listed."""
 PAIRS = 8
-"""How many confused pairs the page lists."""
+"""How many confused pairs are listed."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Classes:
     checkpoint: str
     attack: str
     eps: str
+    names: list[str]
+    """All classes, in the order of the matrix; `rows` has those with images."""
     rows: list[ClassRow]
     matrix: list[list[int]] | None
     """Images by class (row) and predicted class under the attack (column); None for an evaluation without
@@ -69,6 +71,15 @@ class Classes:
     last: list[Broken]
     never: int
     """How many images no attack breaks at any radius."""
+
+    def confusion(self, label: str) -> Confusion | None:
+        """What images of a class are taken for most often; None if for nothing else, or if it is not known."""
+        if self.matrix is None:
+            return None
+        row = np.array(self.matrix[self.names.index(label)])
+        images = int(row.sum())
+        row[self.names.index(label)] = 0
+        return Confusion(label, self.names[row.argmax()], int(row.max()), images) if row.any() else None
 
     def as_json(self) -> dict[str, object]:
         """Plain values; accuracies lie in [0, 1]."""
@@ -104,7 +115,7 @@ def per_class(subject: Subject) -> Classes | None:
         )  # fmt: skip
 
     return Classes(
-        checkpoint, words.attack_text(attack), subject.eps_text, rows,
+        checkpoint, words.attack_text(attack), subject.eps_text, [*names], rows,
         None if matrix is None else matrix.tolist(), [] if matrix is None else _pairs(matrix, names),
         [broken(int(row)) for row in order[:EXTREMES]], [broken(int(row)) for row in order[::-1][:EXTREMES]],
         int(np.isinf(eps).sum()),
@@ -141,5 +152,5 @@ def _matrix(outcomes: Outcomes, column: str, classes: int) -> NDArray[np.int64] 
 def _pairs(matrix: NDArray[np.int64], names: tuple[str, ...]) -> list[Confusion]:
     off = matrix - np.diag(np.diag(matrix))
     order = np.argsort(-off, axis=None, kind="stable")
-    found = [divmod(int(place), len(names)) for place in order[: PAIRS * 4] if off.flat[place]]
+    found = [divmod(int(place), len(names)) for place in order[:PAIRS] if off.flat[place]]
     return [Confusion(names[a], names[b], int(off[a, b]), int(matrix[a].sum())) for a, b in found]

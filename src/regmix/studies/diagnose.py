@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -97,11 +98,10 @@ class _Stopwatch:
 
 
 def plain_accuracy(path: Path, device: devices.Device = "auto", seconds: float = PROBE_SECONDS) -> Share | None:
-    """The best accuracy on a run's validation images that standard training with its settings reaches in this time.
+    """The accuracy on a run's validation images that standard training with its settings reaches in this time.
 
-    A lower bound of what longer training would reach; its maximum over the epochs is at most the true one plus chance.
-    To keep that chance small, the epoch is the last complete one. None if no epoch was complete, or for a model of the
-    user's own.
+    It is that of the last complete epoch, because a maximum over epochs would be too high by chance. Longer training
+    would reach more. None if no epoch was complete, or for a model of the user's own.
     """
     experiment = from_json(Run.open(path, writes=False).config(), path / CONFIG, Trust(everything=True))
     if isinstance(experiment.model, Function):
@@ -109,10 +109,8 @@ def plain_accuracy(path: Path, device: devices.Device = "auto", seconds: float =
     plain = replace(experiment, method=Standard(), averaging=NoAveraging(), awp=0.0, device=device, validate_every=1)
     with TemporaryDirectory() as folder:
         out = Path(folder) / "plain"
-        try:
+        with suppress(_TimeUpError):
             train(plain, out, _Stopwatch(seconds))
-        except _TimeUpError:
-            pass
         rows = [row for row in Run.open(out, writes=False).metrics() if row.validation]
     if not rows or rows[-1].validation is None:
         return None

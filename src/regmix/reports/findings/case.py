@@ -27,6 +27,12 @@ class Number:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def text(self) -> str:
+        """The number and its interval, with three digits."""
+        interval = "" if self.low is None or self.high is None else f" [{self.low:.3g}, {self.high:.3g}]"
+        return f"{self.value:.3g}{interval}"
+
 
 @dataclass(frozen=True)
 class Finding:

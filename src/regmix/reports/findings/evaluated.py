@@ -170,7 +170,7 @@ def eps_too_large(case: Case) -> Finding | None:
         evidence,
         causes,
         case.train("--threat.eps", f"{case.eps / 4:g}"),
-        "robust accuracy at the ε of training",
+        f"robust accuracy at ε = {case.eps / 4:g}",
     )
 
 
@@ -226,7 +226,7 @@ def weak_class(case: Case) -> Finding | None:
     if high >= HALF * others:
         return None
     clean = float(np.mean([row.clean.accuracy for row in classes.rows if row is not worst]))
-    confused = next((pair for pair in classes.pairs if pair.label == worst.name), None)
+    confused = classes.confusion(worst.name)
     label_fault = worst.clean.high < HALF * clean
     causes = [
         "the labels of this class are wrong, mixed with another's, or few in the training images",
