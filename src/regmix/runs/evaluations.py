@@ -62,7 +62,8 @@ class Outcomes:
     def write(self, folder: Path) -> None:
         """Writes the tables as CSV, each atomically."""
         write_atomically(folder / OUTCOMES, lambda file: file.write(self.to_csv().encode()))
-        write_atomically(folder / PREDICTIONS, lambda file: file.write(self._csv(self.predicted).encode()))
+        if self.predicted:
+            write_atomically(folder / PREDICTIONS, lambda file: file.write(self._csv(self.predicted).encode()))
 
     @staticmethod
     def read(folder: Path) -> "Outcomes":

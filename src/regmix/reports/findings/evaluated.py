@@ -49,7 +49,7 @@ def masked_gradients(case: Case) -> Finding | None:
     masking = case.evaluation.masking if case.evaluation is not None else None
     if masking is None or masking.verdict != "masked":
         return None
-    evidence = []
+    evidence = [Number("signs of masked gradients", len(masking.signs))]
     if masking.probe is not None:
         probe, n = masking.probe, masking.probe.examples
         for what, value in {
@@ -59,14 +59,15 @@ def masked_gradients(case: Case) -> Finding | None:
             "share without a gradient": probe.zero_gradients,
         }.items():
             evidence.append(Number(what, value, *wilson(round(value * n), n)))
-    causes = ["the training has learned to hide gradients from its own attack"]
-    causes += ["; ".join(masking.signs)] if masking.signs else []
     robust = case.is_adversarial
     return Finding(
         "masked gradients",
-        "The model hides its gradients, so its accuracies under gradient attacks are too high.",
+        f"Its accuracies under gradient attacks are too high: {'; '.join(masking.signs) or 'the gradients mislead'}.",
         evidence,
-        causes,
+        [
+            "the training has learned to hide gradients from its own attack",
+            "the model itself hides them (rounding, a saturated output, randomness)",
+        ],
         case.other_method("pgd_at", "--method.steps", "10")
         if robust
         else case.evaluate("--attacks", "apgd-ce,apgd-dlr,square"),

@@ -117,15 +117,15 @@ def overfitting_flags(case: Case) -> tuple[str, list[str]]:
 def weak_at_larger_eps(case: Case) -> Finding | None:
     """At a radius above the training's, another method is more robust: alpha is too low.
 
-    Needs a run of another adversarial method beside this one, evaluated on the same test images at 1.5 times the radius
-    or more. Test: the paired 95 % interval of the difference lies below zero there, and is not below zero at the
-    training's radius. Source: failure sign of arXiv 2510.05317.
+    Needs a run of another method with the same threat model beside this one, evaluated on the same test images at 1.5
+    times the radius or more. Test: the paired 95 % interval of the difference lies below zero there, and does not at
+    the training's radius. Source: failure sign of arXiv 2510.05317.
     """
     evaluation = case.evaluation
     if case.mutual is None or evaluation is None or case.robust is None:
         return None
     for peer in case.peers:
-        if peer.run.part("method") == case.run.part("method") or peer.run.part("method").get("name") == "standard":
+        if peer.run.part("method") == case.run.part("method") or peer.run.part("threat") != case.run.part("threat"):
             continue
         at_training = case.against(peer, case.subject.column_name(case.subject.checkpoint or "") or "")
         for name, column in evaluation.columns.items():
