@@ -162,9 +162,13 @@ class Case:
         """Whether a shown checkpoint predicts one class for nearly every test image."""
         return any(evaluation.one_answer is not None for evaluation in self.run.evaluations.values())
 
-    def against(self, peer: Subject, column: str) -> Paired | None:
-        """This run's accuracy minus a peer's in a column, on the same images; None if there is no such thing."""
-        mine, theirs = (each.run.outcomes.get(each.checkpoint or "") for each in (self.subject, peer))
+    def against(self, peer: Subject, column: str, checkpoint: str | None = None) -> Paired | None:
+        """This run's accuracy minus a peer's in a column, on the same images; None if there is no such thing.
+
+        checkpoint: of the peer; None means the one by which it is judged.
+        """
+        mine = self.run.outcomes.get(self.subject.checkpoint or "")
+        theirs = peer.run.outcomes.get(checkpoint or peer.checkpoint or "")
         if mine is None or theirs is None or not same_examples(mine, theirs):
             return None
         if column not in mine.survives or column not in theirs.survives:
