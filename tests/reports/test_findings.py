@@ -229,6 +229,13 @@ def test_a_model_that_answers_one_class_does_not_overfit() -> None:
     assert "robust overfitting" not in names(sound(evaluations={"best": best, "last": last}))
 
 
+def test_a_model_that_has_come_undone_on_its_training_images_has_not_overfitted() -> None:
+    parts = SPOILED["overfitted"][1]
+    assert names(sound(**parts)) == ["robust overfitting"]
+    undone = [*epochs()[:-1], replace(epochs()[-1], train_robust=0.6)]
+    assert names(sound(**parts, epochs=undone)) == []
+
+
 def test_every_command_is_one_that_the_program_takes(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.mkdir()

@@ -7,7 +7,7 @@ from scipy.stats import norm
 
 from regmix.evaluation import CLEAN, Paired, paired, wilson
 from regmix.reports.classes import per_class
-from regmix.reports.findings.case import Case, Finding, Number
+from regmix.reports.findings.case import Case, Finding, Number, difference
 from regmix.reports.findings.training import catastrophic_overfitting
 from regmix.reports.findings.weights import overfitting_flags
 from regmix.reports.words import percent, points
@@ -79,13 +79,14 @@ def robust_overfitting(case: Case) -> Finding | None:
     """The best weights are more robust than the last ones on the same test images, beyond chance.
 
     Test: the paired 95 % interval of best minus last excludes zero. The best epoch was chosen on other images. A model
-    that answers one class for everything, or that has overfitted catastrophically, is not judged. Sources: arXiv
-    2002.11569; the failure sign of arXiv 2510.05317.
+    that answers one class for everything, or that has overfitted catastrophically, is not judged; nor is one whose
+    accuracy on training images fell, too, beyond its 95 % interval: it has come undone. Sources: arXiv 2002.11569; the
+    failure sign of arXiv 2510.05317.
     """
     gap = case.best_minus_last()
     if not case.is_adversarial or gap is None or gap.low <= 0 or case.answers_one_class:
         return None
-    if catastrophic_overfitting(case) is not None:
+    if catastrophic_overfitting(case) is not None or _has_come_undone(case):
         return None
     if case.mutual is not None:
         cause, flags = overfitting_flags(case)
@@ -101,6 +102,13 @@ def robust_overfitting(case: Case) -> Finding | None:
         case.train(*flags),
         "robust accuracy of the last weights",
     )
+
+
+def _has_come_undone(case: Case) -> bool:
+    """Whether the accuracy on training images fell from the best epoch to the last, beyond chance."""
+    rows = {row.epoch: case.training(row) for row in case.run.epochs}
+    best, last = rows.get(case.run.best_epoch or 0), rows.get(len(rows))
+    return best is not None and last is not None and difference(best, last)[1] > 0
 
 
 def eps_tests_nothing(case: Case) -> Finding | None:
