@@ -23,7 +23,7 @@ from regmix.reports.load import LoadedRun, load
 from regmix.studies.diagnose import Diagnosis, diagnose
 
 BASE = "digits-regmix --model.width 16 --epochs 20 --validation 300 --device cpu"
-SMALL = "digits-regmix --model.width 4 --epochs 6 --validation 200 --device cpu"
+SMALL = "digits-regmix --model.width 8 --epochs 8 --validation 200 --device cpu"
 ATTACKS = "--attacks clean,pgd-20 --no-verdict --device cpu"
 
 

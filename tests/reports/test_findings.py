@@ -236,6 +236,12 @@ def test_a_model_that_has_come_undone_on_its_training_images_has_not_overfitted(
     assert names(sound(**parts, epochs=undone)) == []
 
 
+def test_consequences_of_a_finding_are_not_found_beside_it() -> None:
+    overfitted = SPOILED["overfitted"][1]
+    strong = {"changes": {"method__beta": 5000.0}, "epochs": epochs([(0.5, 0.3)] * 8)}
+    assert names(sound(**overfitted, **strong)) == ["regularisation too strong"]
+
+
 def test_every_command_is_one_that_the_program_takes(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.mkdir()

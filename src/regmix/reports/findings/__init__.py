@@ -54,7 +54,7 @@ FINDINGS: tuple[Callable[[Case], Finding | None], ...] = (
     not_evaluated,
 )
 """All rules. What makes the others meaningless comes first."""
-OF_SOUND_RUNS = {weak_class, weak_at_larger_eps}
+OF_SOUND_RUNS = {robust_overfitting, weak_class, weak_at_larger_eps}
 """Rules that are not asked once there is a finding: what they would find is its consequence."""
 
 
