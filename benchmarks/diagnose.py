@@ -23,7 +23,7 @@ from regmix.reports.load import LoadedRun, load
 from regmix.studies.diagnose import Diagnosis, diagnose
 
 BASE = "digits-regmix --model.width 16 --epochs 20 --validation 300 --device cpu"
-SMALL = "digits-regmix --model.width 8 --epochs 8 --validation 200 --device cpu"
+SMALL = "digits-regmix --model.width 16 --epochs 12 --validation 200 --device cpu"
 ATTACKS = "--attacks clean,pgd-20 --no-verdict --device cpu"
 
 
@@ -259,7 +259,7 @@ def run(out: Path, base: str, only: list[str]) -> tuple[list[dict[str, object]],
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--small", action="store_true", help="a smaller network and fewer epochs")
+    parser.add_argument("--small", action="store_true", help="fewer epochs")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
