@@ -123,6 +123,6 @@ def test_autoattack_gives_no_weaker_verdict_than_pyautoattack(method, threat, sc
         their_robust = model(adversarial).argmax(1) == y
     evaluator = Evaluator(model, images, torch.device("cpu"), 100, Alone(), Alone(), lambda _: None)
     for name, attack in AUTOATTACK.under(threat):
-        alive, _ = evaluator.survivors(attack, threat, alive, name, screen=screen)
+        alive, *_ = evaluator.survivors(attack, threat, alive, name, screen=screen)
     assert 5 < their_robust.sum() < 95, "the radius must leave something to find out"
     assert alive.sum() <= their_robust.sum() + 1 + screen

@@ -136,6 +136,8 @@ BAD = {
     "sweep digits-regmix --space lr=0.1 --examples 501": "500",
     "train digits-regmix --nonfinite ignore": "--nonfinite",
     "report": "at least one run",
+    "diagnose": "at least one run",
+    "diagnose {tmp}/nowhere": "nowhere",
     "report {tmp}/nowhere": "nowhere",
     "report {run} -o {tmp}/no/folder/r.html": "does not exist",
 }

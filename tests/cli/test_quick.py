@@ -37,6 +37,7 @@ FAST = (
     "sweep --help",
     "bench step --help",
     "report --help",
+    "diagnose --help",
 )
 
 

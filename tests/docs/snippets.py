@@ -31,6 +31,7 @@ SMALL = {
     "train": TRAIN,
     "evaluate": "--examples 20 --checkpoint last --no-verdict",
     "compare": f"{TRAIN} --seeds 1 --examples 20 --no-verdict",
+    "diagnose": "--no-probe",
     "bench": f"{TRAIN} --epochs 4 --rounds 2 --batch-size 16",
 }
 """Follows a command where a block says nothing else. The last value of a flag counts."""

@@ -100,7 +100,8 @@ def test_other_attacks_make_use_of_what_an_unfinished_evaluation_has_found(run, 
     def kills(self, stage, *words):
         if stage.startswith("pgd"):
             raise KeyboardInterrupt
-        added.append(stage)
+        if ", " not in stage:  # a chunk's further lines
+            added.append(stage)
         real(self, stage, *words)
 
     monkeypatch.setattr(Journal, "add", kills)

@@ -48,7 +48,8 @@ class Notes:
 
     def add(self, stage, chunk, broken):
         self.known[stage, tuple(chunk)] = list(broken)
-        self.added.append(tuple(chunk))
+        if ", " not in stage:  # a chunk's further lines
+            self.added.append(tuple(chunk))
 
 
 def a_case() -> tuple[nn.Module, Tensor, Tensor]:
@@ -270,3 +271,26 @@ def test_what_was_not_attacked_is_told_and_remembered() -> None:
     for one, other in zip(again(Alone()), first, strict=True):
         assert torch.equal(one, other)
     assert len(notes.added) == lines, "nothing was attacked anew"
+
+
+def test_every_broken_example_comes_with_the_class_that_it_is_taken_for() -> None:
+    model, x, y = a_case()
+    y = torch.where(torch.arange(COUNT) % 5 == 0, (y + 1) % 4, y)  # some are wrong without an attack, none is asked
+    images = ImageSet((x * 255).round().byte(), y, tuple("abcd"))
+    alive = model(x).argmax(1) == y
+    notes = Notes()
+    ours = Evaluator(model, images, torch.device("cpu"), 4, notes, Alone(), lambda _: None)
+    found = ours.survivors(Fgsm(), Linf(0.2), alive, "fgsm", screen=False)
+    delta = Fgsm()(model, x, y, Linf(0.2))
+    expected = model((x + delta).clamp(0, 1)).argmax(1)
+    broken = alive & ~found.alive
+    assert broken.sum() > 3
+    assert torch.equal(found.taken_for[broken], expected[broken])
+    assert (found.taken_for[~broken] == -1).all()
+    again = ours.survivors(Fgsm(), Linf(0.2), alive, "fgsm", screen=False)  # from the journal alone
+    assert torch.equal(again.taken_for, found.taken_for)
+    for key in [key for key in notes.known if key[0].endswith("taken for")]:
+        del notes.known[key]  # a journal of an older version
+    older = ours.survivors(Fgsm(), Linf(0.2), alive, "fgsm", screen=False)
+    assert torch.equal(older.alive, found.alive)
+    assert (older.taken_for == -1).all()

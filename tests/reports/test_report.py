@@ -286,6 +286,37 @@ def test_alarms_of_the_guard_are_shown_with_what_was_done(write_run, tmp_path):
     assert "Stopped by the guard against catastrophic overfitting after 30 of 30 epochs." in text
 
 
+def test_alarms_of_one_kind_are_one_line_with_their_span(write_run, tmp_path):
+    reason = "catastrophic overfitting: PGD accuracy fell from 40.0% to 0.5%"
+    alarms = [{"epoch": epoch, "reason": reason, "action": "continue"} for epoch in range(3, 27)]
+    for method in ("regmix", "standard"):
+        run = write_run(tmp_path / method, method)
+        result = json.loads((run / "result.json").read_text()) | {"alarms": alarms}
+        (run / "result.json").write_text(json.dumps(result))
+    text = report(tmp_path, tmp_path / "regmix").text
+    assert text.count(reason) == 1
+    assert f"24 alarms in epochs 3 to 26 : the first: {reason}." in text
+    assert "catastrophic" not in report(tmp_path, tmp_path / "standard").text  # an old run's: it is not adversarial
+
+
+def test_a_model_that_answers_one_class_has_no_gap(write_run, tmp_path):
+    run = write_run(tmp_path / "run", averaged=False, checkpoints=("best", "last"))
+    said = {"name": "3", "share": 1.0}
+    for checkpoint in ("best", "last"):
+        change(run, checkpoint, lambda evaluation: evaluation.update(one_answer=said))
+    text = report(tmp_path, run).text
+    assert 'The gap means nothing: with the best weights the model answers "3" for 100.0% of the test images' in text
+    assert "robust overfitting), and choosing" not in text
+    assert "Robust overfitting" not in text
+
+
+def test_what_to_do_next_has_evidence_and_a_command(write_run, tmp_path):
+    text = report(tmp_path, write_run(tmp_path / "run", epochs=30, done=10)).text
+    assert "What to do next" in text
+    assert "The training has ended, or is at work, after 10 of 30 epochs." in text
+    assert f"regmix train --resume {tmp_path / 'run'}" in text
+
+
 def test_screened_autoattack_is_not_autoattack_and_says_so_beside_its_numbers(write_run, tmp_path):
     run = write_run(tmp_path / "run")
     for file in run.rglob("*"):

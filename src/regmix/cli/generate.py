@@ -8,6 +8,7 @@ from typing import Any
 from regmix.cli.bench import BenchFlags
 from regmix.cli.compare import CompareFlags
 from regmix.cli.describe import docstrings, flags_of, settings_of
+from regmix.cli.diagnose import DiagnoseFlags
 from regmix.cli.evaluate import ForeignFlags, RunFlags
 from regmix.cli.predict import PredictFlags
 from regmix.cli.report import ReportFlags
@@ -27,6 +28,7 @@ COMMANDS: dict[str, type[Any]] = {
     "bench": BenchFlags,
     "report": ReportFlags,
     "predict": PredictFlags,
+    "diagnose": DiagnoseFlags,
 }
 
 

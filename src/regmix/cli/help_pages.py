@@ -21,6 +21,7 @@ commands:
   bench step RECIPE [flags]     measure the time and memory of a training step
   report RUN [RUN ...] -o FILE  write one HTML page about one or several runs
   predict RUN IMAGES ...        print the class of image files
+  diagnose RUN [RUN ...]        say what is wrong with runs, and what to change
 
 first steps:
   regmix train digits-regmix --out runs/digits     (seconds on any machine, no download)
@@ -100,6 +101,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
     "predict": (
         Section("flags", ("checkpoint", "eps", "csv"), ("batch-size", "device", "model.source", "trust-code")),
     ),
+    "diagnose": (Section("flags", ("probe", "device", "json")),),
     "recipes": (Section("flags", ("json",)),),
 }
 
@@ -133,6 +135,12 @@ ABOUT = {
         "regmix predict RUN FILE|FOLDER ... [flags]",
         "Print the class that a trained model sees in each image, and its probability; with --eps also the smallest "
         "radius at which an attack changes the class.",
+    ),
+    "diagnose": (
+        "regmix diagnose RUN [RUN ...] [flags]",
+        "Look for signs that a training or an evaluation went wrong. Print every finding with its evidence, the causes "
+        "that fit it, and a command to try. Give several runs to compare them with each other, such as a run of "
+        "standard training on the same images.",
     ),
     "recipes": ("regmix recipes [--json]", "List the recipes, one line each."),
 }

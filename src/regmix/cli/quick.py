@@ -10,7 +10,7 @@ from regmix.cli.table import check, command_flags, part_flags, table, take, take
 from regmix.errors import UserError, known
 from regmix.version import __version__
 
-COMMANDS = ("recipes", "train", "evaluate", "compare", "sweep", "report", "predict", "bench")
+COMMANDS = ("recipes", "train", "evaluate", "compare", "sweep", "report", "diagnose", "predict", "bench")
 
 
 def answer(words: Sequence[str]) -> bool:
@@ -27,14 +27,8 @@ def answer(words: Sequence[str]) -> bool:
         print(f"regmix {__version__}")
         return True
     known(command, COMMANDS, "command", see="regmix --help")
-    pages = {
-        "train": _train,
-        "evaluate": _evaluate,
-        "bench": _bench,
-        "recipes": _recipes,
-        "report": _report,
-        "predict": _report,
-    }
+    pages = {"train": _train, "evaluate": _evaluate, "bench": _bench, "recipes": _recipes}
+    pages |= dict.fromkeys(("report", "diagnose", "predict"), _of_runs)
     help_words = [word for word in rest if word in HELP]
     page = pages.get(command, _many)(command, [word for word in rest if word not in HELP], bool(help_words))
     if help_words and page is not None:
@@ -94,7 +88,7 @@ def _bench(command: str, words: list[str], wants_help: bool) -> help_pages.Page:
     return _many(command, words[1:], wants_help)
 
 
-def _report(command: str, words: list[str], wants_help: bool) -> help_pages.Page:
+def _of_runs(command: str, words: list[str], wants_help: bool) -> help_pages.Page:
     check(words, command_flags(command), command)
     return help_pages.many(command)
 

@@ -65,6 +65,7 @@ class CheckpointEvaluation:
         self._began = time.perf_counter()
         self._columns: dict[str, records.Column] = {}
         self._survives: dict[str, Tensor] = {}
+        self._predicted: dict[str, Tensor] = {}
         self._corruptions: list[Corruptions] = []
         self._findings: list[str] = []
         self._one_answer: OneAnswer | None = None
@@ -83,6 +84,7 @@ class CheckpointEvaluation:
         self._model.eval()
         predicted = processes.from_first(self._evaluator.predictions())
         self._clean = predicted == images.labels
+        self._predicted[CLEAN] = predicted
         self._one_answer = one_answer(predicted, images.labels, images.classes)
         if self._one_answer is not None:
             self._findings.append(self._one_answer.text("the test images"))
@@ -109,7 +111,7 @@ class CheckpointEvaluation:
     def _attack(self, column: Column, later: int) -> None:
         """Runs one attack. later: the work of the attacks that follow it."""
         task, threat = self._task, column.asked.threat
-        alive, untried = self._clean, self._clean
+        alive, untried, predicted = self._clean, self._clean, self._predicted[CLEAN].clone()
         began, done = time.perf_counter(), []
         remarks: dict[str, None] = {}  # a dict, so that what is true of several stages is said once
         keep = saver(self._folder, column.name, task.test, threat) if task.questions.save else None
@@ -117,11 +119,13 @@ class CheckpointEvaluation:
             rest = int(alive.sum()) * sum(passes(other) for _, other in column.stages[position:])
             title = f"{self.subject.checkpoint}, {column.name}" + (f": {stage}" if len(column.stages) > 1 else "")
             task.progress.stage(title, rest + later)
-            alive, idle = self._evaluator.survivors(
+            before = alive
+            alive, idle, taken_for = self._evaluator.survivors(
                 attack, threat, alive, column.in_journal(stage),
                 screen=not task.questions.exact and isinstance(attack, SCREENED), keep=keep, note=remarks.setdefault,
             )  # fmt: skip
             untried = untried & idle & alive
+            predicted = torch.where(before & ~alive, taken_for, predicted)
             done.append(Stage(stage, float(alive.double().mean()), time.perf_counter() - began))
         record = replace(self._column(column.asked.named.name, threat.eps, alive), source=column.source)
         if isinstance(column.attack, Ensemble):
@@ -133,6 +137,7 @@ class CheckpointEvaluation:
             rounded = recheck(self._model, self._folder, column.name, task.test, broken, task.device)
             record = replace(record, rounded=rounded)
         self._add(column.name, record, alive)
+        self._predicted[column.name] = predicted
         for note in [record.note, *remarks] if record.note else remarks:
             self._note(note)
 
@@ -168,7 +173,8 @@ class CheckpointEvaluation:
             corruptions=self._corruptions, seconds=time.perf_counter() - self._began, made=_now(),
         )  # fmt: skip
         survives = {name: alive.numpy() for name, alive in self._survives.items()}
-        outcomes = Outcomes(task.test.index.numpy(), task.test.images.labels.numpy(), survives)
+        predicted = {name: classes.numpy() for name, classes in self._predicted.items()}
+        outcomes = Outcomes(task.test.index.numpy(), task.test.images.labels.numpy(), survives, predicted)
         add(task.run.path, evaluation, outcomes, shown)
         self._journal.remove()
 

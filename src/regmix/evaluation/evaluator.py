@@ -37,10 +37,12 @@ class World(Protocol):
 
 
 class Survivors(NamedTuple):
-    """Which examples survive an attack, and which of them it could not start from, bool [N] each."""
+    """Which examples survive an attack, which of them it could not start from, and what the others are taken for."""
 
     alive: Bool[Tensor, "examples"]
     not_attacked: Bool[Tensor, "examples"]
+    taken_for: Int[Tensor, "examples"]
+    """The predicted class of every example that the attack has broken; -1 for the others, and where it is unknown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +88,8 @@ class Evaluator:
             note: called with a line if there is no bfloat16 copy, so that the attack asks the model alone.
         """
         broken, idle = torch.zeros_like(alive), torch.zeros_like(alive)
-        skipped = f"{name}, not attacked"
+        taken_for = torch.full((len(alive),), -1)
+        skipped, answered = f"{name}, not attacked", f"{name}, taken for"
         todo, size = alive.nonzero()[:, 0], self.batch_size
         chunks = _Chunks(self, packed(attack, size), threat, name, todo[:size] if screen else None, note)
         with borrowed(self.model):
@@ -94,19 +97,31 @@ class Evaluator:
                 chunk = todo[first : first + size]
                 rows = chunk.tolist()
                 fallen, left = self.journal.find(name, rows), self.journal.find(skipped, rows) or []
+                # A journal that an older version began has no answers.
+                answers = self.journal.find(answered, rows) or [-1] * len(fallen or [])
                 if fallen is None:
                     batch = self.take(chunk)
                     result = chunks.attack(batch, rows[0])
                     fallen = chunk[result.broken.cpu()].tolist()
+                    answers = result.predicted[result.broken].tolist()
                     if keep is not None and fallen:
                         keep(fallen, batch.x[result.broken], result.adversarial[result.broken])
                     if left := chunk[result.not_attacked.cpu()].tolist():
                         self.journal.add(skipped, rows, left)  # before the line that marks the chunk as done
+                    if answers:
+                        self.journal.add(answered, rows, answers)
                     self.journal.add(name, rows, fallen)
                 broken[fallen] = True
+                taken_for[fallen] = torch.tensor(answers, dtype=torch.long)
                 idle[left] = True
                 self.on_work(len(rows) * passes(chunks.suited))
-        return Survivors(alive & ~self.world.any(broken), self.world.any(idle))
+        return Survivors(alive & ~self.world.any(broken), self.world.any(idle), self._of_all(taken_for))
+
+    def _of_all(self, taken_for: Int[Tensor, "examples"]) -> Int[Tensor, "examples"]:
+        """The answers of all processes: every example is attacked by one of them, and is -1 in the others."""
+        powers = 2 ** torch.arange(len(self.images.classes).bit_length())[:, None]
+        digits = self.world.any((taken_for + 1) // powers % 2 == 1)
+        return (digits * powers).sum(0) - 1
 
     def withstood(
         self,

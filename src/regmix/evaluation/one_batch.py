@@ -24,6 +24,8 @@ class Attacked(NamedTuple):
     """Which adversarial images the model misclassifies."""
     not_attacked: Bool[Tensor, "batch"]
     """Which of the others the attack could not start from."""
+    predicted: Labels
+    """The classes that the model predicts for the adversarial images."""
 
 
 def attacked(
@@ -39,8 +41,9 @@ def attacked(
         AssertionError: the attack has left the threat set.
     """
     adversarial, tried = _perturb(screen or model, attack, x, y, threat)
-    broken = predict(model, adversarial, y) != y
-    return Attacked(adversarial, broken, ~(broken | tried))
+    predicted = predict(model, adversarial, y)
+    broken = predicted != y
+    return Attacked(adversarial, broken, ~(broken | tried), predicted)
 
 
 def perturb(model: Model, attack: Attack, x: Images, y: Labels, threat: Threat) -> Images:

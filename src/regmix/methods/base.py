@@ -29,6 +29,9 @@ class Method(ABC):
     reports_ratio = False
     """Whether it reports the statistic `ratio`: the accuracy of the batch after the attack divided by that before."""
 
+    adversarial = True
+    """Whether it attacks the images that it learns from."""
+
     @property
     @abstractmethod
     def name(self) -> str:
@@ -52,7 +55,7 @@ class Method(ABC):
     @property
     def guarded(self) -> bool:
         """Whether the guard against catastrophic overfitting watches it: its attack has one to three steps."""
-        return getattr(self, "steps", 1) <= 3
+        return self.adversarial and getattr(self, "steps", 1) <= 3
 
     def memory(self, setup: Setup) -> Memory | None:
         """What it remembers from step to step, empty; None if it remembers nothing."""

@@ -17,7 +17,7 @@ class Standard(Method):
     """Cross-entropy on the clean images: no robustness, the baseline for clean accuracy."""
 
     title = "standard training"
-    guarded = False
+    adversarial = False
     name: Tag[Literal["standard"]] = field(default="standard", kw_only=True)
 
     def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:

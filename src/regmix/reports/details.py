@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from regmix.reports import words
+from regmix.reports.classes import Broken, Classes
+from regmix.reports.findings import Finding
 from regmix.reports.images import magnification, triples
 from regmix.reports.load import LoadedRun, same_eps
 from regmix.reports.statistics import radii
@@ -182,3 +184,28 @@ def _corruption_table(checkpoint: str, those: Corruptions) -> CorruptionTable:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def evidence(finding: Finding) -> list[tuple[str, str]]:
+    """The numbers of a finding as pairs of texts."""
+    return [(number.what, number.text) for number in finding.evidence]
+
+
+def confusions(classes: Classes) -> list[tuple[str, str]]:
+    """The most frequent confusions under attack as pairs of texts."""
+    return [(f"{pair.label} taken for {pair.taken_for}", f"{pair.images} of {pair.of}") for pair in classes.pairs]
+
+
+def breaking(images: Sequence[Broken]) -> list[tuple[str, str]]:
+    """Images by position and class, and when they break, as pairs of texts."""
+    rows = []
+    for image in images:
+        taken = f", as {image.taken_for}" if image.taken_for is not None else ""
+        if image.eps is None:
+            when = "never"
+        elif image.eps == 0:
+            when = f"misclassified without an attack{taken}"
+        else:
+            when = f"at {words.eps_equals(format_eps(image.eps))}{taken}"
+        rows.append((f"{image.index}: {image.label}", when))
+    return rows

@@ -43,6 +43,10 @@ class LoadedRun:
     outdated: list[str]
     """A sentence for each evaluation that no longer holds."""
     files: list[tuple[str, int]]
+    train_images: int = 0
+    """The number of images that the run learns from; 0 if it is not recorded."""
+    validation_images: int = 0
+    """The number of images that it is validated on; 0 if it is not recorded."""
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     """The evaluation that is shown, by checkpoint; chosen by `aligned`."""
     outcomes: dict[str, Outcomes] = field(default_factory=dict)
@@ -96,7 +100,7 @@ def load(path: Path) -> LoadedRun:
 
 def _load(path: Path) -> LoadedRun:
     run = Run.open(path, writes=False)
-    result, evaluations = run.result(), run.evaluations()
+    result, evaluations, data = run.result(), run.evaluations(), run.data()
     outdated = [
         f"An evaluation of {stored.evaluation.subject.checkpoint} on {stored.evaluation.examples} images, made "
         f"{stored.evaluation.made[:10]}, is outdated: {stored.outdated}."
@@ -119,6 +123,8 @@ def _load(path: Path) -> LoadedRun:
         stored=[stored for stored in evaluations if not stored.outdated],
         outdated=outdated,
         files=_files(path),
+        train_images=data.train.images if data is not None else 0,
+        validation_images=data.validation.images if data is not None else 0,
     )
     return aligned([loaded])[0]
 

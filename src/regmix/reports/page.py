@@ -54,16 +54,6 @@ class OtherEvaluation:
     rows: list[tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class Gap:
-    """The best checkpoint against the last; without numbers if one of them is missing."""
-
-    text: str
-    best: Share | None = None
-    last: Share | None = None
-    difference: str = ""
-
-
 def headline(subject: Subject) -> list[tuple[str, str]]:
     """The one or two numbers above the table of a run, each with its description.
 
@@ -273,26 +263,3 @@ def judged(subject: Subject, checkpoint: str | None) -> tuple[Outcomes, NDArray[
     if column is None or outcomes is None or column[0] not in outcomes.survives:
         return None
     return outcomes, outcomes.survives[column[0]]
-
-
-def gap(subject: Subject) -> Gap:
-    """The difference between the best and the last checkpoint under the strongest attack, on the same examples."""
-    evaluated = checkpoints(subject.run)
-    if missing := [name for name in ("best", "last") if name not in evaluated]:
-        return Gap(f"The gap is not known yet. Not evaluated: {words.listed(missing)}.")
-    if subject.attack is None:
-        return Gap("The gap is not known yet: the evaluation had no attack.")
-    best, last = subject.column("best", subject.attack), subject.column("last", subject.attack)
-    if best is None or last is None:
-        return Gap("The gap is not known yet: best and last were not evaluated under the same attack.")
-    numbers = (share(best[1]), share(last[1]), words.points(best[1].accuracy - last[1].accuracy))
-    if subject.run.epochs and subject.run.best_epoch == subject.run.epochs[-1].epoch:
-        return Gap("Best and last are the same weights: the last epoch was the best one on validation.", *numbers)
-    if best[1].correct == last[1].correct == 0:
-        return Gap("Neither checkpoint classifies any attacked example correctly.", *numbers)
-    tables = judged(subject, "best"), judged(subject, "last")
-    if tables[0] is None or tables[1] is None:
-        return Gap(f"{OUTCOMES} of best or last is missing, so the interval of the difference is not known.", *numbers)
-    if not same_examples(tables[0][0], tables[1][0]):
-        return Gap("Best and last were evaluated on different examples, so there is no paired difference.", *numbers)
-    return Gap(words.gap_text(paired(tables[0][1], tables[1][1]), len(tables[0][1])), *numbers)

@@ -8,6 +8,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from regmix import __version__
 from regmix.reports import comparison, curves, details, page, words
+from regmix.reports.classes import per_class
+from regmix.reports.findings import find
+from regmix.reports.gap import gap
 from regmix.reports.load import LoadedRun, aligned, checkpoints, load
 from regmix.reports.subject import Subject, subjects_of
 from regmix.runtime.files import write_atomically
@@ -73,7 +76,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
         headlines=[page.headline(subject) for subject in subjects],
         overview=page.overview(subjects),
         comparisons=page.comparisons(subjects),
-        gaps=[page.gap(subject) for subject in subjects],
+        gaps=[gap(subject) for subject in subjects],
         curves=[(curves.training_charts(run), curves.training_notes(run), curves.training_facts(run)) for run in runs],
         eps_charts=curves.eps_charts(subjects),
         dashes=curves.eps_dashes(subjects),
@@ -83,6 +86,11 @@ def render(runs: Sequence[LoadedRun]) -> str:
         others=[page.others(subject.run) for subject in subjects],
         trust=details.trust(subjects),
         corruptions=details.corruptions(subjects),
+        findings=find(subjects),
+        evidence=details.evidence,
+        classes=[per_class(subject) for subject in subjects],
+        confusions=details.confusions,
+        breaking=details.breaking,
         words=words,
     )
 

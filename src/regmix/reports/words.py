@@ -8,6 +8,7 @@ from pathlib import Path
 from regmix.evaluation import Paired
 from regmix.methods import METHODS
 from regmix.reports.load import Evaluation, LoadedRun
+from regmix.runs.records import Alarm
 from regmix.threats import format_eps
 
 IMAGES = {"digits": "digits"}
@@ -109,6 +110,28 @@ def eps_equals(text: str) -> str:
 def shell(path: Path) -> str:
     """A path, quoted for the shell."""
     return shlex.quote(str(path))
+
+
+def alarm_lines(run: LoadedRun) -> list[tuple[str, str]]:
+    """The guard's alarms: those of one kind and with one action in one line, as (epochs, what happened).
+
+    The guard is against catastrophic overfitting of adversarial training, so alarms of other trainings say nothing.
+    """
+    kind = METHODS.get(str(run.part("method").get("name")))
+    if kind is not None and not kind.adversarial:
+        return []
+    groups: dict[tuple[str, str], list[Alarm]] = {}
+    for alarm in run.result.alarms:
+        groups.setdefault((alarm.reason.partition(":")[0], alarm.action), []).append(alarm)
+    lines = []
+    for alarms in groups.values():
+        first, last, what = alarms[0], alarms[-1], ALARM_TEXTS[alarms[0].action]
+        if len(alarms) == 1:
+            lines.append((f"Alarm in epoch {first.epoch}", f"{first.reason}. {what}".strip()))
+        else:
+            span = f"{len(alarms)} alarms in epochs {first.epoch} to {last.epoch}"
+            lines.append((span, f"the first: {first.reason}. {what}".strip()))
+    return lines
 
 
 def images_text(run: LoadedRun) -> str:

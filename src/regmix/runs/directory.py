@@ -74,7 +74,8 @@ class Run:
     result.json          the summary of the training (records.Result)
     evaluations/CHECKPOINT-EXAMPLES-KEY/     the results of attacks on these weights and these test images:
         evaluation.json      the accuracies, and what they are about (records.Evaluation)
-        outcomes.csv         a row per test image, a column per attack (evaluations.Outcomes)
+        outcomes.csv         a row per test image, a column per attack: does it survive? (evaluations.Outcomes)
+        predictions.csv      the same, with the class that the model predicts under the attack
         examples.npz         a few attacked images (evaluations.Examples)
         journal-*.jsonl      the progress of an evaluation that is not finished
         adversarial/COLUMN/  with --save: the broken images as PNG files and as adversarial.npz

@@ -23,47 +23,77 @@ from regmix.types import UserError
 EVALUATIONS = "evaluations"
 EVALUATION = "evaluation.json"
 OUTCOMES = "outcomes.csv"
+PREDICTIONS = "predictions.csv"
 EXAMPLES = "examples.npz"
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """outcomes.csv: positions in the test split and labels [N], and per column which examples survive, bool [N]."""
+    """outcomes.csv and predictions.csv: what became of every example [N] in every column."""
 
     index: NDArray[np.int64]
+    """Positions in the test split."""
     label: NDArray[np.int64]
     survives: dict[str, NDArray[np.bool_]]
+    """Which examples survive, by column."""
+    predicted: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    """The predicted class under the attack, by column; -1 where it is not known. An example that is misclassified
+    without an attack is not attacked. Older evaluations have no predictions.csv."""
 
     def merged(self, newer: "Outcomes") -> "Outcomes":
         """The columns of both; of columns with the same name the newer one."""
         assert np.array_equal(self.index, newer.index), "outcomes of different examples"
-        return Outcomes(newer.index, newer.label, {**self.survives, **newer.survives})
+        older = {name: classes for name, classes in self.predicted.items() if name not in newer.survives}
+        survives, predicted = {**self.survives, **newer.survives}, {**older, **newer.predicted}
+        return Outcomes(newer.index, newer.label, survives, predicted)
 
     def to_csv(self) -> str:
         """One row per example: index, label, and 1 or 0 per column."""
+        return self._csv(self.survives)
+
+    def _csv(self, columns: Mapping[str, NDArray[Any]]) -> str:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["index", "label", *self.survives])
-        table = np.stack([self.index, self.label, *(column.astype(np.int64) for column in self.survives.values())], 1)
+        writer.writerow(["index", "label", *columns])
+        table = np.stack([self.index, self.label, *(column.astype(np.int64) for column in columns.values())], 1)
         writer.writerows(table.tolist())
         return text.getvalue()
 
-    def write(self, path: Path) -> None:
-        """Writes the table as CSV, atomically."""
-        write_atomically(path, lambda file: file.write(self.to_csv().encode()))
+    def write(self, folder: Path) -> None:
+        """Writes the tables as CSV, each atomically."""
+        write_atomically(folder / OUTCOMES, lambda file: file.write(self.to_csv().encode()))
+        if self.predicted:
+            write_atomically(folder / PREDICTIONS, lambda file: file.write(self._csv(self.predicted).encode()))
 
     @staticmethod
-    def read(path: Path) -> "Outcomes":
-        """Raises UserError if the file is damaged."""
-        try:
-            header, *rows = list(csv.reader(read_text(path).splitlines())) or [[]]
-            if header[:2] != ["index", "label"]:
-                raise ValueError("the header does not begin with index,label")
-            table = np.array(rows, dtype=np.int64).reshape(len(rows), len(header))
-        except (ValueError, OverflowError, csv.Error) as error:
-            raise UserError(f"{path} is damaged: {error}") from None
-        survives = {name: table[:, column] == 1 for column, name in enumerate(header) if column >= 2}
-        return Outcomes(table[:, 0], table[:, 1], survives)
+    def read(folder: Path) -> "Outcomes":
+        """Raises UserError if a file is damaged, or if they are about different examples."""
+        index, label, columns = _read_csv(folder / OUTCOMES)
+        survives, path = {name: column == 1 for name, column in columns.items()}, folder / PREDICTIONS
+        if not path.is_file():
+            return Outcomes(index, label, survives)
+        other, other_label, predicted = _read_csv(path)
+        if not (np.array_equal(index, other) and np.array_equal(label, other_label)):
+            raise UserError(f"{path} and {OUTCOMES} are about different examples; delete {path}")
+        # A kill between the two files may leave a column of an earlier evaluation.
+        agree = {
+            name: classes
+            for name, classes in predicted.items()
+            if name in survives and (((classes == label) == survives[name]) | (classes < 0)).all()
+        }
+        return Outcomes(index, label, survives, agree)
+
+
+def _read_csv(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[str, NDArray[np.int64]]]:
+    """The columns index and label, and the others by name."""
+    try:
+        header, *rows = list(csv.reader(read_text(path).splitlines())) or [[]]
+        if header[:2] != ["index", "label"]:
+            raise ValueError("the header does not begin with index,label")
+        table = np.array(rows, dtype=np.int64).reshape(len(rows), len(header))
+    except (ValueError, OverflowError, csv.Error) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    return table[:, 0], table[:, 1], {name: table[:, column] for column, name in enumerate(header) if column >= 2}
 
 
 @dataclass(frozen=True)
@@ -116,7 +146,7 @@ class Stored:
             UserError: the file is missing or damaged, or does not agree with evaluation.json.
         """
         path = self.folder / OUTCOMES
-        table = Outcomes.read(path)
+        table = Outcomes.read(self.folder)
         if len(table.label) != self.evaluation.examples:
             raise UserError(
                 f"{path} has {len(table.label)} examples but {EVALUATION} counts {self.evaluation.examples}; "
@@ -153,7 +183,7 @@ def add(run: Path, evaluation: Evaluation, outcomes: Outcomes, examples: Example
                 raise UserError(f"{folder / EVALUATION} is about another subject than its folder; remove the folder")
             evaluation, outcomes = known.evaluation.merged(evaluation), known.outcomes().merged(outcomes)
         # In this order a reader may find more columns in the table than in the record, never fewer.
-        outcomes.write(folder / OUTCOMES)
+        outcomes.write(folder)
         if examples is not None:
             examples.write(folder / EXAMPLES)
         write_record(folder / EVALUATION, evaluation)

@@ -1,0 +1,156 @@
+"""What an attack does to each class and each image: accuracies per class, confusions, the order of breaking."""
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regmix.evaluation import CLEAN, wilson
+from regmix.reports import words
+from regmix.reports.load import Evaluation, Outcomes
+from regmix.reports.statistics import Share
+from regmix.reports.subject import Subject
+
+EXTREMES = 12
+"""How many images that break first, and last, are listed."""
+PAIRS = 8
+"""How many confused pairs are listed."""
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """The accuracies of one class."""
+
+    name: str
+    images: int
+    clean: Share
+    robust: Share
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How many images of a class the model takes for another class under the attack."""
+
+    label: str
+    taken_for: str
+    images: int
+    of: int
+    """Images of the class."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """When an image breaks: its position in the test split, its class, and what it is taken for (None: not known)."""
+
+    index: int
+    label: str
+    taken_for: str | None
+    eps: float | None
+    """The smallest evaluated radius at which an attack breaks it; 0: misclassified without an attack; None: none."""
+    attacks: int
+    """How many of the evaluation's attacks break it, over all radii."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Per class and per image, what is left of the judged checkpoint under the attack by which the run is judged."""
+
+    checkpoint: str
+    attack: str
+    eps: str
+    names: list[str]
+    """All classes, in the order of the matrix; `rows` has those with images."""
+    rows: list[ClassRow]
+    matrix: list[list[int]] | None
+    """Images by class (row) and predicted class under the attack (column); None for an evaluation without
+    predictions."""
+    pairs: list[Confusion]
+    """The confusions, most frequent first; an image that is misclassified without an attack counts as it is."""
+    first: list[Broken]
+    last: list[Broken]
+    never: int
+    """How many images no attack breaks at any radius."""
+
+    def confusion(self, label: str) -> Confusion | None:
+        """What images of a class are taken for most often; None if for nothing else, or if it is not known."""
+        if self.matrix is None:
+            return None
+        row = np.array(self.matrix[self.names.index(label)])
+        images = int(row.sum())
+        row[self.names.index(label)] = 0
+        return Confusion(label, self.names[row.argmax()], int(row.max()), images) if row.any() else None
+
+    def as_json(self) -> dict[str, object]:
+        """Plain values; accuracies lie in [0, 1]."""
+        return asdict(self)
+
+
+def per_class(subject: Subject) -> Classes | None:
+    """The table of a run; None if it has no outcomes under an attack."""
+    checkpoint, attack = subject.checkpoint, subject.attack
+    if checkpoint is None or attack is None or (column := subject.column_name(checkpoint)) is None:
+        return None
+    evaluation, outcomes = subject.run.evaluations[checkpoint], subject.run.outcomes.get(checkpoint)
+    if outcomes is None or column not in outcomes.survives or CLEAN not in outcomes.survives:
+        return None
+    names = evaluation.subject.data.classes
+    rows = [
+        ClassRow(name, int(own.sum()), *(share(outcomes.survives[each][own]) for each in (CLEAN, column)))
+        for number, name in enumerate(names)
+        if (own := outcomes.label == number).any()
+    ]
+    matrix = _matrix(outcomes, column, len(names))
+    eps, attacks = breaking(evaluation, outcomes)
+    # By the smallest radius, then by the number of attacks, then by position.
+    order = np.lexsort((outcomes.index, -attacks, eps))
+
+    def broken(row: int) -> Broken:
+        known = outcomes.predicted.get(column)
+        taken = None if known is None or known[row] < 0 else names[known[row]]
+        radius = None if math.isinf(eps[row]) else float(eps[row])
+        return Broken(
+            int(outcomes.index[row]), names[outcomes.label[row]],
+            None if outcomes.survives[column][row] else taken, radius, int(attacks[row]),
+        )  # fmt: skip
+
+    return Classes(
+        checkpoint, words.attack_text(attack), subject.eps_text, [*names], rows,
+        None if matrix is None else matrix.tolist(), [] if matrix is None else _pairs(matrix, names),
+        [broken(int(row)) for row in order[:EXTREMES]], [broken(int(row)) for row in order[::-1][:EXTREMES]],
+        int(np.isinf(eps).sum()),
+    )  # fmt: skip
+
+
+def share(survives: NDArray[np.bool_]) -> Share:
+    """The share of images that survive, with its 95 % Wilson interval."""
+    count = int(survives.sum())
+    return Share(count / len(survives), *wilson(count, len(survives)))
+
+
+def breaking(evaluation: Evaluation, outcomes: Outcomes) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Per image [N]: the smallest radius at which a column breaks it (inf: none), and how many columns break it."""
+    eps = np.full(len(outcomes.label), math.inf)
+    attacks = np.zeros(len(outcomes.label), dtype=np.int64)
+    for name, column in evaluation.columns.items():
+        if name in outcomes.survives:
+            broken = ~outcomes.survives[name]
+            eps[broken] = np.minimum(eps[broken], column.eps)
+            attacks += broken & (column.eps > 0)
+    return eps, attacks
+
+
+def _matrix(outcomes: Outcomes, column: str, classes: int) -> NDArray[np.int64] | None:
+    predicted = outcomes.predicted.get(column)
+    if predicted is None or (predicted < 0).any():
+        return None
+    matrix = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(matrix, (outcomes.label, predicted), 1)
+    return matrix
+
+
+def _pairs(matrix: NDArray[np.int64], names: tuple[str, ...]) -> list[Confusion]:
+    off = matrix - np.diag(np.diag(matrix))
+    order = np.argsort(-off, axis=None, kind="stable")
+    found = [divmod(int(place), len(names)) for place in order[:PAIRS] if off.flat[place]]
+    return [Confusion(names[a], names[b], int(off[a, b]), int(matrix[a].sum())) for a, b in found]

@@ -1,0 +1,78 @@
+"""Named findings about runs: what is wrong, how that is known, and a command to try.
+
+A rule is a function of a case; its docstring holds the rule, its test and its source. `FINDINGS` lists all of them.
+Everything is read from run directories; only `regmix diagnose` adds what it has probed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from regmix.reports.findings.case import Case, Finding, Number
+from regmix.reports.findings.evaluated import (
+    eps_tests_nothing,
+    eps_too_large,
+    few_test_images,
+    masked_gradients,
+    not_evaluated,
+    robust_overfitting,
+    weak_class,
+)
+from regmix.reports.findings.training import (
+    catastrophic_overfitting,
+    cut_short,
+    learning_rate_too_high,
+    learning_rate_too_low,
+    not_finite,
+    too_few_epochs,
+    too_narrow,
+    unfinished,
+)
+from regmix.reports.findings.weights import gamma_too_high, regularisation_too_strong, weak_at_larger_eps
+from regmix.reports.statistics import Share
+from regmix.reports.subject import Subject
+
+__all__ = ["FINDINGS", "Case", "Finding", "Number", "find"]
+
+FINDINGS: tuple[Callable[[Case], Finding | None], ...] = (
+    unfinished,
+    not_finite,
+    learning_rate_too_high,
+    regularisation_too_strong,
+    eps_too_large,
+    eps_tests_nothing,
+    too_few_epochs,
+    learning_rate_too_low,
+    too_narrow,
+    cut_short,
+    catastrophic_overfitting,
+    masked_gradients,
+    robust_overfitting,
+    gamma_too_high,
+    weak_at_larger_eps,
+    weak_class,
+    few_test_images,
+    not_evaluated,
+)
+"""All rules. What makes the others meaningless comes first."""
+OF_SOUND_RUNS = {robust_overfitting, weak_class, weak_at_larger_eps}
+"""Rules that are not asked once there is a finding: what they would find is its consequence."""
+
+
+def find(subjects: Sequence[Subject], plain: Mapping[Path, Share] | None = None) -> list[list[Finding]]:
+    """The findings about every run, in the order of FINDINGS; the other runs are what it is compared with.
+
+    plain: per run directory, the validation accuracy of a plain model; see `Case.plain`.
+    """
+    cases = [
+        Case(subject, [peer for peer in subjects if peer is not subject], (plain or {}).get(subject.run.path))
+        for subject in subjects
+    ]
+    return [_findings(case) for case in cases]
+
+
+def _findings(case: Case) -> list[Finding]:
+    findings: list[Finding] = []
+    for rule in FINDINGS:
+        if not (findings and rule in OF_SOUND_RUNS) and (found := rule(case)) is not None:
+            findings.append(found)
+    return findings

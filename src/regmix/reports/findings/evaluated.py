@@ -1,0 +1,262 @@
+"""Findings from evaluations on test images."""
+
+import math
+
+import numpy as np
+from scipy.stats import norm
+
+from regmix.evaluation import CLEAN, Paired, paired, wilson
+from regmix.reports.classes import per_class
+from regmix.reports.findings.case import Case, Finding, Number, difference
+from regmix.reports.findings.training import catastrophic_overfitting
+from regmix.reports.findings.weights import overfitting_flags
+from regmix.reports.words import percent, points
+
+NOTHING = 0.01
+"""An attack that changes less than one point tests nothing that matters."""
+WIDE = 0.05
+"""Half the width of an interval above which an accuracy tells little: published methods lie within 5 points."""
+CLAIM = 0.0138
+"""The largest improvement that the paper of RegMix claims; what a comparison should be able to see."""
+HALF = 0.5
+"""A class carries the loss if its robust accuracy is below this part of the mean of the others."""
+USUAL_EPS = {"linf": "8/255", "l2": "0.5", "l1": "12"}
+"""The radii that are usual for colour images of 32 pixels."""
+HALF_LEVEL = 0.5 / 255
+"""A smaller change of a pixel vanishes when the image is saved in 256 grey levels."""
+
+
+def not_evaluated(case: Case) -> Finding | None:
+    """There are weights, but no evaluation of them under an attack holds. Exact."""
+    if (case.evaluation is not None and case.robust is not None) or not (case.run.epochs or case.run.source):
+        return None
+    return Finding(
+        "not evaluated",
+        "No valid evaluation under an attack says how robust these weights are; the validation images served to choose "
+        "them.",
+        [Number("evaluations under an attack that hold", 0)],
+        ["it was never evaluated under an attack", "weights, settings or code have changed since"],
+        case.evaluate(),
+        "evaluations under an attack that hold",
+    )
+
+
+def masked_gradients(case: Case) -> Finding | None:
+    """The verdict of an evaluation is: masked.
+
+    Its tests are those of `regmix.evaluation.masking` (arXiv 1802.00420, 1902.06705), on 64 images.
+    """
+    masking = case.evaluation.masking if case.evaluation is not None else None
+    if masking is None or masking.verdict != "masked":
+        return None
+    evidence = [Number("signs of masked gradients", len(masking.signs))]
+    if masking.probe is not None:
+        probe, n = masking.probe, masking.probe.examples
+        for what, value in {
+            "accuracy under APGD on probed images": probe.white_box,
+            "accuracy under Square on probed images": probe.black_box,
+            "share broken by Square alone": probe.only_black_box,
+            "share without a gradient": probe.zero_gradients,
+        }.items():
+            evidence.append(Number(what, value, *wilson(round(value * n), n)))
+    robust = case.is_adversarial
+    return Finding(
+        "masked gradients",
+        f"Its accuracies under gradient attacks are too high: {'; '.join(masking.signs) or 'the gradients mislead'}.",
+        evidence,
+        [
+            "the training has learned to hide gradients from its own attack",
+            "the model itself hides them (rounding, a saturated output, randomness)",
+        ],
+        case.other_method("pgd_at", "--method.steps", "10")
+        if robust
+        else case.evaluate("--attacks", "apgd-ce,apgd-dlr,square"),
+        "the verdict on masked gradients" if robust else "an accuracy that can be trusted",
+    )
+
+
+def robust_overfitting(case: Case) -> Finding | None:
+    """The best weights are more robust than the last ones on the same test images, beyond chance.
+
+    Test: the paired 95 % interval of best minus last excludes zero. The best epoch was chosen on other images. A model
+    that answers one class for everything, or that has overfitted catastrophically, is not judged; nor is one whose
+    accuracy on training images fell, too, beyond its 95 % interval: it has come undone. Sources: arXiv 2002.11569; the
+    failure sign of arXiv 2510.05317.
+    """
+    gap = case.best_minus_last()
+    if not case.is_adversarial or gap is None or gap.low <= 0 or case.answers_one_class:
+        return None
+    if catastrophic_overfitting(case) is not None or _has_come_undone(case):
+        return None
+    if case.mutual is not None:
+        cause, flags = overfitting_flags(case)
+    else:
+        cause, flags = "nothing keeps the weights from overfitting", ["--awp", "0.005"]
+    best = case.run.best_epoch
+    return Finding(
+        "robust overfitting",
+        f"From its best epoch{f', {best},' if best else ''} to the last one the model lost {points(gap.difference)} "
+        "points of robust test accuracy.",
+        [Number("robust accuracy of best minus last", gap.difference, gap.low, gap.high)],
+        [cause, "there are too many epochs after the learning rate has come down", "there are too few training images"],
+        case.train(*flags),
+        "robust accuracy of the last weights",
+    )
+
+
+def _has_come_undone(case: Case) -> bool:
+    """Whether the accuracy on training images fell from the best epoch to the last, beyond chance."""
+    rows = {row.epoch: case.training(row) for row in case.run.epochs}
+    best, last = rows.get(case.run.best_epoch or 0), rows.get(len(rows))
+    return best is not None and last is not None and difference(best, last)[1] > 0
+
+
+def eps_tests_nothing(case: Case) -> Finding | None:
+    """The strongest attack changes nothing: the radius is too small to tell methods apart.
+
+    Exact: under L-infinity, less than half a grey level. Or a test: the paired 95 % interval of clean minus robust
+    accuracy ends below one point.
+    """
+    cost = _cost(case)
+    radii = [eps for eps in (case.eps, case.subject.eps) if eps]
+    tiny = case.norm == "linf" and min(radii, default=1.0) < HALF_LEVEL
+    if not tiny and (cost is None or cost.high >= NOTHING):
+        return None
+    evidence = [Number("ε", min(radii, default=0.0))]
+    if cost is not None:
+        evidence.append(Number("accuracy without an attack minus that under it", cost.difference, cost.low, cost.high))
+    usual = USUAL_EPS.get(case.norm, "8/255")
+    return Finding(
+        "ε tests nothing",
+        "At this ε the strongest attack changes next to nothing, so the robust accuracy says nothing beyond the clean "
+        "one.",
+        evidence,
+        ["ε is too small; radii count in units of the pixel range [0, 1]", "the attacks are too weak"],
+        case.train("--threat.eps", usual) if case.run.source is None else case.evaluate("--eps", usual),
+        f"robust accuracy at ε = {usual}",
+    )
+
+
+def _cost(case: Case) -> Paired | None:
+    name = case.subject.column_name(case.subject.checkpoint or "")
+    outcomes = case.run.outcomes.get(case.subject.checkpoint or "")
+    if outcomes is None or name not in outcomes.survives or case.answers_one_class:
+        return None
+    return paired(outcomes.survives[CLEAN], outcomes.survives[name])
+
+
+def eps_too_large(case: Case) -> Finding | None:
+    """No classifier can withstand the radius, or this one is worse than guessing at it.
+
+    Exact: under L-infinity at 1/2 every image can be turned into the same grey. Or a test: the model was trained
+    against attacks and is better than guessing without one, but under attack its 95 % interval lies below the share of
+    the largest class.
+    """
+    evaluation, robust, clean = case.evaluation, case.robust, case.clean
+    grey = case.norm == "linf" and max(case.eps, 0.0) >= 0.5
+    evidence = [Number("ε", case.eps)]
+    below = False
+    if evaluation is not None and robust is not None and clean is not None:
+        counts = evaluation.subject.data.counts
+        guess = max(counts) / sum(counts)
+        at_training = math.isclose(robust.eps, case.eps, rel_tol=1e-3)
+        below = case.is_adversarial and at_training and robust.high < guess < clean.low
+        evidence += [
+            Number("accuracy under the strongest attack", robust.accuracy, robust.low, robust.high),
+            Number("share of the largest class", guess),
+        ]
+    if not grey and (not below or catastrophic_overfitting(case) is not None):
+        return None
+    causes = [
+        "at ε = 1/2 every image can be turned into the same grey, so no model can be robust"
+        if grey
+        else "ε is too large for these images: other classes are within reach"
+    ]
+    causes += [] if grey else ["the training was too short or too weak", "the network is too small"]
+    return Finding(
+        "ε too large",
+        f"Nothing can be learned against ε = {case.eps:g}, or this model has not.",
+        evidence,
+        causes,
+        case.train("--threat.eps", f"{case.eps / 4:g}"),
+        f"robust accuracy at ε = {case.eps / 4:g}",
+    )
+
+
+def few_test_images(case: Case) -> Finding | None:
+    """So few test images that the interval is wider than what methods differ by, although there are more.
+
+    Exact: the 95 % interval of the robust accuracy reaches more than 5 points to either side; or, with another run
+    beside this one on the same images, the paired interval includes zero and reaches more than 1.38 points, the
+    largest improvement that the paper of RegMix claims.
+    """
+    evaluation, robust = case.evaluation, case.robust
+    if evaluation is None or robust is None or evaluation.subject.sample.count >= evaluation.subject.sample.of:
+        return None
+    count, of = evaluation.subject.sample.count, evaluation.subject.sample.of
+    half, target, question = (robust.high - robust.low) / 2, WIDE, "how robust the model is"
+    number = Number("robust accuracy", robust.accuracy, robust.low, robust.high)
+    if half <= WIDE:
+        column = case.subject.column_name(case.subject.checkpoint or "") or ""
+        pairs = [(peer, pair) for peer in case.peers if (pair := case.against(peer, column)) is not None]
+        open_ones = [(peer, pair) for peer, pair in pairs if not pair.beyond_noise]
+        if not open_ones:
+            return None
+        peer, pair = max(open_ones, key=lambda each: each[1].high - each[1].low)
+        half, target, question = (pair.high - pair.low) / 2, CLAIM, f"whether it is more robust than {peer.label}"
+        number = Number(f"robust accuracy minus that of {peer.label}", pair.difference, pair.low, pair.high)
+        if half <= CLAIM:
+            return None
+    needed = min(of, math.ceil(count * (half / target) ** 2 / 100) * 100)
+    attacks = dict.fromkeys(column.attack for column in evaluation.columns.values() if column.eps > 0)
+    return Finding(
+        "too few test images",
+        f"{count} of {of:,} test images do not tell {question}.",
+        [number, Number("half the width of the interval", half), Number("test images", count)],
+        ["the evaluation was cut down with --examples"],
+        case.evaluate("--attacks", ",".join([CLEAN, *attacks]), "--eps", robust.eps_text, "--examples", str(needed)),
+        "half the width of the interval",
+    )
+
+
+def weak_class(case: Case) -> Finding | None:
+    """One class is less than half as robust as the mean of the others: it carries the loss.
+
+    Test: the upper end of its Wilson interval at 95 %, corrected for the number of classes (Bonferroni), is below half
+    of the mean of the others. Compare arXiv 2105.14240 on classes in adversarial training.
+    """
+    classes = per_class(case.subject)
+    if classes is None or not case.is_adversarial or len(classes.rows) < 3 or case.answers_one_class:
+        return None
+    z = float(norm.ppf(1 - 0.025 / len(classes.rows)))
+    worst = min(classes.rows, key=lambda row: row.robust.accuracy)
+    others = float(np.mean([row.robust.accuracy for row in classes.rows if row is not worst]))
+    low, high = wilson(round(worst.robust.accuracy * worst.images), worst.images, z)
+    if high >= HALF * others:
+        return None
+    clean = float(np.mean([row.clean.accuracy for row in classes.rows if row is not worst]))
+    confused = classes.confusion(worst.name)
+    label_fault = worst.clean.high < HALF * clean
+    causes = [
+        "the labels of this class are wrong, mixed with another's, or few in the training images",
+        "this class is harder than the others at this ε",
+    ]
+    return Finding(
+        "a weak class",
+        f'Class "{worst.name}" has {percent(worst.robust.accuracy)} robust accuracy, the others {percent(others)} in '
+        "the mean"
+        + (
+            f'; it is mostly taken for "{confused.taken_for}" ({confused.images} of {confused.of}).'
+            if confused
+            else "."
+        ),
+        [
+            Number(f'robust accuracy of "{worst.name}"', worst.robust.accuracy, low, high),
+            Number("mean robust accuracy of the other classes", others),
+            Number(f'accuracy of "{worst.name}" without an attack', *vars(worst.clean).values()),
+            *([Number(f'share taken for "{confused.taken_for}"', confused.images / confused.of)] if confused else []),
+        ],
+        causes if label_fault else causes[::-1],
+        case.train() if label_fault else case.train("--epochs", str(2 * int(case.setting("epochs")))),
+        f'robust accuracy of "{worst.name}"' + (", once its training labels are mended" if label_fault else ""),
+    )

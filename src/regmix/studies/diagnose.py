@@ -1,0 +1,119 @@
+"""Diagnoses runs: the findings of their records, and those that need a minute of training beside them."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from regmix.config import NoAveraging, from_json
+from regmix.methods import Standard
+from regmix.models import Function
+from regmix.reports.classes import Classes, per_class
+from regmix.reports.findings import Case, Finding, find
+from regmix.reports.findings.case import share
+from regmix.reports.load import aligned, load
+from regmix.reports.statistics import Share
+from regmix.reports.subject import Subject, subjects_of
+from regmix.runs import CONFIG, Run
+from regmix.runs.records import Epoch
+from regmix.runtime import devices
+from regmix.training.start import run as train
+from regmix.types import Trust
+
+PROBE_SECONDS = 45.0
+"""How long a plain model is trained at most. Reading the data and the last validation come on top."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """The findings about a run, and what an attack does to its classes and images."""
+
+    subject: Subject
+    findings: list[Finding]
+    classes: Classes | None
+    plain: Share | None
+    """Validation accuracy of a plain model, without an attack; None if it was not probed."""
+
+    def as_json(self) -> dict[str, object]:
+        """Plain values."""
+        return {
+            "run": str(self.subject.run.path),
+            "checkpoint": self.subject.checkpoint,
+            "findings": [asdict(finding) for finding in self.findings],
+            "classes": self.classes.as_json() if self.classes is not None else None,
+            "plain": asdict(self.plain) if self.plain is not None else None,
+        }
+
+
+def diagnose(paths: Sequence[Path], *, probe: bool = True, device: devices.Device = "auto") -> list[Diagnosis]:
+    """Reads run directories and looks for signs that something went wrong; see `regmix.reports.findings`.
+
+    Args:
+        probe: also train a plain model for up to a minute, for a run with RegMix's terms that has no run of standard
+            training beside it. Not for a model of the user's own, whose code is not run.
+        device: to train it on.
+
+    Raises:
+        UserError: no run directory, or a damaged file.
+    """
+    subjects = subjects_of(aligned([load(path) for path in paths]))
+    plain = {}
+    for subject in subjects if probe else []:
+        if _needs_plain(subject, subjects) and (found := plain_accuracy(subject.run.path, device)) is not None:
+            plain[subject.run.path] = found
+    return [
+        Diagnosis(subject, findings, per_class(subject), plain.get(subject.run.path))
+        for subject, findings in zip(subjects, find(subjects, plain), strict=True)
+    ]
+
+
+def _needs_plain(subject: Subject, subjects: Sequence[Subject]) -> bool:
+    case = Case(subject)
+    beside = any(other.run.part("method").get("name") == "standard" for other in subjects)
+    return case.mutual is not None and bool(case.validated) and not beside
+
+
+class _TimeUpError(Exception):
+    """The probe has used its time."""
+
+
+class _Stopwatch:
+    """A display that shows nothing and ends the training after some seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.perf_counter() + seconds
+
+    def batch(self, examples: int) -> None:
+        """Raises _TimeUpError."""
+        if time.perf_counter() > self._end:
+            raise _TimeUpError
+
+    def start(self, description: str, total: int, done: int = 0) -> None: ...
+    def epoch(self, row: Epoch) -> None: ...
+    def alarm(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+def plain_accuracy(path: Path, device: devices.Device = "auto", seconds: float = PROBE_SECONDS) -> Share | None:
+    """The accuracy on a run's validation images that standard training with its settings reaches in this time.
+
+    It is that of the last complete epoch, because a maximum over epochs would be too high by chance. Longer training
+    would reach more. None if no epoch was complete, or for a model of the user's own.
+    """
+    experiment = from_json(Run.open(path, writes=False).config(), path / CONFIG, Trust(everything=True))
+    if isinstance(experiment.model, Function):
+        return None
+    plain = replace(experiment, method=Standard(), averaging=NoAveraging(), awp=0.0, device=device, validate_every=1)
+    with TemporaryDirectory() as folder:
+        out = Path(folder) / "plain"
+        with suppress(_TimeUpError):
+            train(plain, out, _Stopwatch(seconds))
+        run = Run.open(out, writes=False)
+        rows, data = [row for row in run.metrics() if row.validation], run.data()
+    if not rows or rows[-1].validation is None or data is None:
+        return None
+    images = sum(data.validation.counts)
+    return share(round(rows[-1].validation["clean"] * images), images)
