@@ -9,6 +9,7 @@ from regmix.cli.bench import BenchFlags
 from regmix.cli.compare import CompareFlags
 from regmix.cli.describe import docstrings, flags_of, settings_of
 from regmix.cli.evaluate import ForeignFlags, RunFlags
+from regmix.cli.export import ExportFlags
 from regmix.cli.report import ReportFlags
 from regmix.cli.sweep import SweepFlags
 from regmix.cli.table import FILE, Flag, Kind, Part, Table
@@ -25,6 +26,7 @@ COMMANDS: dict[str, type[Any]] = {
     "sweep": SweepFlags,
     "bench": BenchFlags,
     "report": ReportFlags,
+    "export": ExportFlags,
 }
 
 

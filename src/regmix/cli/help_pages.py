@@ -20,6 +20,7 @@ commands:
   sweep RECIPE --space ...      search settings on the validation images, then test and compare the best
   bench step RECIPE [flags]     measure the time and memory of a training step
   report RUN [RUN ...] -o FILE  write one HTML page about one or several runs
+  export RUN --format FORMAT    write the model for other programs, checked, with a model card
 
 first steps:
   regmix train digits-regmix --out runs/digits     (seconds on any machine, no download)
@@ -96,6 +97,9 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
     ),
     "bench": (Section("flags", ("methods", "rounds", "json")),),
     "report": (Section("flags", ("output",)),),
+    "export": (
+        Section("flags", ("format", "out", "checkpoint"), ("normalisation", "push", "model.source", "trust-code")),
+    ),
     "recipes": (Section("flags", ("json",)),),
 }
 
@@ -124,6 +128,11 @@ ABOUT = {
     "report": (
         "regmix report RUN [RUN ...] [-o FILE]",
         "Write one self-contained HTML page about one or several run directories.",
+    ),
+    "export": (
+        "regmix export RUN --format safetensors|onnx|pt2|robustbench|hub [flags]",
+        "Write the model of a run for other programs: a folder with the model, a JSON file with its classes and input, "
+        "and a model card. The file is read back and must give the logits of the model.",
     ),
     "recipes": ("regmix recipes [--json]", "List the recipes, one line each."),
 }

@@ -10,7 +10,7 @@ from regmix.cli.table import check, command_flags, part_flags, table, take, take
 from regmix.errors import UserError, known
 from regmix.version import __version__
 
-COMMANDS = ("recipes", "train", "evaluate", "compare", "sweep", "report", "bench")
+COMMANDS = ("recipes", "train", "evaluate", "compare", "sweep", "report", "export", "bench")
 
 
 def answer(words: Sequence[str]) -> bool:
@@ -27,7 +27,8 @@ def answer(words: Sequence[str]) -> bool:
         print(f"regmix {__version__}")
         return True
     known(command, COMMANDS, "command", see="regmix --help")
-    pages = {"train": _train, "evaluate": _evaluate, "bench": _bench, "recipes": _recipes, "report": _report}
+    pages = {"train": _train, "evaluate": _evaluate, "bench": _bench, "recipes": _recipes}
+    pages |= {"report": _report, "export": _report}
     help_words = [word for word in rest if word in HELP]
     page = pages.get(command, _many)(command, [word for word in rest if word not in HELP], bool(help_words))
     if help_words and page is not None:
