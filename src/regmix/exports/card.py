@@ -50,8 +50,11 @@ def is_measured(chosen: Checkpointed) -> bool:
 def _interface(chosen: Checkpointed) -> Iterator[str]:
     channels, height, width = chosen.shape
     colours = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
-    yield f"- Input: float32 [B, {channels}, {height}, {width}], {colours}, pixel values in [0, 1]: 8-bit values divided by 255."
-    yield "- Preprocessing: resize to this size. The model normalises its input itself; do not normalise before it."
+    yield f"- Input: float32 [B, {channels}, {height}, {width}], {colours}, 8-bit values divided by 255, so in [0, 1]."
+    made = "the images of the data set have this size"
+    if getattr(chosen.experiment.data, "size", None) is not None:
+        made = "resize images so that the shorter side fits (bilinear, antialiased), and crop them at the centre"
+    yield f"- Preprocessing: {made}. The model normalises its input itself; do not normalise before it."
     yield f"- Output: logits [B, {len(chosen.classes)}]; softmax gives probabilities, which are not calibrated."
     listed = ", ".join(map(_plain, chosen.classes[:FEW_CLASSES]))
     more = (
