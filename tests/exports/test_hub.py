@@ -10,7 +10,7 @@ import regmix
 from exports.runs import evaluate, random_run
 from regmix.cli.entry import main
 from regmix.exports import export
-from regmix.models import ResNet
+from regmix.models import WideResNet
 from regmix.runs import Run
 from regmix.types import UserError
 
@@ -19,7 +19,7 @@ hub = pytest.importorskip("huggingface_hub", reason='pip install "regmix[data]"'
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    run = random_run(tmp_path / "run", ResNet(width=4))
+    run = random_run(tmp_path / "run", WideResNet(depth=10, widen=1))
     evaluate(run, clean=8, pgd_50=4)
     return run
 
@@ -31,7 +31,7 @@ def test_the_hub_reads_the_card(run: Run, tmp_path: Path) -> None:
     assert (head.library_name, head.pipeline_tag, head.license) == ("regmix", "image-classification", None)
     assert [result.metric_value for result in head.eval_results] == [0.8, 0.4]
     assert "pgd-50, linf eps 8/255" in head.eval_results[1].metric_name
-    assert json.loads((folder / "config.json").read_text())["model"] == {"name": "resnet", "depth": 18, "width": 4}
+    assert json.loads((folder / "config.json").read_text())["model"] == {"name": "wide_resnet", "depth": 10, "widen": 1}
 
 
 def test_a_repository_of_the_hub_is_loaded_by_name(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def test_a_repository_of_the_hub_is_loaded_by_name(run: Run, tmp_path: Path, mon
         assert torch.equal(loaded.model(x), ours.model(x))
     with pytest.raises(UserError, match="holds the best weights only"):
         regmix.load_model("hf:me/robust", "last")
-    with pytest.raises(UserError, match="has a model of its own kind, resnet"):
+    with pytest.raises(UserError, match="has a model of its own kind, wide_resnet"):
         regmix.load_model("hf:me/robust", source="a:b")
 
 
