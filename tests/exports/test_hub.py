@@ -99,6 +99,9 @@ def test_only_push_uploads(
         ("upload", ("me/robust", ["README.md", "config.json", "model.safetensors"])),
     ]
     assert "https://huggingface.co/me/robust" in capsys.readouterr().out
+    assert main(f"{words}/bad --push robust".split()) == 2
+    assert "write the name of the repository as OWNER/NAME" in capsys.readouterr().err
+    assert not (tmp_path / "bad").exists()
     monkeypatch.setattr(FakeApi, "fails", True)
     assert main(f"{words}/kept --push me/robust".split()) == 2
     assert "is written, but not uploaded to me/robust: 401 not allowed" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import tyro
 
 from regmix.cli.common import ModelSource, evaluate_command, in_one_process
 from regmix.cli.flags import parse
-from regmix.exports import TOLERANCE, push
+from regmix.exports import TOLERANCE, connect, push
 from regmix.exports import export as write_export
 from regmix.runs import Checkpoint, Run
 from regmix.types import UserError
@@ -46,6 +46,7 @@ def export(words: Sequence[str]) -> None:
     flags = parse(ExportFlags, words, "export")
     if flags.push is not None and flags.format != "hub":
         raise UserError("--push uploads what --format hub writes; add --format hub, or leave out --push")
+    hub = connect(flags.push) if flags.push is not None else None
     out = flags.out or Path("exports") / f"{flags.run.resolve().name}-{flags.format}"
     done = write_export(
         flags.run,
@@ -64,4 +65,4 @@ def export(words: Sequence[str]) -> None:
         command = f"{evaluate_command(Run.open(flags.run))} --checkpoint {done.checkpoint} --attacks clean,pgd-50"
         print(f"the model card says that robustness was not measured; measure it with: {command}, then export again")
     if flags.push is not None:
-        print(push(done.folder, flags.push))
+        print(push(hub, done.folder, flags.push))

@@ -7,6 +7,6 @@ because only the command line needs it, while `runs` is imported by all that tra
 from regmix.exports.check import TOLERANCE
 from regmix.exports.checkpoint import Checkpointed, choose
 from regmix.exports.export import FORMATS, Exported, export
-from regmix.exports.hub import push
+from regmix.exports.hub import connect, push
 
-__all__ = ["FORMATS", "TOLERANCE", "Checkpointed", "Exported", "choose", "export", "push"]
+__all__ = ["FORMATS", "TOLERANCE", "Checkpointed", "Exported", "choose", "connect", "export", "push"]

@@ -42,6 +42,11 @@ def attacked(stored: Stored) -> dict[str, Column]:
     return {name: column for name, column in stored.evaluation.columns.items() if name != CLEAN}
 
 
+def is_masked(stored: Stored) -> bool:
+    """Whether the model was found to hide its gradients, so that accuracies under attack are too high."""
+    return stored.evaluation.masking is not None and stored.evaluation.masking.verdict == "masked"
+
+
 def is_measured(chosen: Checkpointed) -> bool:
     """Whether an evaluation of exactly these weights under an attack is in the run."""
     return any(attacked(stored) for stored in chosen.evaluations)
@@ -92,6 +97,8 @@ def _accuracy(chosen: Checkpointed) -> Iterator[str]:
             remarks = [column.note, f"could not start on {column.not_attacked} images" if column.not_attacked else ""]
             remark = _plain("; ".join(filter(None, remarks)))
             yield f"| {attack} | {eps} | {_percent(column.accuracy)} | {interval} | {remark} |"
+        if is_masked(stored):
+            yield "\n**The model hides its gradients: the accuracies under attack are too high, see the limits.**"
         if evaluation.subject.draws > 1:
             yield f"\nThe model is random: the logits of {evaluation.subject.draws} passes were averaged."
         for each in evaluation.corruptions:

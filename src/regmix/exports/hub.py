@@ -1,10 +1,11 @@
 """Folders for the Hugging Face hub: the head of their README.md, and the upload."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-from regmix.exports.card import CLEAN
+from regmix.exports.card import CLEAN, is_masked
 from regmix.exports.checkpoint import Checkpointed
 from regmix.types import UserError
 
@@ -28,9 +29,14 @@ def front_matter(chosen: Checkpointed, name: str) -> str:
 
 def _result(chosen: Checkpointed, number: int) -> dict[str, Any]:
     evaluation, data = chosen.evaluations[number].evaluation, chosen.experiment.data.name
+    masked = ", gradients masked" if is_masked(chosen.evaluations[number]) else ""
     metrics = []
     for key, column in evaluation.columns.items():
-        under = "" if key == CLEAN else f" under {column.attack}, {chosen.experiment.threat.name} eps {column.eps_text}"
+        under = (
+            ""
+            if key == CLEAN
+            else f" under {column.attack}, {chosen.experiment.threat.name} eps {column.eps_text}{masked}"
+        )
         name = f"accuracy{under}, {evaluation.subject.sample.text()}"
         metrics.append({"type": "accuracy", "name": name, "value": column.accuracy})
     return {
@@ -40,17 +46,27 @@ def _result(chosen: Checkpointed, number: int) -> dict[str, Any]:
     }
 
 
-def push(folder: Path, repository: str) -> str:
-    """Uploads a folder to a repository of the hub, which is made (private) if it does not exist; returns its address.
+def connect(repository: str) -> Any:
+    """The client of the hub.
 
     Raises:
-        UserError: huggingface_hub is not installed, or the hub refuses.
+        UserError: the name is not OWNER/NAME, or huggingface_hub is not installed.
     """
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", repository) is None:
+        raise UserError(f"--push {repository}: write the name of the repository as OWNER/NAME")
     try:
         import huggingface_hub
     except ImportError as error:
         raise UserError(f'--push needs huggingface_hub: pip install "regmix[data]" ({error})') from None
-    hub = huggingface_hub.HfApi()
+    return huggingface_hub.HfApi()
+
+
+def push(hub: Any, folder: Path, repository: str) -> str:
+    """Uploads a folder to a repository of the hub, which is made (private) if it does not exist; returns its address.
+
+    Raises:
+        UserError: the hub refuses.
+    """
     try:
         hub.create_repo(repository, private=True, exist_ok=True)
         hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload a model of regmix")
