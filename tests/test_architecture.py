@@ -33,7 +33,8 @@ MAY_IMPORT["training"] = MAY_IMPORT["evaluation"] | {"evaluation"}
 MAY_IMPORT["recipes"] = CORE | {"data", "models", "methods", "config"}
 MAY_IMPORT["reports"] = {"types", "version", "threats", "runtime", "runs", "evaluation", "methods"}
 MAY_IMPORT["studies"] = MAY_IMPORT["training"] | {"training", "reports"}
-MAY_IMPORT["cli"] = MAY_IMPORT["studies"] | {"errors", "studies", "recipes"}
+MAY_IMPORT["exports"] = {"types", "version", "threats", "runtime", "models", "methods", "config", "runs"}
+MAY_IMPORT["cli"] = MAY_IMPORT["studies"] | {"errors", "studies", "recipes", "exports"}
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["__init__"] = {*MAY_IMPORT} - {"__main__"}
 
@@ -104,6 +105,10 @@ def test_reports_read_run_directories_and_measure_nothing() -> None:
     assert taken_from("reports", "threats") <= {"format_eps"}
     # For their titles and settings; a method that is made is never called.
     assert taken_from("reports", "methods") <= {"METHODS", "base.Method", "mutual.Mutual", "regmix.RegMix"}
+
+
+def test_exports_take_only_titles_from_the_methods() -> None:
+    assert taken_from("exports", "methods") <= {"METHODS"}
 
 
 def test_no_file_imports_torchvision_or_timm() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tyro
 
-from regmix.cli import help_pages, quick
+from regmix.cli import help_pages, help_texts, quick
 from regmix.cli.evaluate import _foreign_flags
 from regmix.cli.generate import COMMANDS, generated
 from regmix.cli.table import FILE, Flag, command_flags, part_flags, table, training_flags
@@ -87,8 +87,8 @@ def test_the_table_holds_the_flags_that_a_command_accepts(command: str) -> None:
 
 def test_the_table_holds_the_flags_for_a_model_from_elsewhere() -> None:
     _, start = _foreign_flags(["weights.pth"])
-    kinds = {part: getattr(start, part).name for part in help_pages.FOREIGN_KINDS}
-    assert kinds == help_pages.FOREIGN_KINDS
+    kinds = {part: getattr(start, part).name for part in help_texts.FOREIGN_KINDS}
+    assert kinds == help_texts.FOREIGN_KINDS
     flags = [flag for flag in command_flags("evaluate", "foreign") if flag.name != "model.source"]
     assert spellings([*flags, *part_flags(kinds)]) == flags_of_tyro(COMMANDS["foreign"], start)
 
@@ -121,7 +121,7 @@ def pages() -> dict[str, help_pages.Page]:
     recipes = table().recipes
     found = {name: help_pages.train(name, settings, settings.kinds) for name, settings in recipes.items()}
     found |= {"train": help_pages.train("RECIPE", None, {}), "evaluate": help_pages.evaluate({})}
-    found |= {"resume": help_pages.resume()} | {name: help_pages.many(name) for name in help_pages.ABOUT}
+    found |= {"resume": help_pages.resume()} | {name: help_pages.many(name) for name in help_texts.ABOUT}
     return found
 
 

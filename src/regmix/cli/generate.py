@@ -10,6 +10,7 @@ from regmix.cli.compare import CompareFlags
 from regmix.cli.describe import docstrings, flags_of, settings_of
 from regmix.cli.diagnose import DiagnoseFlags
 from regmix.cli.evaluate import ForeignFlags, RunFlags
+from regmix.cli.export import ExportFlags
 from regmix.cli.predict import PredictFlags
 from regmix.cli.report import ReportFlags
 from regmix.cli.sweep import SweepFlags
@@ -29,6 +30,7 @@ COMMANDS: dict[str, type[Any]] = {
     "report": ReportFlags,
     "predict": PredictFlags,
     "diagnose": DiagnoseFlags,
+    "export": ExportFlags,
 }
 
 

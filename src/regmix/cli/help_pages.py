@@ -6,30 +6,8 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from regmix.cli.help_texts import ABOUT, FOREIGN_KINDS, SECTIONS, Section
 from regmix.cli.table import Flag, Settings, command_flags, table
-
-OVERVIEW = """usage: regmix COMMAND ...
-
-Fast adversarial training with RegMix and related methods, and honest evaluation of robustness.
-
-commands:
-  recipes                       list the recipes (complete settings for a data set)
-  train RECIPE [flags]          train a model; write it to a run directory
-  evaluate RUN [flags]          attack a trained run, or a model from elsewhere, on the test images
-  compare RECIPE --methods ...  train several methods with several seeds and compare them
-  sweep RECIPE --space ...      search settings on the validation images, then test and compare the best
-  bench step RECIPE [flags]     measure the time and memory of a training step
-  report RUN [RUN ...] -o FILE  write one HTML page about one or several runs
-  predict RUN IMAGES ...        print the class of image files
-  diagnose RUN [RUN ...]        say what is wrong with runs, and what to change
-
-first steps:
-  regmix train digits-regmix --out runs/digits     (seconds on any machine, no download)
-  regmix evaluate runs/digits
-  regmix report runs/digits -o report.html
-
-`regmix COMMAND --help` shows the usual flags of a command, --help-all shows all of them.
-`regmix --version` prints the version."""
 
 HELP = ("-h", "--help", "--help-all")
 
@@ -37,113 +15,6 @@ USUAL_PER_KIND = 4
 """How many flags of a kind, such as a method, the short help shows."""
 MOST_COLUMNS = 120
 INDENT = 27
-
-
-@dataclass(frozen=True)
-class Section:
-    """A group of flags under a heading."""
-
-    title: str
-    usual: tuple[str, ...] = ()
-    rest: tuple[str, ...] = ()
-    """Shown by --help-all only."""
-    parts: tuple[str, ...] = ()
-    """Parts of the experiment that belong here; the flags of the chosen kinds follow the flag that chooses."""
-
-
-SECTIONS: dict[str, tuple[Section, ...]] = {
-    "train": (
-        Section("data", ("train-examples", "validation"), ("pad", "flip", "normalise", "split-seed"), ("data",)),
-        Section("model", ("init",), ("init-weights", "freeze"), ("model",)),
-        Section("threat model", parts=("threat",)),
-        Section("method", rest=("label-mass", "awp", "awp-warm-up"), parts=("method",)),
-        Section(
-            "schedule",
-            ("epochs", "batch-size", "optimizer", "lr", "ramp"),
-            ("momentum", "weight-decay", "decayed", "layer-decay", "clip-norm"),
-        ),
-        Section("learning rate over time", parts=("schedule",)),
-        Section("weight averaging", parts=("averaging",)),
-        Section(
-            "run",
-            ("out", "seed", "device", "json"),
-            (
-                *("precision", "validate-every", "best-of", "guard.action", "guard.drop", "nonfinite"),
-                *("cuda-graph", "sync-batchnorm", "shard-weights", "trust-code"),
-            ),
-        ),
-    ),
-    "resume": (Section("flags", ("model.source", "trust-code", "json")),),
-    "evaluate": (
-        Section("attacks", ("attacks", "eps", "checkpoint"), ("exact", "draws", "verdict")),
-        Section("test images", ("examples",), ("sample", "sample-seed")),
-        Section("corruptions", ("corruptions",), ("severities", "corruption-files")),
-        Section("run", ("save", "device", "json"), ("batch-size", "model.source", "trust-code")),
-        Section(
-            "a model from elsewhere (a file of weights, or module:function)",
-            ("out", "mean", "std"),
-            ("weights",),
-            ("data", "model", "threat"),
-        ),
-    ),
-    "compare": (
-        Section("what to compare", ("methods", "seeds")),
-        Section("evaluation", ("attacks", "eps", "examples"), ("sample", "sample-seed", "verdict")),
-        Section("run", ("out", "device", "json"), ("trust-code",)),
-    ),
-    "sweep": (
-        Section("what to search", ("space", "engine", "trials", "seeds", "top"), ("workers",)),
-        Section("evaluation", ("attacks", "eps", "examples"), ("sample", "sample-seed", "verdict")),
-        Section("run", ("out", "device", "json"), ("trust-code",)),
-    ),
-    "bench": (Section("flags", ("methods", "rounds", "json")),),
-    "report": (Section("flags", ("output",)),),
-    "predict": (
-        Section("flags", ("checkpoint", "eps", "csv"), ("batch-size", "device", "model.source", "trust-code")),
-    ),
-    "diagnose": (Section("flags", ("probe", "device", "json")),),
-    "recipes": (Section("flags", ("json",)),),
-}
-
-FOREIGN_KINDS = {"data": "digits", "model": "resnet", "threat": "linf"}
-"""What `regmix evaluate` takes for a file of weights unless the command line says otherwise."""
-
-ABOUT = {
-    "compare": (
-        "regmix compare RECIPE [flags]",
-        "Train every method with every seed and evaluate all runs on the same test images. Print and report means, "
-        "spreads and paired differences. Finished runs are not repeated; interrupted runs are continued. The flags of "
-        "`regmix train RECIPE` can be given as well and hold for every run.",
-    ),
-    "sweep": (
-        "regmix sweep RECIPE --space AXES [flags]",
-        "Train a recipe with many settings and rank them by PGD-10 accuracy of the best weights on the validation "
-        "images. Evaluate the first few on the test images and compare them. Give the same command again to continue "
-        "an interrupted search. The flags of `regmix train RECIPE` can be given as well and hold for every run.",
-    ),
-    "bench": (
-        "regmix bench step RECIPE [flags]",
-        "Measure the time of a training step, beside the time of the forward and backward passes that it needs, and "
-        "the peak memory. Each method runs in its own process. The flags of `regmix train RECIPE` can be given as "
-        "well.",
-    ),
-    "report": (
-        "regmix report RUN [RUN ...] [-o FILE]",
-        "Write one self-contained HTML page about one or several run directories.",
-    ),
-    "predict": (
-        "regmix predict RUN FILE|FOLDER ... [flags]",
-        "Print the class that a trained model sees in each image, and its probability; with --eps also the smallest "
-        "radius at which an attack changes the class.",
-    ),
-    "diagnose": (
-        "regmix diagnose RUN [RUN ...] [flags]",
-        "Look for signs that a training or an evaluation went wrong. Print every finding with its evidence, the causes "
-        "that fit it, and a command to try. Give several runs to compare them with each other, such as a run of "
-        "standard training on the same images.",
-    ),
-    "recipes": ("regmix recipes [--json]", "List the recipes, one line each."),
-}
 
 
 @dataclass(frozen=True)

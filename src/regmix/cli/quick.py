@@ -6,11 +6,12 @@ from pathlib import Path
 
 from regmix.cli import help_pages
 from regmix.cli.help_pages import HELP
+from regmix.cli.help_texts import FOREIGN_KINDS, OVERVIEW
 from regmix.cli.table import check, command_flags, part_flags, table, take, take_kinds, training_flags
 from regmix.errors import UserError, known
 from regmix.version import __version__
 
-COMMANDS = ("recipes", "train", "evaluate", "compare", "sweep", "report", "diagnose", "predict", "bench")
+COMMANDS = ("recipes", "train", "evaluate", "compare", "sweep", "report", "diagnose", "predict", "export", "bench")
 
 
 def answer(words: Sequence[str]) -> bool:
@@ -20,7 +21,7 @@ def answer(words: Sequence[str]) -> bool:
         UserError: an unknown command, recipe, kind or flag.
     """
     if not words or words[0] in HELP:
-        print(help_pages.OVERVIEW)
+        print(OVERVIEW)
         return True
     command, rest = words[0], list(words[1:])
     if command == "--version":
@@ -28,7 +29,7 @@ def answer(words: Sequence[str]) -> bool:
         return True
     known(command, COMMANDS, "command", see="regmix --help")
     pages = {"train": _train, "evaluate": _evaluate, "bench": _bench, "recipes": _recipes}
-    pages |= dict.fromkeys(("report", "diagnose", "predict"), _of_runs)
+    pages |= dict.fromkeys(("report", "diagnose", "predict", "export"), _of_runs)
     help_words = [word for word in rest if word in HELP]
     page = pages.get(command, _many)(command, [word for word in rest if word not in HELP], bool(help_words))
     if help_words and page is not None:
@@ -64,10 +65,10 @@ def _train(command: str, words: list[str], wants_help: bool) -> help_pages.Page 
 def _evaluate(command: str, words: list[str], wants_help: bool) -> help_pages.Page:
     source = _positional(words)
     of_run = source is not None and Path(source).is_dir()
-    kinds = {} if of_run else take_kinds(words, help_pages.FOREIGN_KINDS)
+    kinds = {} if of_run else take_kinds(words, FOREIGN_KINDS)
     flags = command_flags("evaluate")
     if not of_run:
-        flags += [*command_flags("foreign"), *part_flags(dict.fromkeys(help_pages.FOREIGN_KINDS, "") | kinds)]
+        flags += [*command_flags("foreign"), *part_flags(dict.fromkeys(FOREIGN_KINDS, "") | kinds)]
     check(words, flags, command)
     return help_pages.evaluate(kinds)
 

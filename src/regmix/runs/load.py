@@ -1,12 +1,13 @@
-"""`load_model`: the trained model of a run."""
+"""`load_model`: the trained model of a run, or one that was exported."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
 
-from regmix.models import Function, build, load_weights
+from regmix.models import Function, ModelConfig, build, load_weights
 from regmix.runs import CONFIG, RESULT, Checkpoint, Run
+from regmix.runs.exported import WEIGHTS, folder_of, read_exported
 from regmix.types import Trust, UserError
 
 
@@ -24,10 +25,11 @@ class Trained(NamedTuple):
 def load_model(
     run: str | Path, checkpoint: Checkpoint | None = None, *, source: str | None = None, trust_code: bool = False
 ) -> Trained:
-    """Loads the model of a run directory. The data of the training are not needed.
+    """Loads the model of a run directory, or one that `regmix export` wrote. The data of the training are not needed.
 
     Args:
-        run: the directory.
+        run: the directory, a folder that `regmix export --format hub` or safetensors wrote, or hf:OWNER/NAME for such a
+            folder on the Hugging Face hub. Only weights and settings are read from it; its code is never run.
         checkpoint: best, last or averaged; None means the first of these that the run has.
         source: the module:function that makes the model, if the run has a model of your own. Its code is run.
         trust_code: allows to run whatever code the run asks for.
@@ -35,20 +37,34 @@ def load_model(
     Raises:
         UserError: no run directory, damaged files, no such weights, or code that is not allowed to run.
     """
+    folder, trust = folder_of(run), Trust(source, trust_code)
+    if (exported := read_exported(folder, trust)) is None:
+        config, classes, shape, weights = _of_run(folder, checkpoint, trust)
+    else:
+        if checkpoint not in (None, exported.checkpoint):
+            raise UserError(f"{run} holds the {exported.checkpoint} weights only; leave out checkpoint={checkpoint!r}")
+        config, classes, shape, weights = exported.model, exported.classes, exported.shape, folder / WEIGHTS
+    if source is not None and not isinstance(config, Function):
+        raise UserError(f"{run} has a model of its own kind, {config.name}; leave out source={source!r}")
+    # Normalisation comes with the weights.
+    model = build(config, len(classes), shape[0], size=shape[1:])
+    load_weights(model, weights)
+    return Trained(model.eval(), tuple(classes), shape)
+
+
+def _of_run(
+    folder: Path, checkpoint: Checkpoint | None, trust: Trust
+) -> tuple[ModelConfig, list[str], tuple[int, int, int], Path]:
+    """The settings of the model of a run, its classes, the shape of its images and its file of weights."""
     # Imported here, so that `import regmix` stays fast.
     from regmix.config import from_json
 
-    directory = Run.open(Path(run), writes=False)
-    config = from_json(directory.config(), directory.path / CONFIG, Trust(source, trust_code)).model
-    if source is not None and not isinstance(config, Function):
-        raise UserError(f"{run} has a model of its own kind, {config.name}; leave out source={source!r}")
+    directory = Run.open(folder, writes=False)
+    config = from_json(directory.config(), directory.path / CONFIG, trust).model
     there, facts = directory.checkpoints(), directory.result()
     if not there or checkpoint not in (None, *there):
-        raise UserError(f"{run} has no {checkpoint or 'best'} weights; it has: {', '.join(there) or 'none yet'}")
+        raise UserError(f"{folder} has no {checkpoint or 'best'} weights; it has: {', '.join(there) or 'none yet'}")
     if not facts.classes or len(facts.shape) != 3:
         raise UserError(f"{directory.path / RESULT} does not say which images the model takes; train it again")
-    (channels, height, width), classes = facts.shape, tuple(facts.classes)
-    # Normalisation comes with the weights.
-    model = build(config, len(classes), channels, size=(height, width))
-    load_weights(model, directory.weights(checkpoint or there[0]))
-    return Trained(model.eval(), classes, (channels, height, width))
+    channels, height, width = facts.shape
+    return config, facts.classes, (channels, height, width), directory.weights(checkpoint or there[0])

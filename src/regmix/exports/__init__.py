@@ -1,0 +1,12 @@
+"""Models taken out of run directories: files for other programs, each checked against the model, with a model card.
+
+May import the vocabulary, models, methods (for their titles), config and runs; cli imports it. It is a room of its own
+because only the command line needs it, while `runs` is imported by all that train, evaluate and report.
+"""
+
+from regmix.exports.check import TOLERANCE
+from regmix.exports.checkpoint import Checkpointed, choose
+from regmix.exports.export import FORMATS, Exported, export
+from regmix.exports.hub import connect, push
+
+__all__ = ["FORMATS", "TOLERANCE", "Checkpointed", "Exported", "choose", "connect", "export", "push"]

@@ -1,0 +1,117 @@
+"""Formats that hold the computation itself: pt2 (torch.export) and ONNX. The number of images in a batch is free."""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from regmix.exports.checkpoint import Checkpointed
+from regmix.types import Images, Logits, Model, UserError
+
+FACTS = "regmix.json"
+"""The entry of a pt2 file, and the metadata of an ONNX file, with the classes and the input."""
+
+
+class _Whole(nn.Module):
+    """The model as an inner module, so that its hooks are traced too."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Images) -> Logits:
+        logits: Logits = self.model(images)
+        return logits
+
+
+def write_pt2(chosen: Checkpointed, path: Path, facts: dict[str, object]) -> None:
+    """Writes a program of torch.export. Raises UserError if the model cannot be traced."""
+    with _quiet():
+        torch.export.save(_traced(chosen, "pt2"), path, extra_files={FACTS: json.dumps(facts)})
+
+
+def read_pt2(chosen: Checkpointed, path: Path) -> Model:
+    """The program as a function of images."""
+    with _quiet():
+        program: nn.Module = torch.export.load(path).module()
+    return program
+
+
+def write_onnx(chosen: Checkpointed, path: Path, facts: dict[str, object]) -> None:
+    """Writes an ONNX file with the input `images` and the output `logits`.
+
+    Raises:
+        UserError: the model cannot be traced or has an operation that ONNX lacks, or a library is missing.
+    """
+    _required("onnx")
+    _required("onnxscript")
+    with _quiet():
+        traced = _traced(chosen, "onnx")
+        try:
+            program = torch.onnx.export(traced, input_names=["images"], output_names=["logits"], verbose=False)
+            assert program is not None
+            program.model.metadata_props.update({name: json.dumps(value) for name, value in facts.items()})
+            program.save(path)
+        except Exception as error:  # the exporter has kinds of its own, and passes on those of its libraries
+            raise UserError(f"the model cannot be written as ONNX: {_line(error)}; use --format safetensors") from error
+
+
+def read_onnx(chosen: Checkpointed, path: Path) -> Model:
+    """The file as a function of images, computed by onnxruntime on the CPU."""
+    session = _required("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+    return run
+
+
+def _traced(chosen: Checkpointed, form: str) -> torch.export.ExportedProgram:
+    """The model as a graph. Raises UserError if its computation depends on the values of the images."""
+    if isinstance(chosen.model, torch.jit.ScriptModule):
+        raise UserError(f"a model of torch.jit cannot be exported as {form}; use --format safetensors")
+    model = _Whole(chosen.model).eval()
+    try:
+        # Two images: torch.export takes a batch of one for a constant.
+        images = torch.rand(2, *chosen.shape)
+        return torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    except Exception as error:  # the tracer runs the model, and either may raise anything
+        raise UserError(
+            f"the model cannot be exported as {form}, because its computation is no fixed graph for any number of "
+            f"images ({_line(error)}); use --format safetensors"
+        ) from error
+
+
+def _required(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise UserError(f'--format onnx needs {name}: pip install "regmix[export]" ({error})') from None
+
+
+def _line(error: Exception) -> str:
+    """The first line of an error that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back what the tracer and its libraries print, which is addressed to their developers."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        kept = io.StringIO()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(kept), contextlib.redirect_stderr(kept):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,59 @@
+"""The description of a model for RobustBench's model_info folder."""
+
+from typing import Any
+
+from regmix.exports.checkpoint import Checkpointed
+from regmix.models import Function, PreActResNet, ResNet, WideResNet
+from regmix.runs.records import Column, same_eps
+from regmix.threats import format_eps
+
+
+def model_info(chosen: Checkpointed) -> dict[str, Any]:
+    """The fields of https://github.com/RobustBench/robustbench (model_info/*/*.json), accuracies in percent as texts.
+
+    Texts that only the authors know are empty, and so are accuracies that were not measured as RobustBench does: on the
+    whole test split, with AutoAttack at the eps of the threat model.
+    """
+    clean, robust = _column(chosen, "clean"), _column(chosen, "autoattack")
+    masked = [stored.evaluation.masking for stored in chosen.evaluations if stored.evaluation.masking is not None]
+    foreign = chosen.run.environment().source is not None
+    return {
+        "link": "",
+        "name": "",
+        "authors": "",
+        "additional_data": None if foreign or chosen.experiment.init is not None else False,
+        "number_forward_passes": max((each.evaluation.subject.draws for each in chosen.evaluations), default=1),
+        "dataset": chosen.experiment.data.name,
+        "venue": "",
+        "architecture": _architecture(chosen),
+        "eps": format_eps(chosen.experiment.threat.eps),
+        "clean_acc": _percent(clean),
+        "reported": "",
+        "autoattack_acc": _percent(robust),
+        "unreliable": any(masking.verdict == "masked" for masking in masked),
+    }
+
+
+def _column(chosen: Checkpointed, attack: str) -> Column | None:
+    """The latest column of an attack on the whole test split at the eps of the threat model."""
+    for stored in reversed(chosen.evaluations):
+        if stored.evaluation.subject.sample.how == "all":
+            for name, column in stored.evaluation.columns.items():
+                if name == attack == "clean":
+                    return column
+                if column.attack == attack != "clean" and same_eps(column.eps, chosen.experiment.threat.eps):
+                    return column
+    return None
+
+
+def _percent(column: Column | None) -> str:
+    return "" if column is None else f"{100 * column.accuracy:.2f}"
+
+
+def _architecture(chosen: Checkpointed) -> str:
+    model = chosen.experiment.model
+    if isinstance(model, WideResNet):
+        return f"WideResNet-{model.depth}-{model.widen}"
+    if isinstance(model, (ResNet, PreActResNet)):
+        return f"{type(model).__name__}-{model.depth}"
+    return model.source if isinstance(model, Function) else type(model).__name__

@@ -1,0 +1,121 @@
+"""What the model card says: the numbers of the records, and no others."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from exports.runs import change_weights, evaluate, random_run
+from regmix.exports import export
+from regmix.models import SmallCnn, WideResNet
+from regmix.runs import Run
+from regmix.runs.files import write_record
+from regmix.runs.records import Alarm, Environment, Masking
+from regmix.types import Sample
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return random_run(tmp_path / "run", SmallCnn(width=4))
+
+
+def card(run: Run, number: int = 0) -> str:
+    folder = export(run.path, "safetensors", run.path.parent / f"out{number}").folder
+    return (folder / "MODEL_CARD.md").read_text()
+
+
+def rows(text: str) -> list[list[str]]:
+    """The rows of the tables of accuracies."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and "%" in line and "95 %" not in line]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def test_the_numbers_are_those_of_the_records(run: Run) -> None:
+    evaluation = evaluate(run, clean=8, pgd_50=4, autoattack=3)
+    text = card(run)
+    expected = [
+        [f"{100 * value:.2f}%" for value in (column.accuracy, column.low, column.high)]
+        for column in evaluation.columns.values()
+    ]
+    assert [[row[2], *row[3].split(" to ")] for row in rows(text)] == expected
+    assert [row[:2] for row in rows(text)] == [["none (clean)", ""], ["pgd-50", "8/255"], ["autoattack", "8/255"]]
+    assert "all 10 test images" in text
+    assert evaluation.subject.weights in text
+    assert "linf, eps = 8/255" in text
+    assert "Attacked with autoattack, pgd-50." in text
+    assert "AutoAttack was not run" not in text
+    assert "Gradient masking was not probed" in text
+    assert "not measured" not in text
+    assert "a\\|b" in text  # a class name must not break a table
+
+
+def test_evaluations_of_other_weights_are_not_shown(run: Run) -> None:
+    evaluate(run, "last", clean=9, pgd_50=7)
+    text = card(run)
+    assert rows(text) == []
+    assert "Robustness was not measured" in text
+    evaluate(run, clean=8, pgd_50=4)
+    assert len(rows(card(run, 1))) == 2
+    change_weights(run)
+    text = card(run, 2)
+    assert rows(text) == []
+    assert "Robustness was not measured" in text
+    assert "Do not assume that they are robust" in text
+
+
+def test_an_evaluation_without_an_attack_measures_no_robustness(run: Run) -> None:
+    evaluate(run, clean=8)
+    text = card(run)
+    assert "Robustness was not measured" in text
+    assert [row[2] for row in rows(text)] == ["80.00%"]
+
+
+def test_samples_are_told_apart_and_warnings_are_shown(run: Run) -> None:
+    evaluate(run, clean=8, pgd_50=4)
+    evaluate(run, sample=Sample(10, 500, "stratified", 3), clean=7, pgd_50=2)
+    stored = run.evaluations()[0]
+    write_record(
+        stored.folder / "evaluation.json", replace(stored.evaluation, masking=Masking("masked", ["no gradient"]))
+    )
+    run.save_result(replace(run.result(), alarms=[Alarm(3, "the accuracy fell", "continue")], warnings=["it diverged"]))
+    text = card(run)
+    assert {row[2] for row in rows(text)} == {"80.00%", "40.00%", "70.00%", "20.00%"}
+    assert "10 of 500 test images, drawn evenly from the classes (seed 3)" in text
+    for said in (
+        "Gradient masking: masked (no gradient)",
+        "it diverged",
+        "epoch 3: the accuracy fell",
+        "AutoAttack was not",
+    ):
+        assert said in text
+
+
+def test_a_model_from_elsewhere_is_not_said_to_be_trained_here(run: Run) -> None:
+    assert "Trained with RegMix" in card(run)
+    write_record(run.path / "environment.json", Environment(source="theirs.pth"))
+    text = card(run, 1)
+    assert "Trained with" not in text
+    assert "From elsewhere: theirs.pth" in text
+    assert "How the model was trained is not known here" in text
+
+
+def test_robustbench_gets_only_numbers_of_the_whole_test_split_under_autoattack(tmp_path: Path) -> None:
+    run = random_run(tmp_path / "run", WideResNet(depth=10, widen=1))
+
+    def info(number: int) -> dict[str, object]:
+        folder = export(run.path, "robustbench", tmp_path / f"out{number}").folder
+        found: dict[str, object] = json.loads((folder / "model_info.json").read_text())
+        return found
+
+    evaluate(run, sample=Sample(10, 500, "stratified"), clean=7, autoattack=2)
+    evaluate(run, clean=8, pgd_50=4)
+    first = info(0)
+    assert (first["clean_acc"], first["autoattack_acc"], first["eps"]) == ("80.00", "", "8/255")
+    assert first["architecture"] == "WideResNet-10-1"
+    evaluate(run, autoattack=3, clean=8)
+    assert info(1)["autoattack_acc"] == "30.00"
+    assert {*first} == {
+        "link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture",
+        "eps", "clean_acc", "reported", "autoattack_acc", "unreliable",
+    }  # fmt: skip
