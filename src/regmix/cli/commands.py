@@ -4,7 +4,8 @@ from regmix.cli.bench import bench
 from regmix.cli.compare import compare
 from regmix.cli.evaluate import evaluate
 from regmix.cli.report import report
+from regmix.cli.reproduce import reproduce
 from regmix.cli.sweep import sweep
 from regmix.cli.train import train
 
-__all__ = ["bench", "compare", "evaluate", "report", "sweep", "train"]
+__all__ = ["bench", "compare", "evaluate", "report", "reproduce", "sweep", "train"]

@@ -10,6 +10,7 @@ from regmix.cli.compare import CompareFlags
 from regmix.cli.describe import docstrings, flags_of, settings_of
 from regmix.cli.evaluate import ForeignFlags, RunFlags
 from regmix.cli.report import ReportFlags
+from regmix.cli.reproduce import ReproduceFlags
 from regmix.cli.sweep import SweepFlags
 from regmix.cli.table import FILE, Flag, Kind, Part, Table
 from regmix.cli.train import ResumeFlags, TrainFlags
@@ -25,6 +26,7 @@ COMMANDS: dict[str, type[Any]] = {
     "sweep": SweepFlags,
     "bench": BenchFlags,
     "report": ReportFlags,
+    "reproduce": ReproduceFlags,
 }
 
 

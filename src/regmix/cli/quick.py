@@ -10,7 +10,7 @@ from regmix.cli.table import check, command_flags, part_flags, table, take, take
 from regmix.errors import UserError, known
 from regmix.version import __version__
 
-COMMANDS = ("recipes", "train", "evaluate", "compare", "sweep", "report", "bench")
+COMMANDS = ("recipes", "train", "evaluate", "compare", "sweep", "reproduce", "report", "bench")
 
 
 def answer(words: Sequence[str]) -> bool:
@@ -27,7 +27,10 @@ def answer(words: Sequence[str]) -> bool:
         print(f"regmix {__version__}")
         return True
     known(command, COMMANDS, "command", see="regmix --help")
-    pages = {"train": _train, "evaluate": _evaluate, "bench": _bench, "recipes": _recipes, "report": _report}
+    pages = {
+        "train": _train, "evaluate": _evaluate, "bench": _bench, "recipes": _recipes, "report": _report,
+        "reproduce": _reproduce,
+    }  # fmt: skip
     help_words = [word for word in rest if word in HELP]
     page = pages.get(command, _many)(command, [word for word in rest if word not in HELP], bool(help_words))
     if help_words and page is not None:
@@ -85,6 +88,12 @@ def _bench(command: str, words: list[str], wants_help: bool) -> help_pages.Page:
     if what != "step" and (what is not None or not wants_help):
         raise UserError("write: regmix bench step RECIPE")
     return _many(command, words[1:], wants_help)
+
+
+def _reproduce(command: str, words: list[str], wants_help: bool) -> help_pages.Page:
+    take_kinds(words, table().parts)
+    check(words, [*command_flags(command), *training_flags()], command)
+    return help_pages.many(command)
 
 
 def _report(command: str, words: list[str], wants_help: bool) -> help_pages.Page:

@@ -37,9 +37,9 @@ def write_report(runs: Sequence[Path], output: Path) -> None:
     write_atomically(output, lambda file: file.write(text.encode()))
 
 
-def render(runs: Sequence[LoadedRun]) -> str:
-    """The HTML text of the report."""
-    environment = Environment(
+def templates() -> Environment:
+    """The templates of this folder; text in them is escaped, and made visible."""
+    return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         finalize=visible,
@@ -47,6 +47,10 @@ def render(runs: Sequence[LoadedRun]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def render(runs: Sequence[LoadedRun]) -> str:
+    """The HTML text of the report."""
     arms = comparison.arms(runs)
     seeds = max(len(arm.runs) for arm in arms)
     if seeds > 1:
@@ -56,34 +60,40 @@ def render(runs: Sequence[LoadedRun]) -> str:
     for subject in subjects:
         threats.setdefault(words.threat_text(subject.run), []).append(subject.label)
     averaged = any("averaged" in checkpoints(run) for run in runs)
-    return environment.get_template("report.html").render(
-        version=__version__,
-        subjects=subjects,
-        summary=_seed_summary(arms, subjects) if seeds > 1 else page.summary(subjects),
-        seeds=seeds,
-        seed_table=comparison.table(arms) if seeds > 1 else [],
-        seed_doubts=comparison.doubts(arms) if seeds > 1 else [],
-        seed_differences=comparison.difference_lines(arms) if seeds > 1 else [],
-        threats=threats,
-        selection=words.selection_text(runs),
-        checkpoint_texts=[(name, words.CHECKPOINT_TEXTS[name]) for name in ("best", "last")]
-        + ([("averaged", words.CHECKPOINT_TEXTS["averaged"])] if averaged else []),
-        honesty=" ".join([words.honesty_text(page.attacks(runs)), *page.notes(runs)]),
-        tables=[page.table(subject) for subject in subjects],
-        headlines=[page.headline(subject) for subject in subjects],
-        overview=page.overview(subjects),
-        comparisons=page.comparisons(subjects),
-        gaps=[page.gap(subject) for subject in subjects],
-        curves=[(curves.training_charts(run), curves.training_notes(run), curves.training_facts(run)) for run in runs],
-        eps_charts=curves.eps_charts(subjects),
-        dashes=curves.eps_dashes(subjects),
-        galleries=[details.gallery(subject) for subject in subjects],
-        settings=[details.settings(run) for run in runs],
-        differences=details.differences(runs),
-        others=[page.others(subject.run) for subject in subjects],
-        trust=details.trust(subjects),
-        corruptions=details.corruptions(subjects),
-        words=words,
+    return (
+        templates()
+        .get_template("report.html")
+        .render(
+            version=__version__,
+            subjects=subjects,
+            summary=_seed_summary(arms, subjects) if seeds > 1 else page.summary(subjects),
+            seeds=seeds,
+            seed_table=comparison.table(arms) if seeds > 1 else [],
+            seed_doubts=comparison.doubts(arms) if seeds > 1 else [],
+            seed_differences=comparison.difference_lines(arms) if seeds > 1 else [],
+            threats=threats,
+            selection=words.selection_text(runs),
+            checkpoint_texts=[(name, words.CHECKPOINT_TEXTS[name]) for name in ("best", "last")]
+            + ([("averaged", words.CHECKPOINT_TEXTS["averaged"])] if averaged else []),
+            honesty=" ".join([words.honesty_text(page.attacks(runs)), *page.notes(runs)]),
+            tables=[page.table(subject) for subject in subjects],
+            headlines=[page.headline(subject) for subject in subjects],
+            overview=page.overview(subjects),
+            comparisons=page.comparisons(subjects),
+            gaps=[page.gap(subject) for subject in subjects],
+            curves=[
+                (curves.training_charts(run), curves.training_notes(run), curves.training_facts(run)) for run in runs
+            ],
+            eps_charts=curves.eps_charts(subjects),
+            dashes=curves.eps_dashes(subjects),
+            galleries=[details.gallery(subject) for subject in subjects],
+            settings=[details.settings(run) for run in runs],
+            differences=details.differences(runs),
+            others=[page.others(subject.run) for subject in subjects],
+            trust=details.trust(subjects),
+            corruptions=details.corruptions(subjects),
+            words=words,
+        )
     )
 
 
