@@ -56,7 +56,7 @@ SCALES: dict[ScaleName, Scale] = {
         _batteries("autoattack-screened", few=None, hard=20, strong=100),
         "autoattack-screened",
         ((25, 10, 20), (25, 40, 20), (100, 10, 20), (100, 40, 20), (50, 20, 0), (50, 20, 20), (50, 20, 40)),
-        "--epochs 10 --train-examples 600", rounds=10,
+        "--epochs 8 --train-examples 400 --validation 100", rounds=10,
     ),
     "cpu": Scale(
         "cpu", "cifar10-regmix-cpu", 3,
