@@ -126,7 +126,9 @@ def write_reproduction(result: Reproduction, figures: Mapping[str, Figures], out
     text = (
         templates()
         .get_template("reproduction.html")
-        .render(version=__version__, result=result, figures=figures, none=Figures(), words=words, counts=counts(result))
+        .render(
+            version=__version__, result=result, figures=figures, nothing=Figures(), words=words, counts=counts(result)
+        )
     )
     write_atomically(output, lambda file: file.write(text.encode()))
 

@@ -68,6 +68,7 @@ def survives(out: Path, arm: str, column: str) -> np.ndarray:
     return np.array(rows)
 
 
+@pytest.mark.slow
 def test_claims_are_computed_from_the_tables_of_the_runs(tmp_path, monkeypatch, trainings, capfd) -> None:
     monkeypatch.chdir(tmp_path)
     assert reproduce("agr", "--out", "out") == 0
@@ -107,6 +108,7 @@ def test_claims_are_computed_from_the_tables_of_the_runs(tmp_path, monkeypatch, 
     assert "was trained with lr = 0.1, not 0.01" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_seed_is_undecided_and_says_why(tmp_path, trainings) -> None:
     assert reproduce("agr", "--out", str(tmp_path), "--seeds", "1") == 0
     for claim in claims(tmp_path)["sections"][0]["claims"]:
