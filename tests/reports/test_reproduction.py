@@ -8,11 +8,12 @@ import pytest
 
 from regmix.reports.charts import Series, line_chart
 from regmix.reports.reproduction import Figures, HeatMap, Judged, Reproduction, Section, counts, write_reproduction
+from regmix.reports.words import MINUS
 from regmix.runs.files import read_record, write_record
 
 CLAIM = Judged(
-    "RegMix is <b>more</b> robust.", "regmix, pgd-50, best", "pgk, pgd-50, best", "accuracy", 0.293, 0.267, 0.026, -0.01,
-    0.06, 0.0, 0.041, 7.3, 10_000, (5, 3), "undecided", "the interval contains the threshold", "It holds for this recipe.",
+    "RegMix is <b>more</b> robust.", "regmix, pgd-50, best", "pgk, pgd-50, best", "accuracy", 0.293, 0.267, 0.026,
+    -0.01, 0.06, 0.0, 0.041, 7.3, 10_000, (5, 3), "undecided", "the interval contains the threshold", "It holds here.",
 )  # fmt: skip
 PER_RUN = replace(
     CLAIM, statement="RegMix needs fewer epochs.", unit="epochs", first_mean=20.0, second_mean=12.5, difference=7.5,
@@ -33,26 +34,19 @@ def page(tmp_path: Path, figures: Figures | None = None) -> str:
 def test_every_claim_stands_on_the_page_with_its_numbers(tmp_path: Path) -> None:
     text = page(tmp_path)
     assert "RegMix is &lt;b&gt;more&lt;/b&gt; robust." in text
-    assert "+2.6 points [−1.0, +6.0]" in text
+    assert f"+2.6 points [{MINUS}1.0, +6.0]" in text
     assert "regmix, pgd-50, best: 29.3%; pgk, pgd-50, best: 26.7% (5 and 3 seeds, 10,000 test images)" in text
     assert "Smallest visible effect: 4.1." in text
     assert "+7.5 epochs [+2.2, +12.8]" in text
     assert "(1 seed each)" in text
-    for words in (
-        *SECTION.notes,
-        *SECTION.doubts,
-        SECTION.command,
-        SECTION.cannot_show,
-        "39.4 ± 1.7",
-        "Corrected for 2.",
-    ):
-        assert words in text
+    shown = (*SECTION.notes, *SECTION.doubts, SECTION.command, SECTION.cannot_show, "39.4 ± 1.7", "Corrected for 2.")
+    assert all(words in text for words in shown)
     assert "0 supported, 1 contradicted, 1 undecided" in text
     assert "<script" not in text
 
 
 def test_a_claim_with_a_threshold_names_it() -> None:
-    assert "more than −1.0" in replace(CLAIM, threshold=-0.01).numbers()
+    assert f"more than {MINUS}1.0" in replace(CLAIM, threshold=-0.01).numbers()
 
 
 def test_figures_are_drawn(tmp_path: Path) -> None:
