@@ -1,6 +1,7 @@
 """`regmix reproduce`: claims come from the runs, runs are shared and never repeated, a killed command goes on."""
 
 import csv
+import html
 import json
 import os
 import signal
@@ -90,7 +91,7 @@ def test_claims_are_computed_from_the_tables_of_the_runs(tmp_path, monkeypatch, 
         assert claim["difference"] == pytest.approx(first.mean() - second.mean())
         assert (claim["low"], claim["high"]) == pytest.approx((expected.low, expected.high))
         assert (claim["verdict"], claim["images"], claim["seeds"]) == (expected.verdict, 40, [2, 2])
-    page = Path("out/reproduce.html").read_text()
+    page = html.unescape(Path("out/reproduce.html").read_text())
     assert all(claim["statement"] in page and claim["cannot_show"] in page for claim in section["claims"])
     assert section["command"].startswith("regmix reproduce agr ")
 
