@@ -8,13 +8,26 @@ import pydantic
 import pytest
 import tyro
 
-from regmix.data import Cifar10, Cifar100, DataConfig, Digits, Folder, Hub, Parquet, TinyImagenet
+from regmix.data import (
+    Cifar10,
+    Cifar100,
+    DataConfig,
+    Digits,
+    Folder,
+    Hub,
+    Imagenet32,
+    Parquet,
+    Svhn,
+    TinyImagenet,
+)
 
 CONFIGS = [
     Digits(),
     Cifar10(root="here", download=True),
     Cifar100(),
+    Svhn(download=True),
     TinyImagenet(root="there"),
+    Imagenet32(root="elsewhere"),
     Folder(root="pictures", size=48),
     Hub(repository="a/b", image_column="image"),
     Parquet(root="shards", stream=True),

@@ -10,14 +10,16 @@ from regmix.data.digits import Digits
 from regmix.data.fingerprint import changes, class_changes, fingerprint
 from regmix.data.folder import Folder
 from regmix.data.hub import Hub
+from regmix.data.imagenet32 import Imagenet32
 from regmix.data.images import ImageSet, Split
 from regmix.data.loader import Loader, batches, pick, steps_per_epoch
 from regmix.data.parquet import Parquet
 from regmix.data.sample import How, draw, spread
 from regmix.data.splits import split_train
+from regmix.data.svhn import Svhn
 from regmix.data.tiny_imagenet import TinyImagenet
 
-DataConfig = Digits | Cifar10 | Cifar100 | TinyImagenet | Folder | Parquet | Hub
+DataConfig = Digits | Cifar10 | Cifar100 | Svhn | TinyImagenet | Imagenet32 | Folder | Parquet | Hub
 
 
 def load(config: DataConfig, split: Split) -> ImageSet:
@@ -39,9 +41,11 @@ __all__ = [
     "How",
     "Hub",
     "ImageSet",
+    "Imagenet32",
     "Loader",
     "Parquet",
     "Split",
+    "Svhn",
     "TinyImagenet",
     "batches",
     "changes",

@@ -1,4 +1,4 @@
-"""Reads the two official file formats of CIFAR without running code from them."""
+"""Reads the two official file formats of CIFAR, of which ImageNet-32 uses one, without running code from them."""
 
 import io
 import pickle
@@ -16,11 +16,12 @@ Rows = tuple[UInt8[np.ndarray, "rows 3072"], Int64[np.ndarray, "rows"]]
 
 
 class _Dtype:
-    """Stands in for the dtype of a pickled array, which must be uint8."""
+    """Stands in for the dtype of a pickled array: of pixels, or of the mean image of ImageNet-32, which is not used."""
 
     def __init__(self, code: str, *_: object) -> None:
-        if code != "u1":
+        if code not in ("u1", "f8"):
             raise UserError(f"it holds an array of {code!r} where pixels are u1")
+        self.dtype = np.dtype(code)
 
     def __setstate__(self, _: object) -> None:
         pass
@@ -32,14 +33,16 @@ class _Array:
     def __init__(self, *_: object) -> None:
         pass
 
-    def __setstate__(self, state: tuple[int, tuple[int, ...], _Dtype, bool, str]) -> None:
-        _, shape, _, by_columns, content = state
-        values = np.frombuffer(content.encode("latin1"), dtype=np.uint8)
+    def __setstate__(self, state: tuple[int, tuple[int, ...], _Dtype, bool, str | bytes]) -> None:
+        _, shape, kind, by_columns, content = state
+        raw = content.encode("latin1") if isinstance(content, str) else content
+        values = np.frombuffer(raw, dtype=kind.dtype)
         self.values = values.reshape(shape, order="F" if by_columns else "C")
 
 
 ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
 }
@@ -66,10 +69,17 @@ def read_python(path: Path, content: bytes, label_key: str) -> Rows:
         raise UserError(f"{path} is refused: {error}") from None
     # A damaged pickle can raise nearly any exception.
     except Exception as error:
-        raise UserError(f"{path} cannot be read as a CIFAR batch ({error!r}); delete it and fetch it again") from error
-    if pixels.shape != (len(pixels), PIXELS) or labels.shape != (len(pixels),):
-        raise UserError(f"{path} is not a CIFAR batch: it must hold data [N, {PIXELS}] and N {label_key}")
+        raise UserError(
+            f"{path} cannot be read as a batch of images ({error!r}); delete it and fetch it again"
+        ) from error
+    check_batch(path, pixels, labels, label_key)
     return pixels, labels
+
+
+def check_batch(path: Path, pixels: np.ndarray, labels: np.ndarray, label_key: str) -> None:
+    """Raises UserError unless the arrays are uint8 [N, 3072] and [N]."""
+    if pixels.dtype != np.uint8 or pixels.shape != (len(pixels), PIXELS) or labels.shape != (len(pixels),):
+        raise UserError(f"{path} is no batch of images: it must hold uint8 data [N, {PIXELS}] and N {label_key}")
 
 
 def read_binary(path: Path, content: bytes, label_bytes: int, rows: int) -> Rows:

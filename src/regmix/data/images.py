@@ -79,9 +79,10 @@ class ImageSet:
         return self.images.resident() if isinstance(self.images, Stored) else self.images
 
 
-def check_labels(path: Path | str, labels: Int64[np.ndarray, "rows"], classes: tuple[str, ...]) -> None:
-    """Raises UserError naming the first row of the file whose label is out of range."""
-    wrong = np.flatnonzero((labels < 0) | (labels >= len(classes)))
+def check_labels(path: Path | str, labels: Int64[np.ndarray, "rows"], classes: tuple[str, ...], first: int = 0) -> None:
+    """Raises UserError naming the first row of the file whose label is out of range; `first` is that of class 0."""
+    last = first + len(classes) - 1
+    wrong = np.flatnonzero((labels < first) | (labels > last))
     if len(wrong):
         row = int(wrong[0])
-        raise UserError(f"{path} row {row}: the label {labels[row]} is outside of 0..{len(classes) - 1}")
+        raise UserError(f"{path} row {row}: the label {labels[row]} is outside of {first}..{last}")

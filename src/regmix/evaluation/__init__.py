@@ -8,10 +8,12 @@ from regmix.attacks import CLEAN
 from regmix.evaluation.answers import ask, check_tensors, gradient_fault, why
 from regmix.evaluation.evaluator import Evaluator, Journal, Survivors, World, repeatable
 from regmix.evaluation.examples import Examples, collect_examples
+from regmix.evaluation.flatness import Flatness, flatness
 from regmix.evaluation.masking import probe, verdict
 from regmix.evaluation.one_answer import one_answer
 from regmix.evaluation.one_batch import predict
 from regmix.evaluation.outcomes import Outcomes, paired, wilson
+from regmix.evaluation.planes import Plane, image_planes, weight_plane
 from regmix.evaluation.preflight import in_train_mode, preflight, zero_gradients
 from regmix.evaluation.rounding import to_uint8
 from regmix.evaluation.table import evaluate, not_attacked_note
@@ -21,9 +23,11 @@ __all__ = [
     "CLEAN",
     "Evaluator",
     "Examples",
+    "Flatness",
     "Journal",
     "Outcomes",
     "Paired",
+    "Plane",
     "Probe",
     "Survivors",
     "Verdict",
@@ -32,7 +36,9 @@ __all__ = [
     "check_tensors",
     "collect_examples",
     "evaluate",
+    "flatness",
     "gradient_fault",
+    "image_planes",
     "in_train_mode",
     "not_attacked_note",
     "one_answer",
@@ -43,6 +49,7 @@ __all__ = [
     "repeatable",
     "to_uint8",
     "verdict",
+    "weight_plane",
     "why",
     "wilson",
     "zero_gradients",
