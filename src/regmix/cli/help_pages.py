@@ -119,9 +119,9 @@ ABOUT = {
     "reproduce": (
         "regmix reproduce [all|NAME ...] [flags]",
         "Train and attack what the paper's experiments need, and compute a verdict on every claim: supported, "
-        "contradicted or undecided. NAME is one of amr, agr, weights, convergence, attacks, multistep, auto, cost, "
-        "data. Experiments share their runs. Give the same command again to continue. The flags of `regmix train` "
-        "can be given as well and hold for every run.",
+        "contradicted or undecided. NAME is one of amr, agr, weights, convergence, flatness, attacks, multistep, "
+        "auto, cost, data. Experiments share their runs. Give the same command again to continue. The flags of "
+        "`regmix train` can be given as well and hold for every run.",
     ),
     "bench": (
         "regmix bench step RECIPE [flags]",

@@ -13,10 +13,22 @@ from regmix.cli.console import ConsoleDisplay
 from regmix.cli.flags import parse_some
 from regmix.cli.train import parse_training
 from regmix.config import UNIONS, Experiment
-from regmix.reports.reproduction import Judged
 from regmix.runtime import devices
 from regmix.studies.compare import Planned
-from regmix.studies.reproduce import NAMES, ON_OTHER_DATA, SCALES, STUDIES, Arm, Runner, Scale, ScaleName, Study, write
+from regmix.studies.reproduce import (
+    NAMES,
+    ON_OTHER_DATA,
+    SCALES,
+    STUDIES,
+    Arm,
+    Runner,
+    Scale,
+    ScaleName,
+    Study,
+    measure,
+    say,
+    write,
+)
 from regmix.types import UserError, known
 
 
@@ -48,7 +60,10 @@ def reproduce(words: list[str]) -> None:
     _check(names, flags, rest)
     scale, out = SCALES[flags.scale], flags.out or Path("runs") / f"reproduce-{flags.scale}"
     seeds = scale.seeds if flags.seeds is None else flags.seeds
-    others = dict(_other(text) for text in names_in(flags.other_data))
+    texts = names_in(flags.other_data)
+    others = dict(map(_other, texts))
+    if len(others) < len(texts):
+        raise UserError(f"--other-data {flags.other_data}: a kind is listed twice; give one command for each")
     training = [*scale.flags.split(), *rest]
 
     def line(arm: Arm) -> list[str]:
@@ -71,13 +86,14 @@ def reproduce(words: list[str]) -> None:
         return
     runner.train(flags.workers, console)
     runner.evaluate(flags.device, console, lambda: ConsoleDisplay(Console(quiet=not console.is_terminal)))
+    flat = measure(runner, flags.device, lambda text: say(console, text))
     times = runner.time_steps(console)
     again = shlex.join(words)
-    result = write(runner, times, lambda name: f"regmix reproduce {name} {again}".strip())
+    result = write(runner, flat, times, lambda name: f"regmix reproduce {name} {again}".strip())
     for section in result.sections:
         for claim in section.claims:
-            console.print(f"{section.name}: {_line(claim)}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"{out / 'claims.json'}\n{out / 'reproduce.html'}", highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{section.name}: {claim.verdict}: {claim.statement} {claim.numbers()}")
+    say(console, f"{out / 'claims.json'}\n{out / 'reproduce.html'}")
 
 
 def _check(names: Sequence[str], flags: ReproduceFlags, rest: Sequence[str]) -> None:
@@ -118,15 +134,12 @@ def _studies(wanted: Sequence[str], scale: Scale, base: Experiment, others: Sequ
 def _list(runner: Runner, console: Console) -> None:
     left = {run.path.name for run in runner.left()}
     for study in runner.studies:
-        runs = [run.path.name for arm in study.arms for run in runner.runs[arm.name]] if study.batteries else []
+        arms = study.arms if study.measures != "steps" else ()
+        runs = [run.path.name for arm in arms for run in runner.runs[arm.name]]
         todo = len(left.intersection(runs))
         text = f"{study.name:<12} {len(study.claims):>3} claims, {todo} of {len(runs)} trainings left. {study.question}"
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(console, text)
     missing = [name for name in ON_OTHER_DATA if name not in {study.name for study in runner.studies}]
     console.print(f"{len(left)} of {len(runner.trained)} trainings left in all; runs are shared", highlight=False)
     if missing:
         console.print(f"{' and '.join(missing)} need --other-data", highlight=False)
-
-
-def _line(claim: Judged) -> str:
-    return f"{claim.verdict}: {claim.statement} {claim.numbers()}"

@@ -9,9 +9,11 @@ from regmix import __version__
 from regmix.reports import words
 from regmix.reports.charts import Chart
 from regmix.reports.report import templates
+from regmix.reports.surfaces import Surfaces
 from regmix.runtime.files import write_atomically
 
-Unit = Literal["accuracy", "epochs", "passes"]
+Unit = Literal["accuracy", "epochs", "passes", "loss"]
+"""loss: cross-entropy, or its derivatives."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,13 @@ class Judged:
         """A difference in the claim's unit: percentage points, epochs or passes."""
         if self.unit == "accuracy":
             return words.points(value) if signed else f"{100 * value:.1f}"
-        return (f"{value:+.1f}" if signed else f"{value:.1f}").replace("-", words.MINUS)
+        digits = ".3g" if self.unit == "loss" else ".1f"
+        return format(value, f"+{digits}" if signed else digits).replace("-", words.MINUS)
 
     def numbers(self) -> str:
         """The difference and its interval as a phrase."""
-        unit = {"accuracy": "points", "epochs": "epochs", "passes": "passes per image"}[self.unit]
-        text = f"{self.amount(self.difference)} {unit} [{self.amount(self.low)}, {self.amount(self.high)}]"
+        unit = {"accuracy": " points", "epochs": " epochs", "passes": " passes per image", "loss": ""}[self.unit]
+        text = f"{self.amount(self.difference)}{unit} [{self.amount(self.low)}, {self.amount(self.high)}]"
         if self.threshold:
             text += f"; the claim asks for more than {self.amount(self.threshold)}"
         return text
@@ -58,7 +61,8 @@ class Judged:
     def means(self) -> str:
         """The means of both sides as a phrase."""
         percent = self.unit == "accuracy"
-        first, second = (words.percent(v) if percent else f"{v:.1f}" for v in (self.first_mean, self.second_mean))
+        means = (self.first_mean, self.second_mean)
+        first, second = (words.percent(mean) if percent else self.amount(mean, signed=False) for mean in means)
         over = f"{self.seeds[0]} and {self.seeds[1]} seeds" if self.seeds[0] != self.seeds[1] else (
             f"{self.seeds[0]} seed{'s' if self.seeds[0] > 1 else ''} each"
         )  # fmt: skip
@@ -119,6 +123,7 @@ class Figures:
 
     charts: Sequence[Chart] = ()
     maps: Sequence[HeatMap] = ()
+    planes: Sequence[Surfaces] = ()
 
 
 def write_reproduction(result: Reproduction, figures: Mapping[str, Figures], output: Path) -> None:

@@ -67,7 +67,18 @@ class Reach:
     """The arms whose runs decide about the accuracy."""
 
 
-Side = Accuracy | Gap | Reach
+Measure = Literal["rise", "gradient_l1", "linearity", "input_eigenvalue", "weight_eigenvalue", "weight_trace"]
+
+
+@dataclass(frozen=True)
+class Flat:
+    """How curved or steep the loss of the best weights is; see `regmix.evaluation.Flatness`."""
+
+    arm: str
+    measure: Measure
+
+
+Side = Accuracy | Gap | Reach | Flat
 
 
 @dataclass(frozen=True)
@@ -94,3 +105,5 @@ class Study:
     """Names of the scale's batteries; every arm meets all of them."""
     claims: tuple[Claim, ...]
     cannot_show: str
+    measures: Literal["accuracy", "flatness", "steps"] = "accuracy"
+    """steps: the time of training steps, for which nothing has to be trained."""

@@ -1,6 +1,5 @@
-"""The experiments by their names: amr, agr, weights, ... as data."""
+"""The experiments that train and attack the scale's own images, as data."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from regmix.config import Experiment, Piecewise
@@ -239,56 +238,3 @@ def equally_costly(arm: Arm, base: Experiment) -> Arm:
         moved = (str(round(milestone * factor)) for milestone in base.schedule.milestones)
         flags += f" --schedule.milestones {' '.join(moved)}"
     return replace(arm, name=f"{arm.name}-equal", flags=flags)
-
-
-def cost(scale: Scale, base: Experiment) -> Study:
-    """Question 3 of the paper: times of steps, which are no claim about accuracy."""
-    return Study(
-        "cost", "Cost of a training step", "What do the KL terms cost per step?",
-        (REGMIX, GAMMA0, PGK, PGD2, PGD10, TRADES), (), (),
-        "Times hold for this machine and what else ran on it meanwhile; compare the ratios, which were measured step "
-        "by step beside the bare passes.",
-    )  # fmt: skip
-
-
-def data(scale: Scale, base: Experiment, others: Sequence[str]) -> Study:
-    """The headline comparison on other images."""
-    arms = tuple(replace(arm, name=f"{name}-{arm.name}", data=name) for name in others for arm in (REGMIX, PGK, PGD2))
-    claims = tuple(
-        Claim(f"On {name}, RegMix is more robust than {title} (pgd-50).",
-              Accuracy(f"{name}-regmix", "pgd-50"), Accuracy(f"{name}-{arm}", "pgd-50"),
-              "No weight was tuned for these images.")
-        for name in others for arm, title in (("pgk", "FGSM-PGK"), ("pgd2", "PGD-AT with 2 steps"))
-    )  # fmt: skip
-    return Study(
-        "data", "Other images", "Does the order of the methods hold on other images?", arms, ("main",), claims,
-        f"{SETTING} The recipe was made for other images.",
-    )  # fmt: skip
-
-
-def auto(scale: Scale, base: Experiment, others: Sequence[str]) -> Study:
-    """Question 1 of the paper, on other images, because at 10 classes automatic and published weights are the same."""
-    arms = tuple(
-        replace(arm, name=f"{name}-{arm.name}", data=name)
-        for name in others for arm in (REGMIX, Arm("auto", "--method.weights auto"))
-    )  # fmt: skip
-    claims = tuple(
-        Claim(f"On {name}, automatic weights are at most one point less robust than the recipe's (pgd-50).",
-              Accuracy(f"{name}-auto", "pgd-50"), Accuracy(f"{name}-regmix", "pgd-50"),
-              "With 10 classes both are the same loss, and nothing is tested.", threshold=-0.01)
-        for name in others
-    )  # fmt: skip
-    return Study(
-        "auto", "Automatic weights", "Can the weights be set without tuning for images that the paper does not have?",
-        arms, ("main",), claims, SETTING,
-    )  # fmt: skip
-
-
-STUDIES: dict[str, Callable[[Scale, Experiment], Study]] = {
-    study.__name__: study for study in (amr, agr, weights, convergence, attacks, multistep, cost)
-}
-ON_OTHER_DATA: dict[str, Callable[[Scale, Experiment, Sequence[str]], Study]] = {
-    study.__name__: study for study in (auto, data)
-}
-"""Experiments that need images other than the scale's."""
-NAMES = ("amr", "agr", "weights", "convergence", "attacks", "multistep", "auto", "cost", "data")

@@ -9,9 +9,10 @@ import numpy as np
 from regmix.evaluation import CLEAN
 from regmix.reports.charts import COLOURS, Chart, Series, line_chart
 from regmix.reports.reproduction import Figures, HeatMap
+from regmix.reports.surfaces import Surfaces, surfaces
 from regmix.reports.words import percent, size
 from regmix.studies.reproduce.claims import Accuracy, Gap, Study
-from regmix.studies.reproduce.experiments import GAMMA0, PASSES, REGMIX, weighted
+from regmix.studies.reproduce.experiments import GAMMA0, PASSES, PGK, REGMIX, weighted
 from regmix.studies.reproduce.outcome import Outcome
 
 WEIGHTS = re.compile(r"a(\d+)b(\d+)g(\d+)")
@@ -25,7 +26,25 @@ def figures(outcome: Outcome, study: Study) -> Figures:
         return Figures(_progress(outcome, study))
     if study.name == "weights":
         return Figures(maps=_maps(outcome, study))
+    if study.measures == "flatness":
+        return Figures(planes=_planes(outcome))
     return Figures()
+
+
+def _planes(outcome: Outcome) -> list[Surfaces]:
+    """The loss of RegMix and of FGSM-PGK, seed 0, around images and around weights, with one scale each."""
+    found = {arm: outcome.flat[arm][0] for arm in (REGMIX.name, PGK.name)}
+    return [
+        surfaces(
+            "Loss around images", [(arm, one.around_images) for arm, one in found.items()], found[PGK.name].steps,
+            x_label="adversarial direction / eps", y_label="random direction / eps",
+            note="mean over the images; seed 0",
+        ),
+        surfaces(
+            "Loss around weights", [(arm, one.around_weights) for arm, one in found.items()], found[PGK.name].steps,
+            x_label="random direction", y_label="another", note="filter-normalised; seed 0",
+        ),
+    ]  # fmt: skip
 
 
 def _curve(outcome: Outcome, study: Study) -> Chart:

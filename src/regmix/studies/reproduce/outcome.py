@@ -4,17 +4,19 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regmix.evaluation import CLEAN
 from regmix.reports.comparison import cell
-from regmix.reports.reproduction import Judged, Section
+from regmix.reports.reproduction import Judged, Section, Unit
 from regmix.runs import Run
 from regmix.runs.evaluations import Outcomes
-from regmix.studies.reproduce.claims import Accuracy, Claim, Gap, Reach, Side, Study
+from regmix.studies.reproduce.claims import Accuracy, Claim, Flat, Gap, Measure, Reach, Side, Study
 from regmix.studies.reproduce.experiments import PASSES
+from regmix.studies.reproduce.flat import Flatnesses
 from regmix.studies.reproduce.runner import TRANSFER, Runner
 from regmix.studies.reproduce.verdict import estimate, judge
 from regmix.threats import format_eps
@@ -28,8 +30,8 @@ ENOUGH = 0.95
 class Outcome:
     """What the runs of a reproduction survive. Every run must be trained and evaluated."""
 
-    def __init__(self, runner: Runner) -> None:
-        self.runner = runner
+    def __init__(self, runner: Runner, flat: Flatnesses) -> None:
+        self.runner, self.flat = runner, flat
         self._tables: dict[tuple[str, str, str], list[Outcomes]] = {}
 
     def values(self, side: Side) -> Numbers:
@@ -40,6 +42,8 @@ class Outcome:
         if isinstance(side, Reach):
             needed = np.array(self._epochs(side), dtype=np.float64)[:, None]
             return needed * (PASSES[side.arm] if side.unit == "passes" else 1)
+        if isinstance(side, Flat):
+            return np.array([run.numbers[side.measure] for run in self.flat[side.arm]], dtype=np.float64)
         survives = [self._survives(side, table) for table in self._outcomes(side)]
         return np.stack(survives)
 
@@ -61,7 +65,7 @@ class Outcome:
         """The table of every run of an arm on a battery's images, in the order of the seeds."""
         key = side.arm, side.battery, side.checkpoint
         if key not in self._tables:
-            test = self.runner.images(side.arm, side.battery)
+            test = self.runner.tested(side.arm, side.battery)
             found = []
             for run in self.runner.runs[side.arm]:
                 tables = [
@@ -103,18 +107,19 @@ class Outcome:
         first, second = self.values(claim.first), self.values(claim.second)
         measured = estimate(first, second, same_runs=claim.first.arm == claim.second.arm)
         verdict = judge(measured, claim.threshold, comparisons)
-        per_run = isinstance(claim.first, Reach)
         return Judged(
             claim.statement, described(claim.first), described(claim.second),
-            claim.first.unit if isinstance(claim.first, Reach) else "accuracy",
+            unit_of(claim.first),
             float(first.mean()), float(second.mean()), measured.difference, verdict.low, verdict.high, claim.threshold,
             verdict.smallest_effect, measured.freedom if measured.error else None,
-            None if per_run else first.shape[1], (len(first), len(second)), verdict.verdict, verdict.why,
+            None if first.shape[1] == 1 else first.shape[1], (len(first), len(second)), verdict.verdict, verdict.why,
             claim.cannot_show,
         )  # fmt: skip
 
     def table(self, study: Study) -> list[list[str]]:
-        """Mean accuracy ± deviation over seeds, in per cent: a row per arm, a column per attack and checkpoint."""
+        """Mean ± deviation over seeds, a row per arm: accuracies in per cent by attack and checkpoint, or flatness."""
+        if study.measures == "flatness":
+            return self._flat_table(study)
         columns: dict[str, Accuracy] = {}
         for name in study.batteries:
             battery = self.runner.scale.batteries[name]
@@ -131,6 +136,16 @@ class Outcome:
         for arm in study.arms:
             cells = [cell(self.values(replace(side, arm=arm.name)).mean(1).tolist()) for side in columns.values()]
             rows.append([arm.name, *cells])
+        return rows
+
+    def _flat_table(self, study: Study) -> list[list[str]]:
+        names = get_args(Measure)
+        rows = [["arm", *names, "not converged"]]
+        for arm in study.arms:
+            means = [[float(np.mean(run.numbers[name])) for run in self.flat[arm.name]] for name in names]
+            deviations = [f" ± {np.std(values, ddof=1):.1g}" if len(values) > 1 else "" for values in means]
+            cells = [f"{np.mean(values):.3g}{after}" for values, after in zip(means, deviations, strict=True)]
+            rows.append([arm.name, *cells, str(sum(run.not_converged for run in self.flat[arm.name]))])
         return rows
 
     @cached_property
@@ -155,11 +170,16 @@ class Outcome:
         """The record of an experiment."""
         seeds = len(next(iter(self.runner.runs.values())))
         arms = [f"{arm.name} ({arm.flags})" if arm.flags else arm.name for arm in study.arms]
-        ran = f"{len(arms)} methods, seeds 0 to {seeds - 1}: {'; '.join(arms)}." if study.batteries else (
-            f"Steps of {len(arms)} methods: {'; '.join(arms)}."
-        )  # fmt: skip
-        tests = [f"{name}: {self.runner.images(study.arms[0].name, name).sample.text()}" for name in study.batteries]
+        trained = study.measures != "steps"
+        what = f"{len(arms)} methods, seeds 0 to {seeds - 1}" if trained else f"Training steps of {len(arms)} methods"
+        ran = f"{what}: {'; '.join(arms)}."
+        tests = [f"{name}: {self.runner.tested(study.arms[0].name, name).sample.text()}" for name in study.batteries]
         notes = [f"Test images: {'; '.join(tests)}."] if tests else []
+        if study.measures == "flatness":
+            notes.append(
+                f"Flatness is measured around {self.runner.scale.flat} test images, the same for every run. An "
+                "eigenvalue that has not converged is a lower bound."
+            )
         levels = {claim.first.among for claim in study.claims if isinstance(claim.first, Reach)}
         for among in levels:
             notes.append(f"The accuracy to reach was {100 * self.level(among):.1f} % on the validation images.")
@@ -170,8 +190,17 @@ class Outcome:
         )  # fmt: skip
 
 
+def unit_of(side: Side) -> Unit:
+    """The unit of a side's numbers."""
+    if isinstance(side, Reach):
+        return side.unit
+    return "loss" if isinstance(side, Flat) else "accuracy"
+
+
 def described(side: Side) -> str:
     """A side in words."""
+    if isinstance(side, Flat):
+        return f"{side.arm}, {side.measure}"
     if isinstance(side, Reach):
         return f"{side.arm}, {side.unit}"
     if isinstance(side, Gap):

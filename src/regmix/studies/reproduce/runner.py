@@ -66,7 +66,7 @@ class Runner:
     @property
     def trained(self) -> list[Planned]:
         """The runs that have to be trained, those of the first seed first. Times alone need no training."""
-        needed = dict.fromkeys(arm.name for study in self.studies if study.batteries for arm in study.arms)
+        needed = dict.fromkeys(arm.name for study in self.studies if study.measures != "steps" for arm in study.arms)
         by_arm = [self.runs[name] for name in needed]
         return [run for of_seed in zip(*by_arm, strict=True) for run in of_seed]
 
@@ -87,7 +87,7 @@ class Runner:
             run.train(quiet=True, log=run.path.with_name(f"{run.path.name}.log"), threads=threads)
             done += 1
             rest = (time.monotonic() - began) / done * (len(left) - done)
-            _say(console, f"trained {run.path.name} ({done} of {len(left)}, about {duration(rest)} left)")
+            say(console, f"trained {run.path.name} ({done} of {len(left)}, about {duration(rest)} left)")
 
         with reaching_trainings(), ThreadPoolExecutor(workers) as pool:
             for _ in pool.map(train, left):
@@ -107,7 +107,7 @@ class Runner:
         began, worked = time.monotonic(), 0
         for number, (study, arm, name, run) in enumerate(todo, 1):
             battery = self.scale.batteries[name]
-            questions, test = self.asked(study, name, run), self.images(arm, name)
+            questions, test = self.asked(study, name, run), self.tested(arm, name)
             checkpoints = [each for each in battery.checkpoints if each in Run.open(run.path).checkpoints()]
             assessment = Assessment(Run.open(run.path), questions, test, _trust(run))
             if assessment.is_done(checkpoints):
@@ -116,7 +116,7 @@ class Runner:
                 assessment.run(checkpoints, device, progress)
             worked += 1
             rest = (time.monotonic() - began) / worked * (len(todo) - number)
-            _say(
+            say(
                 console,
                 f"evaluated {run.path.name}, {name} ({number} of {len(todo)}, at most {duration(rest)} left)",
             )
@@ -125,13 +125,13 @@ class Runner:
         """The times of a training step by arm, for experiments without trainings; measured once, kept in OUT/cost."""
         rows = {}
         for study in self.studies:
-            for arm in study.arms if not study.batteries else ():
+            for arm in study.arms if study.measures == "steps" else ():
                 file = self.out / "cost" / f"{arm.name}.json"
                 if not file.exists():
                     file.parent.mkdir(parents=True, exist_ok=True)
                     text = _timed(self.runs[arm.name][0], self.scale.rounds)
                     write_atomically(file, partial(_put, text))
-                    _say(console, f"timed {arm.name}")
+                    say(console, f"timed {arm.name}")
                 (rows[arm.name],) = json.loads(file.read_text())["methods"].values()
         return rows
 
@@ -150,10 +150,14 @@ class Runner:
             battery.examples, verdict=battery.probe,
         )  # fmt: skip
 
-    def images(self, arm: str, battery: str) -> Chosen:
-        """The test images on which an arm meets a battery: as many as there are, if the battery asks for more."""
+    def tested(self, arm: str, battery: str) -> Chosen:
+        """The test images on which an arm meets a battery."""
+        return self.images(arm, self.scale.batteries[battery].examples)
+
+    def images(self, arm: str, count: int | None) -> Chosen:
+        """Test images of an arm, the same for all arms with its data: `count`, or all if there are fewer."""
         source = self.runs[arm][0].experiment.data
-        everything, count = _images(source, None), self.scale.batteries[battery].examples
+        everything = _images(source, None)
         return everything if count is None or count >= len(everything.images) else _images(source, count)
 
 
@@ -176,7 +180,8 @@ def _trust(run: Planned) -> Trust:
     return Trust(model.source if isinstance(model, Function) else None)
 
 
-def _say(console: Console, text: str) -> None:
+def say(console: Console, text: str) -> None:
+    """Prints a line as it is."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 

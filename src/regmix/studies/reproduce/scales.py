@@ -27,6 +27,8 @@ class Scale:
     """Recipes by the name of an arm, or of other data, that has one of its own."""
     rounds: int = 20
     """Training steps that are timed per method."""
+    flat: int = 200
+    """Test images around which flatness is measured."""
 
 
 CURVE = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
@@ -53,10 +55,10 @@ def _batteries(
 SCALES: dict[ScaleName, Scale] = {
     "digits": Scale(
         "digits", "digits-regmix", 3,
-        _batteries("autoattack-screened", few=None, hard=20, strong=100),
+        _batteries("autoattack-screened", few=None, hard=10, strong=40),
         "autoattack-screened",
         ((25, 10, 20), (25, 40, 20), (100, 10, 20), (100, 40, 20), (50, 20, 0), (50, 20, 20), (50, 20, 40)),
-        "--epochs 8 --train-examples 400 --validation 100", rounds=10,
+        "--epochs 8 --train-examples 400 --validation 100", rounds=10, flat=50,
     ),
     "cpu": Scale(
         "cpu", "cifar10-regmix-cpu", 3,

@@ -10,20 +10,24 @@ from regmix.reports.reproduction import Figures, Reproduction, Section, write_re
 from regmix.runs.files import write_record
 from regmix.studies.reproduce.claims import Study
 from regmix.studies.reproduce.figures import cost_table, figures
+from regmix.studies.reproduce.flat import Flatnesses
 from regmix.studies.reproduce.outcome import Outcome
 from regmix.studies.reproduce.runner import Runner
 
 CLAIMS, PAGE = "claims.json", "reproduce.html"
 
 
-def write(runner: Runner, times: Mapping[str, Mapping[str, Any]], command: Callable[[str], str]) -> Reproduction:
+def write(
+    runner: Runner, flat: Flatnesses, times: Mapping[str, Mapping[str, Any]], command: Callable[[str], str]
+) -> Reproduction:
     """Judges every claim, and writes the records and the page into the folder of the runs.
 
     Args:
+        flat: how flat the loss of the runs is.
         times: of training steps by arm; they stand on the page only, because they differ every time.
         command: the command that repeats an experiment, by its name.
     """
-    outcome, out = Outcome(runner), Path(runner.out)
+    outcome, out = Outcome(runner, flat), Path(runner.out)
     comparisons = sum(len(study.claims) for study in runner.studies)
     sections = [outcome.section(study, comparisons, command(study.name)) for study in runner.studies]
     seeds = len(next(iter(runner.runs.values())))
@@ -38,7 +42,7 @@ def write(runner: Runner, times: Mapping[str, Mapping[str, Any]], command: Calla
 
 
 def _with_times(section: Section, study: Study, times: Mapping[str, Mapping[str, Any]]) -> Section:
-    return section if study.batteries else replace(section, table=cost_table(times))
+    return section if study.measures != "steps" else replace(section, table=cost_table(times))
 
 
 def correction(comparisons: int) -> str:
