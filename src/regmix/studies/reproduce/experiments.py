@@ -81,7 +81,7 @@ def agr(scale: Scale, base: Experiment) -> Study:
         Claim("The clean term raises robust accuracy on average over the curve of eps (pgd-50).",
               *pair("pgd-50", "curve", scale.batteries["curve"].eps),
               "The mean weighs small and large radii alike; the curve shows where the difference lies."),
-        Claim("The clean term raises robust accuracy under the scale's strongest ensemble "
+        Claim("The clean term raises robust accuracy under the scale's strongest attack "
               f"({scale.strongest}).", *pair(scale.strongest, "strongest"), SETTING),
         Claim("The clean term raises clean accuracy.", *pair("clean", "main"),
               "The paper speaks of better generalisation under attack; clean accuracy is our reading of it."),

@@ -18,7 +18,7 @@ class Scale:
     """Unless the command says otherwise."""
     batteries: dict[str, Battery]
     strongest: str
-    """The attack of the battery `strongest`."""
+    """The attack of the battery `strongest`: an ensemble where time allows."""
     grid: tuple[tuple[int, int, int], ...]
     """Weights alpha, beta, gamma of the experiment `weights`."""
     flags: str = ""
@@ -55,8 +55,7 @@ def _batteries(
 SCALES: dict[ScaleName, Scale] = {
     "digits": Scale(
         "digits", "digits-regmix", 3,
-        _batteries("autoattack-screened", few=None, hard=10, strong=40),
-        "autoattack-screened",
+        _batteries("apgd-t", few=None, hard=10, strong=100), "apgd-t",
         ((25, 10, 20), (25, 40, 20), (100, 10, 20), (100, 40, 20), (50, 20, 0), (50, 20, 20), (50, 20, 40)),
         "--epochs 8 --train-examples 400 --validation 100", rounds=10, flat=50,
     ),
