@@ -13,11 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from rich.console import Console
 
 from regmix.cli.console import ConsoleDisplay
 from regmix.cli.entry import main
-from regmix.evaluation import Evaluator
+from regmix.data import Digits, load, pick
+from regmix.evaluation import Evaluator, flatness
+from regmix.evaluation.subject import choose_images
+from regmix.recipes import recipe
+from regmix.runs.load import load_model
 from regmix.studies import compare
 from regmix.studies.reproduce import SCALES, Scale
 from regmix.studies.reproduce.claims import Battery
@@ -46,9 +52,10 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "strongest": Battery("apgd-ce", examples=20),
         "double": Battery("pgd-50", (2.0,), 40),
         "curve": Battery("pgd-50", (0.5, 1.0), 40),
+        "hard": Battery("pgd-50,adaptive,square,hop-skip-jump,transfer", examples=4),
     }
     digits = SCALES["digits"]
-    scale = Scale("digits", digits.recipe, 2, cheap, "apgd-ce", digits.grid)
+    scale = Scale("digits", digits.recipe, 2, cheap, "apgd-ce", digits.grid, rounds=2, flat=6)
     monkeypatch.setitem(SCALES, "digits", scale)
     return done
 
@@ -107,6 +114,90 @@ def test_claims_are_computed_from_the_tables_of_the_runs(tmp_path, monkeypatch, 
     assert "8 of 12 trainings left" in capfd.readouterr().out
     assert reproduce("agr", "--out", "out", "--lr", "0.01") == 2
     assert "was trained with lr = 0.1, not 0.01" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_transferred_examples_are_a_worst_case_over_all_other_runs(tmp_path, trainings) -> None:
+    assert reproduce("attacks", "--out", str(tmp_path)) == 0
+    (section,) = claims(tmp_path)["sections"]
+    means = []
+    for seed in (0, 1):
+        (place,) = (tmp_path / f"runs/regmix-seed{seed}/evaluations").glob("best-4-*")
+        rows = [*csv.DictReader((place / "outcomes.csv").read_text().splitlines())]
+        columns = [name for name in rows[0] if name.startswith("transfer:")]
+        others = {f"transfer:{arm}-seed{s}@0.15" for arm in ("regmix", "pgk", "pgd2") for s in (0, 1)}
+        assert {*columns} == others - {f"transfer:regmix-seed{seed}@0.15"}
+        means.append(np.mean([all(row[name] == "1" for name in columns) for row in rows]))
+    (claim,) = [one for one in section["claims"] if one["statement"].startswith("Transfer breaks")]
+    assert claim["first_mean"] == pytest.approx(np.mean(means))
+    assert claim["threshold"] == -0.01
+
+
+@pytest.mark.slow
+def test_epochs_and_passes_are_counted_until_all_runs_have_reached_the_level(tmp_path, trainings) -> None:
+    assert reproduce("convergence", "cost", "--out", str(tmp_path)) == 0
+    curves = {
+        path.parent.name: [json.loads(line)["validation"]["pgd"] for line in path.read_text().splitlines()]
+        for arm in ("regmix", "pgk", "pgd2")
+        for path in (tmp_path / "runs").glob(f"{arm}-seed?/metrics.jsonl")
+    }
+    level = 0.95 * min(max(curve) for curve in curves.values())
+    epochs = {
+        arm: np.mean([1 + next(n for n, v in enumerate(curves[f"{arm}-seed{s}"]) if v >= level) for s in (0, 1)])
+        for arm in ("regmix", "pgk", "pgd2")
+    }
+    first, passes, *_ = claims(tmp_path)["sections"][0]["claims"]
+    assert (first["unit"], first["first_mean"], first["second_mean"]) == ("epochs", epochs["pgk"], epochs["regmix"])
+    assert (passes["unit"], passes["first_mean"]) == ("passes", 5 * epochs["pgk"])
+    assert passes["second_mean"] == 9 * epochs["regmix"]
+    times = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "cost").iterdir()}
+    assert {*times} == {"regmix", "gamma0", "pgk", "pgd2", "pgd10", "trades"}
+    assert "4 F 2 I 3 P" in (tmp_path / "reproduce.html").read_text()
+
+
+@pytest.mark.slow
+def test_flatness_is_that_of_the_runs_on_the_same_images(tmp_path, trainings) -> None:
+    assert reproduce("flatness", "--out", str(tmp_path)) == 0
+    experiment = recipe("digits-regmix")
+    test = choose_images(experiment.data, 6).images
+    rise = {}
+    for arm in ("regmix", "pgk"):
+        rows = []
+        for path in sorted((tmp_path / "runs").glob(f"{arm}-seed?")):
+            batch = pick(test, torch.arange(6), "cpu")
+            rows.append(flatness(load_model(path).model, batch.x, batch.y, experiment.threat).rise.numpy())
+        rise[arm] = np.stack(rows)
+    claim = claims(tmp_path)["sections"][0]["claims"][0]
+    assert (claim["unit"], claim["images"]) == ("loss", 6)
+    assert claim["difference"] == pytest.approx(rise["pgk"].mean() - rise["regmix"].mean(), rel=1e-5)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "flatness").iterdir()}
+    assert len(before) == 8
+    assert reproduce("flatness", "--out", str(tmp_path)) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "flatness").iterdir()} == before
+
+
+@pytest.mark.slow
+def test_other_images_get_runs_of_their_own(tmp_path, trainings, monkeypatch) -> None:
+    """The digits again, as a folder of pictures with three of the classes."""
+    digits = load(Digits(), "train"), load(Digits(), "test")
+    for split, images in zip(("train", "test"), digits, strict=True):
+        for label in range(3):
+            place = tmp_path / "pictures" / split / str(label)
+            place.mkdir(parents=True)
+            for number in (images.labels == label).nonzero()[:40, 0].tolist():
+                Image.fromarray(images.images[number, 0].numpy()).save(place / f"{number}.png")
+    words = [
+        "auto",
+        "data",
+        "--other-data",
+        f"folder:root={tmp_path / 'pictures'}:size=8",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert reproduce(*words, "--seeds", "1") == 0
+    assert sorted(trainings) == [f"folder-{arm}-seed0" for arm in ("auto", "pgd2", "pgk", "regmix")]
+    names = [section["name"] for section in claims(tmp_path / "out")["sections"]]
+    assert names == ["auto", "data"]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from regmix.reports.comparison import cell
 from regmix.reports.reproduction import Judged, Section, Unit
 from regmix.runs import Run
 from regmix.runs.evaluations import Outcomes
+from regmix.studies.compare import Planned
 from regmix.studies.reproduce.claims import Accuracy, Claim, Flat, Gap, Measure, Reach, Side, Study
 from regmix.studies.reproduce.experiments import PASSES
 from regmix.studies.reproduce.flat import Flatnesses
@@ -44,11 +45,12 @@ class Outcome:
             return needed * (PASSES[side.arm] if side.unit == "passes" else 1)
         if isinstance(side, Flat):
             return np.array([run.numbers[side.measure] for run in self.flat[side.arm]], dtype=np.float64)
-        survives = [self._survives(side, table) for table in self._outcomes(side)]
+        runs = self.runner.runs[side.arm]
+        survives = [self._survives(side, table, run) for table, run in zip(self._outcomes(side), runs, strict=True)]
         return np.stack(survives)
 
-    def _survives(self, side: Accuracy, table: Outcomes) -> Numbers:
-        radius = self.runner.runs[side.arm][0].experiment.threat.eps
+    def _survives(self, side: Accuracy, table: Outcomes, run: Planned) -> Numbers:
+        radius = run.experiment.threat.eps
         if side.attack == CLEAN:
             return table.survives[CLEAN].astype(np.float64)
         rows = []
@@ -56,8 +58,10 @@ class Outcome:
             text = format_eps(radius * factor)
             names = [f"{side.attack}@{text}"]
             if side.attack == TRANSFER:
-                names = [name for name in table.survives if name.startswith(f"{TRANSFER}:")]
-                names = [name for name in names if name.endswith(f"@{text}")]
+                # The table may have columns of runs of an earlier command with more seeds.
+                here = [study for study in self.runner.studies if side.battery in study.batteries]
+                others = {other.path.name for study in here for other in self.runner.others(study, run)}
+                names = [f"{TRANSFER}:{name}@{text}" for name in sorted(others)]
             rows.append(np.logical_and.reduce([table.survives[name] for name in names]))
         return np.asarray(np.mean(rows, axis=0), dtype=np.float64)
 

@@ -76,6 +76,10 @@ class Runner:
 
     def train(self, workers: int, console: Console) -> None:
         """Trains what is not trained, `workers` at a time; the output of each training is in a log beside its run."""
+        for study in self.studies:
+            for name in study.batteries:
+                for arm in study.arms:
+                    self.tested(arm.name, name)  # raises UserError for missing images before anything is trained
         left = self.left()
         console.print(f"{len(self.trained)} trainings, {len(self.trained) - len(left)} of them finished before")
         threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
@@ -138,9 +142,12 @@ class Runner:
     def asked(self, study: Study, battery: str, run: Planned) -> Questions:
         """What a run is asked; transfer attacks come from all other runs of the experiment."""
         chosen = self.scale.batteries[battery]
-        others = [other for arm in study.arms for other in self.runs[arm.name] if other.path != run.path]
-        sources = ",".join(f"{TRANSFER}:{other.path}" for other in others)
+        sources = ",".join(f"{TRANSFER}:{other.path}" for other in self.others(study, run))
         return self._asked(chosen, sources, run.experiment.threat.eps)
+
+    def others(self, study: Study, run: Planned) -> list[Planned]:
+        """All other runs of an experiment."""
+        return [other for arm in study.arms for other in self.runs[arm.name] if other.path != run.path]
 
     def _asked(self, battery: Battery, sources: str = "", eps: float = 1e-3) -> Questions:
         names = battery.attacks.split(",")
