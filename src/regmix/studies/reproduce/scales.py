@@ -39,23 +39,23 @@ CROSS = tuple(point for point in COARSE if point[2] == 20 or point[:2] == (50, 2
 
 
 def _batteries(
-    strongest: str, *, few: int | None, hard: int, strong: int | None, queries: str = "square,hop-skip-jump"
+    strongest: str, *, few: int | None, hard: int, strong: int | None, main: int | None = None
 ) -> dict[str, Battery]:
-    """The batteries of a scale; `few`, `hard` and `strong` are numbers of images."""
+    """The batteries of a scale; `main`, `few`, `hard` and `strong` are numbers of images, None means all."""
     return {
-        "main": Battery("clean,pgd-10,pgd-50", checkpoints=("best", "last", "averaged")),
+        "main": Battery("clean,pgd-10,pgd-50", examples=main, checkpoints=("best", "last", "averaged")),
         "strongest": Battery(strongest, examples=strong),
-        "double": Battery("pgd-50", (2.0,)),
+        "double": Battery("pgd-50", (2.0,), main),
         "curve": Battery("pgd-50", CURVE, few),
         "grid": Battery("clean,pgd-50", (1.0, 2.0), few, ("best", "last")),
-        "hard": Battery(f"pgd-50,adaptive,{queries},transfer", examples=hard, probe=True),
+        "hard": Battery("pgd-50,adaptive,square,hop-skip-jump,transfer", examples=hard, probe=True),
     }
 
 
 SCALES: dict[ScaleName, Scale] = {
     "digits": Scale(
         "digits", "digits-regmix", 3,
-        _batteries("apgd-t", few=None, hard=10, strong=100), "apgd-t",
+        _batteries("apgd-t", few=200, hard=10, strong=50, main=200), "apgd-t",
         ((25, 10, 20), (25, 40, 20), (100, 10, 20), (100, 40, 20), (50, 20, 0), (50, 20, 20), (50, 20, 40)),
         "--epochs 8 --train-examples 400 --validation 100", rounds=10, flat=50,
     ),
