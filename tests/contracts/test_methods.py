@@ -62,6 +62,7 @@ METHODS: dict[str, Any] = {
     "n_fgsm, mutual": NFgsm(mutual=Mutual(alpha=50, beta=20, gamma=20)),
     "fgsm_pgk": FgsmPgk(),
     "fgsm_pgk, often reset": FgsmPgk(reset=2),
+    "fgsm_pgk, mutual": FgsmPgk(lam=0, mutual=Mutual(alpha=50, beta=20, gamma=20)),
     "liet": methods.Liet(),
     "regmix": RegMix(),
     "regmix, carried": RegMix(start="carried"),

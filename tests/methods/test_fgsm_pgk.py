@@ -6,7 +6,7 @@ from torch import Tensor
 
 from methods import reference
 from methods.reference import CLASSES, SHAPE, Given, Plain
-from regmix.methods import FgsmPgk, PgdAt, Setup
+from regmix.methods import FgsmPgk, Mutual, PgdAt, Setup
 from regmix.methods.memory import Memory, PerImage
 from regmix.threats import L2, Linf
 from regmix.types import Batch, Clock, View
@@ -43,11 +43,12 @@ def rounded(name: str, values: Tensor, eps: float, norm: str) -> Tensor:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("storage", ["exact", "rounded"])
-def test_it_follows_the_formula_step_after_step(storage: str, norm: str) -> None:
+@pytest.mark.parametrize(("storage", "mutual"), [("exact", False), ("rounded", False), ("exact", True)])
+def test_it_follows_the_formula_step_after_step(storage: str, mutual: bool, norm: str) -> None:
     eps, target = RADIUS[norm], reference.smoothed(LABELS, 0.5)
     threat = {"linf": Linf, "l2": L2}[norm](eps=eps)
-    method = FgsmPgk(lam=LAM, mu=MU, reset=3)
+    lam = 0.0 if mutual else LAM  # the pair of divergences replaces the squared distance
+    method = FgsmPgk(lam=lam, mu=MU, reset=3, mutual=Mutual(alpha=7, beta=2) if mutual else Mutual())
     net = reference.tiny_net(1)
     plain = Plain(net)
     memory = exact_memory() if storage == "exact" else method.memory(Setup(COUNT, CLASSES, SHAPE, threat, PAD))
@@ -71,7 +72,10 @@ def test_it_follows_the_formula_step_after_step(storage: str, norm: str) -> None
         momentum = MU * momentum + g / g.abs().sum() * g.numel() * (2 - ratio)
         delta = reference.project(delta + eps * reference.direction(momentum, norm), x, eps, norm)
         classify = reference.cross_entropy(after, target).sum() / 5
-        proximity = LAM * ((after - before) ** 2).sum() / (5 * CLASSES)
+        wanted = {"classify": classify, "proximity": lam * ((after - before) ** 2).sum() / (5 * CLASSES)}
+        if mutual:
+            wanted["mutual_main"] = 7 * reference.kl(after, before).sum() / (5 * CLASSES)
+            wanted["mutual_aux"] = 2 * reference.kl(before, after).sum() / (5 * CLASSES)
         for name, new in (("delta", delta), ("momentum", momentum)):
             whole = reference.put_back(new, kept[name][INDEX], view, PAD)
             kept[name][INDEX] = whole if storage == "exact" else rounded(name, whole, eps, norm)
@@ -82,8 +86,8 @@ def test_it_follows_the_formula_step_after_step(storage: str, norm: str) -> None
         losses = method(net, batch, Given(threat, corner=corner), memory, clock)
         losses.total.backward()
         terms = {name: term.item() for name, term in losses.terms.items()}
-        assert terms == pytest.approx({"classify": classify.item(), "proximity": proximity.item()}, rel=1e-10)
-        gradient = plain.gradient(classify + proximity)
+        assert terms == pytest.approx({name: term.item() for name, term in wanted.items()}, rel=1e-10)
+        gradient = plain.gradient(sum(wanted.values()))
         assert reference.relative_error(reference.gradient_of(net), gradient) < 1e-10
         assert reference.relative_error(losses.logits, after) < 1e-10
         assert losses.stats["ratio"].item() == pytest.approx(ratio, rel=1e-6)

@@ -7,7 +7,8 @@ from regmix.cli.evaluate import evaluate
 from regmix.cli.export import export
 from regmix.cli.predict import predict
 from regmix.cli.report import report
+from regmix.cli.reproduce import reproduce
 from regmix.cli.sweep import sweep
 from regmix.cli.train import train
 
-__all__ = ["bench", "compare", "diagnose", "evaluate", "export", "predict", "report", "sweep", "train"]
+__all__ = ["bench", "compare", "diagnose", "evaluate", "export", "predict", "report", "reproduce", "sweep", "train"]

@@ -13,6 +13,7 @@ from regmix.cli.evaluate import ForeignFlags, RunFlags
 from regmix.cli.export import ExportFlags
 from regmix.cli.predict import PredictFlags
 from regmix.cli.report import ReportFlags
+from regmix.cli.reproduce import ReproduceFlags
 from regmix.cli.sweep import SweepFlags
 from regmix.cli.table import FILE, Flag, Kind, Part, Table
 from regmix.cli.train import ResumeFlags, TrainFlags
@@ -31,6 +32,7 @@ COMMANDS: dict[str, type[Any]] = {
     "predict": PredictFlags,
     "diagnose": DiagnoseFlags,
     "export": ExportFlags,
+    "reproduce": ReproduceFlags,
 }
 
 

@@ -12,6 +12,7 @@ commands:
   evaluate RUN [flags]          attack a trained run, or a model from elsewhere, on the test images
   compare RECIPE --methods ...  train several methods with several seeds and compare them
   sweep RECIPE --space ...      search settings on the validation images, then test and compare the best
+  reproduce [NAME ...]          repeat the paper's experiments; a verdict on every claim
   bench step RECIPE [flags]     measure the time and memory of a training step
   report RUN [RUN ...] -o FILE  write one HTML page about one or several runs
   predict RUN IMAGES ...        print the class of image files
@@ -84,6 +85,10 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
         Section("evaluation", ("attacks", "eps", "examples"), ("sample", "sample-seed", "verdict")),
         Section("run", ("out", "device", "json"), ("trust-code",)),
     ),
+    "reproduce": (
+        Section("what to reproduce", ("scale", "seeds", "other-data", "list")),
+        Section("run", ("out", "workers", "device")),
+    ),
     "bench": (Section("flags", ("methods", "rounds", "json")),),
     "report": (Section("flags", ("output",)),),
     "predict": (
@@ -111,6 +116,13 @@ ABOUT = {
         "Train a recipe with many settings and rank them by PGD-10 accuracy of the best weights on the validation "
         "images. Evaluate the first few on the test images and compare them. Give the same command again to continue "
         "an interrupted search. The flags of `regmix train RECIPE` can be given as well and hold for every run.",
+    ),
+    "reproduce": (
+        "regmix reproduce [all|NAME ...] [flags]",
+        "Train and attack what the paper's experiments need, and compute a verdict on every claim: supported, "
+        "contradicted or undecided. NAME is one of amr, agr, weights, convergence, flatness, attacks, multistep, "
+        "auto, cost, data. Experiments share their runs. Give the same command again to continue. The flags of "
+        "`regmix train` can be given as well and hold for every run.",
     ),
     "bench": (
         "regmix bench step RECIPE [flags]",

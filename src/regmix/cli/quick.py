@@ -11,7 +11,10 @@ from regmix.cli.table import check, command_flags, part_flags, table, take, take
 from regmix.errors import UserError, known
 from regmix.version import __version__
 
-COMMANDS = ("recipes", "train", "evaluate", "compare", "sweep", "report", "diagnose", "predict", "export", "bench")
+COMMANDS = (
+    *("recipes", "train", "evaluate", "compare", "sweep", "reproduce"),
+    *("report", "diagnose", "predict", "export", "bench"),
+)
 
 
 def answer(words: Sequence[str]) -> bool:
@@ -28,7 +31,7 @@ def answer(words: Sequence[str]) -> bool:
         print(f"regmix {__version__}")
         return True
     known(command, COMMANDS, "command", see="regmix --help")
-    pages = {"train": _train, "evaluate": _evaluate, "bench": _bench, "recipes": _recipes}
+    pages = {"train": _train, "evaluate": _evaluate, "bench": _bench, "recipes": _recipes, "reproduce": _reproduce}
     pages |= dict.fromkeys(("report", "diagnose", "predict", "export"), _of_runs)
     help_words = [word for word in rest if word in HELP]
     page = pages.get(command, _many)(command, [word for word in rest if word not in HELP], bool(help_words))
@@ -91,6 +94,12 @@ def _bench(command: str, words: list[str], wants_help: bool) -> help_pages.Page:
 
 def _of_runs(command: str, words: list[str], wants_help: bool) -> help_pages.Page:
     check(words, command_flags(command), command)
+    return help_pages.many(command)
+
+
+def _reproduce(command: str, words: list[str], wants_help: bool) -> help_pages.Page:
+    take_kinds(words, table().parts)
+    check(words, [*command_flags(command), *training_flags()], command)
     return help_pages.many(command)
 
 

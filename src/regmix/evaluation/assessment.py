@@ -45,8 +45,11 @@ class Assessment:
         check_images(run, test.images)
         self._test = test
 
-    def is_done(self) -> bool:
-        """Whether the weights of every checkpoint have met all of these attacks on these images, and been probed."""
+    def is_done(self, checkpoints: Sequence[Checkpoint] = ()) -> bool:
+        """Whether the weights of these checkpoints have met all of these attacks on these images, and been probed.
+
+        checkpoints: empty means all that there are.
+        """
         questions, columns = self._questions, self._questions.columns(self._experiment.threat)
         sources = {named: source_weights(named) for named in questions.attacks}
         wanted = {column: sources[asked.named] for column, asked in columns.items()}
@@ -59,7 +62,7 @@ class Assessment:
             and has_columns(wanted, stored.evaluation)
             and (not questions.verdict or stored.evaluation.is_probed)
         }
-        return enough >= {*self._run.checkpoints()}
+        return enough >= {*(checkpoints or self._run.checkpoints())}
 
     def run(
         self,

@@ -9,6 +9,7 @@ from torch import nn
 from regmix.attacks import ascend
 from regmix.methods.base import Method
 from regmix.methods.memory import Memory, Setup, momenta, perturbations
+from regmix.methods.mutual import Mutual
 from regmix.methods.shared import attack_ratio, check_weights, mean_one, proximal_losses, remembered_or_corner
 from regmix.threats import Threat
 from regmix.types import Batch, Clock, Losses, Tag, require
@@ -44,6 +45,9 @@ class FgsmPgk(Method):
     """Decay of the momentum (published: CIFAR-10 0.3; CIFAR-100 and Tiny ImageNet 0.1)."""
     reset: int = 10
     """Epochs after which every sample starts again from a random corner without momentum (CIFAR-10 10; others 40)."""
+    mutual: Mutual = Mutual()
+    """RegMix's terms between the attack's first, its last and the clean output; none by default. With lam 0 and alpha
+    and beta they replace the squared distance, which is the paper's step from FGSM-PGK to its mutual regularisation."""
 
     def __post_init__(self) -> None:
         check_weights(lam=self.lam, mu=self.mu)
@@ -67,4 +71,5 @@ class FgsmPgk(Method):
         momentum = self.mu * momentum + (2 - ratio) * mean_one(ascent.gradient)
         memory["delta"].write(batch, threat.project(delta + threat.eps * threat.direction(momentum), x))
         memory["momentum"].write(batch, momentum)
+        losses = self.mutual.join(losses, ascent.first_logits, lambda: model(x))
         return losses._replace(stats=losses.stats | {"ratio": ratio})

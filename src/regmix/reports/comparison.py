@@ -72,30 +72,38 @@ def spread(values: Sequence[float]) -> float | None:
 def difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, float, float, float]:
     """(difference, low, high, p) of two methods' mean accuracies on the same N examples, bool [seeds, N] each.
 
-    With c_i the difference between the methods' mean survival of example i, and s_k the standard deviation of the
-    accuracies of the S_k runs of method k:
-
-        SE^2 = var(c) / N + s_1^2 / S_1 + s_2^2 / S_2
-
-    The first term covers the choice of the test images, the others the seeds of the training. The 95 % interval and the
-    two-sided p-value are Student's t with the degrees of freedom of Welch and Satterthwaite. A method with a single
-    seed adds no term; the interval then does not cover its seed.
+    The 95 % interval and the two-sided p-value are Student's t with the error and the degrees of freedom of
+    `uncertainty`. A method with a single seed adds no term to the error; the interval then does not cover its seed.
     """
     from scipy.stats import t
 
     assert first.shape[1] == second.shape[1], "methods on different examples"
     c = first.mean(0) - second.mean(0)
-    parts = [(float(c.var(ddof=1)) / len(c), len(c) - 1)]
-    for arm in (first, second):
-        if len(arm) > 1:
-            parts.append((float(arm.mean(1).var(ddof=1)) / len(arm), len(arm) - 1))
-    centre, variance = float(c.mean()), sum(part for part, _ in parts)
-    if variance == 0:
+    centre = float(c.mean())
+    error, freedom = uncertainty(c, [first.mean(1), second.mean(1)])
+    if error == 0:
         return centre, centre, centre, 1.0 if centre == 0 else 0.0
-    freedom = variance**2 / sum(part**2 / degrees for part, degrees in parts)
-    error = math.sqrt(variance)
     half = float(t.ppf(0.975, freedom)) * error
     return centre, centre - half, centre + half, 2 * float(t.sf(abs(centre) / error, freedom))
+
+
+def uncertainty(per_example: NDArray[np.float64], per_seed: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """(standard error, degrees of freedom) of a mean difference between two methods.
+
+    With c_i the difference between the methods' means over seeds on example i of N, and s_k the standard deviation of
+    the S_k values of method k, one per seed:
+
+        SE^2 = var(c) / N + s_1^2 / S_1 + s_2^2 / S_2
+
+    The first term covers the choice of the test images, the others the seeds of the training. A term with fewer than
+    two values is left out. The degrees of freedom are those of Welch and Satterthwaite; infinite if the error is 0.
+    """
+    samples = [values for values in (per_example, *per_seed) if len(values) > 1]
+    parts = [(float(values.var(ddof=1)) / len(values), len(values) - 1) for values in samples]
+    variance = sum(part for part, _ in parts)
+    if variance == 0:
+        return 0.0, math.inf
+    return math.sqrt(variance), variance**2 / sum(part**2 / degrees for part, degrees in parts)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

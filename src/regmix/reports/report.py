@@ -40,9 +40,9 @@ def write_report(runs: Sequence[Path], output: Path) -> None:
     write_atomically(output, lambda file: file.write(text.encode()))
 
 
-def render(runs: Sequence[LoadedRun]) -> str:
-    """The HTML text of the report."""
-    environment = Environment(
+def templates() -> Environment:
+    """The templates of this folder; text in them is escaped, and made visible."""
+    return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         finalize=visible,
@@ -50,6 +50,10 @@ def render(runs: Sequence[LoadedRun]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def render(runs: Sequence[LoadedRun]) -> str:
+    """The HTML text of the report."""
     arms = comparison.arms(runs)
     seeds = max(len(arm.runs) for arm in arms)
     if seeds > 1:
@@ -59,7 +63,8 @@ def render(runs: Sequence[LoadedRun]) -> str:
     for subject in subjects:
         threats.setdefault(words.threat_text(subject.run), []).append(subject.label)
     averaged = any("averaged" in checkpoints(run) for run in runs)
-    return environment.get_template("report.html").render(
+    template = templates().get_template("report.html")
+    return template.render(
         version=__version__,
         subjects=subjects,
         summary=_seed_summary(arms, subjects) if seeds > 1 else page.summary(subjects),

@@ -1,0 +1,26 @@
+"""The paper as one command: experiments and claims as data, their trainings and attacks, and computed verdicts.
+
+This folder may import what studies may; only cli imports it.
+"""
+
+from regmix.studies.reproduce.catalogue import NAMES, ON_OTHER_DATA, STUDIES
+from regmix.studies.reproduce.claims import Arm, Study
+from regmix.studies.reproduce.flat import measure
+from regmix.studies.reproduce.runner import Runner, say
+from regmix.studies.reproduce.scales import SCALES, Scale, ScaleName
+from regmix.studies.reproduce.write import write
+
+__all__ = [
+    "NAMES",
+    "ON_OTHER_DATA",
+    "SCALES",
+    "STUDIES",
+    "Arm",
+    "Runner",
+    "Scale",
+    "ScaleName",
+    "Study",
+    "measure",
+    "say",
+    "write",
+]

@@ -1,0 +1,109 @@
+"""What an experiment consists of: arms that are trained, attacks that they meet, and claims about the outcome."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from regmix.runs import Checkpoint
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Trainings that differ only in their seed: a name, and the flags of `regmix train` that follow the scale's."""
+
+    name: str
+    flags: str = ""
+    data: str = ""
+    """Other images than the scale's: a name in the command's --other-data. Empty: the scale's."""
+
+
+@dataclass(frozen=True)
+class Battery:
+    """Attacks at some radii on some test images."""
+
+    attacks: str
+    """Separated by commas. `transfer` stands for one transfer attack from every other run of the experiment."""
+    eps: tuple[float, ...] = (1.0,)
+    """Radii in units of the training's radius."""
+    examples: int | None = None
+    """How many images of the test split; None means all."""
+    checkpoints: tuple[Checkpoint, ...] = ("best",)
+    probe: bool = False
+    """Probe for masked gradients."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Which test images a method classifies correctly."""
+
+    arm: str
+    attack: str
+    """Or `clean`; `transfer` is the worst case over all runs to transfer from."""
+    battery: str = "main"
+    eps: tuple[float, ...] = (1.0,)
+    """Radii in units of the training's radius; of several the mean over the radii is taken."""
+    checkpoint: Checkpoint = "best"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Which test images the best weights classify correctly under an attack, minus which the last ones do."""
+
+    arm: str
+    attack: str
+    battery: str = "main"
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a training needs until it has reached a robust validation accuracy, one number per run.
+
+    The accuracy is 95 % of the lowest of the runs' best ones, so that every run reaches it.
+    """
+
+    arm: str
+    unit: Literal["epochs", "passes"]
+    """passes: forward and backward passes per training image."""
+    among: tuple[str, ...]
+    """The arms whose runs decide about the accuracy."""
+
+
+Measure = Literal["rise", "gradient_l1", "linearity", "input_eigenvalue", "weight_eigenvalue", "weight_trace"]
+
+
+@dataclass(frozen=True)
+class Flat:
+    """How curved or steep the loss of the best weights is; see `regmix.evaluation.Flatness`."""
+
+    arm: str
+    measure: Measure
+
+
+Side = Accuracy | Gap | Reach | Flat
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement that holds if one side is larger than the other by more than a threshold."""
+
+    statement: str
+    first: Side
+    second: Side
+    cannot_show: str
+    threshold: float = 0.0
+    """In the unit of the sides: accuracies lie in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """An experiment of the paper, or one that it leaves open."""
+
+    name: str
+    title: str
+    question: str
+    arms: tuple[Arm, ...]
+    batteries: tuple[str, ...]
+    """Names of the scale's batteries; every arm meets all of them."""
+    claims: tuple[Claim, ...]
+    cannot_show: str
+    measures: Literal["accuracy", "flatness", "steps"] = "accuracy"
+    """steps: the time of training steps, for which nothing has to be trained."""

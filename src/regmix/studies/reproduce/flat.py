@@ -1,0 +1,79 @@
+"""How flat the loss of every run of an experiment is: measured once, kept in OUT/flatness."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+
+from regmix.data import ImageSet, pick
+from regmix.evaluation import Flatness, flatness, image_planes, weight_plane
+from regmix.evaluation.subject import load_checkpoint
+from regmix.runs import Run
+from regmix.runs.files import read_record, write_record
+from regmix.runtime import devices
+from regmix.runtime.files import digest
+from regmix.studies.compare import Planned
+from regmix.studies.reproduce.claims import Measure
+from regmix.studies.reproduce.runner import Runner
+
+POINTS = 11
+"""Of the pictures, per direction."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """OUT/flatness/RUN.json."""
+
+    weights: str
+    """Digest of the best weights."""
+    images: int
+    eps: float
+    numbers: dict[str, list[float]]
+    """By measure: a value per image, or one for the weights."""
+    not_converged: int
+    """Eigenvalues that are lower bounds."""
+    steps: list[float]
+    around_images: list[list[float]]
+    around_weights: list[list[float]]
+
+
+Flatnesses = dict[str, list[Measured]]
+"""By arm, in the order of the seeds."""
+
+
+def measure(runner: Runner, device: devices.Device, say: Callable[[str], None]) -> Flatnesses:
+    """The flatness of the runs of every experiment about it; what is measured already is read."""
+    arms = dict.fromkeys(arm.name for study in runner.studies if study.measures == "flatness" for arm in study.arms)
+    found: Flatnesses = {}
+    for arm in arms:
+        for run in runner.runs[arm]:
+            file = runner.out / "flatness" / f"{run.path.name}.json"
+            known = read_record(file, Measured) if file.exists() else None
+            test = runner.images(arm, runner.scale.flat).images
+            wanted = digest(Run.open(run.path).weights("best")), len(test), run.experiment.threat.eps
+            if known is None or (known.weights, known.images, known.eps) != wanted:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                known = _measured(run, test, device)
+                write_record(file, known)
+                say(f"measured the flatness of {run.path.name}")
+            found.setdefault(arm, []).append(known)
+    return found
+
+
+def _measured(run: Planned, test: ImageSet, device: devices.Device) -> Measured:
+    experiment, place = run.experiment, devices.start(device, "32", patient=True).device
+    loaded = load_checkpoint(experiment, Run.open(run.path), "best", test, place)
+    batch, model, threat = pick(test, torch.arange(len(test)), place), loaded.model, experiment.threat
+    found: Flatness = flatness(model, batch.x, batch.y, threat)
+    around_images = image_planes(model, batch.x, batch.y, threat, points=POINTS)
+    around_weights = weight_plane(model, batch.x, batch.y, points=POINTS)
+    numbers = {}
+    for name in get_args(Measure):
+        value = getattr(found, name)
+        numbers[name] = value.tolist() if isinstance(value, torch.Tensor) else [float(value)]
+    return Measured(
+        loaded.weights, len(test), threat.eps, numbers,
+        int((~found.input_converged).sum()) + (not found.weight_converged),
+        around_images.steps.tolist(), around_images.loss.mean(0).tolist(), around_weights.loss.tolist(),
+    )  # fmt: skip

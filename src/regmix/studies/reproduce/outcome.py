@@ -1,0 +1,215 @@
+"""From evaluated runs to judged claims: the numbers of every side, and the tables and figures of an experiment."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regmix.evaluation import CLEAN
+from regmix.reports.comparison import cell
+from regmix.reports.reproduction import Judged, Section, Unit
+from regmix.runs import Run
+from regmix.runs.evaluations import Outcomes
+from regmix.studies.compare import Planned
+from regmix.studies.reproduce.claims import Accuracy, Claim, Flat, Gap, Measure, Reach, Side, Study
+from regmix.studies.reproduce.experiments import PASSES
+from regmix.studies.reproduce.flat import Flatnesses
+from regmix.studies.reproduce.runner import TRANSFER, Runner
+from regmix.studies.reproduce.verdict import estimate, judge
+from regmix.threats import format_eps
+from regmix.types import UserError
+
+Numbers = NDArray[np.float64]
+ENOUGH = 0.95
+"""Share of the lowest best validation accuracy that every run reaches; see `Reach`."""
+
+
+class Outcome:
+    """What the runs of a reproduction survive. Every run must be trained and evaluated."""
+
+    def __init__(self, runner: Runner, flat: Flatnesses) -> None:
+        self.runner, self.flat = runner, flat
+        self._tables: dict[tuple[str, str, str], list[Outcomes]] = {}
+
+    def values(self, side: Side) -> Numbers:
+        """One row per seed and one column per test image, or a single column for a number per run."""
+        if isinstance(side, Gap):
+            best = Accuracy(side.arm, side.attack, side.battery)
+            return self.values(best) - self.values(replace(best, checkpoint="last"))
+        if isinstance(side, Reach):
+            needed = np.array(self._epochs(side), dtype=np.float64)[:, None]
+            return needed * (PASSES[side.arm] if side.unit == "passes" else 1)
+        if isinstance(side, Flat):
+            return np.array([run.numbers[side.measure] for run in self.flat[side.arm]], dtype=np.float64)
+        runs = self.runner.runs[side.arm]
+        survives = [self._survives(side, table, run) for table, run in zip(self._outcomes(side), runs, strict=True)]
+        return np.stack(survives)
+
+    def _survives(self, side: Accuracy, table: Outcomes, run: Planned) -> Numbers:
+        radius = run.experiment.threat.eps
+        if side.attack == CLEAN:
+            return table.survives[CLEAN].astype(np.float64)
+        rows = []
+        for factor in side.eps:
+            text = format_eps(radius * factor)
+            names = [f"{side.attack}@{text}"]
+            if side.attack == TRANSFER:
+                # The table may have columns of runs of an earlier command with more seeds.
+                here = [study for study in self.runner.studies if side.battery in study.batteries]
+                others = {other.path.name for study in here for other in self.runner.others(study, run)}
+                names = [f"{TRANSFER}:{name}@{text}" for name in sorted(others)]
+            rows.append(np.logical_and.reduce([table.survives[name] for name in names]))
+        return np.asarray(np.mean(rows, axis=0), dtype=np.float64)
+
+    def _outcomes(self, side: Accuracy) -> list[Outcomes]:
+        """The table of every run of an arm on a battery's images, in the order of the seeds."""
+        key = side.arm, side.battery, side.checkpoint
+        if key not in self._tables:
+            test = self.runner.tested(side.arm, side.battery)
+            found = []
+            for run in self.runner.runs[side.arm]:
+                tables = [
+                    stored.outcomes()
+                    for stored in Run.open(run.path).evaluations()
+                    if not stored.outdated
+                    and stored.evaluation.subject.checkpoint == side.checkpoint
+                    and stored.evaluation.images == (test.sample, test.split, 1)
+                ]
+                if not tables:
+                    raise UserError(
+                        f"{run.path} has no {side.checkpoint} weights that were evaluated; if its training was stopped "
+                        "early, remove the folder and give the command again"
+                    )
+                found.append(tables[-1])
+            self._tables[key] = found
+        return self._tables[key]
+
+    def validation(self, arm: str) -> list[list[tuple[int, float]]]:
+        """Per run, (epoch, PGD accuracy on the validation images) of every validated epoch."""
+        rows = [Run.open(run.path).metrics() for run in self.runner.runs[arm]]
+        return [
+            [(row.epoch, row.validation["pgd"]) for row in run if row.validation and "pgd" in row.validation]
+            for run in rows
+        ]
+
+    def level(self, among: Sequence[str]) -> float:
+        """The validation accuracy that every run of these arms reaches; see `Reach`."""
+        best = [max((value for _, value in run), default=0.0) for arm in among for run in self.validation(arm)]
+        return ENOUGH * min(best)
+
+    def _epochs(self, side: Reach) -> list[int]:
+        """Per run, the first validated epoch at the level."""
+        level = self.level(side.among)
+        return [next(epoch for epoch, value in run if value >= level) for run in self.validation(side.arm)]
+
+    def judged(self, claim: Claim, comparisons: int) -> Judged:
+        """A claim with its numbers and its verdict."""
+        first, second = self.values(claim.first), self.values(claim.second)
+        measured = estimate(first, second, same_runs=claim.first.arm == claim.second.arm)
+        verdict = judge(measured, claim.threshold, comparisons)
+        return Judged(
+            claim.statement, described(claim.first), described(claim.second),
+            unit_of(claim.first),
+            float(first.mean()), float(second.mean()), measured.difference, verdict.low, verdict.high, claim.threshold,
+            verdict.smallest_effect, measured.freedom if measured.error else None,
+            None if first.shape[1] == 1 else first.shape[1], (len(first), len(second)), verdict.verdict, verdict.why,
+            claim.cannot_show,
+        )  # fmt: skip
+
+    def table(self, study: Study) -> list[list[str]]:
+        """Mean ± deviation over seeds, a row per arm: accuracies in per cent by attack and checkpoint, or flatness."""
+        if study.measures == "flatness":
+            return self._flat_table(study)
+        columns: dict[str, Accuracy] = {}
+        for name in study.batteries:
+            battery = self.runner.scale.batteries[name]
+            attacks = battery.attacks.split(",")
+            for attack, eps in ((attack, eps) for attack in attacks for eps in battery.eps):
+                if attack == CLEAN and eps != battery.eps[0]:
+                    continue
+                for checkpoint in battery.checkpoints if attack == attacks[-1] else battery.checkpoints[:1]:
+                    side = Accuracy("", attack, name, (eps,), checkpoint)
+                    columns.setdefault(described(side).removeprefix(", "), side)
+        if not columns:
+            return []
+        rows = [["arm", *columns]]
+        for arm in study.arms:
+            cells = [cell(self.values(replace(side, arm=arm.name)).mean(1).tolist()) for side in columns.values()]
+            rows.append([arm.name, *cells])
+        return rows
+
+    def _flat_table(self, study: Study) -> list[list[str]]:
+        names = get_args(Measure)
+        rows = [["arm", *names, "not converged"]]
+        for arm in study.arms:
+            means = [[float(np.mean(run.numbers[name])) for run in self.flat[arm.name]] for name in names]
+            deviations = [f" ± {np.std(values, ddof=1):.1g}" if len(values) > 1 else "" for values in means]
+            cells = [f"{np.mean(values):.3g}{after}" for values, after in zip(means, deviations, strict=True)]
+            rows.append([arm.name, *cells, str(sum(run.not_converged for run in self.flat[arm.name]))])
+        return rows
+
+    @cached_property
+    def doubts(self) -> dict[str, list[str]]:
+        """By arm, reasons to doubt single runs: alarms, warnings, and signs of masked gradients."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for arm, runs in self.runner.runs.items():
+            for planned in runs:
+                if not planned.path.exists():
+                    continue
+                run = Run.open(planned.path)
+                result, name = run.result(), planned.path.name
+                found[arm] += [f"{name}: alarm in epoch {alarm.epoch}: {alarm.reason}." for alarm in result.alarms]
+                found[arm] += [f"{name}: {warning}." for warning in result.warnings]
+                for stored in run.evaluations():
+                    masking = stored.evaluation.masking
+                    if not stored.outdated and masking is not None and masking.verdict == "masked":
+                        found[arm].append(f"{name}: masked gradients: {'; '.join(masking.signs)}")
+        return found
+
+    def section(self, study: Study, comparisons: int, command: str) -> Section:
+        """The record of an experiment."""
+        seeds = len(next(iter(self.runner.runs.values())))
+        arms = [f"{arm.name} ({arm.flags})" if arm.flags else arm.name for arm in study.arms]
+        trained = study.measures != "steps"
+        what = f"{len(arms)} methods, seeds 0 to {seeds - 1}" if trained else f"Training steps of {len(arms)} methods"
+        ran = f"{what}: {'; '.join(arms)}."
+        tests = [f"{name}: {self.runner.tested(study.arms[0].name, name).sample.text()}" for name in study.batteries]
+        notes = [f"Test images: {'; '.join(tests)}."] if tests else []
+        if study.measures == "flatness":
+            notes.append(
+                f"Flatness is measured around {self.runner.scale.flat} test images, the same for every run. An "
+                "eigenvalue that has not converged is a lower bound."
+            )
+        levels = {claim.first.among for claim in study.claims if isinstance(claim.first, Reach)}
+        for among in levels:
+            notes.append(f"The accuracy to reach was {100 * self.level(among):.1f} % on the validation images.")
+        return Section(
+            study.name, study.title, study.question, ran, study.cannot_show, command,
+            [self.judged(claim, comparisons) for claim in study.claims], self.table(study), notes,
+            [doubt for arm in study.arms for doubt in self.doubts[arm.name]],
+        )  # fmt: skip
+
+
+def unit_of(side: Side) -> Unit:
+    """The unit of a side's numbers."""
+    if isinstance(side, Reach):
+        return side.unit
+    return "loss" if isinstance(side, Flat) else "accuracy"
+
+
+def described(side: Side) -> str:
+    """A side in words."""
+    if isinstance(side, Flat):
+        return f"{side.arm}, {side.measure}"
+    if isinstance(side, Reach):
+        return f"{side.arm}, {side.unit}"
+    if isinstance(side, Gap):
+        return f"{side.arm}, {side.attack}, best minus last"
+    radius = "" if side.eps == (1.0,) or side.attack == CLEAN else (
+        f" at {side.eps[0]:g} eps" if len(side.eps) == 1 else f", mean over {len(side.eps)} radii"
+    )  # fmt: skip
+    return f"{side.arm}, {side.attack}{radius}, {side.checkpoint}"

@@ -1,0 +1,201 @@
+"""Trains and evaluates what the chosen experiments need; every run once, whatever experiments share it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import cache, partial
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console
+
+from regmix.attacks import parse_attacks
+from regmix.config import to_json
+from regmix.data import DataConfig
+from regmix.evaluation.assessment import Assessment
+from regmix.evaluation.questions import Questions, check_attacks
+from regmix.evaluation.subject import EvaluationImages, choose_images
+from regmix.evaluation.task import Progress
+from regmix.models import Function
+from regmix.reports.words import duration
+from regmix.runs import Run
+from regmix.runtime.devices import Device
+from regmix.runtime.files import write_atomically
+from regmix.studies.compare import Planned, reaching_trainings
+from regmix.studies.reproduce.claims import Arm, Battery, Study
+from regmix.studies.reproduce.scales import Scale
+from regmix.types import Trust, UserError
+
+TRANSFER = "transfer"
+
+
+class Runner:
+    """The runs of some experiments: their plan, their trainings and their evaluations."""
+
+    def __init__(
+        self, scale: Scale, studies: Sequence[Study], seeds: int, out: Path, plan: Callable[[Arm, int], Planned]
+    ) -> None:
+        """Raises UserError if a folder holds a run with other settings, or an attack does not fit the threat.
+
+        Args:
+            plan: the run of an arm with a seed, in the folder OUT/runs/NAME-seedN.
+        """
+        self.scale, self.studies, self.out = scale, studies, out
+        self.arms: dict[str, Arm] = {}
+        for study in studies:
+            for arm in study.arms:
+                assert self.arms.setdefault(arm.name, arm) == arm, f"two arms are called {arm.name}"
+        self.runs = {arm.name: [plan(arm, seed) for seed in range(seeds)] for arm in self.arms.values()}
+        settings: dict[str, str] = {}
+        for name, (first, *_) in self.runs.items():
+            same = settings.setdefault(to_json(first.experiment), name)
+            if same != name:
+                raise UserError(f"{name} and {same} have the same settings; leave out the flags that make them equal")
+        for run in self.trained:
+            run.check()
+        for study in studies:
+            for name in study.batteries:
+                for arm in study.arms:
+                    check_attacks(self._asked(scale.batteries[name]), self.runs[arm.name][0].experiment.threat)
+
+    @property
+    def trained(self) -> list[Planned]:
+        """The runs that have to be trained, those of the first seed first. Times alone need no training."""
+        needed = dict.fromkeys(arm.name for study in self.studies if study.measures != "steps" for arm in study.arms)
+        by_arm = [self.runs[name] for name in needed]
+        return [run for of_seed in zip(*by_arm, strict=True) for run in of_seed]
+
+    def left(self) -> list[Planned]:
+        """The runs whose training is not finished."""
+        return [run for run in self.trained if not _finished(run)]
+
+    def train(self, workers: int, console: Console) -> None:
+        """Trains what is not trained, `workers` at a time; the output of each training is in a log beside its run."""
+        for study in self.studies:
+            for name in study.batteries:
+                for arm in study.arms:
+                    self.tested(arm.name, name)  # raises UserError for missing images before anything is trained
+        left = self.left()
+        console.print(f"{len(self.trained)} trainings, {len(self.trained) - len(left)} of them finished before")
+        threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
+        (self.out / "runs").mkdir(parents=True, exist_ok=True)
+        began, done = time.monotonic(), 0
+
+        def train(run: Planned) -> None:
+            nonlocal done
+            run.train(quiet=True, log=run.path.with_name(f"{run.path.name}.log"), threads=threads)
+            done += 1
+            rest = (time.monotonic() - began) / done * (len(left) - done)
+            say(console, f"trained {run.path.name} ({done} of {len(left)}, about {duration(rest)} left)")
+
+        with reaching_trainings(), ThreadPoolExecutor(workers) as pool:
+            for _ in pool.map(train, left):
+                pass
+
+    def evaluate(
+        self, device: Device, console: Console, display: Callable[[], AbstractContextManager[Progress]]
+    ) -> None:
+        """Attacks what has not been attacked: every arm of every experiment with the experiment's batteries."""
+        todo = [
+            (study, arm.name, name, run)
+            for study in self.studies
+            for name in study.batteries
+            for arm in study.arms
+            for run in self.runs[arm.name]
+        ]
+        began, worked = time.monotonic(), 0
+        for number, (study, arm, name, run) in enumerate(todo, 1):
+            battery = self.scale.batteries[name]
+            questions, test = self.asked(study, name, run), self.tested(arm, name)
+            checkpoints = [each for each in battery.checkpoints if each in Run.open(run.path).checkpoints()]
+            assessment = Assessment(Run.open(run.path), questions, test, _trust(run))
+            if assessment.is_done(checkpoints):
+                continue
+            with display() as progress:
+                assessment.run(checkpoints, device, progress)
+            worked += 1
+            rest = (time.monotonic() - began) / worked * (len(todo) - number)
+            say(
+                console,
+                f"evaluated {run.path.name}, {name} ({number} of {len(todo)}, at most {duration(rest)} left)",
+            )
+
+    def time_steps(self, console: Console) -> dict[str, dict[str, object]]:
+        """The times of a training step by arm, for experiments without trainings; measured once, kept in OUT/cost."""
+        rows = {}
+        for study in self.studies:
+            for arm in study.arms if study.measures == "steps" else ():
+                file = self.out / "cost" / f"{arm.name}.json"
+                if not file.exists():
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    text = _timed(self.runs[arm.name][0], self.scale.rounds)
+                    write_atomically(file, partial(_put, text))
+                    say(console, f"timed {arm.name}")
+                (rows[arm.name],) = json.loads(file.read_text())["methods"].values()
+        return rows
+
+    def asked(self, study: Study, battery: str, run: Planned) -> Questions:
+        """What a run is asked; transfer attacks come from all other runs of the experiment."""
+        chosen = self.scale.batteries[battery]
+        sources = ",".join(f"{TRANSFER}:{other.path}" for other in self.others(study, run))
+        return self._asked(chosen, sources, run.experiment.threat.eps)
+
+    def others(self, study: Study, run: Planned) -> list[Planned]:
+        """All other runs of an experiment."""
+        return [other for arm in study.arms for other in self.runs[arm.name] if other.path != run.path]
+
+    def _asked(self, battery: Battery, sources: str = "", eps: float = 1e-3) -> Questions:
+        names = battery.attacks.split(",")
+        words = [sources if name == TRANSFER else name for name in names]
+        return Questions(
+            parse_attacks(",".join(filter(None, words))), [eps * factor for factor in battery.eps],
+            battery.examples, verdict=battery.probe,
+        )  # fmt: skip
+
+    def tested(self, arm: str, battery: str) -> EvaluationImages:
+        """The test images on which an arm meets a battery."""
+        return self.images(arm, self.scale.batteries[battery].examples)
+
+    def images(self, arm: str, count: int | None) -> EvaluationImages:
+        """Test images of an arm, the same for all arms with its data: `count`, or all if there are fewer."""
+        source = self.runs[arm][0].experiment.data
+        everything = _images(source, None)
+        return everything if count is None or count >= len(everything.images) else _images(source, count)
+
+
+@cache
+def _images(source: DataConfig, count: int | None) -> EvaluationImages:
+    return choose_images(source, count)
+
+
+def _put(text: bytes, stream: IO[bytes]) -> None:
+    stream.write(text)
+
+
+def _finished(run: Planned) -> bool:
+    return run.path.exists() and Run.open(run.path).result().status in ("finished", "stopped")
+
+
+def _trust(run: Planned) -> Trust:
+    """The code that the command line itself names as the model."""
+    model = run.experiment.model
+    return Trust(model.source if isinstance(model, Function) else None)
+
+
+def say(console: Console, text: str) -> None:
+    """Prints a line as it is."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _timed(run: Planned, rounds: int) -> bytes:
+    """What `regmix bench step --json` prints, in its own process so that the peak memory is that of this method."""
+    words = [sys.executable, "-P", "-m", "regmix", "bench", "step", *run.words, "--rounds", str(rounds), "--json"]
+    done = subprocess.run(words, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise UserError(f"{run.path.name}: the timing ended with exit code {done.returncode}; see the line above")
+    return done.stdout

@@ -1,0 +1,56 @@
+"""Writes claims.json and reproduce.html."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from regmix import __version__
+from regmix.reports.reproduction import Figures, Reproduction, Section, write_reproduction
+from regmix.runs.files import write_record
+from regmix.studies.reproduce.claims import Study
+from regmix.studies.reproduce.figures import cost_table, figures
+from regmix.studies.reproduce.flat import Flatnesses
+from regmix.studies.reproduce.outcome import Outcome
+from regmix.studies.reproduce.runner import Runner
+
+CLAIMS, PAGE = "claims.json", "reproduce.html"
+
+
+def write(
+    runner: Runner, flat: Flatnesses, times: Mapping[str, Mapping[str, Any]], command: Callable[[str], str]
+) -> Reproduction:
+    """Judges every claim, and writes the records and the page into the folder of the runs.
+
+    Args:
+        flat: how flat the loss of the runs is.
+        times: of training steps by arm; they stand on the page only, because they differ every time.
+        command: the command that repeats an experiment, by its name.
+    """
+    outcome, out = Outcome(runner, flat), Path(runner.out)
+    comparisons = sum(len(study.claims) for study in runner.studies)
+    sections = [outcome.section(study, comparisons, command(study.name)) for study in runner.studies]
+    seeds = len(next(iter(runner.runs.values())))
+    result = Reproduction(
+        __version__, runner.scale.name, runner.scale.recipe, seeds, comparisons, correction(comparisons), sections
+    )
+    write_record(out / CLAIMS, result)
+    drawn: dict[str, Figures] = {study.name: figures(outcome, study) for study in runner.studies}
+    shown = [_with_times(section, study, times) for section, study in zip(sections, runner.studies, strict=True)]
+    write_reproduction(replace(result, sections=shown), drawn, out / PAGE)
+    return result
+
+
+def _with_times(section: Section, study: Study, times: Mapping[str, Mapping[str, Any]]) -> Section:
+    return section if study.measures != "steps" else replace(section, table=cost_table(times))
+
+
+def correction(comparisons: int) -> str:
+    """How the intervals are corrected, in words."""
+    if comparisons <= 1:
+        return "It is a 95 % interval; there is one claim at most, so nothing is corrected."
+    return (
+        f"All intervals together cover the truth with 95 %: Bonferroni's correction for the {comparisons} claims of "
+        f"this command, each at {100 * (1 - 0.05 / comparisons):.2f} %. Fewer experiments in one command are corrected "
+        "less, so choose them before looking."
+    )
