@@ -81,9 +81,9 @@ def main() -> None:
     parser.add_argument("--without-exact", action="store_true", help="leave our autoattack out: the screened one only")
     flags = parser.parse_args()
     torch.set_num_threads(flags.threads)
-    device = devices.start(
-        flags.device, "32"
-    ).device  # as regmix evaluate does: freed memory is kept, for pyautoattack, too
+    # As regmix evaluate does: freed memory is kept on a CPU, for pyautoattack, too.
+    device = devices.start(flags.device, "32").device
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{flags.threads} thread(s)"
     run = Run.open(flags.run)
     experiment = from_json(run.config(), str(flags.run))
     every = load(experiment.data, "test")
