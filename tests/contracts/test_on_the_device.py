@@ -47,7 +47,10 @@ def test_every_method_trains(method: str, tmp_path: Path) -> None:
     assert environment["device"].startswith("cpu") == ON_CPU
 
 
-@pytest.mark.parametrize("words", ["--method regmix --averaging gated_ema", "--method fgsm_pgk", "--method liet"])
+@pytest.mark.parametrize(
+    "words",
+    ["--method regmix --averaging gated_ema --cuda-graph on", "--method fgsm_pgk --cuda-graph off", "--method liet"],
+)
 def test_an_interrupted_run_goes_on(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert train(whole, f"{words} --epochs 4") == 0

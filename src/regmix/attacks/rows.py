@@ -9,6 +9,19 @@ from torch import Tensor
 from regmix.types import Images
 
 
+def waits_for_nothing(values: Tensor) -> bool:
+    """Whether reading a value of a tensor waits for no device."""
+    return values.device.type == "cpu"
+
+
+def put(rows: Bool[Tensor, "rows"], new: Tensor, old: Tensor) -> Tensor:
+    """`new` in these rows and `old` in the others; in place where the choice of rows waits for no device."""
+    if waits_for_nothing(old):
+        old[rows] = new[rows]
+        return old
+    return torch.where(rows.view(-1, *[1] * (old.ndim - 1)), new, old)
+
+
 class Rows:
     """The rows of a batch that survive so far; a row that is broken leaves with the perturbation that broke it.
 

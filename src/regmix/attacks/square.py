@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from regmix.attacks.base import Screened, Whole, fooled
-from regmix.attacks.rows import Rows
+from regmix.attacks.rows import Rows, put
 from regmix.attacks.squares import grid, propose_linf, propose_pointed, stripes
 from regmix.objectives import margin
 from regmix.runtime.borrowed import borrowed
@@ -66,7 +66,7 @@ class Square:
                 better = new > value
                 near.keep(better)
                 out = fooled(model, trial, torch.where(better, new, float("-inf")), y)
-                images[better], value[better] = trial[better], new[better]
+                images, value = put(better, trial, images), put(better, new, value)
             rows.leave(out, images - x)
         rows.delta[rows.left] = (images - x)[~out]
         return rows.delta

@@ -11,8 +11,10 @@ from jaxtyping import Bool, Int, UInt8
 from torch import Tensor, nn
 
 from regmix.attacks import CLEAN, Attack, packed, passes
+from regmix.attacks.rows import waits_for_nothing
 from regmix.data import ImageSet, batches, pick
 from regmix.evaluation.one_batch import Attacked, attacked, predict
+from regmix.evaluation.padded import padded
 from regmix.evaluation.screening import NoCopy, screened
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
@@ -187,8 +189,10 @@ class _Chunks:
             self._make_screen(self._reference)
             self._reference = None
         x, y = batch.x, batch.y
+        asked = self._screen or self._evaluator.model
+        screen = self._screen if waits_for_nothing(x) else padded(asked)
         with repeatable(f"{self._name}/{first}", x.device):
-            return attacked(self._evaluator.model, self.suited, x, y, self._threat, screen=self._screen)
+            return attacked(self._evaluator.model, self.suited, x, y, self._threat, screen=screen)
 
     def _make_screen(self, reference: Int[Tensor, "chosen"]) -> None:
         model, batch = self._evaluator.model, self._evaluator.take(reference)

@@ -81,14 +81,16 @@ class CudaGraphs:
     def record(self, work: Work[T]) -> tuple[T, Callable[[], None]]:
         if not self._graphs:  # memory that no graph uses any more may be gone
             self._pool = torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
+        graph, usual = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
         try:
             # Other threads may go on: they move images to pinned memory.
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 made = work()
         except RuntimeError as error:
+            torch.cuda.set_stream(usual)  # the end of a recording that failed leaves another one in place
             self._check_device()
-            raise NotRecorded(str(error).splitlines()[0]) from None
+            # The first error; the end of the recording only repeats that there was one.
+            raise NotRecorded(str(error.__context__ or error).splitlines()[0]) from None
         self._graphs.add(graph)
         graph.replay()
         return made, graph.replay
