@@ -17,7 +17,7 @@ from regmix.exports.checkpoint import Checkpointed
 from regmix.types import Images, Logits, Model, UserError
 
 FACTS = "regmix.json"
-"""The entry of a pt2 file, and the metadata of an ONNX file, with the classes and the input."""
+"""The entry of a pt2 file that holds the facts about the model as JSON; an ONNX file has them as metadata."""
 
 
 class _Whole(nn.Module):
