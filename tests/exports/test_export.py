@@ -174,6 +174,9 @@ def test_what_cannot_be_written_is_said_before_anything_is(tmp_path: Path) -> No
     with pytest.raises(UserError, match="not a run directory"):
         export(tmp_path, "hub", tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"run", "there"}
+    export(run.path, "hub", tmp_path / "out")
+    with pytest.raises(UserError, match="is an exported model, not a run directory"):
+        export(tmp_path / "out", "onnx", tmp_path / "other")
 
 
 OWN = """
@@ -194,6 +197,19 @@ class Branching(nn.Module):
 class Plain(Branching):
     def forward(self, x):
         return {"logits": self.head(x.flatten(1)) + self.other(x.flatten(1))}
+
+class Counting(Branching):
+    def forward(self, x):
+        return self.head(x.flatten(1)) + self.other.bias.expand(len(x), 3)
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, norm_first=True)
+        self.embed, self.head = nn.LazyLinear(4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.layer(self.embed(x.flatten(2).transpose(1, 2))).mean(1))
 
 class Noisy(Branching):
     def forward(self, x):
@@ -249,12 +265,30 @@ def test_a_graph_of_ones_own_model_is_right_or_refused_in_one_line(
     printed = capfd.readouterr()
     assert f"the model cannot be exported as {form}" in printed.err
     assert len((printed.out + printed.err).splitlines()) == 1
+    config = (run / "config.json").read_text()
+    (run / "config.json").write_text(config.replace("Branching", "Counting"))
+    assert main(words) == 2
+    assert "write x.shape[0] where it has len(x)" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
-    config = (run / "config.json").read_text().replace("Branching", "Plain")
-    (run / "config.json").write_text(config)
+    (run / "config.json").write_text(config.replace("Branching", "Plain"))
     assert main(words) == 0
     theirs, ours = outside(tmp_path / "out", form), regmix.load_model(run, trust_code=True).model
     x = torch.rand(3, 3, 2, 2)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(x), ours(x), rtol=0, atol=1e-5 * float(ours(x).abs().max()))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", ["pt2", "onnx"])
+def test_attention_and_lazy_modules_are_exported(form: FormatName, own: Callable[[str], Path], tmp_path: Path) -> None:
+    if form == "onnx":
+        pytest.importorskip("onnxscript", reason='pip install "regmix[export]"')
+        pytest.importorskip("onnxruntime", reason='pip install "regmix[export]"')
+    run, source = own("Attention"), "exported_models:Attention"
+    assert export(run, form, tmp_path / "out", source=source).difference <= TOLERANCE
+    theirs, ours = outside(tmp_path / "out", form), regmix.load_model(run, source=source).model
+    x = torch.rand(6, 3, 2, 2)
     with torch.no_grad():
         torch.testing.assert_close(theirs(x), ours(x), rtol=0, atol=1e-5 * float(ours(x).abs().max()))
 

@@ -17,7 +17,7 @@ from regmix.exports.checkpoint import Checkpointed
 from regmix.types import Images, Logits, Model, UserError
 
 FACTS = "regmix.json"
-"""The entry of a pt2 file, and the metadata of an ONNX file, with the classes and the input."""
+"""The entry of a pt2 file that holds the facts about the model as JSON; an ONNX file has them as metadata."""
 
 
 class _Whole(nn.Module):
@@ -84,9 +84,11 @@ def _traced(chosen: Checkpointed, form: str) -> torch.export.ExportedProgram:
         images = torch.rand(2, *chosen.shape)
         return torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     except Exception as error:  # the tracer runs the model, and either may raise anything
+        cause = "its computation is no fixed graph"
+        if "specialized it to be a constant" in str(error):
+            cause = "it fixes the number of images: write x.shape[0] where it has len(x) or a number"
         raise UserError(
-            f"the model cannot be exported as {form}, because its computation is no fixed graph for any number of "
-            f"images ({_line(error)}); use --format safetensors"
+            f"the model cannot be exported as {form}: {cause} ({_line(error)}); use --format safetensors"
         ) from error
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from regmix.runs.evaluations import Stored, stored
+from regmix.runs.exported import WEIGHTS
 from regmix.runs.files import read_record, typed, write_record
 from regmix.runs.records import Checkpoint, Data, Environment, Epoch, Result
 from regmix.runtime.files import PART, append, digest, link, parse_json, read_text, write_atomically
@@ -104,6 +105,8 @@ class Run:
         """Opens an existing run directory."""
         if not (path / CONFIG).is_file():
             raise UserError(f"{path} is not a run directory, because it has no {CONFIG}; give the folder of a training")
+        if (path / WEIGHTS).is_file():
+            raise UserError(f"{path} is an exported model, not a run directory; give the folder of a training")
         return cls(path, writes=writes)
 
     def claim(self) -> AbstractContextManager[None]:
