@@ -30,9 +30,9 @@ class Number:
 
     @property
     def text(self) -> str:
-        """The number and its interval, with three digits."""
+        """The number and its interval, with three digits; a whole number with all of them."""
         interval = "" if self.low is None or self.high is None else f" [{self.low:.3g}, {self.high:.3g}]"
-        return f"{self.value:.3g}{interval}"
+        return f"{self.value:{'.0f' if self.value == int(self.value) else '.3g'}}{interval}"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from regmix.reports.classes import per_class
 from regmix.reports.findings.case import Case, Finding, Number, difference
 from regmix.reports.findings.training import catastrophic_overfitting
 from regmix.reports.findings.weights import overfitting_flags
-from regmix.reports.words import percent, points
+from regmix.reports.words import percent
 
 NOTHING = 0.01
 """An attack that changes less than one point tests nothing that matters."""
@@ -95,7 +95,7 @@ def robust_overfitting(case: Case) -> Finding | None:
     best = case.run.best_epoch
     return Finding(
         "robust overfitting",
-        f"From its best epoch{f', {best},' if best else ''} to the last one the model lost {points(gap.difference)} "
+        f"From its best epoch{f', {best},' if best else ''} to the last one the model lost {100 * gap.difference:.1f} "
         "points of robust test accuracy.",
         [Number("robust accuracy of best minus last", gap.difference, gap.low, gap.high)],
         [cause, "there are too many epochs after the learning rate has come down", "there are too few training images"],

@@ -3,7 +3,7 @@
 from regmix.methods.regmix import RegMix
 from regmix.reports.findings.case import Case, Finding, Number, difference
 from regmix.reports.findings.training import STRONG, underfits
-from regmix.reports.words import attack_text, percent, points
+from regmix.reports.words import attack_text
 from regmix.runs.records import same_eps
 
 FAR = 0.15
@@ -84,7 +84,7 @@ def gamma_too_high(case: Case) -> Finding | None:
     heavy = max(weights, key=lambda each: weights[each] / USUAL[each])
     return Finding(
         "clean accuracy far below a plain model's",
-        f"Without an attack the model is {points(-deficit.value)} points from a plain model.",
+        f"Without an attack the model is {100 * deficit.value:.1f} points below a plain model.",
         [deficit, *(Number(f"{name} per example", value) for name, value in weights.items())],
         causes,
         case.train(*_flags(case, heavy, lowered(weights[heavy], USUAL[heavy]))),
@@ -139,8 +139,8 @@ def weak_at_larger_eps(case: Case) -> Finding | None:
             alpha = _weights(case)["alpha"]
             return Finding(
                 "weak at larger ε",
-                f"Under {where} the model is {percent(-pair.difference)} below {peer.label}, but not at the ε of "
-                "training.",
+                f"Under {where} the model is {-100 * pair.difference:.1f} points below {peer.label}, but not at the ε "
+                "of training.",
                 [
                     Number(f"accuracy under {where} minus that of {peer.label}", pair.difference, pair.low, pair.high),
                     Number("the same at the ε of training", *_interval(at_training)),
