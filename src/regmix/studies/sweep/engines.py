@@ -41,7 +41,7 @@ def optuna(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder
     repeated.
     """
     library: Any = _needed("optuna")
-    library.logging.set_verbosity(library.logging.WARNING)
+    library.logging.set_verbosity(library.logging.ERROR)  # the search itself says what failed
     complete = (library.trial.TrialState.COMPLETE,)
 
     def objective(trial: Any) -> float:
