@@ -105,7 +105,7 @@ def weights(scale: Scale, base: Experiment) -> Study:
               Gap("gamma0", attack, "grid"), Gap("a50b20g40", attack, "grid"),
               "The drop is small where the training does not overfit, and then says nothing."),
         Claim("Lowering beta shrinks the drop from the best to the last epoch (beta 40 against 10, at alpha 100).",
-              Gap("a100b40g20", attack, "grid"), Gap("a100b10g20", attack, "grid"), "As above."),
+              Gap("a100b40g20", attack, "grid"), Gap("a100b10g20", attack, "grid"), "The drop is small where the training does not overfit, and then says nothing."),
         Claim("Raising alpha raises robust accuracy at twice the training's eps (alpha 100 against 25, at beta 10).",
               Accuracy("a100b10g20", attack, "grid", (2.0,)),
               Accuracy("a25b10g20", attack, "grid", (2.0,)), SETTING),
