@@ -69,14 +69,14 @@ def judge(estimate: Estimate, threshold: float, comparisons: int) -> Judgement:
 
     assert comparisons >= 1
     centre, error = estimate.difference, estimate.error
-    if error == 0:
-        why = "nothing varies between images or seeds, so chance is unknown"
-        return Judgement(centre, centre, None, "undecided", why)
     critical = float(t.isf(LEVEL / comparisons / 2, estimate.freedom))
     low, high = centre - critical * error, centre + critical * error
     if estimate.seeds < 2:
         why = "one seed: the interval covers the images only, and says nothing about another training"
         return Judgement(low, high, None, "undecided", why)
+    if error == 0:
+        why = "nothing varies between images or seeds, so chance is unknown"
+        return Judgement(centre, centre, None, "undecided", why)
     smallest = error * detectable(critical, estimate.freedom)
     if low > threshold:
         return Judgement(low, high, smallest, "supported", "the whole interval lies above the threshold")
