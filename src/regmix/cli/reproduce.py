@@ -37,7 +37,7 @@ class ReproduceFlags:
     scale: ScaleName = "digits"
     """How large. digits: minutes on any machine. cpu: CIFAR-10 on a CPU, days. paper: the paper's recipe, for a GPU."""
     seeds: int | None = None
-    """Number of seeds per method: 0, 1, ... With one seed every claim is undecided. None: that of the scale."""
+    """Number of seeds per method: 0, 1, ... With fewer than three every claim is undecided. None: that of the scale."""
     out: Path | None = None
     """Folder of the runs, claims.json and reproduce.html. None: runs/reproduce-SCALE."""
     list: bool = False

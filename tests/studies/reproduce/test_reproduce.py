@@ -232,7 +232,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, capfd,
 @pytest.mark.slow
 def test_two_kills_change_nothing(tmp_path: Path) -> None:
     """Killed once in a training and once in an evaluation, the command ends with the claims of an undisturbed one."""
-    words = [sys.executable, "-P", "-m", "regmix", "reproduce", "agr", "--seeds", "2", "--out", "out", *TINY]
+    words = [sys.executable, "-P", "-m", "regmix", "reproduce", "agr", "--seeds", "1", "--out", "out", *TINY]
     folders = {name: tmp_path / name for name in ("calm", "killed")}
     for path in folders.values():
         path.mkdir()

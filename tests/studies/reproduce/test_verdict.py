@@ -69,6 +69,12 @@ def test_one_seed_never_decides_however_large_the_difference() -> None:
         assert "one seed" in judged.why
 
 
+def test_two_seeds_never_decide() -> None:
+    judged = judge(Estimate(9.0, 1.0, 30.0, 2), 0.0, 1)
+    assert (judged.verdict, judged.smallest_effect) == ("undecided", None)
+    assert "two seeds" in judged.why
+
+
 def test_no_variation_at_all_decides_nothing() -> None:
     judged = judge(estimate(np.ones((3, 50)), np.zeros((3, 50)), same_runs=False), 0.0, 1)
     assert (judged.verdict, judged.smallest_effect) == ("undecided", None)
@@ -90,7 +96,7 @@ def test_the_smallest_effect_without_seeds_to_estimate_from_is_the_normal_one() 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed_spread", [0.0, 0.3])
-@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("seeds", [3, 5])
 def test_equal_methods_get_a_false_verdict_in_at_most_one_of_twenty_commands(seeds: int, seed_spread: float) -> None:
     """Eight methods without any difference, one compared with the seven others, as in a real command."""
     random, commands, false = np.random.default_rng(seeds), 400, 0

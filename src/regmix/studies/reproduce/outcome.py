@@ -174,8 +174,9 @@ class Outcome:
         """The record of an experiment."""
         seeds = len(next(iter(self.runner.runs.values())))
         arms = [f"{arm.name} ({arm.flags})" if arm.flags else arm.name for arm in study.arms]
+        over = f"seeds 0 to {seeds - 1}" if seeds > 1 else "seed 0"
         trained = study.measures != "steps"
-        what = f"{len(arms)} methods, seeds 0 to {seeds - 1}" if trained else f"Training steps of {len(arms)} methods"
+        what = f"{len(arms)} methods, {over}" if trained else f"Training steps of {len(arms)} methods"
         ran = f"{what}: {'; '.join(arms)}."
         tests = [f"{name}: {self.runner.tested(study.arms[0].name, name).sample.text()}" for name in study.batteries]
         notes = [f"Test images: {'; '.join(tests)}."] if tests else []
