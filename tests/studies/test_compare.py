@@ -202,7 +202,7 @@ def test_a_training_that_fails_ends_the_comparison_with_its_line(tmp_path, capfd
 CHANGES = {
     "threat": [Linf(0.1), L2(0.5)],
     "data": [Cifar10(), Folder(size=24), Folder(size=32)],
-    "validation": [500],
+    "validation": [500, None],
     "split_seed": [1],
     "validate_every": [5],
     "best_of": ["either"],
@@ -217,6 +217,14 @@ CHANGES = {
     "lr": [0.3],
     "momentum": [0.5],
     "weight_decay": [0.0],
+    "optimizer": ["adamw"],
+    "decayed": ["weights"],
+    "layer_decay": [0.9],
+    "ramp": [0.2],
+    "init": ["other.pt"],
+    "init_weights": ["raw"],
+    "freeze": [("conv1",)],
+    "cuda_graph": ["off"],
     "clip_norm": [1.0],
     "awp": [0.005],
     "awp_warm_up": [3],
@@ -236,7 +244,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", Experiment.__dataclass_fields__)
 def test_points_are_ranked_only_if_they_are_measured_alike(name: str) -> None:
-    base = Experiment()
+    base = Experiment(init="weights.pt")
     for value in CHANGES[name]:
         points = [base, base, replace(base, **{name: value})]
         if name not in MEASURE:
