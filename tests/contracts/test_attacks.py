@@ -228,9 +228,7 @@ def distance_l1(w: Tensor, x: Tensor, y: Tensor, lead: Tensor) -> float:
 @pytest.mark.parametrize(
     ("row", "threat"),
     [
-        pytest.param(
-            *case, id=name, marks=[pytest.mark.slow] if name.startswith(LONG) and not name.endswith("linf") else []
-        )
+        pytest.param(*case, id=name, marks=[pytest.mark.slow] if name.startswith(LONG) else [])
         for name, case in CASES.items()
         if case[0].reach is not None
     ],

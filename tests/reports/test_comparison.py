@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from contracts.evaluated import change, folder
+from regmix.config import Experiment, to_json
 from regmix.reports import words, write_report
 from regmix.reports.comparison import (
     arms,
@@ -106,6 +107,18 @@ def test_runs_that_differ_in_their_seed_are_one_arm(seeded):
     values = [run.evaluations["best"].columns["clean"].accuracy for run in runs[:3]]
     place = header.index("clean")
     assert rows[0][place] == f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}"
+
+
+def test_a_run_of_before_a_setting_existed_is_a_seed_of_the_same_arm(seeded):
+    paths, _ = seeded
+    config = json.loads((paths[1] / "config.json").read_text())
+    complete = {**json.loads(to_json(Experiment())), **config}
+    for path, ramp in ((paths[0], 0.0), (paths[2], 0.5)):
+        (path / "config.json").write_text(json.dumps({**complete, "seed": 7, "ramp": ramp}))
+    older = {name: value for name, value in complete.items() if name not in ("ramp", "optimizer", "cuda_graph")}
+    (paths[1] / "config.json").write_text(json.dumps(older))
+    found = arms([load(path) for path in paths[:3]])
+    assert [{run.path for run in arm.runs} for arm in found] == [{*paths[:2]}, {paths[2]}]
 
 
 def test_pairs_only_where_all_met_the_same_attack_on_the_same_images(seeded, write_run, tmp_path):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from regmix.runs import CHECKPOINTS, CONFIG, METRICS, Run
+from regmix.runs import CHECKPOINTS, METRICS, Run
 from regmix.runs.evaluations import OUTCOMES, Examples, Outcomes, Stored
 from regmix.runs.records import Column, Environment, Epoch, Evaluation, Result, same_eps
-from regmix.runtime.files import read_object, read_steadily
+from regmix.runtime.files import read_steadily
 from regmix.types import UserError
 
 __all__ = [
@@ -34,7 +34,7 @@ class LoadedRun:
 
     path: Path
     config: dict[str, JsonValue]
-    """The settings as they were saved, for display and comparison; `regmix.config.from_json` gives them meaning."""
+    """The settings, for display and comparison; see `Run.settings`."""
     environment: Environment
     epochs: list[Epoch]
     result: Result
@@ -116,7 +116,7 @@ def _load(path: Path) -> LoadedRun:
         outdated.append("Evaluations by regmix 0.1 are left out: they do not say which weights they are about.")
     loaded = LoadedRun(
         path=path,
-        config=read_object(path / CONFIG),
+        config=run.settings(),
         environment=run.environment(),
         epochs=_epochs(run, result.epochs or 0),
         result=result,

@@ -178,7 +178,7 @@ def selection_text(runs: Sequence[LoadedRun]) -> str:
     runs = [run for run in runs if run.source is None]
     if not runs:
         return ""
-    sizes = {run.config.get("validation") for run in runs}
+    sizes = {run.validation_images or run.config.get("validation") for run in runs}
     held = f"{sizes.pop()} images" if len(sizes) == 1 and isinstance(next(iter(sizes)), int) else "images"
     return (
         f"The best epoch is chosen on {held} held out from the training set (the validation split). "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from pydantic import JsonValue
 from safetensors.torch import save
 from torch import Tensor
 
@@ -16,9 +17,9 @@ from regmix.runs.evaluations import Stored, stored
 from regmix.runs.exported import WEIGHTS
 from regmix.runs.files import read_record, typed, write_record
 from regmix.runs.records import Checkpoint, Data, Environment, Epoch, Result
-from regmix.runtime.files import PART, append, digest, link, parse_json, read_text, write_atomically
+from regmix.runtime.files import PART, append, digest, link, parse_json, read_object, read_text, write_atomically
 from regmix.runtime.lock import locked
-from regmix.types import UserError
+from regmix.types import Trust, UserError
 
 CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)
 
@@ -120,6 +121,24 @@ class Run:
     def config(self) -> str:
         """The text of config.json."""
         return read_text(self.path / CONFIG)
+
+    def settings(self) -> dict[str, JsonValue]:
+        """The content of config.json, with today's defaults for settings that did not exist when it was written.
+
+        If this version cannot read it, or the model, the data, the threat or the method is missing, it is as it was
+        written.
+        """
+        # Imported here, so that `import regmix` stays fast.
+        from regmix.config import UNIONS, from_json, to_json
+
+        path = self.path / CONFIG
+        written = read_object(path)
+        if UNIONS.keys() - written.keys():
+            return written
+        try:  # the settings are only read, no code of the run's is imported
+            return dict(json.loads(to_json(from_json(self.config(), path, Trust(everything=True)))))
+        except UserError:
+            return written
 
     def environment(self) -> Environment:
         """The content of environment.json, empty if there is none."""
