@@ -45,6 +45,7 @@ def some(model: nn.Module, count: int = 48) -> tuple[Tensor, Tensor]:
     return batch.x[right], batch.y[right]
 
 
+@pytest.mark.slow
 def test_square_climbs_another_loss_than_the_cross_entropy() -> None:
     model, threat = train(RegMix(alpha=200, beta=200, gamma=200)), Linf(0.15)
     x, y = some(model)

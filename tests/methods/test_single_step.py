@@ -113,6 +113,7 @@ def test_zero_grad_without_a_quantile_is_fgsm_rs() -> None:
     assert torch.equal(*results)
 
 
+@pytest.mark.slow
 def test_zero_grad_takes_images_too_large_for_torchs_quantile() -> None:
     """More than 16 million elements in a batch."""
     from regmix.methods.zero_grad import _quantile

@@ -193,6 +193,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
     assert_same(whole, broken)
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
     program = """
 import os, signal, sys, time
