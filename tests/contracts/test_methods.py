@@ -32,7 +32,7 @@ from regmix.methods import (
     Trades,
     ZeroGrad,
 )
-from regmix.methods.memory import Memory, NumberPerImage, PerClass, PerImage, PerRow
+from regmix.methods.memory import Memory, NumberPerImage, OneForAll, PerClass, PerImage, PerRow
 from regmix.threats import L2, Linf
 from regmix.types import Batch, Clock, Losses, UserError, View
 
@@ -63,6 +63,10 @@ METHODS: dict[str, Any] = {
     "fgsm_pgk": FgsmPgk(),
     "fgsm_pgk, often reset": FgsmPgk(reset=2),
     "fgsm_pgk, mutual": FgsmPgk(lam=0, mutual=Mutual(alpha=50, beta=20, gamma=20)),
+    "n_aaer": methods.NAaer(),
+    "rs_aaer": methods.RsAaer(),
+    "elle": methods.Elle(),
+    "elle, adaptive": methods.Elle(schedule="adaptive"),
     "liet": methods.Liet(),
     "regmix": RegMix(),
     "regmix, carried": RegMix(start="carried"),
@@ -344,8 +348,8 @@ def test_the_memory_matters(method: Method) -> None:
     histories = []
     for fill in (0.0, 0.08):
         memory = a_memory(method, Linf(eps=0.1))
-        kept, batch = memory["delta"], a_batch(2)
-        kept.write(batch, torch.full_like(kept.gather() if isinstance(kept, PerClass) else batch.x, fill))
+        kept, batch = memory["delta" if "delta" in memory.parts else next(iter(memory.parts))], a_batch(2)
+        kept.write(batch, torch.full_like(kept.gather() if isinstance(kept, OneForAll) else batch.x, fill))
         histories.append(train(a_model(), method, Linf(eps=0.1), memory, range(1, 2)))
     with pytest.raises(AssertionError):
         assert_same_history(*histories)

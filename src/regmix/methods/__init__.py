@@ -20,6 +20,9 @@ from regmix.methods.fgsm_rs import FgsmRs as FgsmRs
 from regmix.methods.n_fgsm import NFgsm as NFgsm
 from regmix.methods.zero_grad import ZeroGrad as ZeroGrad
 from regmix.methods.grad_align import GradAlign as GradAlign
+from regmix.methods.aaer import NAaer as NAaer
+from regmix.methods.aaer import RsAaer as RsAaer
+from regmix.methods.elle import Elle as Elle
 from regmix.methods.free_at import FreeAt as FreeAt
 from regmix.methods.pgd_at import PgdAt as PgdAt
 from regmix.methods.trades import Trades as Trades
