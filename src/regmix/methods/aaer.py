@@ -70,7 +70,10 @@ class NAaer(Method):
         usual = torch.where(abnormal, 0, changes.detach()).sum() / others.clamp_min(1)
         share = count.to(fall.dtype) / len(x)
         penalty = self.drop_weight * drop + self.variation_weight * (variation - usual).clamp_min(0)
-        terms = {"classify": cross_entropy(logits, batch.target).mean(), "abnormal": torch.where(others > 0, share * penalty, 0)}
+        terms = {
+            "classify": cross_entropy(logits, batch.target).mean(),
+            "abnormal": torch.where(others > 0, share * penalty, 0),
+        }
         return Losses(terms, logits, {"abnormal_share": share})
 
 
