@@ -13,10 +13,11 @@ from torch import nn
 
 from contracts.finished import assert_same
 from regmix.cli.entry import main
-from regmix.config import from_json
+from regmix.config import Experiment, from_json
 from regmix.methods import RegMix, Trades
 from regmix.models import SmallCnn, build, load_weights
 from regmix.threats import Linf
+from regmix.training.prepare import initial_weights
 from regmix.training.session import Session
 from regmix.training.step import TrainStep
 from regmix.types import Batch, Clock
@@ -39,6 +40,16 @@ def test_a_training_starts_from_the_weights_of_a_run_or_a_file(tmp_path: Path, c
         assert learned
         assert all(torch.equal(again[name], expected[name]) for name in learned)
     assert "weights to start from: " in capsys.readouterr().out
+
+
+def test_of_standard_training_the_last_weights_are_taken(tmp_path: Path) -> None:
+    """Its best ones are chosen under attack, and so are those of an early epoch."""
+    trained(tmp_path / "plain", "--method standard")
+    assert initial_weights(Experiment(init=str(tmp_path / "plain"))) == tmp_path / "plain" / "last.safetensors"
+    trained(tmp_path / "robust", "--method fgsm_at")
+    assert initial_weights(Experiment(init=str(tmp_path / "robust"))) == tmp_path / "robust" / "best.safetensors"
+    (tmp_path / "robust" / "best.safetensors").unlink()
+    assert initial_weights(Experiment(init=str(tmp_path / "robust"))) == tmp_path / "robust" / "last.safetensors"
 
 
 def test_the_last_layer_starts_anew_for_another_number_of_classes(tmp_path: Path) -> None:

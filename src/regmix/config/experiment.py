@@ -62,8 +62,8 @@ class Experiment:
     """Share of the training, in [0, 1], in which eps and the regularisation terms of the loss rise linearly from near 0
     to their full size. Validation uses the full eps throughout."""
     init: str | None = None
-    """Weights to start from: a file, or a run directory (its checkpoint `best`). If they are for another number of
-    classes, the last layer starts anew. None: random weights."""
+    """Weights to start from: a file, or a run directory (its best weights, after standard training its last ones). If
+    they are for another number of classes, the last layer starts anew. None: random weights."""
     init_weights: str | None = None
     """Weights to use from an `init` that holds several sets of weights: raw, averaged, or the name of an entry."""
     freeze: tuple[str, ...] = ()

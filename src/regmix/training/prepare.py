@@ -9,15 +9,15 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from regmix.config import Experiment, NoAveraging, build_model
+from regmix.config import Experiment, NoAveraging, build_model, from_json
 from regmix.data import ImageSet, load, pick, split_train, steps_per_epoch
 from regmix.models import Function, load_weights
 from regmix.models.files import few
-from regmix.runs import Run
+from regmix.runs import CONFIG, Run
 from regmix.runtime import devices, processes
 from regmix.training.display import Display
 from regmix.training.readiness import ready
-from regmix.types import UserError, require
+from regmix.types import Trust, UserError, require
 
 
 class Prepared(NamedTuple):
@@ -69,11 +69,20 @@ def initial_model(experiment: Experiment, images: ImageSet) -> nn.Module:
 
 
 def initial_weights(experiment: Experiment) -> Path | None:
-    """The file of weights that a training starts from; None for random weights."""
+    """The file of weights that a training starts from; None for random weights.
+
+    Of a run directory these are the best weights, but the last ones after standard training, whose best weights under
+    attack are those of an early epoch, and where there are no best weights.
+    """
     if experiment.init is None:
         return None
     path = Path(experiment.init)
-    return Run.open(path, writes=False).weights("best") if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    run = Run.open(path, writes=False)
+    settings = from_json(run.config(), path / CONFIG, Trust(everything=True))  # only read, not built
+    attacked = settings.method.adversarial and run.environment().source is None
+    return run.weights("best" if attacked and "best" in run.checkpoints() else "last")
 
 
 def _load_initial(model: nn.Module, experiment: Experiment, classes: int) -> str:
