@@ -67,6 +67,8 @@ METHODS: dict[str, Any] = {
     "rs_aaer": methods.RsAaer(),
     "elle": methods.Elle(),
     "elle, adaptive": methods.Elle(schedule="adaptive"),
+    "fgsm_pco": methods.FgsmPco(),
+    "tdat": methods.Tdat(),
     "liet": methods.Liet(),
     "regmix": RegMix(),
     "regmix, carried": RegMix(start="carried"),

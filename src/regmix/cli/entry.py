@@ -12,6 +12,7 @@ from types import FrameType
 from regmix.cli import quick
 from regmix.errors import Interrupted, UserError
 from regmix.runtime.signals import ending, handled, survive_hangup
+from regmix.runtime.threads import share_the_cpu
 
 INTERRUPTED = "continue a training with `regmix train --resume RUN`, anything else by giving the same command again"
 
@@ -43,6 +44,7 @@ def _answered(words: list[str]) -> bool:
     """Answers at once if the library is not needed; otherwise imports it and returns False."""
     if quick.answer(words):
         return True
+    share_the_cpu()
     from regmix.runtime import processes
 
     processes.forget_others()  # before libraries that read these variables are imported
