@@ -69,6 +69,8 @@ METHODS: dict[str, Any] = {
     "elle, adaptive": methods.Elle(schedule="adaptive"),
     "fgsm_pco": methods.FgsmPco(),
     "tdat": methods.Tdat(),
+    "fgsm_uap": methods.FgsmUap(),
+    "fgsm_cuap": methods.FgsmCuap(),
     "liet": methods.Liet(),
     "regmix": RegMix(),
     "regmix, carried": RegMix(start="carried"),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from methods import reference
 from methods.reference import CLASSES, SHAPE, Given, Plain
-from regmix.methods import FgsmPco, Setup, Tdat
+from regmix.methods import FgsmCuap, FgsmPco, FgsmUap, Setup, Tdat
 from regmix.methods.memory import Memory, PerImage
 from regmix.threats import Linf
 from regmix.types import Batch, Clock, Losses
@@ -30,9 +30,9 @@ def projected(delta: Tensor, x: Tensor) -> Tensor:
     return reference.project(delta, x, EPS)
 
 
-def gradient_at(plain: Plain, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def gradient_at(plain: Plain, x: Tensor, target: Tensor, batch_statistics: bool = True) -> tuple[Tensor, Tensor]:
     at = x.clone().requires_grad_()
-    z = plain(at)
+    z = plain(at, batch_statistics)
     (g,) = torch.autograd.grad(reference.cross_entropy(z, target).sum(), at, retain_graph=True)
     return z, g
 
@@ -106,3 +106,36 @@ def test_tdat_takes_labels_that_are_soft_already() -> None:
     losses = method(reference.tiny_net(), batch, threat, memory, Clock(0, 10, 0, 1))
     expected = reference.cross_entropy(losses.logits, reference.smoothed(LABELS, 0.5)).sum() / COUNT
     assert losses.terms["classify"].item() == pytest.approx(expected.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", [FgsmUap, FgsmCuap])
+@pytest.mark.parametrize("mass", [None, 0.64])
+def test_uap_moves_what_all_images_or_those_of_a_class_share(kind: type[FgsmUap], mass: float | None) -> None:
+    # With statistics of the batch right after a linear layer, the gradients of a batch add up to zero.
+    net, method, radius = reference.tiny_net().eval(), kind(lam=2.0, mu=0.3, radius=1.25), 1.25 * EPS
+    groups = torch.zeros(COUNT, dtype=torch.int64) if kind is FgsmUap else LABELS % 3  # no image of class 3
+    labels = LABELS % 3
+    target = reference.smoothed(labels, 1.0 if mass is None else mass)
+    memory = method.memory(Setup(COUNT, CLASSES, SHAPE, Linf(EPS), 0, "cpu"))
+    number = 1 if kind is FgsmUap else CLASSES
+    begin = EPS * torch.sign(torch.rand(number, *SHAPE, generator=torch.Generator().manual_seed(1)).double() - 0.5)
+    u, m = 1.25 * begin, torch.zeros(number, *SHAPE, dtype=torch.float64)
+    plain = Plain(net)
+    for step in range(3):
+        x = reference.images(COUNT, step)
+        batch = Batch(x, labels if mass is None else target, torch.arange(COUNT))
+        start = projected(u[groups], x)
+        z, g = gradient_at(plain, x + start, target, False)
+        delta = projected(start + EPS * torch.sign(g), x)
+        after = plain(x + delta, False)
+        terms = {
+            "classify": reference.cross_entropy(after, target).sum() / COUNT,
+            "proximity": 2 * mean_square(after, z),
+        }
+        for group in set(groups.tolist()):
+            m[group] = (g[groups == group] / g.abs().sum()).sum(0) / (groups == group).sum() + 0.3 * m[group]
+            u[group] = (u[group] + radius * torch.sign(m[group])).clip(-radius, radius)
+        net.zero_grad()
+        losses = method(net, batch, Given(Linf(EPS), corner=begin), memory, Clock(0, 1, step, 3))
+        torch.testing.assert_close(memory["delta"].gather(), u, rtol=0, atol=1e-12)
+        assert_agrees(losses, terms, net, plain)

@@ -34,6 +34,8 @@ from regmix.methods.fgsm_bp import FgsmBp as FgsmBp
 from regmix.methods.fgsm_ep import FgsmEp as FgsmEp
 from regmix.methods.fgsm_mep import FgsmMep as FgsmMep
 from regmix.methods.fgsm_pgk import FgsmPgk as FgsmPgk
+from regmix.methods.fgsm_uap import FgsmUap as FgsmUap
+from regmix.methods.fgsm_uap import FgsmCuap as FgsmCuap
 from regmix.methods.fgsm_pco import FgsmPco as FgsmPco
 from regmix.methods.tdat import Tdat as Tdat
 from regmix.methods.liet import Liet as Liet
