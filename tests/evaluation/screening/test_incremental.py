@@ -14,6 +14,7 @@ from regmix.evaluation.screening import incremental, rough_copy
 from regmix.evaluation.screening.incremental import Incremental
 from regmix.evaluation.screening.rough_copy import _folded, screened
 from regmix.models import PreActResNet, ResNet, SmallCnn, WideResNet, build
+from regmix.runtime import devices
 from regmix.threats import L2, Linf
 
 
@@ -178,12 +179,15 @@ def test_more_than_a_square_is_an_error() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not devices.computes_in_bfloat16(torch.device("cpu")), reason="bfloat16 is emulated here, and takes ten minutes"
+)
 def test_real_images_in_a_wide_network_in_bfloat16(monkeypatch: pytest.MonkeyPatch, cifar10_test: ImageSet) -> None:
     monkeypatch.undo()  # windows of this network are worth their cost
     monkeypatch.setattr(rough_copy, "AGREE", float("inf"))  # the logits of an untrained network hardly differ
     torch.manual_seed(0)
     model = lively(build(ResNet(width=64), 10, channels=3)).float()
-    x = cifar10_test.images[:8] / 255
+    x = cifar10_test.images[:32] / 255
     y = own_labels(model, x)
     rough = screened(model, x, y)
     spent = {"near": 0, "whole": 0}
