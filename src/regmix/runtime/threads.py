@@ -4,8 +4,8 @@ import os
 
 SPIN_COUNT = "1000"
 """Turns in which a waiting worker looks again before it gives up its CPU. The default of libgomp, 300,000, takes the
-CPU from other processes, and from the worker that is waited for, as soon as another process is busy on the machine
-(benchmarks/shared_cpu.py)."""
+CPU from other processes, and from the worker that is waited for, as soon as another process is busy on the machine.
+benchmarks/shared_cpu.py compares them."""
 
 
 def share_the_cpu() -> None:
