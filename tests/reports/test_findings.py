@@ -16,8 +16,9 @@ from regmix.cli.train import parse_training
 from regmix.config import Experiment, to_json
 from regmix.evaluation import wilson
 from regmix.reports.findings import FINDINGS, find
-from regmix.reports.findings.case import difference, share
+from regmix.reports.findings.case import difference
 from regmix.reports.load import LoadedRun
+from regmix.reports.statistics import share
 from regmix.reports.subject import subjects_of
 from regmix.runs import CONFIG
 from regmix.runs.evaluations import Outcomes

@@ -1,8 +1,6 @@
 """`regmix bench step`."""
 
 import json
-import subprocess
-import sys
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -13,9 +11,8 @@ from regmix.cli.common import in_one_process, names_in
 from regmix.cli.flags import parse_some
 from regmix.cli.train import parse_training
 from regmix.recipes import recipe
-from regmix.studies.bench import bench_line, bench_step
+from regmix.studies.bench import bench_line, bench_step, step_in_own_process
 from regmix.studies.compare import method_words
-from regmix.types import UserError
 
 
 @dataclass(frozen=True)
@@ -44,18 +41,9 @@ def bench(words: list[str]) -> None:
         if len(methods) == 1:
             rows[label] = asdict(bench_step(experiment, flags.rounds))
         else:
-            rows[label] = _in_own_process(label, [*line, "--rounds", str(flags.rounds)])
+            timed = step_in_own_process(label, [*line, "--rounds", str(flags.rounds)])
+            (rows[label],) = json.loads(timed)["methods"].values()
         if not flags.json:
             print(bench_line(label, rows[label], first=len(rows) == 1), flush=True)
     if flags.json:
         print(json.dumps({"recipe": flags.recipe, "threads": torch.get_num_threads(), "methods": rows}, indent=2))
-
-
-def _in_own_process(label: str, words: list[str]) -> Any:
-    """The times of one method, measured in a process of its own so that the peak memory is that of this method."""
-    command = [sys.executable, "-P", "-m", "regmix", "bench", "step", *words, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-    if done.returncode:
-        raise UserError(f"{label}: the benchmark ended with exit code {done.returncode}; see the line above")
-    (row,) = json.loads(done.stdout)["methods"].values()
-    return row

@@ -54,13 +54,15 @@ def predict(words: Sequence[str]) -> None:
     if flags.batch_size < 1:
         raise UserError(f"--batch-size {flags.batch_size}: it must be at least 1")
     files, radii = image_files(flags.images), sorted(radii_in(flags.eps))
-    trust = Trust(flags.source, flags.trust_code)
-    threat = from_json(Run.open(flags.run).config(), flags.run / CONFIG, trust).threat
     trained = load_model(flags.run, flags.checkpoint, source=flags.source, trust_code=flags.trust_code)
     device = devices.start(flags.device, "32").device
-    answers = predictions(
-        trained, files, device, flags.batch_size, _warn, [replace(threat, eps=radius) for radius in radii]
-    )
+    threats = []
+    if radii:
+        threat = from_json(
+            Run.open(flags.run).config(), flags.run / CONFIG, Trust(flags.source, flags.trust_code)
+        ).threat
+        threats = [replace(threat, eps=radius) for radius in radii]
+    answers = predictions(trained, files, device, flags.batch_size, _warn, threats)
     (_print_csv if flags.csv else _print)(answers, radii)
 
 

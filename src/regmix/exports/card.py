@@ -74,7 +74,7 @@ def _threat(chosen: Checkpointed) -> Iterator[str]:
     threat = chosen.experiment.threat
     rule = (inspect.getdoc(type(threat)) or "").splitlines()[0]
     yield f"{threat.name}, eps = {format_eps(threat.eps)} in pixel units of [0, 1]. {rule}"
-    if _is_foreign(chosen):
+    if chosen.is_foreign:
         yield "It is the threat model of the evaluation. How the model was trained is not known here."
 
 
@@ -132,7 +132,7 @@ def _limits(chosen: Checkpointed) -> Iterator[str]:
     result = chosen.run.result()
     yield from (f"- {_plain(text)}" for text in result.warnings)
     yield from (f"- Alarm of the training in epoch {alarm.epoch}: {_plain(alarm.reason)}" for alarm in result.alarms)
-    if result.status is None and not _is_foreign(chosen):
+    if result.status is None and not chosen.is_foreign:
         yield "- The training was not finished."
     yield "- Every image gets one of the classes above, whatever it shows."
     if not any(stored.evaluation.corruptions for stored in chosen.evaluations):
@@ -141,7 +141,7 @@ def _limits(chosen: Checkpointed) -> Iterator[str]:
 
 def _origin(chosen: Checkpointed, file: str, digest: str) -> Iterator[str]:
     environment, experiment, data = chosen.run.environment(), chosen.experiment, chosen.run.data()
-    if _is_foreign(chosen):
+    if chosen.is_foreign:
         yield f"- From elsewhere: {_plain(str(environment.source))}. {_plain(chosen.run.result().weights)}"
     else:
         method = METHODS[experiment.method.name].title
@@ -162,11 +162,6 @@ def _origin(chosen: Checkpointed, file: str, digest: str) -> Iterator[str]:
 
 def _images(images: Fingerprint) -> str:
     return f"{images.images:,} in {len(images.classes)} classes (fingerprint of {images.kind}: {images.digest})"
-
-
-def _is_foreign(chosen: Checkpointed) -> bool:
-    """Whether the weights come from elsewhere; the method in the settings then says nothing about them."""
-    return chosen.run.environment().source is not None
 
 
 def _percent(value: float) -> str:

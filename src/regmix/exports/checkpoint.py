@@ -30,6 +30,11 @@ class Checkpointed:
     evaluations: list[Stored]
     """Those of exactly these weights that are not outdated."""
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the weights come from elsewhere; the method in the settings then says nothing about them."""
+        return self.run.environment().source is not None
+
 
 def choose(
     run: Path, checkpoint: Checkpoint | None = None, source: str | None = None, trust_code: bool = False

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from regmix.exports.card import CLEAN, is_masked
 from regmix.exports.checkpoint import Checkpointed
 from regmix.models import Function, PreActResNet, ResNet, WideResNet
 from regmix.runs.records import Column, same_eps
@@ -14,14 +15,12 @@ def model_info(chosen: Checkpointed) -> dict[str, Any]:
     Texts that only the authors know are empty, and so are accuracies that were not measured as RobustBench does: on the
     whole test split, with AutoAttack at the eps of the threat model.
     """
-    clean, robust = _column(chosen, "clean"), _column(chosen, "autoattack")
-    masked = [stored.evaluation.masking for stored in chosen.evaluations if stored.evaluation.masking is not None]
-    foreign = chosen.run.environment().source is not None
+    clean, robust = _column(chosen, CLEAN), _column(chosen, "autoattack")
     return {
         "link": "",
         "name": "",
         "authors": "",
-        "additional_data": None if foreign or chosen.experiment.init is not None else False,
+        "additional_data": None if chosen.is_foreign or chosen.experiment.init is not None else False,
         "number_forward_passes": max((each.evaluation.subject.draws for each in chosen.evaluations), default=1),
         "dataset": chosen.experiment.data.name,
         "venue": "",
@@ -30,7 +29,7 @@ def model_info(chosen: Checkpointed) -> dict[str, Any]:
         "clean_acc": _percent(clean),
         "reported": "",
         "autoattack_acc": _percent(robust),
-        "unreliable": any(masking.verdict == "masked" for masking in masked),
+        "unreliable": any(map(is_masked, chosen.evaluations)),
     }
 
 
@@ -39,9 +38,9 @@ def _column(chosen: Checkpointed, attack: str) -> Column | None:
     for stored in reversed(chosen.evaluations):
         if stored.evaluation.subject.sample.how == "all":
             for name, column in stored.evaluation.columns.items():
-                if name == attack == "clean":
+                if name == attack == CLEAN:
                     return column
-                if column.attack == attack != "clean" and same_eps(column.eps, chosen.experiment.threat.eps):
+                if column.attack == attack != CLEAN and same_eps(column.eps, chosen.experiment.threat.eps):
                     return column
     return None
 

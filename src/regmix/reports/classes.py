@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from regmix.evaluation import CLEAN, wilson
+from regmix.evaluation import CLEAN
 from regmix.reports import words
 from regmix.reports.load import Evaluation, Outcomes
-from regmix.reports.statistics import Share
+from regmix.reports.statistics import Share, share
 from regmix.reports.subject import Subject
 
 EXTREMES = 12
@@ -96,7 +96,11 @@ def per_class(subject: Subject) -> Classes | None:
         return None
     names = evaluation.subject.data.classes
     rows = [
-        ClassRow(name, int(own.sum()), *(share(outcomes.survives[each][own]) for each in (CLEAN, column)))
+        ClassRow(
+            name,
+            int(own.sum()),
+            *(share(int(outcomes.survives[each][own].sum()), int(own.sum())) for each in (CLEAN, column)),
+        )
         for number, name in enumerate(names)
         if (own := outcomes.label == number).any()
     ]
@@ -120,12 +124,6 @@ def per_class(subject: Subject) -> Classes | None:
         [broken(int(row)) for row in order[:EXTREMES]], [broken(int(row)) for row in order[::-1][:EXTREMES]],
         int(np.isinf(eps).sum()),
     )  # fmt: skip
-
-
-def share(survives: NDArray[np.bool_]) -> Share:
-    """The share of images that survive, with its 95 % Wilson interval."""
-    count = int(survives.sum())
-    return Share(count / len(survives), *wilson(count, len(survives)))
 
 
 def breaking(evaluation: Evaluation, outcomes: Outcomes) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

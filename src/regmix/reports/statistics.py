@@ -18,6 +18,11 @@ class Share:
     high: float
 
 
+def share(correct: int, of: int) -> Share:
+    """A share of images with its 95 % Wilson interval."""
+    return Share(correct / of, *wilson(correct, of))
+
+
 def columns_at(evaluation: Evaluation, eps: float) -> dict[str, Column]:
     """The attacks of an evaluation at one radius, by column name, without the clean column."""
     return {name: column for name, column in evaluation.columns.items() if column.eps > 0 and same_eps(column.eps, eps)}
@@ -28,7 +33,7 @@ def worst_case(outcomes: Outcomes | None, names: Sequence[str]) -> Share | None:
     if outcomes is None or not names or any(name not in outcomes.survives for name in names):
         return None
     survivors = int(np.logical_and.reduce([outcomes.survives[name] for name in names]).sum())
-    return Share(survivors / len(outcomes.label), *wilson(survivors, len(outcomes.label)))
+    return share(survivors, len(outcomes.label))
 
 
 def same_examples(first: Outcomes, second: Outcomes) -> bool:

@@ -1,8 +1,10 @@
 """Times training steps and compares them with the bare passes through the network that they consist of."""
 
 import statistics
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,11 +23,12 @@ from regmix.runtime import devices
 from regmix.runtime.recorder import recorder
 from regmix.studies.floor import DTYPES, flops, now, product_rate, time_of
 from regmix.training import TrainStep
+from regmix.training.display import Display
 from regmix.training.prepare import initial_model, training_data, try_out
 from regmix.training.readiness import kept_in_eval, train_mode
 from regmix.training.recorded import NOT_RECORDED, REHEARSALS, is_asked_for
 from regmix.training.start import run
-from regmix.types import Batch, Clock, Images, Labels, require
+from regmix.types import Batch, Clock, Images, Labels, UserError, require
 
 WARM_UP = 3
 
@@ -175,7 +178,7 @@ class _Done(Exception):  # noqa: N818
     """Ends the training when all rounds are done. It is not an error."""
 
 
-class _Probe:
+class _Probe(Display):
     """An observer of the training loop that times every step, and bare passes between the steps."""
 
     def __init__(self, bare: Callable[[], tuple[float, float, float]], rounds: int, device: torch.device) -> None:
@@ -183,9 +186,6 @@ class _Probe:
         self._began: float | None = None
         self.rounds: list[Round] = []
         self.notes: list[str] = []
-
-    def start(self, description: str, total: int, done: int = 0) -> None:
-        """Nothing is shown."""
 
     def batch(self, examples: int) -> None:
         """Called after a step: records its time, and times the bare passes."""
@@ -199,12 +199,6 @@ class _Probe:
     def epoch(self, row: Epoch) -> None:
         """Called after an epoch, whose validation and saving are not part of a step."""
         self._began = None
-
-    def alarm(self, text: str) -> None:
-        """Nothing is shown."""
-
-    def warn(self, text: str) -> None:
-        """Nothing is shown."""
 
     def note(self, text: str) -> None:
         """Keeps a remark."""
@@ -259,6 +253,19 @@ class BarePasses:
         forward, to_input, to_parameters = (measure(work) for work in self._works)
         self._model.zero_grad(set_to_none=True)
         return forward, to_input - forward, to_parameters - forward
+
+
+def step_in_own_process(label: str, words: Sequence[str]) -> bytes:
+    """What `regmix bench step --json` prints, in its own process so that the peak memory is that of this method.
+
+    Raises:
+        UserError: it failed; its own output says why.
+    """
+    command = [sys.executable, "-P", "-m", "regmix", "bench", "step", *words, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise UserError(f"{label}: the benchmark ended with exit code {done.returncode}; see the line above")
+    return done.stdout
 
 
 def bench_line(label: str, row: dict[str, Any], *, first: bool) -> str:

@@ -12,13 +12,12 @@ from regmix.methods import Standard
 from regmix.models import Function
 from regmix.reports.classes import Classes, per_class
 from regmix.reports.findings import Case, Finding, find
-from regmix.reports.findings.case import share
 from regmix.reports.load import aligned, load
-from regmix.reports.statistics import Share
+from regmix.reports.statistics import Share, share
 from regmix.reports.subject import Subject, subjects_of
 from regmix.runs import CONFIG, Run
-from regmix.runs.records import Epoch
 from regmix.runtime import devices
+from regmix.training.display import Display
 from regmix.training.start import run as train
 from regmix.types import Trust
 
@@ -79,7 +78,7 @@ class _TimeUpError(Exception):
     """The probe has used its time."""
 
 
-class _Stopwatch:
+class _Stopwatch(Display):
     """A display that shows nothing and ends the training after some seconds."""
 
     def __init__(self, seconds: float) -> None:
@@ -89,12 +88,6 @@ class _Stopwatch:
         """Raises _TimeUpError."""
         if time.perf_counter() > self._end:
             raise _TimeUpError
-
-    def start(self, description: str, total: int, done: int = 0) -> None: ...
-    def epoch(self, row: Epoch) -> None: ...
-    def alarm(self, text: str) -> None: ...
-    def warn(self, text: str) -> None: ...
-    def note(self, text: str) -> None: ...
 
 
 def plain_accuracy(path: Path, device: devices.Device = "auto", seconds: float = PROBE_SECONDS) -> Share | None:

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from regmix.evaluation import CLEAN, Paired, paired, wilson
+from regmix.evaluation import CLEAN, Paired, paired
 from regmix.methods import METHODS
 from regmix.methods.base import Method
 from regmix.methods.mutual import Mutual
 from regmix.reports.load import Column, Epoch, Evaluation, LoadedRun
 from regmix.reports.page import judged
-from regmix.reports.statistics import Share, same_examples
+from regmix.reports.statistics import Share, same_examples, share
 from regmix.reports.subject import Subject
 
 
@@ -48,11 +48,6 @@ class Finding:
     """A command to try."""
     promise: str
     """The number that the change should improve."""
-
-
-def share(correct: int, of: int) -> Share:
-    """A share of images with its 95 % Wilson interval."""
-    return Share(correct / of, *wilson(correct, of))
 
 
 def difference(first: Share, second: Share) -> tuple[float, float, float]:

@@ -143,14 +143,10 @@ def weak_at_larger_eps(case: Case) -> Finding | None:
                 "of training.",
                 [
                     Number(f"accuracy under {where} minus that of {peer.label}", pair.difference, pair.low, pair.high),
-                    Number("the same at the ε of training", *_interval(at_training)),
+                    Number("the same at the ε of training", at_training.difference, at_training.low, at_training.high),
                 ],
                 ["alpha is too low", "the training's attack is weaker than the other method's"],
                 case.train(*_flags(case, "alpha", max(USUAL["alpha"], 2 * alpha))),
                 f"accuracy under {where}",
             )
     return None
-
-
-def _interval(pair: object) -> tuple[float, float, float]:
-    return pair.difference, pair.low, pair.high  # type: ignore[attr-defined]

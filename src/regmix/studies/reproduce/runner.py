@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +24,7 @@ from regmix.reports.words import duration
 from regmix.runs import Run
 from regmix.runtime.devices import Device
 from regmix.runtime.files import write_atomically
+from regmix.studies.bench import step_in_own_process
 from regmix.studies.compare import Planned, reaching_trainings
 from regmix.studies.reproduce.claims import Arm, Battery, Study
 from regmix.studies.reproduce.scales import Scale
@@ -133,7 +132,8 @@ class Runner:
                 file = self.out / "cost" / f"{arm.name}.json"
                 if not file.exists():
                     file.parent.mkdir(parents=True, exist_ok=True)
-                    text = _timed(self.runs[arm.name][0], self.scale.rounds)
+                    run = self.runs[arm.name][0]
+                    text = step_in_own_process(run.path.name, [*run.words, "--rounds", str(self.scale.rounds)])
                     write_atomically(file, partial(_put, text))
                     say(console, f"timed {arm.name}")
                 (rows[arm.name],) = json.loads(file.read_text())["methods"].values()
@@ -190,12 +190,3 @@ def _trust(run: Planned) -> Trust:
 def say(console: Console, text: str) -> None:
     """Prints a line as it is."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-
-def _timed(run: Planned, rounds: int) -> bytes:
-    """What `regmix bench step --json` prints, in its own process so that the peak memory is that of this method."""
-    words = [sys.executable, "-P", "-m", "regmix", "bench", "step", *run.words, "--rounds", str(rounds), "--json"]
-    done = subprocess.run(words, stdout=subprocess.PIPE, check=False)
-    if done.returncode:
-        raise UserError(f"{run.path.name}: the timing ended with exit code {done.returncode}; see the line above")
-    return done.stdout

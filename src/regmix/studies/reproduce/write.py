@@ -13,6 +13,7 @@ from regmix.studies.reproduce.figures import cost_table, figures
 from regmix.studies.reproduce.flat import Flatnesses
 from regmix.studies.reproduce.outcome import Outcome
 from regmix.studies.reproduce.runner import Runner
+from regmix.studies.reproduce.verdict import LEVEL
 
 CLAIMS, PAGE = "claims.json", "reproduce.html"
 
@@ -51,6 +52,6 @@ def correction(comparisons: int) -> str:
         return "It is a 95 % interval; there is one claim at most, so nothing is corrected."
     return (
         f"All intervals together cover the truth with 95 %: Bonferroni's correction for the {comparisons} claims of "
-        f"this command, each at {100 * (1 - 0.05 / comparisons):.2f} %. Fewer experiments in one command are corrected "
-        "less, so choose them before looking."
+        f"this command, each at {100 * (1 - LEVEL / comparisons):.2f} %. Fewer experiments in one command are "
+        "corrected less, so choose them before looking."
     )
