@@ -81,7 +81,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
         Section("run", ("out", "device", "json"), ("trust-code",)),
     ),
     "sweep": (
-        Section("what to search", ("space", "engine", "trials", "seeds", "top"), ("workers",)),
+        Section("what to search", ("space", "engine", "trials", "seeds", "top"), ("prune", "workers")),
         Section("evaluation", ("attacks", "eps", "examples"), ("sample", "sample-seed", "verdict")),
         Section("run", ("out", "device", "json"), ("trust-code",)),
     ),

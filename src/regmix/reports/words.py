@@ -71,6 +71,11 @@ def size(count: int) -> str:
     return f"{value:.1f} GB"
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """A number with its noun, such as "1 image is" or "2 images are"."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
 def listed(words: Sequence[str]) -> str:
     """The words as a list in a sentence: a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

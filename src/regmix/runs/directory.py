@@ -79,6 +79,7 @@ class Run:
         outcomes.csv         a row per test image, a column per attack: does it survive? (evaluations.Outcomes)
         predictions.csv      the same, with the class that the model predicts under the attack
         examples.npz         a few attacked images (evaluations.Examples)
+        thumbnails.npz       small copies of the images that break first and last (thumbnails.Thumbnails)
         journal-*.jsonl      the progress of an evaluation that is not finished
         adversarial/COLUMN/  with --save: the broken images as PNG files and as adversarial.npz
     """
