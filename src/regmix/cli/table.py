@@ -149,5 +149,17 @@ def take_kinds(words: list[str], parts: Iterable[str]) -> dict[str, str]:
     chosen = {}
     for part in parts:
         if (kind := take(words, f"--{part}")) is not None:
+            if part == "model" and ":" in kind:
+                kind, field, value = named_model(kind)
+                words += [f"--model.{field}", value]
             chosen[part] = known(kind, table().parts[part].kinds, part)
     return chosen
+
+
+def named_model(text: str) -> tuple[str, str, str]:
+    """The kind, the field and its value of a model that is written timm:NAME, hf:NAME or module:function."""
+    before, _, after = text.partition(":")
+    return {
+        "timm": ("timm", "architecture", after),
+        "hf": ("transformers", "repository", after),
+    }.get(before, ("function", "source", text))

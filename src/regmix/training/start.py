@@ -58,7 +58,8 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST) -> Run:
 def _check_initial_weights(experiment: Experiment, directory: Run) -> None:
     """Raises UserError if a run that has to begin anew would begin with other weights."""
     path = initial_weights(experiment)
-    assert path is not None
+    if path is None:  # a library's own weights, which its name decides
+        return
     if not path.is_file() or digest(path) != directory.environment().init:
         raise UserError(f"{path} is missing or has changed since {directory.path} began; start a new run")
 
