@@ -25,4 +25,4 @@ def test_pretrained_weights_need_a_library_that_has_them() -> None:
     with pytest.raises(UserError, match="--init pretrained is for a model of timm or transformers"):
         parse_training(["digits-regmix", "--init", "pretrained"])
     with pytest.raises(UserError, match="leave out --normalise"):
-        parse_training("digits-regmix --model timm:resnet18 --init pretrained --normalise".split())
+        parse_training(["digits-regmix", "--model", "timm:resnet18", "--init", "pretrained", "--normalise"])

@@ -62,7 +62,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             ),
         ),
     ),
-    "resume": (Section("flags", ("model.source", "trust-code", "json")),),
+    "resume": (Section("flags", ("epochs", "model.source", "trust-code", "json")),),
     "evaluate": (
         Section("attacks", ("attacks", "eps", "checkpoint"), ("exact", "draws", "verdict")),
         Section("test images", ("examples",), ("sample", "sample-seed")),

@@ -203,7 +203,11 @@ def status_text(run: LoadedRun) -> str:
     if not run.finished:
         return f"Not finished: {done} of {planned} epochs are complete."
     seconds = run.result.train_seconds
-    return f"Finished: {done} epochs{f' in {duration(seconds)}' if seconds else ''}."
+    text = f"Finished: {done} epochs{f' in {duration(seconds)}' if seconds else ''}."
+    if before := run.result.lengthened:
+        counts = listed([str(epochs) for epochs in before])
+        text += f" Lengthened after {counts} epochs: a training of {done} epochs in one go has other learning rates."
+    return text
 
 
 def has_autoattack(attacks: Iterable[str]) -> bool:
