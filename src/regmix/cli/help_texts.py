@@ -55,14 +55,14 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
         Section("weight averaging", parts=("averaging",)),
         Section(
             "run",
-            ("out", "seed", "device", "json"),
+            ("out", "seed", "device", "log", "json"),
             (
                 *("precision", "validate-every", "best-of", "guard.action", "guard.drop", "nonfinite"),
                 *("cuda-graph", "sync-batchnorm", "shard-weights", "trust-code"),
             ),
         ),
     ),
-    "resume": (Section("flags", ("epochs", "model.source", "trust-code", "json")),),
+    "resume": (Section("flags", ("epochs", "log", "model.source", "trust-code", "json")),),
     "evaluate": (
         Section("attacks", ("attacks", "eps", "checkpoint"), ("exact", "draws", "verdict")),
         Section("test images", ("examples",), ("sample", "sample-seed")),

@@ -1,6 +1,8 @@
 """`regmix train`."""
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from regmix.cli import help_pages
-from regmix.cli.common import ModelSource, console_for, evaluate_command, print_result
+from regmix.cli.common import ModelSource, console_for, evaluate_command, names_in, print_result
 from regmix.cli.console import ConsoleDisplay
 from regmix.cli.describe import settings_of
 from regmix.cli.flags import parse
@@ -18,6 +20,9 @@ from regmix.config import UNIONS, Experiment, from_json
 from regmix.models import Function
 from regmix.recipes import recipe
 from regmix.runs import CONFIG, Run
+from regmix.runtime import processes
+from regmix.training.display import Display
+from regmix.training.loggers import Several, make_loggers
 from regmix.training.start import resume, run
 from regmix.types import Trust, UserError
 
@@ -27,6 +32,8 @@ class TrainFlags:
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     out: Path | None = None
     """The run directory to create. None: runs/RECIPE-METHOD-seedN."""
+    log: str = ""
+    """Send every epoch to these programs too, separated by commas: csv, tensorboard, wandb, mlflow, trackio."""
     trust_code: bool = False
     """With --from RUN: allow the import of the code that the run names as its model. To allow one function only, name
     it with --model.source."""
@@ -39,6 +46,9 @@ class ResumeFlags:
     epochs: int | None = None
     """Lengthen a finished run to so many epochs; from there on the learning rate and the ramp are those of a training
     of that length."""
+    log: str = ""
+    """Send every epoch to these programs too, separated by commas: csv, tensorboard, wandb, mlflow, trackio. The log of
+    an interrupted run goes on."""
     source: ModelSource = None
     """The module:function that returns the run's model, if the model is a function of yours. Its code is run. None: no
     code of yours."""
@@ -61,9 +71,21 @@ def train(words: list[str]) -> None:
     name, chosen = parse_training(words)
     experiment = chosen.experiment
     out = chosen.out or Path("runs") / f"{name}-{experiment.method.name}-seed{experiment.seed}"
-    with ConsoleDisplay(console_for(chosen.json)) as display:
+    with _shown(chosen.json, chosen.log, experiment, out) as display:
         finished = run(experiment, out, display, command)
     print_result(finished, chosen.json, evaluate_command(finished))
+
+
+@contextmanager
+def _shown(as_json: bool, log: str, experiment: Experiment, out: Path) -> Iterator[Display]:
+    """The display of a training: the console and the loggers, which are rank 0's alone."""
+    loggers = make_loggers(names_in(log) if processes.started()[0] == 0 else [], experiment, out)
+    with ConsoleDisplay(console_for(as_json)) as display:
+        try:
+            yield Several(display, loggers)
+        finally:
+            for logger in loggers:
+                logger.close()
 
 
 def parse_training(words: list[str]) -> tuple[str, TrainFlags]:
@@ -115,6 +137,7 @@ def _help(words: list[str], *, everything: bool) -> str:
 
 
 def _resume(path: Path, flags: ResumeFlags) -> None:
-    with ConsoleDisplay(console_for(flags.json)) as display:
+    experiment = from_json(Run.open(path).config(), path / CONFIG, Trust(everything=True))  # only read, not built
+    with _shown(flags.json, flags.log, experiment, path) as display:
         finished = resume(path, display, Trust(flags.source, flags.trust_code), flags.epochs)
     print_result(finished, flags.json, evaluate_command(finished))

@@ -1,9 +1,8 @@
 """The report's example images, settings, checks and corruptions, as plain values."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from regmix.reports.statistics import radii
 from regmix.reports.subject import Subject
 from regmix.runs.evaluations import EXAMPLES
 from regmix.runs.records import Corruptions
+from regmix.runtime.files import flat
 from regmix.threats import format_eps
 
 
@@ -99,17 +99,10 @@ def settings(run: LoadedRun) -> Settings:
 
 def differences(runs: Sequence[LoadedRun]) -> list[tuple[str, list[str]]]:
     """The settings in which the runs differ, with one value per run."""
-    flat = [_flat(run.config) for run in runs]
-    names = dict.fromkeys(name for config in flat for name in config)
-    rows = [(name, [config.get(name, "-") for config in flat]) for name in names]
+    settings = [{name: _value(value) for name, value in flat(run.config).items()} for run in runs]
+    names = dict.fromkeys(name for config in settings for name in config)
+    rows = [(name, [config.get(name, "-") for config in settings]) for name in names]
     return [(name, values) for name, values in rows if len(set(values)) > 1]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: _value(value)}
-    return flat
 
 
 def _value(value: object) -> str:

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn, TypeVar
@@ -214,3 +214,11 @@ def digest(path: Path) -> str:
 def named(error: OSError, path: Path) -> OSError:
     """The same error, naming `path`."""
     return OSError(error.errno, error.strerror, str(path))
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a JSON object by their path, such as method.alpha."""
+    values: dict[str, Any] = {}
+    for name, value in tree.items():
+        values |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return values

@@ -22,7 +22,7 @@ from regmix.reports import comparison, page, write_report
 from regmix.reports.load import aligned, load
 from regmix.runs import CONFIG, Run
 from regmix.runs.records import Epoch
-from regmix.runtime.files import write_atomically
+from regmix.runtime.files import flat, write_atomically
 from regmix.runtime.signals import ending, handled, survive_hangup
 from regmix.types import Interrupted, Trust, UserError, known
 
@@ -101,8 +101,8 @@ class Planned:
         if not self.path.exists():
             return
         everything = Trust(everything=True)  # only read, not built
-        present = _flat(json.loads(to_json(from_json(Run.open(self.path).config(), self.path / CONFIG, everything))))
-        wanted = _flat(json.loads(to_json(self.experiment)))
+        present = flat(json.loads(to_json(from_json(Run.open(self.path).config(), self.path / CONFIG, everything))))
+        wanted = flat(json.loads(to_json(self.experiment)))
         for name in sorted(present.keys() | wanted.keys()):
             if present.get(name) != wanted.get(name):
                 raise UserError(
@@ -228,7 +228,7 @@ def check_comparison(experiments: Sequence[Experiment], eps: Sequence[float]) ->
 
 def _differing(experiments: Sequence[Experiment], fields: Sequence[str]) -> str | None:
     """The name in config.json of the first setting in these fields that differs between the experiments."""
-    settings = [_flat(json.loads(to_json(experiment))) for experiment in experiments]
+    settings = [flat(json.loads(to_json(experiment))) for experiment in experiments]
     names = dict.fromkeys(name for values in settings for name in values if name.split(".")[0] in fields)
     different = (name for name in names if any(values.get(name) != settings[0].get(name) for values in settings))
     return next((name.removesuffix(".name") for name in different), None)
@@ -260,13 +260,6 @@ def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> str:
     write_report(paths, out / "report.html")
     say(console, f"{out / 'comparison.json'}\n{out / 'report.html'}")
     return text
-
-
-def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for name, value in tree.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
 
 
 def say(console: Console, text: str) -> None:

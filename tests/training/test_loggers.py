@@ -1,0 +1,119 @@
+"""Every epoch reaches the loggers that were asked for; the real libraries write, and what they wrote is read back."""
+
+import csv
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from contracts.finished import rows
+from regmix.cli.entry import main
+from regmix.training.loggers import Csv, scalars
+
+TINY = "--train-examples 60 --validation 50 --epochs 2 --model.width 4 --averaging none"
+
+
+def needs(*modules: str) -> pytest.MarkDecorator:
+    missing = [module for module in modules if not importlib.util.find_spec(module)]
+    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
+
+
+def train(out: Path, log: str, more: str = "") -> int:
+    return main(f"train digits-regmix {TINY} --log {log} --out {out} {more}".split())
+
+
+def expected(out: Path) -> list[dict[str, float]]:
+    from regmix.runs import Run
+
+    return [dict(scalars(row)) for row in Run.open(out).metrics()]
+
+
+def test_csv_has_a_line_per_epoch_also_of_a_lengthened_run(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train(out, "csv") == 0
+    assert main(["train", "--resume", str(out), "--epochs", "3", "--log", "csv"]) == 0
+    with (out / "metrics.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["epoch"] for line in lines] == ["1", "2", "3"]
+    assert [float(line["validation/pgd"]) for line in lines] == [row["validation"]["pgd"] for row in rows(out)]
+    assert [float(line["loss"]) for line in lines] == [row["loss"] for row in rows(out)]
+
+
+@needs("tensorboard")
+def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "run"
+    assert train(out, "tensorboard") == 0
+    read = EventAccumulator(str(out / "tensorboard")).Reload()
+    want = expected(out)
+    assert {*read.Tags()["scalars"]} == {*want[0]}
+    for name in want[0]:
+        points = [(event.step, event.value) for event in read.Scalars(name)]
+        assert points == [(1, pytest.approx(want[0][name])), (2, pytest.approx(want[1][name]))]
+
+
+@needs("wandb")
+@pytest.mark.slow
+def test_wandb_keeps_a_run_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    out = tmp_path / "run"
+    assert train(out, "wandb") == 0
+    (file,) = out.glob("wandb/offline-run-*/*.wandb")
+    content = file.read_bytes()
+    assert b"validation/pgd" in content
+    assert str(expected(out)[1]["loss"]).encode() in content
+
+
+@needs("mlflow")
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_reads_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path / 'mlruns'}")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    import mlflow
+
+    mlflow.set_tracking_uri(f"file:{tmp_path / 'mlruns'}")
+    out = tmp_path / "run"
+    assert train(out, "mlflow") == 0
+    assert main(["train", "--resume", str(out), "--epochs", "3", "--log", "mlflow"]) == 0
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("regmix").experiment_id])
+    history = client.get_metric_history(run.info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [
+        (number, pytest.approx(row["loss"])) for number, row in enumerate(expected(out), 1)
+    ]
+    assert run.data.params["method.alpha"] == "50.0"
+
+
+def test_a_logger_that_fails_does_not_end_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(self: Csv, epoch: int, values: dict[str, float]) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(Csv, "send", fails)
+    assert train(tmp_path / "run", "csv") == 0
+    assert capsys.readouterr().out.count("--log csv failed and is left out: no route to host") == 1
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "finished"
+
+
+def test_what_cannot_log_is_said_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train(out, "csv,telegraph") == 2
+    assert "telegraph" in capsys.readouterr().err
+    real = importlib.import_module
+
+    def missing(name: str) -> object:
+        if name == "wandb":
+            raise ModuleNotFoundError("No module named 'wandb'")
+        return real(name)
+
+    monkeypatch.setattr("regmix.training.loggers.import_module", missing)
+    assert train(out, "wandb") == 2
+    assert "pip install wandb" in capsys.readouterr().err
+    assert not out.exists()
