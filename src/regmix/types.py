@@ -35,12 +35,14 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 class View(NamedTuple):
     """Random crop and flip of each example: the offset of its window in the zero-padded image, and if it is flipped.
 
-    top and left are in pixels, in [0, 2 * pad]. The crop comes first, then the flip.
+    top and left are in pixels, in [0, 2 * pad]. The crop comes first, then the flip, then pixels are hidden.
     """
 
     top: Int[Tensor, "batch"]
     left: Int[Tensor, "batch"]
     flip: Bool[Tensor, "batch"]
+    hidden: Bool[Tensor, "batch 1 height width"] | None = None
+    """True where a pixel of the batch shows nothing of the image, because it is erased; None: no pixel is hidden."""
 
 
 class Batch(NamedTuple):

@@ -42,7 +42,8 @@ class Section:
 
 SECTIONS: dict[str, tuple[Section, ...]] = {
     "train": (
-        Section("data", ("train-examples", "validation"), ("pad", "flip", "normalise", "split-seed"), ("data",)),
+        Section("data", ("train-examples", "validation"), ("normalise", "split-seed"), ("data",)),
+        Section("augmentation", rest=("pad", "flip"), parts=("crop", "colour", "erase", "mix")),
         Section("model", ("init",), ("init-weights", "freeze"), ("model",)),
         Section("threat model", parts=("threat",)),
         Section("method", rest=("label-mass", "awp", "awp-warm-up"), parts=("method",)),

@@ -2,17 +2,32 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import nn
 
+from regmix.config.augmentation import check_augmentations
 from regmix.config.averaging import AveragingConfig, GatedEma, NoAveraging
 from regmix.config.guard import Guard
 from regmix.config.schedule import Constant, ScheduleConfig
-from regmix.data import DataConfig, Digits, ImageSet
+from regmix.data import (
+    Augmentations,
+    ColourConfig,
+    CropConfig,
+    DataConfig,
+    Digits,
+    EraseConfig,
+    ImageSet,
+    MixConfig,
+    NoColour,
+    NoCrop,
+    NoErasing,
+    NoMix,
+)
 from regmix.methods import DEFAULT_METHOD, METHODS, MethodConfig
 from regmix.models import Function, ModelConfig, SmallCnn, build
 from regmix.runtime import devices
@@ -83,6 +98,14 @@ class Experiment:
     crops."""
     flip: bool = False
     """Mirror each training image left to right with probability 1/2."""
+    crop: Annotated[CropConfig, Field(discriminator="name")] = field(default_factory=NoCrop)
+    """Random crops of another kind than those of --pad."""
+    colour: Annotated[ColourConfig, Field(discriminator="name")] = field(default_factory=NoColour)
+    """Random operations on the colours and shapes of the training images, after the crop."""
+    erase: Annotated[EraseConfig, Field(discriminator="name")] = field(default_factory=NoErasing)
+    """Random rectangles of the training images that are erased, after the colours."""
+    mix: Annotated[MixConfig, Field(discriminator="name")] = field(default_factory=NoMix)
+    """Mixtures of two training images and of their labels, after all else."""
     normalise: bool = False
     """Normalise the input inside the model with the mean and standard deviation of the training images (of 10,000
     evenly spaced ones if images are streamed)."""
@@ -151,18 +174,34 @@ class Experiment:
             f"{self.method.name} takes second derivatives, which sharded weights do not give; leave out "
             "--shard-weights",
         )
+        check_augmentations(self.augmentations, self.pad, self.method, self.threat)
         if isinstance(self.averaging, GatedEma):
             known = " and ".join(name for name, method in METHODS.items() if method.reports_ratio)
             require(
                 self.method.reports_ratio,
                 f"gated_ema needs a ratio that {known} report, not {self.method.name}; use --averaging ema",
             )
+            require(
+                isinstance(self.mix, NoMix),
+                f"gated_ema counts correct predictions, and images mixed by {self.mix.name} have no single class; use "
+                "--averaging ema or --mix none",
+            )
+
+    @property
+    def augmentations(self) -> Augmentations:
+        """What is done to the training images beside padded crops and flips."""
+        return Augmentations(self.crop, self.colour, self.erase, self.mix)
+
+    @property
+    def border(self) -> int:
+        """Pixels around the training images that crops may look into."""
+        return self.augmentations.border(self.pad)
 
 
 UNIONS: dict[str, dict[str, type[Any]]] = {
     name: {variant.__dataclass_fields__["name"].default: variant for variant in get_args(hint)}
     for name, hint in get_type_hints(Experiment).items()
-    if name in ("data", "model", "threat", "method", "schedule", "averaging")
+    if get_origin(hint) in (Union, UnionType) and all(map(is_dataclass, get_args(hint)))
 }
 """The parts of an experiment that come in several kinds, and the kinds by their names."""
 

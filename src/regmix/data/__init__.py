@@ -5,15 +5,20 @@ may import it.
 """
 
 from regmix.data.augment import draw_views, from_view, take, to_view
+from regmix.data.augmentations import Augmentations
 from regmix.data.cifar import Cifar10, Cifar100
+from regmix.data.crops import CropConfig, CropShift, NoCrop, ResizedCrop
 from regmix.data.digits import Digits
+from regmix.data.erase import Cutout, EraseConfig, NoErasing, RandomErasing
 from regmix.data.fingerprint import changes, class_changes, fingerprint
 from regmix.data.folder import Folder
 from regmix.data.hub import Hub
 from regmix.data.imagenet32 import Imagenet32
 from regmix.data.images import ImageSet, Split
 from regmix.data.loader import Loader, batches, pick, steps_per_epoch
+from regmix.data.mix import CutMix, MixConfig, Mixup, NoMix
 from regmix.data.parquet import Parquet
+from regmix.data.recolour import ColorShape, ColourConfig, ColourJitter, NoColour, RandAugment
 from regmix.data.sample import How, draw, spread
 from regmix.data.splits import split_train
 from regmix.data.svhn import Svhn
@@ -33,17 +38,35 @@ def load(config: DataConfig, split: Split) -> ImageSet:
 
 
 __all__ = [
+    "Augmentations",
     "Cifar10",
     "Cifar100",
+    "ColorShape",
+    "ColourConfig",
+    "ColourJitter",
+    "CropConfig",
+    "CropShift",
+    "CutMix",
+    "Cutout",
     "DataConfig",
     "Digits",
+    "EraseConfig",
     "Folder",
     "How",
     "Hub",
     "ImageSet",
     "Imagenet32",
     "Loader",
+    "MixConfig",
+    "Mixup",
+    "NoColour",
+    "NoCrop",
+    "NoErasing",
+    "NoMix",
     "Parquet",
+    "RandAugment",
+    "RandomErasing",
+    "ResizedCrop",
     "Split",
     "Svhn",
     "TinyImagenet",

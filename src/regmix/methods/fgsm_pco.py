@@ -32,6 +32,7 @@ class FgsmPco(Method):
     """
 
     title = "FGSM-PCO"
+    hard_labels = True
     needs_clock = True
     name: Tag[Literal["fgsm_pco"]] = field(default="fgsm_pco", kw_only=True)
     lam: float = 10.0

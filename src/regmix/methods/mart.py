@@ -28,6 +28,7 @@ class Mart(Method):
     """
 
     title = "MART"
+    hard_labels = True
     name: Tag[Literal["mart"]] = field(default="mart", kw_only=True)
     lam: float = 5.0
     """Weight of the divergence (the code's beta: 5 for ResNet-18, 6 for WideResNet)."""

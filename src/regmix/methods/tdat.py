@@ -36,6 +36,7 @@ class Tdat(Method):
     """
 
     title = "TDAT"
+    hard_labels = True
     needs_clock = True
     name: Tag[Literal["tdat"]] = field(default="tdat", kw_only=True)
     lam: float = 0.65
