@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from regmix.cli.train import parse_training
 from regmix.config import Experiment, from_json, to_json
 from regmix.config.averaging import GatedEma
 from regmix.data import (
@@ -65,6 +66,15 @@ def test_what_a_method_cannot_follow_is_refused_in_one_line(
     with pytest.raises(UserError, match=message) as caught:
         Experiment(method=METHODS[method](), **settings)
     assert "\n" not in str(caught.value)
+
+
+def test_flags_may_follow_a_kind_that_does_not_fit_by_itself() -> None:
+    """The recipe has padded crops, and the operations of rand_augment move pixels unless others are named."""
+    words = "photos --method atas --crop crop_shift --pad 0 --colour rand_augment --colour.operations brightness hue"
+    experiment = parse_training(words.split())[1].experiment
+    assert (experiment.crop, experiment.pad) == (CropShift(), 0)
+    with pytest.raises(UserError, match="--crop crop_shift and --pad 4 are both crops"):
+        parse_training(["photos", "--crop", "crop_shift"])
 
 
 ALLOWED = [

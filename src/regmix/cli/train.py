@@ -1,9 +1,10 @@
 """`regmix train`."""
 
 import shlex
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -85,11 +86,15 @@ def parse_training(words: list[str]) -> tuple[str, TrainFlags]:
 
 
 def with_kinds(experiment: Experiment, kinds: dict[str, str]) -> Experiment:
-    """The experiment with other kinds of some parts, such as another method, at their own defaults."""
-    changed: dict[str, Any] = {
-        part: UNIONS[part][kind]() for part, kind in kinds.items() if kind != getattr(experiment, part).name
-    }
-    return replace(experiment, **changed)
+    """The experiment with other kinds of some parts, such as another method, at their own defaults.
+
+    Whether the parts fit together is not checked: flags that are parsed later may still change them, and then it is.
+    """
+    changed = copy(experiment)
+    for part, kind in kinds.items():
+        if kind != getattr(experiment, part).name:
+            object.__setattr__(changed, part, UNIONS[part][kind]())
+    return changed
 
 
 def _settings_of(path: Path) -> Experiment:

@@ -28,6 +28,7 @@ from regmix.data import (
     NoErasing,
     NoMix,
 )
+from regmix.data.size import format_size, height_and_width
 from regmix.methods import DEFAULT_METHOD, METHODS, MethodConfig
 from regmix.models import Function, ModelConfig, SmallCnn, build
 from regmix.runtime import devices
@@ -153,7 +154,10 @@ class Experiment:
         for name in ("pad", "seed", "split_seed", "weight_decay", "awp_warm_up"):
             require(0 <= getattr(self, name) < float("inf"), f"{name} is {getattr(self, name)}; it must be at least 0")
         size = getattr(self.data, "size", None)
-        require(size is None or 1 <= size <= 16_384, f"data size is {size}; it must lie in 1..16,384 pixels")
+        if size is not None:
+            sides = height_and_width(size)
+            fits = 1 <= min(sides) <= max(sides) <= 16_384
+            require(fits, f"data size is {format_size(size)}; its sides must lie in 1..16,384 pixels")
         require(0 < self.lr < float("inf"), f"lr is {self.lr}; it must be positive")
         require(0 <= self.momentum < 1, f"momentum is {self.momentum}; it must lie in [0, 1)")
         require(self.clip_norm is None or self.clip_norm > 0, f"clip_norm is {self.clip_norm}; it must be positive")
