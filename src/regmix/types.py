@@ -64,11 +64,17 @@ class Batch(NamedTuple):
     over the processes is the mean over the whole batch."""
     soft: Logits | None = None
     """Probabilities [B, classes] where labels are soft, such as with label smoothing; None means class indices."""
+    importance: PerExample | None = None
+    """Factor on each example's loss of classification, whose mean over the training images is 1; None means 1."""
 
     @property
     def target(self) -> Target:
         """The labels of the loss: `soft` where labels are soft, else `y`."""
         return self.y if self.soft is None else self.soft
+
+    def mean(self, losses: PerExample) -> Tensor:
+        """The mean over the examples, each with its importance; every method's term `classify` is such a mean."""
+        return losses.mean() if self.importance is None else (self.importance * losses).mean()
 
 
 class Clock(NamedTuple):

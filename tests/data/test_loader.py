@@ -27,7 +27,7 @@ def test_batches_have_nearly_equal_sizes_and_hold_every_example_once(n, batch_si
 @pytest.mark.parametrize(("pad", "flip"), [(2, True), (2, False), (0, True), (0, False)])
 def test_a_batch_is_what_its_index_and_view_say(some_images, pad, flip):
     padded = F.pad(some_images.images, (pad,) * 4)
-    for x, y, index, view, _, _ in epoch(some_images, 3, pad=pad, flip=flip):
+    for x, y, index, view, *_ in epoch(some_images, 3, pad=pad, flip=flip):
         shown = take(padded, index, view, pad) if view else some_images.images[index]
         assert (view is None) == (pad == 0 and not flip)
         assert x.dtype == torch.float32

@@ -42,7 +42,7 @@ class Section:
 
 SECTIONS: dict[str, tuple[Section, ...]] = {
     "train": (
-        Section("data", ("train-examples", "validation"), ("normalise", "split-seed"), ("data",)),
+        Section("data", ("train-examples", "validation"), ("balance", "normalise", "split-seed"), ("data",)),
         Section("augmentation", rest=("pad", "flip"), parts=("crop", "colour", "erase", "mix")),
         Section("model", ("init",), ("init-weights", "freeze"), ("model",)),
         Section("threat model", parts=("threat",)),

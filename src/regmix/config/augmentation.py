@@ -1,17 +1,20 @@
 """Which augmentations a method can learn from."""
 
 from regmix.data import Augmentations, NoColour, NoCrop, NoMix, ResizedCrop
+from regmix.data.balance import Balance
 from regmix.methods.base import Method
 from regmix.methods.memory import NumberPerImage, PerClass, PerImage, Setup
 from regmix.threats import Threat
 from regmix.types import require
 
 
-def check_augmentations(augmentations: Augmentations, pad: int, method: Method, threat: Threat) -> None:
-    """Raises UserError where crops exclude each other, or where the method cannot follow an augmentation.
+def check_augmentations(
+    augmentations: Augmentations, pad: int, balance: Balance, method: Method, threat: Threat
+) -> None:
+    """Raises UserError where crops exclude each other, or where the method cannot follow what is done to the images.
 
     A perturbation that is remembered for an image follows crops, flips and hidden pixels. It cannot follow pixels that
-    are interpolated, and a mixture of two images is none of them.
+    are interpolated, and a mixture of two images is none of them. An image that comes twice in a batch would have two.
     """
     crop, colour, mix = augmentations.crop, augmentations.colour, augmentations.mix
     require(
@@ -31,6 +34,10 @@ def check_augmentations(augmentations: Augmentations, pad: int, method: Method, 
             f"{per_image}, which cannot follow the operations of {colour.name} that move pixels; use --colour jitter, "
             "or name other --colour.operations",
         )
+    require(
+        balance != "sampling" or not any(isinstance(part, PerImage | NumberPerImage) for part in parts),
+        f"{method.name} remembers something per image, and --balance sampling repeats images; use --balance loss",
+    )
     if isinstance(mix, NoMix):
         return
     if any(isinstance(part, PerImage | NumberPerImage | PerClass) for part in parts):

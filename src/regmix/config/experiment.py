@@ -28,6 +28,7 @@ from regmix.data import (
     NoErasing,
     NoMix,
 )
+from regmix.data.balance import Balance
 from regmix.data.size import format_size, height_and_width
 from regmix.methods import DEFAULT_METHOD, METHODS, MethodConfig
 from regmix.models import Function, ModelConfig, SmallCnn, build
@@ -107,6 +108,10 @@ class Experiment:
     """Random rectangles of the training images that are erased, after the colours."""
     mix: Annotated[MixConfig, Field(discriminator="name")] = field(default_factory=NoMix)
     """Mixtures of two training images and of their labels, after all else."""
+    balance: Balance = "none"
+    """What to do about classes of unequal size. loss: the classification loss of an image counts in inverse proportion
+    to the size of its class. sampling: every class is shown equally often; images of small classes are repeated in an
+    epoch, and of large ones some are left out. Validation and test images stay as they are."""
     normalise: bool = False
     """Normalise the input inside the model with the mean and standard deviation of the training images (of 10,000
     evenly spaced ones if images are streamed)."""
@@ -178,7 +183,7 @@ class Experiment:
             f"{self.method.name} takes second derivatives, which sharded weights do not give; leave out "
             "--shard-weights",
         )
-        check_augmentations(self.augmentations, self.pad, self.method, self.threat)
+        check_augmentations(self.augmentations, self.pad, self.balance, self.method, self.threat)
         if isinstance(self.averaging, GatedEma):
             known = " and ".join(name for name, method in METHODS.items() if method.reports_ratio)
             require(

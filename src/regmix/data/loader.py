@@ -14,6 +14,7 @@ from torch import Tensor
 
 from regmix.data.augment import draw_views, take
 from regmix.data.augmentations import Augmentations
+from regmix.data.balance import Balance, balanced_deck, class_importance
 from regmix.data.crops import Noise
 from regmix.data.images import ImageSet
 from regmix.data.stored import WINDOW, Stored
@@ -50,6 +51,8 @@ class Loader:
         pad: zero padding in pixels on every side, for random crops.
         flip: mirror each image with probability 1/2.
         augmentations: what is done to the images beside.
+        balance: makes all classes count equally, by the importance of their images or by how often they come; see
+            `balance.py`.
         seed: at least 0.
         replays: how often every batch comes in a row; a pass over the images then takes that many epochs.
         rank: the rank of this process.
@@ -69,6 +72,7 @@ class Loader:
         flip: bool,
         seed: int,
         augmentations: Augmentations = NO_AUGMENTATIONS,
+        balance: Balance = "none",
         replays: int = 1,
         rank: int = 0,
         size: int = 1,
@@ -91,6 +95,9 @@ class Loader:
             self._images = _padded(images.images.to(device), self._border)
         self._labels = images.labels.to(device)
         self._batch_size, self._pad, self._flip, self._seed = batch_size, pad, flip, seed
+        self._balance, self._importance = balance, None
+        if balance == "loss":
+            self._importance = class_importance(images.labels, self._classes).to(device)
         self._replays, self._rank, self._size = replays, rank, size
 
     def __len__(self) -> int:
@@ -98,7 +105,7 @@ class Loader:
         return steps_per_epoch(len(self._labels), self._batch_size, self._size)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, each example once; skips the batches before `first`.
+        """The batches of an epoch, each example once unless they are sampled; skips the batches before `first`.
 
         x is float32 in [0, 1], channels_last if C > 1. `index` holds positions in the image set. `view` is None without
         augmentation. Sizes of batches differ by one at most, because a tiny last batch would disturb BatchNorm.
@@ -151,7 +158,12 @@ class Loader:
         shown = padded[rows] if view is None else take(padded, rows, view, self._border)
         index = index.to(self._labels.device, non_blocking=True)
         batch = Batch(_to_float(shown), self._labels[index], index, view, weight)
-        return batch if noise is None else self._augmentations(batch, noise, self._classes)
+        if noise is not None:
+            batch = self._augmentations(batch, noise, self._classes)
+        if self._importance is not None:
+            soft = batch.soft
+            batch = batch._replace(importance=self._importance[batch.y] if soft is None else soft @ self._importance)
+        return batch
 
     def _plan(self, steps: Iterable[int]) -> Iterator[Planned]:
         """This process's share of the batches of these steps, counted from the start of training.
@@ -190,6 +202,8 @@ class Loader:
         generator = torch.Generator().manual_seed(int(state[0]))
         order = torch.randperm(n, generator=generator)
         views = draw_views(n, self._pad, self._flip, generator)
+        if self._balance == "sampling":
+            order = balanced_deck(self._labels.cpu(), self._seed, number)[order]
         if self._groups is not None and n > WINDOW:
             group_rank = torch.randperm(int(self._groups.max()) + 1, generator=generator)[self._groups[order]]
             order = order[group_rank.argsort(stable=True)]

@@ -54,11 +54,11 @@ class Mart(Method):
         log_p, log_q = log_probabilities(clean), log_probabilities(logits)
         rival = log_q.scatter(1, y[:, None], float("-inf")).argmax(1, keepdim=True)
         # log(1 - q_k) as the logarithm of the other probabilities' sum, which does not cancel where q_k is near 1.
-        boost = -log_q.scatter(1, rival, float("-inf")).logsumexp(1).mean()
+        boost = batch.mean(-log_q.scatter(1, rival, float("-inf")).logsumexp(1))
         wrong = -torch.expm1(log_p.gather(1, y[:, None])[:, 0])
         divergence = (kl(log_p, log_q) * wrong).mean()
         terms = {
-            "classify": cross_entropy(logits, batch.target).mean(),
+            "classify": batch.mean(cross_entropy(logits, batch.target)),
             "boost": boost,
             "diverge": self.lam * divergence,
         }

@@ -131,7 +131,7 @@ def bench_step(experiment: Experiment, rounds: int) -> StepTimes:
     fabric = devices.start(experiment.device, experiment.precision)
     loader = Loader(
         train_set, experiment.batch_size, fabric.device, pad=experiment.pad, flip=experiment.flip,
-        augmentations=experiment.augmentations, seed=0, replays=experiment.method.replays,
+        augmentations=experiment.augmentations, balance=experiment.balance, seed=0, replays=experiment.method.replays,
     )  # fmt: skip
     asked = is_asked_for(experiment, fabric.device)
     warm_up = WARM_UP + (REHEARSALS + 1) * asked
