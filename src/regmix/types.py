@@ -173,16 +173,19 @@ class Trust:
     """Which of the code that files name the user allows to run. A file itself cannot allow anything."""
 
     named: str | None = None
-    """The module:function that the user has named in this call or on this command line."""
+    """The module:function of a model that the user has named in this call or on this command line."""
     everything: bool = False
     """Allow all code: --trust-code."""
+    data: str | None = None
+    """The module:function of data that the user has named in this call or on this command line."""
 
-    def check(self, source: str, asker: Path) -> None:
-        """Raises UserError unless the user allows the code `source`, which the file `asker` names."""
-        if not self.everything and self.named != source:
+    def check(self, source: str, asker: Path, part: Literal["model", "data"] = "model") -> None:
+        """Raises UserError unless the user allows the code `source` of a model or of data, which `asker` names."""
+        if not self.everything and source != (self.named if part == "model" else self.data):
+            in_python = f"source={source!r} or trust_code=True" if part == "model" else f"Trust(data={source!r})"
             raise UserError(
                 f"{asker} asks for the code {source}, which would be imported from {Path.cwd()}; allow it with "
-                f"--model.source {source} or --trust-code (in Python: source={source!r} or trust_code=True)"
+                f"--{part}.source {source} or --trust-code (in Python: {in_python})"
             )
 
 

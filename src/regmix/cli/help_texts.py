@@ -63,12 +63,12 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             ),
         ),
     ),
-    "resume": (Section("flags", ("model.source", "trust-code", "json")),),
+    "resume": (Section("flags", ("model.source", "data.source", "trust-code", "json")),),
     "evaluate": (
         Section("attacks", ("attacks", "eps", "checkpoint"), ("exact", "draws", "verdict")),
         Section("test images", ("examples",), ("sample", "sample-seed")),
         Section("corruptions", ("corruptions",), ("severities", "corruption-files")),
-        Section("run", ("save", "device", "json"), ("batch-size", "model.source", "trust-code")),
+        Section("run", ("save", "device", "json"), ("batch-size", "model.source", "data.source", "trust-code")),
         Section(
             "a model from elsewhere (a file of weights, or module:function)",
             ("out", "mean", "std"),

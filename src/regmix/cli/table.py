@@ -143,11 +143,16 @@ def take(words: list[str], flag: str) -> str | None:
 def take_kinds(words: list[str], parts: Iterable[str]) -> dict[str, str]:
     """Removes flags such as `--method trades` from the words and returns the kinds that they choose.
 
+    `--data module:function` is short for `--data function --data.source module:function`, and so is `--model`.
+
     Raises:
         UserError: a kind that does not exist.
     """
     chosen = {}
     for part in parts:
         if (kind := take(words, f"--{part}")) is not None:
+            if ":" in kind and "function" in table().parts[part].kinds:
+                words += [f"--{part}.source", kind]
+                kind = "function"
             chosen[part] = known(kind, table().parts[part].kinds, part)
     return chosen

@@ -19,6 +19,7 @@ from regmix.data import (
     ColourConfig,
     CropConfig,
     DataConfig,
+    DataFunction,
     Digits,
     EraseConfig,
     ImageSet,
@@ -220,10 +221,13 @@ def to_json(experiment: Experiment) -> str:
     return json.dumps(asdict(experiment), indent=2) + "\n"
 
 
-def from_json(text: str, source: str | Path = "config.json", trust: Trust = NO_TRUST) -> Experiment:
+def from_json(
+    text: str, source: str | Path = "config.json", trust: Trust = NO_TRUST, *, reads_data: bool = True
+) -> Experiment:
     """Reads config.json strictly: an unknown key, a wrong type or a wrong value is a UserError that names it.
 
-    So is a model whose code the user has not allowed to run: the text may come from anybody.
+    So is a model or data whose code the user has not allowed to run: the text may come from anybody. Who will not read
+    the data says so, and needs no permission for its code.
     """
     tree = parse_json(text, source)
     try:
@@ -236,6 +240,8 @@ def from_json(text: str, source: str | Path = "config.json", trust: Trust = NO_T
         raise UserError(f"{source}: unknown key {min(unknown)}")
     if isinstance(experiment.model, Function):
         trust.check(experiment.model.source, Path(source).parent)
+    if reads_data and isinstance(experiment.data, DataFunction):
+        trust.check(experiment.data.source, Path(source).parent, "data")
     return experiment
 
 

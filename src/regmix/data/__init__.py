@@ -4,6 +4,7 @@ This folder imports `types` and runtime; corruptions, methods, config, recipes, 
 may import it.
 """
 
+from regmix.data.arrays import image_set
 from regmix.data.augment import draw_views, from_view, take, to_view
 from regmix.data.augmentations import Augmentations
 from regmix.data.cifar import Cifar10, Cifar100
@@ -20,11 +21,14 @@ from regmix.data.mix import CutMix, MixConfig, Mixup, NoMix
 from regmix.data.parquet import Parquet
 from regmix.data.recolour import ColorShape, ColourConfig, ColourJitter, NoColour, RandAugment
 from regmix.data.sample import How, draw, spread
+from regmix.data.saved import DataFunction, Images
 from regmix.data.splits import split_train
 from regmix.data.svhn import Svhn
 from regmix.data.tiny_imagenet import TinyImagenet
 
-DataConfig = Digits | Cifar10 | Cifar100 | Svhn | TinyImagenet | Imagenet32 | Folder | Parquet | Hub
+DataConfig = (
+    Digits | Cifar10 | Cifar100 | Svhn | TinyImagenet | Imagenet32 | Folder | Parquet | Hub | Images | DataFunction
+)
 
 
 def load(config: DataConfig, split: Split) -> ImageSet:
@@ -49,6 +53,7 @@ __all__ = [
     "CutMix",
     "Cutout",
     "DataConfig",
+    "DataFunction",
     "Digits",
     "EraseConfig",
     "Folder",
@@ -56,6 +61,7 @@ __all__ = [
     "Hub",
     "ImageSet",
     "Imagenet32",
+    "Images",
     "Loader",
     "MixConfig",
     "Mixup",
@@ -77,6 +83,7 @@ __all__ = [
     "draw_views",
     "fingerprint",
     "from_view",
+    "image_set",
     "load",
     "pick",
     "split_train",
