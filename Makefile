@@ -51,7 +51,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1
+	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1 timm==1.0.31 torchvision==0.28.0
 	touch $@
 
 $(VENV)-lowest/installed: pyproject.toml

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -30,6 +31,21 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("../shared/data is absent")
     return folder
+
+
+@pytest.fixture(scope="session")
+def timm() -> ModuleType:
+    """timm, which imports torchvision; there is no CPU build of it, so two operators that it looks up are declared."""
+    schemas = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            schemas.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    KEPT.append(schemas)
+    return pytest.importorskip("timm")
+
+
+KEPT: list[torch.library.Library] = []
+"""Declarations of operators, which end with their library object."""
 
 
 @pytest.fixture(scope="session")

@@ -93,6 +93,18 @@ def test_damaged_examples_are_named(write_run, tmp_path):
         load(path)
 
 
+def test_damaged_thumbnails_are_named(write_run, tmp_path):
+    path = write_run(tmp_path / "run")
+    file = folder(path) / "thumbnails.npz"
+    for arrays in ({"index": np.arange(2)}, {"index": np.arange(2), "pixels": np.zeros((3, 1, 8, 8), np.uint8)}):
+        np.savez_compressed(file, **arrays)
+        with pytest.raises(UserError, match=r"thumbnails\.npz is damaged"):
+            load(path)
+    file.write_bytes(b"")
+    with pytest.raises(UserError, match=r"thumbnails\.npz is damaged"):
+        load(path)
+
+
 def test_bytes_that_are_no_text_are_damage(write_run, tmp_path):
     path = write_run(tmp_path / "run")
     (path / "result.json").write_bytes(b"\xff\xfe{}")

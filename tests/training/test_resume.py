@@ -133,6 +133,35 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in run.glob("*.safetensors")} == before
 
 
+def test_a_lengthened_run_is_the_longer_one_where_the_schedule_is_the_same(tmp_path: Path, capsys) -> None:
+    """Piecewise rates do not depend on the number of epochs, so nothing differs but the record."""
+    settings = f"train digits-regmix --averaging ema --schedule piecewise --schedule.milestones 1 {TINY} --epochs"
+    long, short = tmp_path / "long", tmp_path / "short"
+    assert main(f"{settings} 4 --out {long}".split()) == 0
+    assert main(f"{settings} 2 --out {short}".split()) == 0
+    assert main(["train", "--resume", str(short), "--epochs", "4"]) == 0
+    record = json.loads((short / "result.json").read_text())
+    assert (record["status"], record["epochs"], record.pop("lengthened")) == ("finished", 4, [2])
+    assert [row["epochs"] for row in rows(short)] == [2, 2, 4, 4]
+    for name in ("last", "best", "averaged"):
+        assert (short / f"{name}.safetensors").read_bytes() == (long / f"{name}.safetensors").read_bytes()
+    assert json.loads((short / "config.json").read_text()) == json.loads((long / "config.json").read_text())
+
+
+def test_only_a_finished_run_is_lengthened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "end_epoch", lambda *arguments: signal.raise_signal(signal.SIGINT))
+        assert main(f"train digits-regmix --averaging none {TINY} --epochs 2 --out {path}".split()) == 130
+    before = {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
+    assert main(["train", "--resume", str(path), "--epochs", "4"]) == 2
+    assert "is not finished" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()} == before
+    assert main(["train", "--resume", str(path)]) == 0
+    assert main(["train", "--resume", str(path), "--epochs", "2"]) == 2
+    assert "give a larger number" in capsys.readouterr().err
+
+
 def test_a_run_is_repeated_from_its_config(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     assert main(f"train digits-regmix {TINY} --out {first}".split()) == 0

@@ -19,15 +19,15 @@ from regmix.cli.common import (
 )
 from regmix.cli.console import ConsoleDisplay
 from regmix.cli.flags import parse
-from regmix.cli.table import check, command_flags, part_flags, take_kinds
+from regmix.cli.table import check, command_flags, named_model, part_flags, take_kinds
 from regmix.cli.train import with_kinds
-from regmix.config import Experiment
+from regmix.config import UNIONS, Experiment
 from regmix.data import DataConfig
 from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.foreign import KNOWN, Foreign, is_file_of_weights, is_foreign
 from regmix.evaluation.questions import Questions
 from regmix.evaluation.subject import EvaluationImages, PlacedModel, choose_images
-from regmix.models import Function, ModelConfig, ResNet
+from regmix.models import ModelConfig, ResNet
 from regmix.runs import Checkpoint, Run
 from regmix.runtime import devices, processes
 from regmix.threats import ThreatConfig
@@ -184,7 +184,11 @@ def _adopted(words: list[str]) -> _Start:
 def _foreign_flags(words: list[str]) -> tuple[Experiment, ForeignFlags]:
     """The default experiment for a model from elsewhere, and the flags for it."""
     source = words[0]
-    base = Experiment(model=ResNet() if is_file_of_weights(source) else Function(source))
+    if is_file_of_weights(source):
+        base = Experiment(model=ResNet())
+    else:
+        kind, field, value = named_model(source)
+        base = Experiment(model=UNIONS["model"][kind](**{field: value}))
     kinds = take_kinds(words, KNOWN)
     base = with_kinds(base, kinds)
     own = {part: getattr(base, part).name for part in KNOWN}

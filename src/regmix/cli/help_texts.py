@@ -63,7 +63,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             ),
         ),
     ),
-    "resume": (Section("flags", ("model.source", "data.source", "trust-code", "json")),),
+    "resume": (Section("flags", ("epochs", "model.source", "data.source", "trust-code", "json")),),
     "evaluate": (
         Section("attacks", ("attacks", "eps", "checkpoint"), ("exact", "draws", "verdict")),
         Section("test images", ("examples",), ("sample", "sample-seed")),
@@ -82,7 +82,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
         Section("run", ("out", "device", "json"), ("trust-code",)),
     ),
     "sweep": (
-        Section("what to search", ("space", "engine", "trials", "seeds", "top"), ("workers",)),
+        Section("what to search", ("space", "engine", "trials", "seeds", "top"), ("prune", "workers")),
         Section("evaluation", ("attacks", "eps", "examples"), ("sample", "sample-seed", "verdict")),
         Section("run", ("out", "device", "json"), ("trust-code",)),
     ),

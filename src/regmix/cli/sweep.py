@@ -6,8 +6,8 @@ from pathlib import Path
 from rich.console import Console
 
 from regmix.cli.many_runs import Evaluations, ManyRunsFlags, compare_runs, parse_many, plan_runs
-from regmix.studies.compare import Planned, check_ranking
-from regmix.studies.sweep import Engine, Point, grid, parse_space, search, typed
+from regmix.studies.compare import Planned, check_ranking, say
+from regmix.studies.sweep import Budget, Engine, Point, grid, parse_space, search, typed, write_page
 from regmix.types import UserError
 
 
@@ -26,10 +26,13 @@ class SweepFlags(ManyRunsFlags):
     """Number of points to try with optuna, or where a range has no grid."""
     seeds: int = 1
     """Number of seeds per point: 0, 1, ..."""
+    prune: bool = False
+    """End trainings that do worse than the median of the others at the same epoch (with optuna; the first five points
+    are trained in full)."""
     top: int = 3
     """Number of points, the best on the validation images, to evaluate on the test images and compare."""
     out: Path | None = None
-    """Folder of the runs, comparison.json and report.html. None: runs/sweep-RECIPE."""
+    """Folder of the runs, sweep.html, sweep.json, comparison.json and report.html. None: runs/sweep-RECIPE."""
     trust_code: bool = False
     """Allow the import of any code that a run names as its model, including runs that an attack transfers from, and the
     reading of the pickled state of an earlier search by ray."""
@@ -60,10 +63,15 @@ def sweep(words: list[str]) -> None:
             f"{out / 'ray'} holds the state of an earlier search, which is pickled and could run any code; allow it "
             "with --trust-code, or give another --out"
         )
+    if flags.prune and flags.engine != "optuna":
+        raise UserError("--prune needs --engine optuna")
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=flags.json)
-    points = search(flags.engine, axes, plan, flags.workers, flags.trials, out, console)
-    best = [run for point in points[: flags.top] for run in plan(point)]
-    for run in best:
+    tried = search(flags.engine, axes, plan, Budget(flags.workers, flags.trials, flags.prune), out, console)
+    best = [each for each in tried if each.values][: flags.top]
+    runs = [run for each in best for run in each.runs]
+    for run in runs:
         evaluations.evaluate(run, console)
-    compare_runs(best, out, console, flags.json)
+    compare_runs(runs, out, console, flags.json)
+    write_page(flags.recipe, tried, best, out)
+    say(console, f"{out / 'sweep.html'}")

@@ -38,6 +38,9 @@ class TrainFlags:
 
 @dataclass(frozen=True)
 class ResumeFlags:
+    epochs: int | None = None
+    """Lengthen a finished run to so many epochs; from there on the learning rate and the ramp are those of a training
+    of that length."""
     source: ModelSource = None
     """The module:function that returns the run's model, if the model is a function of yours. Its code is run. None: no
     code of yours."""
@@ -55,7 +58,7 @@ def train(words: list[str]) -> None:
     command = shlex.join(["regmix", "train", *words])
     if (path := take(words, "--resume")) is not None:
         flags = parse(ResumeFlags, words, "train --resume RUN")
-        _resume(Path(path), Trust(flags.source, flags.trust_code, flags.data_source), flags.json)
+        _resume(Path(path), flags)
         return
     if help_words := {*HELP} & {*words}:  # with --from RUN; all other help is printed without the library
         print(_help(words, everything="--help-all" in help_words))
@@ -127,7 +130,7 @@ def _help(words: list[str], *, everything: bool) -> str:
     return page.text(everything=everything)
 
 
-def _resume(path: Path, trust: Trust, as_json: bool) -> None:
-    with ConsoleDisplay(console_for(as_json)) as display:
-        finished = resume(path, display, trust)
-    print_result(finished, as_json, evaluate_command(finished))
+def _resume(path: Path, flags: ResumeFlags) -> None:
+    with ConsoleDisplay(console_for(flags.json)) as display:
+        finished = resume(path, display, Trust(flags.source, flags.trust_code, flags.data_source), flags.epochs)
+    print_result(finished, flags.json, evaluate_command(finished))

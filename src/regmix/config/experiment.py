@@ -32,7 +32,7 @@ from regmix.data import (
 from regmix.data.balance import Balance
 from regmix.data.size import format_size, height_and_width
 from regmix.methods import DEFAULT_METHOD, METHODS, MethodConfig
-from regmix.models import Function, ModelConfig, SmallCnn, build
+from regmix.models import PRETRAINED, Function, ModelConfig, SmallCnn, Timm, Transformers, build
 from regmix.runtime import devices
 from regmix.runtime.files import parse_json
 from regmix.threats import Linf, ThreatConfig
@@ -80,8 +80,10 @@ class Experiment:
     """Share of the training, in [0, 1], in which eps and the regularisation terms of the loss rise linearly from near 0
     to their full size. Validation uses the full eps throughout."""
     init: str | None = None
-    """Weights to start from: a file, or a run directory (its best weights, after standard training its last ones). If
-    they are for another number of classes, the last layer starts anew. None: random weights."""
+    """Weights to start from: a file, a run directory (its best weights, after standard training its last ones),
+    hf:OWNER/NAME for model.safetensors of a repository of the Hugging Face hub, or pretrained for those that timm or
+    transformers has for the model. If they are for another number of classes, the last layer starts anew. None: random
+    weights."""
     init_weights: str | None = None
     """Weights to use from an `init` that holds several sets of weights: raw, averaged, or the name of an entry."""
     freeze: tuple[str, ...] = ()
@@ -170,6 +172,15 @@ class Experiment:
         require(
             self.init is not None or self.init_weights is None,
             "init_weights chooses from a file of weights; name the file with --init",
+        )
+        require(
+            self.init != PRETRAINED or isinstance(self.model, (Timm, Transformers)),
+            f"--init {PRETRAINED} is for a model of timm or transformers, such as --model timm:resnet18.a1_in1k; for "
+            "another model name the file of its weights",
+        )
+        require(
+            self.init != PRETRAINED or not self.normalise,
+            f"--init {PRETRAINED} brings the normalisation that the weights were trained with; leave out --normalise",
         )
         require(0 < self.layer_decay <= 1, f"layer_decay is {self.layer_decay}; it must lie in (0, 1]")
         require(0 <= self.ramp <= 1, f"ramp is {self.ramp}; it must lie in [0, 1]")

@@ -14,7 +14,7 @@ from regmix.attacks import CLEAN, Attack, Ensemble, Eot, Fgsm, Pgd, Square, pass
 from regmix.data import changes, pick, spread
 from regmix.evaluation.answers import gradient_fault
 from regmix.evaluation.evaluator import Evaluator
-from regmix.evaluation.examples import collect_examples
+from regmix.evaluation.examples import collect_examples, thumbnails
 from regmix.evaluation.masking import probe, verdict
 from regmix.evaluation.one_answer import one_answer
 from regmix.evaluation.outcomes import wilson
@@ -28,6 +28,7 @@ from regmix.models import code_files
 from regmix.runs import Checkpoint, Journal, records
 from regmix.runs.evaluations import Examples, Outcomes, Stored, add, folder_of, settings_digest
 from regmix.runs.records import Corruptions, Evaluation, Masking, Stage, Subject
+from regmix.runs.thumbnails import breaking
 from regmix.runtime import processes
 from regmix.runtime.files import digest
 from regmix.threats import format_eps
@@ -175,7 +176,9 @@ class CheckpointEvaluation:
         survives = {name: alive.numpy() for name, alive in self._survives.items()}
         predicted = {name: classes.numpy() for name, classes in self._predicted.items()}
         outcomes = Outcomes(task.test.index.numpy(), task.test.images.labels.numpy(), survives, predicted)
-        add(task.run.path, evaluation, outcomes, shown)
+        evaluation = add(task.run.path, evaluation, outcomes, shown)
+        when = breaking(evaluation, Outcomes.read(self._folder))
+        thumbnails(task.test.images, outcomes.index, [*dict.fromkeys(when.first + when.last)]).write(self._folder)
         self._journal.remove()
 
     def _masking(self) -> Masking | None:

@@ -1,17 +1,25 @@
-"""A few images before and after an attack, for looking at."""
+"""A few images for looking at: before and after an attack, and those that break first and last."""
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from regmix.attacks import Attack
+from regmix.data import ImageSet
 from regmix.evaluation.one_batch import perturb, predict
 from regmix.runs.evaluations import Examples as StoredExamples
+from regmix.runs.thumbnails import Thumbnails
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
 from regmix.types import Batch, Model
+
+LONGER_SIDE = 64
+"""Thumbnails are at most as high and as wide, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -40,3 +48,18 @@ def collect_examples(model: Model, batch: Batch, threat: Threat, attack: Attack)
         before, after = predict(model, x, y), predict(model, adversarial, y)
     parts: tuple[torch.Tensor, ...] = (x, adversarial - x, y, before, after)
     return Examples(*(part.cpu() for part in parts))
+
+
+def thumbnails(images: ImageSet, index: NDArray[np.int64], rows: list[int]) -> Thumbnails:
+    """Small copies of some images: reduced by area averages where a side is longer than LONGER_SIDE.
+
+    Args:
+        index: positions of all images in the test split.
+        rows: which of them.
+    """
+    few = images.subset(torch.tensor(rows, dtype=torch.int64)).pixels()
+    scale = min(1.0, LONGER_SIDE / max(few.shape[2:]))
+    if scale < 1 and rows:
+        height, width = (max(1, round(scale * side)) for side in few.shape[2:])
+        few = interpolate(few.float(), (height, width), mode="area").round().to(torch.uint8)
+    return Thumbnails(index[rows], few.numpy())

@@ -15,7 +15,16 @@ from regmix.data import ImageSet, class_changes, pick
 from regmix.evaluation.answers import check_tensors
 from regmix.evaluation.preflight import preflight
 from regmix.evaluation.subject import PlacedModel
-from regmix.models import Function, ModelConfig, PreActResNet, build, load_weights
+from regmix.models import (
+    FromElsewhere,
+    Function,
+    ModelConfig,
+    PreActResNet,
+    Timm,
+    Transformers,
+    build,
+    load_weights,
+)
 from regmix.models.files import SUFFIXES
 from regmix.models.statistics import misfit
 from regmix.runs import CONFIG, Run
@@ -27,7 +36,7 @@ KNOWN = ("data", "model", "threat")
 
 
 def is_foreign(source: str) -> bool:
-    """Whether a word names a file of weights or module:function rather than a run directory."""
+    """Whether a word names a file of weights or a model, such as module:function, rather than a run directory."""
     return not Path(source).is_dir() and (is_file_of_weights(source) or ":" in source)
 
 
@@ -51,7 +60,7 @@ class Foreign:
     """A model from elsewhere: what the user has said about it."""
 
     source: str
-    """A file (.safetensors, or .pt and .pth without pickled code), or module:function."""
+    """A file (.safetensors, or .pt and .pth without pickled code), timm:NAME, hf:NAME or module:function."""
     experiment: Experiment
     """Its data, model and threat; how the model was trained is not known."""
     mean: Sequence[float] = ()
@@ -94,10 +103,14 @@ class Foreign:
             if isinstance(loaded[0], PreActResNet) and "shortcut" not in self.settled:
                 raise UserError(self._ask_for_shortcut(loaded[0], images))
             return loaded
-        if not isinstance(config, Function) or config.source != source:
+        is_other = isinstance(config, Function) and config.source != source
+        if is_other or not isinstance(config, FromElsewhere):
             raise UserError(f"{source} is a model; leave --model out, or give a file of weights in its place")
         if self.weights is not None:
             raise UserError(f"--weights {self.weights}: {source} is no file of weights; leave --weights out")
+        if isinstance(config, (Timm, Transformers)):
+            model = self._build(config, images)
+            return config, model, f"{source}: {load_weights(model, config.published(images.shape[0])).summary()}"
         origin = f"{source}: no file was loaded; the weights are those that {source} returns"
         return config, self._build(config, images), origin
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from regmix.exports.card import CLEAN, is_masked
 from regmix.exports.checkpoint import Checkpointed
-from regmix.models import Function, PreActResNet, ResNet, WideResNet
+from regmix.models import Function, PreActResNet, ResNet, Timm, WideResNet
 from regmix.runs.records import Column, same_eps
 from regmix.threats import format_eps
 
@@ -55,4 +55,6 @@ def _architecture(chosen: Checkpointed) -> str:
         return f"WideResNet-{model.depth}-{model.widen}"
     if isinstance(model, (ResNet, PreActResNet)):
         return f"{type(model).__name__}-{model.depth}"
+    if isinstance(model, Timm):
+        return model.architecture
     return model.source if isinstance(model, Function) else type(model).__name__

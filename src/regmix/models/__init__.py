@@ -11,6 +11,7 @@ from torch import nn
 
 from regmix.models.base import Architecture, Normalise, require
 from regmix.models.function import Function, code_files, materialise
+from regmix.models.libraries import PRETRAINED, Timm, Transformers
 from regmix.models.preact_resnet import PreActResNet
 from regmix.models.resnet import ResNet
 from regmix.models.small import SmallCnn
@@ -18,14 +19,20 @@ from regmix.models.state import load_weights
 from regmix.models.wide_resnet import WideResNet
 from regmix.types import LEAST, MOST, UserError
 
-ModelConfig = SmallCnn | ResNet | PreActResNet | WideResNet | Function
+ModelConfig = SmallCnn | ResNet | PreActResNet | WideResNet | Timm | Transformers | Function
+FromElsewhere = Timm | Transformers | Function
+"""Networks whose code is not this package's: nothing is known of what they compute."""
 
 __all__ = [
+    "PRETRAINED",
+    "FromElsewhere",
     "Function",
     "ModelConfig",
     "PreActResNet",
     "ResNet",
     "SmallCnn",
+    "Timm",
+    "Transformers",
     "WideResNet",
     "build",
     "code_files",
@@ -60,7 +67,7 @@ def build(
         raise UserError(f"std must be positive, in [{LEAST:g}, {MOST:g}], got {', '.join(map(str, std))}")
     if not all(abs(value) <= MOST for value in mean):
         raise UserError(f"mean must lie in [-{MOST:g}, {MOST:g}], got {', '.join(map(str, mean))}")
-    if not isinstance(config, Function):
+    if not isinstance(config, FromElsewhere):
         _check_memory(config, classes, channels)
     model = config.network(classes, Normalise(channels, mean, std))
     if size is not None:

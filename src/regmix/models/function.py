@@ -46,7 +46,7 @@ class Function:
         # A hook, because a wrapper module would add a prefix to the names of the weights. Models of torch.jit.script
         # take no hooks.
         if not isinstance(model, torch.jit.ScriptModule):
-            model.register_forward_hook(_only_logits)
+            model.register_forward_hook(only_logits)
         return model
 
 
@@ -68,7 +68,7 @@ def _called(function: Callable[..., Any], classes: int) -> Any:
     return function(**arguments)
 
 
-def _only_logits(model: nn.Module, images: object, output: Any) -> Any:
+def only_logits(model: nn.Module, images: object, output: Any) -> Any:
     """The entry or attribute `logits` of an output that has one; any other output unchanged."""
     if isinstance(output, Tensor):
         return output

@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 
 from regmix.evaluation import CLEAN
 from regmix.reports import words
-from regmix.reports.load import Evaluation, Outcomes
+from regmix.reports.load import Outcomes
 from regmix.reports.statistics import Share, share
 from regmix.reports.subject import Subject
+from regmix.runs.thumbnails import breaking
 
-EXTREMES = 12
-"""How many images that break first, and last, are listed."""
 PAIRS = 8
 """How many confused pairs are listed."""
 
@@ -47,7 +46,7 @@ class Broken:
     label: str
     taken_for: str | None
     eps: float | None
-    """The smallest evaluated radius at which an attack breaks it; 0: misclassified without an attack; None: none."""
+    """The smallest evaluated radius at which an attack breaks it; None: none."""
     attacks: int
     """How many of the evaluation's attacks break it, over all radii."""
 
@@ -68,7 +67,10 @@ class Classes:
     pairs: list[Confusion]
     """The confusions, most frequent first; an image that is misclassified without an attack counts as it is."""
     first: list[Broken]
+    """Only images that are classified correctly without an attack."""
     last: list[Broken]
+    wrong: int
+    """How many images are misclassified without an attack."""
     never: int
     """How many images no attack breaks at any radius."""
 
@@ -105,37 +107,23 @@ def per_class(subject: Subject) -> Classes | None:
         if (own := outcomes.label == number).any()
     ]
     matrix = _matrix(outcomes, column, len(names))
-    eps, attacks = breaking(evaluation, outcomes)
-    # By the smallest radius, then by the number of attacks, then by position.
-    order = np.lexsort((outcomes.index, -attacks, eps))
+    when = breaking(evaluation, outcomes)
 
     def broken(row: int) -> Broken:
         known = outcomes.predicted.get(column)
         taken = None if known is None or known[row] < 0 else names[known[row]]
-        radius = None if math.isinf(eps[row]) else float(eps[row])
+        radius = None if math.isinf(when.eps[row]) else float(when.eps[row])
         return Broken(
             int(outcomes.index[row]), names[outcomes.label[row]],
-            None if outcomes.survives[column][row] else taken, radius, int(attacks[row]),
+            None if outcomes.survives[column][row] else taken, radius, int(when.attacks[row]),
         )  # fmt: skip
 
     return Classes(
         checkpoint, words.attack_text(attack), subject.eps_text, [*names], rows,
         None if matrix is None else matrix.tolist(), [] if matrix is None else _pairs(matrix, names),
-        [broken(int(row)) for row in order[:EXTREMES]], [broken(int(row)) for row in order[::-1][:EXTREMES]],
-        int(np.isinf(eps).sum()),
+        [broken(row) for row in when.first], [broken(row) for row in when.last],
+        int((when.eps == 0).sum()), int(np.isinf(when.eps).sum()),
     )  # fmt: skip
-
-
-def breaking(evaluation: Evaluation, outcomes: Outcomes) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Per image [N]: the smallest radius at which a column breaks it (inf: none), and how many columns break it."""
-    eps = np.full(len(outcomes.label), math.inf)
-    attacks = np.zeros(len(outcomes.label), dtype=np.int64)
-    for name, column in evaluation.columns.items():
-        if name in outcomes.survives:
-            broken = ~outcomes.survives[name]
-            eps[broken] = np.minimum(eps[broken], column.eps)
-            attacks += broken & (column.eps > 0)
-    return eps, attacks
 
 
 def _matrix(outcomes: Outcomes, column: str, classes: int) -> NDArray[np.int64] | None:

@@ -87,6 +87,19 @@ def difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[flo
     return centre, centre - half, centre + half, 2 * float(t.sf(abs(centre) / error, freedom))
 
 
+def mean(survives: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """(mean, low, high) of a method's accuracy over seeds and N examples, bool [seeds, N].
+
+    The 95 % interval is as in `difference`, with the error and the degrees of freedom of `uncertainty`, within [0, 1].
+    """
+    from scipy.stats import t
+
+    centre = float(survives.mean())
+    error, freedom = uncertainty(survives.mean(0), [survives.mean(1)])
+    half = float(t.ppf(0.975, freedom)) * error if error else 0.0
+    return centre, max(0.0, centre - half), min(1.0, centre + half)
+
+
 def uncertainty(per_example: NDArray[np.float64], per_seed: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
     """(standard error, degrees of freedom) of a mean difference between two methods.
 

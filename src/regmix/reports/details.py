@@ -10,7 +10,7 @@ import numpy as np
 from regmix.reports import words
 from regmix.reports.classes import Broken, Classes
 from regmix.reports.findings import Finding
-from regmix.reports.images import magnification, triples
+from regmix.reports.images import data_uri, magnification, triples
 from regmix.reports.load import LoadedRun, same_eps
 from regmix.reports.statistics import radii
 from regmix.reports.subject import Subject
@@ -196,16 +196,15 @@ def confusions(classes: Classes) -> list[tuple[str, str]]:
     return [(f"{pair.label} taken for {pair.taken_for}", f"{pair.images} of {pair.of}") for pair in classes.pairs]
 
 
-def breaking(images: Sequence[Broken]) -> list[tuple[str, str]]:
-    """Images by position and class, and when they break, as pairs of texts."""
+def breaking(subject: Subject, images: Sequence[Broken]) -> list[tuple[str | None, str, str]]:
+    """Images that break first or last: a thumbnail as data URI, position and class, and when they break, as texts."""
+    few = subject.run.thumbnails.get(subject.checkpoint or "")
+    shown = few is not None and few.pixels.shape[1] in (1, 3)
+    pixels = dict(zip(few.index.tolist(), few.pixels, strict=True)) if few is not None and shown else {}
     rows = []
     for image in images:
         taken = f", as {image.taken_for}" if image.taken_for is not None else ""
-        if image.eps is None:
-            when = "never"
-        elif image.eps == 0:
-            when = f"misclassified without an attack{taken}"
-        else:
-            when = f"at {words.eps_equals(format_eps(image.eps))}{taken}"
-        rows.append((f"{image.index}: {image.label}", when))
+        when = "never" if image.eps is None else f"at {words.eps_equals(format_eps(image.eps))}{taken}"
+        picture = data_uri(pixels[image.index]) if image.index in pixels else None
+        rows.append((picture, f"{image.index}: {image.label}", when))
     return rows

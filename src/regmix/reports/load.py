@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from regmix.runs import CHECKPOINTS, METRICS, Run
 from regmix.runs.evaluations import OUTCOMES, Examples, Outcomes, Stored
 from regmix.runs.records import Column, Environment, Epoch, Evaluation, Result, same_eps
+from regmix.runs.thumbnails import Thumbnails
 from regmix.runtime.files import read_steadily
 from regmix.types import UserError
 
@@ -51,6 +52,7 @@ class LoadedRun:
     """The evaluation that is shown, by checkpoint; chosen by `aligned`."""
     outcomes: dict[str, Outcomes] = field(default_factory=dict)
     examples: dict[str, Examples] = field(default_factory=dict)
+    thumbnails: dict[str, Thumbnails] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -139,8 +141,10 @@ def aligned(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
             chosen[stored.evaluation.subject.checkpoint] = stored
         outcomes = {name: each.outcomes() for name, each in chosen.items() if (each.folder / OUTCOMES).is_file()}
         examples = {name: few for name, each in chosen.items() if (few := each.examples()) is not None}
+        small = {name: Thumbnails.read(each.folder) for name, each in chosen.items()}
         evaluations: dict[str, Evaluation] = {name: chosen[name].evaluation for name in CHECKPOINTS if name in chosen}
-        shown.append(replace(run, evaluations=evaluations, outcomes=outcomes, examples=examples))
+        kept = {name: few for name, few in small.items() if few is not None}
+        shown.append(replace(run, evaluations=evaluations, outcomes=outcomes, examples=examples, thumbnails=kept))
     return shown
 
 

@@ -12,6 +12,7 @@ from regmix.reports.classes import per_class
 from regmix.reports.findings import find
 from regmix.reports.gap import gap
 from regmix.reports.load import LoadedRun, aligned, checkpoints, load
+from regmix.reports.opening import opening
 from regmix.reports.subject import Subject, subjects_of
 from regmix.runtime.files import write_atomically
 from regmix.types import UserError
@@ -63,11 +64,13 @@ def render(runs: Sequence[LoadedRun]) -> str:
     for subject in subjects:
         threats.setdefault(words.threat_text(subject.run), []).append(subject.label)
     averaged = any("averaged" in checkpoints(run) for run in runs)
+    findings, classes = find(subjects), [per_class(subject) for subject in subjects]
     template = templates().get_template("report.html")
     return template.render(
         version=__version__,
         subjects=subjects,
         summary=_seed_summary(arms, subjects) if seeds > 1 else page.summary(subjects),
+        opening=opening(subjects, arms, classes, findings),
         seeds=seeds,
         seed_table=comparison.table(arms) if seeds > 1 else [],
         seed_doubts=comparison.doubts(arms) if seeds > 1 else [],
@@ -91,9 +94,9 @@ def render(runs: Sequence[LoadedRun]) -> str:
         others=[page.others(subject.run) for subject in subjects],
         trust=details.trust(subjects),
         corruptions=details.corruptions(subjects),
-        findings=find(subjects),
+        findings=findings,
         evidence=details.evidence,
-        classes=[per_class(subject) for subject in subjects],
+        classes=classes,
         confusions=details.confusions,
         breaking=details.breaking,
         words=words,

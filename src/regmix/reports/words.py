@@ -71,6 +71,11 @@ def size(count: int) -> str:
     return f"{value:.1f} GB"
 
 
+def counted(count: int, one: str, many: str) -> str:
+    """A number with its noun, such as "1 image is" or "2 images are"."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
 def listed(words: Sequence[str]) -> str:
     """The words as a list in a sentence: a, b and c."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
@@ -198,7 +203,11 @@ def status_text(run: LoadedRun) -> str:
     if not run.finished:
         return f"Not finished: {done} of {planned} epochs are complete."
     seconds = run.result.train_seconds
-    return f"Finished: {done} epochs{f' in {duration(seconds)}' if seconds else ''}."
+    text = f"Finished: {done} epochs{f' in {duration(seconds)}' if seconds else ''}."
+    if before := run.result.lengthened:
+        counts = listed([str(epochs) for epochs in before])
+        text += f" Lengthened after {counts} epochs: a training of {done} epochs in one go has other learning rates."
+    return text
 
 
 def has_autoattack(attacks: Iterable[str]) -> bool:

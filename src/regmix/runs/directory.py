@@ -4,7 +4,7 @@ import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -79,6 +79,7 @@ class Run:
         outcomes.csv         a row per test image, a column per attack: does it survive? (evaluations.Outcomes)
         predictions.csv      the same, with the class that the model predicts under the attack
         examples.npz         a few attacked images (evaluations.Examples)
+        thumbnails.npz       small copies of the images that break first and last (thumbnails.Thumbnails)
         journal-*.jsonl      the progress of an evaluation that is not finished
         adversarial/COLUMN/  with --save: the broken images as PNG files and as adversarial.npz
     """
@@ -245,6 +246,16 @@ class Run:
         """Writes result.json."""
         if self._writes:
             write_record(self.path / RESULT, result)
+
+    def lengthen(self, config: str) -> None:
+        """Replaces the config of a finished run by one with more epochs, and records how many it had."""
+        if not self._writes:
+            return
+        result, planned = self.result(), self.metrics()[-1].epochs
+        # In this order, so that a kill between the two leaves no run that has forgotten its first length.
+        before = [epochs for epochs in result.lengthened if epochs < planned]
+        self.save_result(replace(result, status=None, lengthened=[*before, planned]))
+        self._write_text(CONFIG, config)
 
     def data(self) -> Data | None:
         """Fingerprints of the images of the training; None for a run of regmix 0.1, which has none."""

@@ -61,6 +61,9 @@ class Result:
     alarms: list[Alarm] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     """What is wrong with the saved weights."""
+    lengthened: list[int] = field(default_factory=list)
+    """The numbers of epochs that were planned before the run was lengthened. From each of these epochs on, the learning
+    rate and the ramp are those of the longer training."""
     classes: list[str] = field(default_factory=list)
     shape: list[int] = field(default_factory=list)
     """[C, H, W] of the images."""

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from regmix.models import Function
 from regmix.reports import comparison, page, write_report
 from regmix.reports.load import aligned, load
 from regmix.runs import CONFIG, Run
+from regmix.runs.records import Epoch
 from regmix.runtime.files import write_atomically
 from regmix.runtime.signals import ending, handled, survive_hangup
 from regmix.types import Interrupted, Trust, UserError, known
@@ -28,6 +30,11 @@ from regmix.types import Interrupted, Trust, UserError, known
 _running: set[subprocess.Popen[bytes]] = set()
 """The training processes that are running, in any thread."""
 
+
+Watch = Callable[[int, float], bool]
+"""(epoch, PGD-10 accuracy on the validation images) -> whether the training should end there."""
+POLL = 0.5
+"""Seconds between two looks at the epochs of a training that is watched."""
 
 GRACE = 3.0
 """Seconds after Ctrl-C in which the trainings should have received it, too."""
@@ -104,20 +111,27 @@ class Planned:
                     "give another --out, or the settings of that run"
                 )
 
-    def train(self, *, quiet: bool, log: Path | None = None, threads: int | None = None) -> None:
+    def train(
+        self, *, quiet: bool, log: Path | None = None, threads: int | None = None, watch: Watch | None = None
+    ) -> bool:
         """Trains the run, or resumes it, in a separate process, so that its peak memory is measured alone.
 
         Args:
             quiet: send the output of the training to standard error.
             log: a file for all output of the training instead.
             threads: how many threads the training may use; None leaves that to torch.
+            watch: is given every validated epoch and its PGD-10 accuracy; where it returns True during the training,
+                the training ends.
+
+        Returns: whether the training is complete.
 
         Raises:
             UserError: the training failed; its own output says why.
         """
         if self.path.exists():
             if Run.open(self.path).result().status in ("finished", "stopped"):
-                return
+                self._show(watch, 0)
+                return True
             words = ["--resume", str(self.path)]
             if isinstance(self.experiment.model, Function):  # `check` has compared it with the directory's
                 words += ["--model.source", self.experiment.model.source]
@@ -135,6 +149,7 @@ class Planned:
         ):  # fmt: skip
             _running.add(training)
             try:
+                stopped = watch is not None and self._stopped(training, watch)
                 code = training.wait()
             except KeyboardInterrupt:
                 # Give the training time to save its state.
@@ -142,10 +157,43 @@ class Planned:
                 raise
             finally:
                 _running.discard(training)
+        if stopped and code in (0, 143):
+            return False
         if code in (129, 130, 143):
             raise Interrupted(code - 128)
         if code:
             raise UserError(f"{self.path}: the training ended with exit code {code}; see {log or 'the line above'}")
+        return True
+
+    def _stopped(self, training: subprocess.Popen[bytes], watch: Watch) -> bool:
+        """Shows every validated epoch to `watch` until the training ends; whether it was stopped before."""
+        seen, runs = 0, True
+        while runs:
+            time.sleep(POLL)
+            runs = training.poll() is None  # before the look, which then sees the last epochs too
+            seen, stop = self._show(watch, seen)
+            if stop and runs:
+                training.terminate()
+                return True
+        return False
+
+    def _show(self, watch: Watch | None, seen: int) -> tuple[int, bool]:
+        """Shows the epochs after `seen` to `watch`; returns the last one, and whether `watch` asked for the end."""
+        if watch is None or not (self.path / CONFIG).is_file():
+            return seen, False
+        for epoch, accuracy in validated(Run.open(self.path, writes=False).metrics()):
+            if epoch > seen:
+                seen = epoch
+                if watch(epoch, accuracy):
+                    return seen, True
+        return seen, False
+
+
+def validated(rows: Sequence[Epoch]) -> Iterator[tuple[int, float]]:
+    """The epochs with a validation, and their PGD-10 accuracy."""
+    for row in rows:
+        if row.validation is not None and "pgd" in row.validation:
+            yield row.epoch, row.validation["pgd"]
 
 
 MEASURE = ("threat", "data", "validation", "split_seed", "validate_every", "best_of", "precision")
@@ -204,16 +252,16 @@ def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> str:
     console.print(table)
     runs = [run for arm in arms for run in arm.runs]
     for note in (f"Of {'; '.join(page.samples(runs))}.", *page.notes(runs)):
-        console.print(f"\n{note}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"\n{note}")
     for doubt in comparison.doubts(arms):
-        console.print(f"\n{doubt}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"\n{doubt}")
     for heading, lines in comparison.difference_lines(arms, first_only=True):
-        console.print(f"\n{heading}", *lines, sep="\n  ", highlight=False, markup=False, soft_wrap=True)
+        say(console, "\n  ".join([f"\n{heading}", *lines]))
     console.print()
     text = json.dumps(comparison.as_json(arms), indent=2) + "\n"
     write_atomically(out / "comparison.json", lambda file: file.write(text.encode()))
     write_report(paths, out / "report.html")
-    console.print(f"{out / 'comparison.json'}\n{out / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    say(console, f"{out / 'comparison.json'}\n{out / 'report.html'}")
     return text
 
 
@@ -222,3 +270,8 @@ def _flat(tree: dict[str, object], prefix: str = "") -> dict[str, object]:
     for name, value in tree.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
+
+
+def say(console: Console, text: str) -> None:
+    """Prints a line as it is."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -11,9 +11,10 @@ from torch import nn
 
 from regmix.config import Experiment, NoAveraging, build_model, from_json
 from regmix.data import ImageSet, NoColour, load, pick, split_train, steps_per_epoch
-from regmix.models import Function, load_weights
+from regmix.models import PRETRAINED, FromElsewhere, Timm, Transformers, load_weights
 from regmix.models.files import few
 from regmix.runs import CONFIG, Run
+from regmix.runs.exported import WEIGHTS, folder_of
 from regmix.runtime import devices, processes
 from regmix.training.display import Display
 from regmix.training.readiness import ready
@@ -34,12 +35,12 @@ def prepare(experiment: Experiment, display: Display) -> Prepared:
     train_set, validation_set = training_data(experiment)
     model = initial_model(experiment, train_set)
     if experiment.init is not None:
-        display.note(_load_initial(model, experiment, len(train_set.classes)))
+        display.note(_load_initial(model, experiment, train_set))
     # Sharded weights average their gradients themselves. Whether a user's model leaves parameters unused may depend on
     # the images.
     fabric = devices.start(
         experiment.device, experiment.precision, together=not experiment.shard_weights,
-        some_unused=isinstance(experiment.model, Function),
+        some_unused=isinstance(experiment.model, FromElsewhere),
     )  # fmt: skip
     for note in try_out(experiment, model, validation_set, fabric):
         display.note(note)
@@ -74,28 +75,36 @@ def initial_model(experiment: Experiment, images: ImageSet) -> nn.Module:
 
 
 def initial_weights(experiment: Experiment) -> Path | None:
-    """The file of weights that a training starts from; None for random weights.
+    """The file of weights that a training starts from; None for random weights, and for those of a library.
 
     Of a run directory these are the best weights, but the last ones after standard training, whose best weights under
     attack are those of an early epoch, and where there are no best weights.
     """
-    if experiment.init is None:
+    if experiment.init in (None, PRETRAINED):
         return None
-    path = Path(experiment.init)
+    path = folder_of(experiment.init)
     if not path.is_dir():
         return path
+    if not (path / CONFIG).is_file() or str(path) != experiment.init:
+        return path / WEIGHTS
     run = Run.open(path, writes=False)
     settings = from_json(run.config(), path / CONFIG, Trust(everything=True))  # only read, not built
     attacked = settings.method.adversarial and run.environment().source is None
     return run.weights("best" if attacked and "best" in run.checkpoints() else "last")
 
 
-def _load_initial(model: nn.Module, experiment: Experiment, classes: int) -> str:
+def _load_initial(model: nn.Module, experiment: Experiment, images: ImageSet) -> str:
     """Loads the weights to start from; returns what was loaded."""
+    config = experiment.model
+    if experiment.init == PRETRAINED:
+        assert isinstance(config, (Timm, Transformers)), "the experiment has checked it"
+        state = config.published(images.shape[0])
+        return f"pretrained weights: {load_weights(model, state, None, len(images.classes)).summary()}"
     path = initial_weights(experiment)
     assert path is not None
     try:
-        return f"weights to start from: {load_weights(model, path, experiment.init_weights, classes).summary()}"
+        loaded = load_weights(model, path, experiment.init_weights, len(images.classes))
+        return f"weights to start from: {loaded.summary()}"
     except UserError as error:
         raise UserError(str(error).replace("--weights", "--init-weights")) from None
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from regmix.config import Experiment
 from regmix.methods.base import START, Method
 from regmix.methods.memory import Memory
-from regmix.models import Function
+from regmix.models import FromElsewhere
 from regmix.runtime import processes
 from regmix.runtime.recorder import NotRecorded, recorder
 from regmix.types import Batch, Losses, UserError
@@ -49,7 +49,7 @@ def obstacle(experiment: Experiment, method: Method, device: torch.device) -> st
         return f"{method.name} takes second derivatives"
     if method.phase(START) is None:
         return f"{type(method).__name__} does not say what it takes from the clock; give it a `phase`"
-    if experiment.cuda_graph == "auto" and isinstance(experiment.model, Function):
+    if experiment.cuda_graph == "auto" and isinstance(experiment.model, FromElsewhere):
         return "a model of your own must do the same in every pass; if it does, add --cuda-graph on"
     return None
 

@@ -35,8 +35,12 @@ def run(experiment: Experiment, out: Path, display: Display, command: str = "") 
     return _train(experiment, prepared, Run.open(out, writes=processes.rank() == 0), display)
 
 
-def resume(path: Path, display: Display, trust: Trust = NO_TRUST) -> Run:
+def resume(path: Path, display: Display, trust: Trust = NO_TRUST, epochs: int | None = None) -> Run:
     """Continues a run from its last saved state; it ends as it would have ended without the interruption.
+
+    Args:
+        epochs: lengthens a finished run to so many epochs. From its present epoch on, the learning rate and the ramp
+            are those of a training of that length; result.json says so.
 
     Raises:
         UserError: the user has to change something, for example allow the code of a model.
@@ -46,19 +50,37 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST) -> Run:
     if experiment.precision == "auto":
         # As the run began, which may have been on other hardware. Before it was recorded, auto meant bf16 everywhere.
         experiment = replace(experiment, precision=directory.environment().precision or "bf16")
+    if epochs is not None:
+        experiment = _longer(experiment, epochs, directory)
     begun = experiment
     if experiment.init is not None:
         if directory.has_state():
             begun = replace(experiment, init=None, init_weights=None)
         else:
             _check_initial_weights(experiment, directory)
-    return _train(experiment, prepare(begun, display), directory, display)
+    prepared = prepare(begun, display)
+    if epochs is not None:  # all processes have met in `prepare`, so none reads what is written now
+        directory.lengthen(to_json(replace(from_json(directory.config(), path / CONFIG, trust), epochs=epochs)))
+    return _train(experiment, prepared, directory, display)
+
+
+def _longer(experiment: Experiment, epochs: int, directory: Run) -> Experiment:
+    """The experiment with more epochs. Raises UserError unless its run is finished and has fewer."""
+    if directory.result().status != "finished":
+        raise UserError(
+            f"{directory.path} is not finished; continue it with regmix train --resume {directory.path} first, "
+            "without --epochs"
+        )
+    if epochs <= experiment.epochs:
+        raise UserError(f"{directory.path} has {experiment.epochs} epochs already; give a larger number than that")
+    return replace(experiment, epochs=epochs)
 
 
 def _check_initial_weights(experiment: Experiment, directory: Run) -> None:
     """Raises UserError if a run that has to begin anew would begin with other weights."""
     path = initial_weights(experiment)
-    assert path is not None
+    if path is None:  # a library's own weights, which its name decides
+        return
     if not path.is_file() or digest(path) != directory.environment().init:
         raise UserError(f"{path} is missing or has changed since {directory.path} began; start a new run")
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,12 @@ def test_the_grid_is_ranked_by_validation_and_the_best_are_compared(tmp_path: Pa
     assert len(compared) == len(evaluated) == 2, "only the first two meet the test images"
     assert sorted((json.loads((p / "result.json").read_text())["best_pgd"] for p in evaluated), reverse=True) == best
     assert (out / "report.html").is_file()
+    record = json.loads((out / "sweep.json").read_text())
+    assert [point["validation"] for point in record["points"]] == sorted(found.values(), reverse=True)
+    assert [point["tested"] for point in record["points"]] == [True, True, False, False]
+    assert record["validation_images"] == 50
+    assert [epoch for epoch, _ in record["points"][0]["epochs"]] == [1, 2]
+    assert all(point["settings"]["lr"] in (out / "sweep.html").read_text() for point in record["points"])
 
     before = trained(out)
     assert sweep(out, "method.alpha=10,50 lr=0.1,1e-9", "--workers 2 --top 2") == 0
@@ -115,13 +122,43 @@ def test_a_database_that_cannot_be_written_is_one_line(when: str, tmp_path: Path
     if when == "from the start":
         path.mkdir()
 
-    def train(point: dict[str, str]) -> float:
+    def train(point: dict[str, str], watch: object) -> float:
         path.write_bytes(b"damaged" * 1000)
         raise UserError("the training ended")
 
     with pytest.raises(OSError, match=r"study\.sqlite"):
-        engines.optuna(parse_space("lr=0.1..0.2"), train, 1, 2, tmp_path)
+        engines.optuna(parse_space("lr=0.1..0.2"), train, engines.Budget(1, 2), tmp_path)
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("optuna"), reason="optuna is not installed")
+def test_optuna_gets_every_epoch_and_ends_what_is_worse_than_the_median(tmp_path: Path) -> None:
+    import optuna
+
+    from regmix.studies.sweep import engines
+    from regmix.studies.sweep.space import parse_space
+
+    ended = []
+
+    def train(point: dict[str, str], watch: Callable[[int, float], bool]) -> float | None:
+        accuracy = 0.9 if len(ended) < 6 and len(study().trials) <= 6 else 0.1
+        for epoch in (1, 2, 3):
+            if watch(epoch, accuracy):
+                ended.append(epoch)
+                return None
+        return accuracy
+
+    def study() -> optuna.Study:
+        return optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path / 'study.sqlite'}")
+
+    engines.optuna(parse_space("lr=0.1..0.2"), train, engines.Budget(1, 9, prune=True), tmp_path)
+    states = [trial.state.name for trial in study().trials]
+    assert states == ["COMPLETE"] * 6 + ["PRUNED"] * 3, "an ended trial counts as a trial"
+    assert ended == [1, 1, 1]
+    assert [trial.intermediate_values for trial in study().trials][5:7] == [{1: 0.9, 2: 0.9, 3: 0.9}, {1: 0.1}]
+
+    engines.optuna(parse_space("lr=0.1..0.2"), train, engines.Budget(1, 11), tmp_path)
+    assert [trial.state.name for trial in study().trials][9:] == ["COMPLETE"] * 2, "without --prune none is ended"
 
 
 @pytest.mark.slow

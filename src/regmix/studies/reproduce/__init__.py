@@ -6,7 +6,7 @@ This folder may import what studies may; only cli imports it.
 from regmix.studies.reproduce.catalogue import NAMES, ON_OTHER_DATA, STUDIES
 from regmix.studies.reproduce.claims import Arm, Study
 from regmix.studies.reproduce.flat import measure
-from regmix.studies.reproduce.runner import Runner, say
+from regmix.studies.reproduce.runner import Runner
 from regmix.studies.reproduce.scales import SCALES, Scale, ScaleName
 from regmix.studies.reproduce.write import write
 
@@ -21,6 +21,5 @@ __all__ = [
     "ScaleName",
     "Study",
     "measure",
-    "say",
     "write",
 ]

@@ -25,7 +25,7 @@ from regmix.runs import Run
 from regmix.runtime.devices import Device
 from regmix.runtime.files import write_atomically
 from regmix.studies.bench import step_in_own_process
-from regmix.studies.compare import Planned, reaching_trainings
+from regmix.studies.compare import Planned, reaching_trainings, say
 from regmix.studies.reproduce.claims import Arm, Battery, Study
 from regmix.studies.reproduce.scales import Scale
 from regmix.types import Trust, UserError
@@ -188,8 +188,3 @@ def _trust(run: Planned) -> Trust:
         model.source if isinstance(model, Function) else None,
         data=data.source if isinstance(data, DataFunction) else None,
     )
-
-
-def say(console: Console, text: str) -> None:
-    """Prints a line as it is."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

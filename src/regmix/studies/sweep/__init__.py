@@ -3,8 +3,8 @@
 This folder may import what studies may; only cli imports it.
 """
 
-from regmix.studies.sweep.engines import Engine
-from regmix.studies.sweep.search import search
+from regmix.studies.sweep.engines import Budget, Engine
+from regmix.studies.sweep.search import search, write_page
 from regmix.studies.sweep.space import Axis, Point, grid, parse_space, typed
 
-__all__ = ["Axis", "Engine", "Point", "grid", "parse_space", "search", "typed"]
+__all__ = ["Axis", "Budget", "Engine", "Point", "grid", "parse_space", "search", "typed", "write_page"]

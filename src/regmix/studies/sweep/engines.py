@@ -11,40 +11,62 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from regmix.studies.compare import Watch
 from regmix.studies.sweep.space import Axis, Point, grid
 from regmix.types import UserError
 
 Engine = Literal["local", "optuna", "ray"]
-Train = Callable[[Point], float]
+Train = Callable[[Point, Watch | None], float | None]
+"""Trains a point and returns its accuracy on the validation images; None if its watch ended it."""
 
 DATABASE = "study.sqlite"
 HEARTBEAT = 15
 """Seconds between a trial's heartbeats. After twice as long without one, another worker repeats the trial."""
 
 
-def local(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder: Path) -> None:
-    """Trains all points of the grid, `workers` at a time."""
-    with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(train, grid(axes)):
+@dataclass(frozen=True)
+class Budget:
+    """How much an engine may train."""
+
+    workers: int
+    """Trainings at a time; they share the cores."""
+    trials: int
+    """Points to try if the space has a range."""
+    prune: bool = False
+    """End the trainings that do worse than the median of the others at the same epoch (optuna)."""
+
+
+def local(axes: Sequence[Axis], train: Train, budget: Budget, folder: Path) -> None:
+    """Trains all points of the grid, some at a time."""
+    with ThreadPoolExecutor(budget.workers) as pool:
+        for _ in pool.map(lambda point: train(point, None), grid(axes)):
             pass
 
 
-def optuna(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder: Path) -> None:
-    """Lets Optuna's TPE sampler choose the points, until the study has `trials` completed trials.
+def optuna(axes: Sequence[Axis], train: Train, budget: Budget, folder: Path) -> None:
+    """Lets Optuna's TPE sampler choose the points, until the study has enough completed or pruned trials.
+
+    Every trial reports its validation accuracies by epoch, those of its first seed. With `prune`, Optuna's MedianPruner
+    ends trials, once five are complete.
 
     The study is a SQLite file in the folder; several commands may work on it at once. A trial whose worker has died is
     repeated.
     """
     library: Any = _needed("optuna")
     library.logging.set_verbosity(library.logging.ERROR)  # the search itself says what failed
-    complete = (library.trial.TrialState.COMPLETE,)
+    done = (library.trial.TrialState.COMPLETE, library.trial.TrialState.PRUNED)
 
     def objective(trial: Any) -> float:
+        def watch(epoch: int, accuracy: float) -> bool:
+            trial.report(accuracy, epoch)
+            return budget.prune and bool(trial.should_prune())
+
         point = {}
         for axis in axes:
             if axis.is_range and axis.whole:
@@ -54,14 +76,17 @@ def optuna(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder
                 point[axis.flag] = axis.text(trial.suggest_float(axis.flag, axis.low, axis.high, log=axis.log))
             else:
                 point[axis.flag] = trial.suggest_categorical(axis.flag, axis.values)
-        return train(point)
+        value = train(point, watch)
+        if value is None:
+            raise library.TrialPruned
+        return value
 
     with _faults_of_the_database(folder / DATABASE):
         study = _study(library, folder / DATABASE)
-        if (left := trials - len(study.get_trials(states=complete))) > 0:
+        if (left := budget.trials - len(study.get_trials(states=done))) > 0:
             # Other commands may work on the study too, so stop by the number of trials in the study.
-            enough = library.study.MaxTrialsCallback(trials, states=complete)
-            study.optimize(objective, n_trials=left, n_jobs=workers, callbacks=[enough], catch=(UserError,))
+            enough = library.study.MaxTrialsCallback(budget.trials, states=done)
+            study.optimize(objective, n_trials=left, n_jobs=budget.workers, callbacks=[enough], catch=(UserError,))
 
 
 def _study(library: Any, path: Path) -> Any:
@@ -107,7 +132,7 @@ def _cause(error: BaseException | None) -> sqlite3.Error | None:
     return error
 
 
-def ray(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder: Path) -> None:
+def ray(axes: Sequence[Axis], train: Train, budget: Budget, folder: Path) -> None:
     """Lets Ray Tune train the grid, or random points if there is a range, on the machines of its cluster.
 
     All machines must have access to the folder, and to the working folder if paths are relative to it.
@@ -118,7 +143,7 @@ def ray(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder: P
     def trainable(settings: Point) -> None:
         if here.is_dir():  # Ray starts every trial in another folder, where relative paths would be wrong
             os.chdir(here)
-        tune.report({"validation": train(settings)})
+        tune.report({"validation": train(settings, None)})
 
     ranges = any(axis.is_range for axis in axes)
     space = {axis.flag: _ray_axis(tune, axis, ranges) for axis in axes}
@@ -128,7 +153,9 @@ def ray(axes: Sequence[Axis], train: Train, workers: int, trials: int, folder: P
     else:
         tuner = tune.Tuner(
             trainable, param_space=space,
-            tune_config=tune.TuneConfig(num_samples=trials if ranges else 1, max_concurrent_trials=workers),
+            tune_config=tune.TuneConfig(
+                num_samples=budget.trials if ranges else 1, max_concurrent_trials=budget.workers
+            ),
             run_config=tune.RunConfig(storage_path=str(storage.parent), name=storage.name, verbose=0),
         )  # fmt: skip
     tuner.fit()
@@ -152,7 +179,7 @@ def _needed(name: str) -> ModuleType:
         raise UserError(f'--engine {engine} needs {engine}: pip install "regmix[sweep]" ({error})') from error
 
 
-ENGINES: dict[Engine, Callable[[Sequence[Axis], Train, int, int, Path], None]] = {
+ENGINES: dict[Engine, Callable[[Sequence[Axis], Train, Budget, Path], None]] = {
     "local": local,
     "optuna": optuna,
     "ray": ray,

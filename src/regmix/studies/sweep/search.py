@@ -7,49 +7,71 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from regmix.reports.sweep import trial, write_sweep
 from regmix.runs import Run
 from regmix.runtime.files import append, parse_json, read_text
-from regmix.studies.compare import Planned, reaching_trainings
-from regmix.studies.sweep.engines import ENGINES, Engine
+from regmix.studies.compare import Planned, Watch, reaching_trainings, say, validated
+from regmix.studies.sweep.engines import ENGINES, Budget, Engine
 from regmix.studies.sweep.space import Axis, Point
 from regmix.types import UserError
 
 POINTS = "points.jsonl"
 
 
+@dataclass(frozen=True)
+class Tried:
+    """A point of the space with its runs, one for each seed, and what came out."""
+
+    point: Point
+    runs: list[Planned]
+    values: list[float]
+    """PGD-10 accuracy of the best weights on the validation images, by seed; empty if its training was ended early."""
+
+    @property
+    def text(self) -> str:
+        """The point as flags."""
+        return " ".join(f"{flag}={value}" for flag, value in self.point.items())
+
+    @property
+    def value(self) -> float | None:
+        """The mean over the seeds, by which points are ranked; None if the training was ended early."""
+        return sum(self.values) / len(self.values) if self.values else None
+
+
 def search(
     engine: Engine,
     axes: Sequence[Axis],
     plan: Callable[[Point], list[Planned]],
-    workers: int,
-    trials: int,
+    budget: Budget,
     folder: Path,
     console: Console,
-) -> list[Point]:
-    """Trains points until the engine has enough; returns all trained points, the best first.
+) -> list[Tried]:
+    """Trains points until the engine has enough; returns all points, the best first, those that were ended early last.
 
     The value of a point is the PGD-10 accuracy of the best weights on the validation images, averaged over its seeds.
-    Every trained point is written to a line of points.jsonl. The output of each training is in a log beside its run.
+    Every point is written to a line of points.jsonl. The output of each training is in a log beside its run.
 
     Args:
         plan: returns the runs of a point, one for each seed.
-        workers: how many trainings to run at a time; they share the cores.
-        trials: how many points to train if the space has a range.
 
     Raises:
         UserError: a point was trained with other settings before, or no point could be trained.
     """
-    threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
+    threads = max(1, (os.cpu_count() or 1) // budget.workers) if budget.workers > 1 else None
 
-    def train(point: Point) -> float:
+    def train(point: Point, watch: Watch | None) -> float | None:
         runs = plan(point)
-        for run in runs:
-            run.train(quiet=True, log=run.path.with_name(run.path.name + ".log"), threads=threads)
-        value = _value(runs)
+        for number, run in enumerate(runs):
+            log = run.path.with_name(run.path.name + ".log")
+            if not run.train(quiet=True, log=log, threads=threads, watch=watch if number == 0 else None):
+                append(folder / POINTS, json.dumps({"point": point, "validation": None}) + "\n")
+                return None
+        value = Tried(point, runs, _values(runs)).value
         assert value is not None, "a finished training has a validation accuracy"
         if (point, value) not in _points(folder, axes):
             append(folder / POINTS, json.dumps({"point": point, "validation": value}) + "\n")
@@ -57,59 +79,72 @@ def search(
 
     locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
-    def train_and_print(point: Point) -> float:
+    def train_and_print(point: Point, watch: Watch | None) -> float | None:
         # The engine may give the same point to two workers.
         with locks[json.dumps(point)]:
+            text = Tried(point, [], []).text
             try:
-                value = train(point)
+                value = train(point, watch)
             except UserError as error:
-                console.print(f"{_text(point)}: {error}", highlight=False, markup=False, soft_wrap=True)
+                say(console, f"{text}: {error}")
                 raise
-            line = f"{_text(point)}: PGD-10 on the validation images {value:.1%}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            result = "ended early" if value is None else f"PGD-10 on the validation images {value:.1%}"
+            say(console, f"{text}: {result}")
             return value
 
     for point, _ in _points(folder, axes):
         for run in plan(point):
             run.check()  # an earlier command may have trained the point with other settings
     with reaching_trainings():
-        ENGINES[engine](axes, train if engine == "ray" else train_and_print, workers, trials, folder)
+        ENGINES[engine](axes, train if engine == "ray" else train_and_print, budget, folder)
     # Read the values from the runs: a run in the file may have been deleted or trained again.
-    values = [(point, _value(plan(point))) for point, _ in _points(folder, axes)]
-    ranked = sorted(((point, value) for point, value in values if value is not None), key=lambda pair: -pair[1])
-    if not ranked:
+    tried = [Tried(point, runs, _values(runs)) for point, _ in _points(folder, axes) if (runs := plan(point))]
+    there = [each for each in tried if each.runs[0].path.exists()]
+    ranked = sorted(there, key=lambda each: -math.inf if each.value is None else each.value, reverse=True)
+    if not ranked or ranked[0].value is None:
         raise UserError("no point could be trained; see the lines above")
     console.print("\nranked by accuracy on the validation images:", highlight=False)
-    for point, value in ranked:
-        console.print(f"  {value:6.1%}  {_text(point)}", highlight=False, markup=False, soft_wrap=True)
+    for each in ranked:
+        say(console, f"  {'early' if each.value is None else f'{each.value:.1%}':>6}  {each.text}")
     console.print()
-    return [point for point, _ in ranked]
+    return ranked
 
 
-def _value(runs: Sequence[Planned]) -> float | None:
-    """The mean validation accuracy of a point's runs; None unless all of them are trained."""
+def write_page(recipe: str, tried: Sequence[Tried], tested: Sequence[Tried], folder: Path) -> None:
+    """Writes sweep.html and sweep.json: all points, and which of them met the test images."""
+    data = Run.open(tried[0].runs[0].path).data()
+    assert data is not None, "a trained run has the fingerprint of its images"
+    images = data.validation.images
+    trials = [
+        trial(
+            each.point, [run.path for run in each.runs], each.values,
+            [*validated(Run.open(each.runs[0].path).metrics())], images, tested=each in tested,
+        )
+        for each in tried
+    ]  # fmt: skip
+    write_sweep(recipe, trials, images, folder)
+
+
+def _values(runs: Sequence[Planned]) -> list[float]:
+    """The validation accuracies of a point's runs; empty unless all of them are trained."""
     results = [Run.open(run.path).result() for run in runs if run.path.exists()]
     done = [result for result in results if result.status in ("finished", "stopped")]
     values = [result.best_pgd for result in done if result.best_pgd is not None]
-    return sum(values) / len(runs) if len(values) == len(runs) else None
+    return values if len(values) == len(runs) else []
 
 
-def _text(point: Point) -> str:
-    return " ".join(f"{flag}={value}" for flag, value in point.items())
-
-
-def _points(folder: Path, axes: Sequence[Axis]) -> list[tuple[Point, float]]:
-    """The trained points of this space, as points.jsonl has them. Damaged lines are skipped.
+def _points(folder: Path, axes: Sequence[Axis]) -> list[tuple[Point, float | None]]:
+    """The points of this space, as points.jsonl has them; None for those ended early. Damaged lines are skipped.
 
     Points that are not in the space are skipped too, so that a file from somebody else cannot set other flags.
     """
-    trained: dict[str, tuple[Point, float]] = {}
+    trained: dict[str, tuple[Point, float | None]] = {}
     path = folder / POINTS
     for line in read_text(path).splitlines() if path.is_file() else []:
         with suppress(KeyError, TypeError, AttributeError, ValueError):
             row = parse_json(line, path)
-            point, value = row["point"], float(row["validation"])
-            if math.isfinite(value) and _lies_in(point, axes):
+            point, value = row["point"], row["validation"] if row["validation"] is None else float(row["validation"])
+            if (value is None or math.isfinite(value)) and _lies_in(point, axes):
                 trained[json.dumps(point)] = point, value
     return [*trained.values()]
 

@@ -1,0 +1,182 @@
+"""The first screen of the report: the result in a few numbers and one chart, and what to do next."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from regmix.evaluation import CLEAN
+from regmix.reports import comparison, words
+from regmix.reports.classes import Classes
+from regmix.reports.findings import Finding
+from regmix.reports.intervals import Dot, IntervalChart, Row, dot, interval_chart
+from regmix.reports.page import share
+from regmix.reports.statistics import Share, columns_at, radii, worst_case
+from regmix.reports.subject import Subject
+
+RADII = 7
+"""At most as many radii are in the chart of a single run; those nearest to the one by which it is judged."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of the first screen, its 95 % interval, and what it is."""
+
+    value: str
+    interval: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What the first screen shows."""
+
+    numbers: list[Number]
+    charts: list[IntervalChart]
+    advice: list[tuple[str, list[str]]]
+    """Sentences, each with the labels of the runs that it is about; no labels in a report about a single run."""
+
+
+def opening(
+    subjects: Sequence[Subject],
+    arms: Sequence[comparison.Arm],
+    classes: Sequence[Classes | None],
+    findings: Sequence[Sequence[Finding]],
+) -> Opening:
+    """The first screen of a report about these runs; `classes` and `findings` are those of the subjects."""
+    about: dict[str, list[str]] = {}
+    for subject, found in zip(subjects, findings, strict=True):
+        for sentence in _advice(subject, found):
+            about.setdefault(sentence, []).append(subject.label)
+    advice = [(sentence, labels if len(subjects) > 1 else []) for sentence, labels in about.items()]
+    if len(arms) > 1:
+        return Opening([], _comparison(subjects, arms), advice)
+    (subject, *_), (arm, *_), (own, *_) = subjects, arms, classes
+    if len(arm.runs) > 1:
+        return Opening(_over_seeds(subject, arm), [_seeds(subject, arm)], advice)
+    return Opening(_numbers(subject, own), _against_radius(subject), advice)
+
+
+def _numbers(subject: Subject, classes: Classes | None) -> list[Number]:
+    """The robust and the clean accuracy and the weakest class; none where the accuracies mean nothing."""
+    evaluation = subject.run.evaluations.get(subject.checkpoint or "")
+    if evaluation is None or evaluation.one_answer is not None:
+        return []
+    columns = [
+        (subject.column(subject.checkpoint, subject.attack), f"correct {subject.where}"),
+        (subject.column(subject.checkpoint, CLEAN), "correct without an attack"),
+    ]
+    numbers = [_number(own, text) for column, text in columns if (own := share(column and column[1]))]
+    if classes is not None and len(classes.rows) > 1:
+        weakest = min(classes.rows, key=lambda row: row.robust.accuracy)
+        numbers.append(_number(weakest.robust, f'of "{weakest.name}" correct under attack, the weakest class'))
+    return numbers
+
+
+def _number(own: Share, text: str) -> Number:
+    return Number(words.percent(own.accuracy), f"{100 * own.low:.1f} to {100 * own.high:.1f}", text)
+
+
+def _against_radius(subject: Subject) -> list[IntervalChart]:
+    """The accuracy without an attack, and in the worst case of each radius."""
+    run, name = subject.run, subject.checkpoint
+    if name is None or run.evaluations[name].one_answer is not None:
+        return []
+    evaluation = run.evaluations[name]
+    clean = subject.column(name, CLEAN)
+    rows = [_row("no attack", own)] if (own := share(clean and clean[1])) else []
+    near = sorted(radii([run]), key=lambda radius: abs(radius[0] - (subject.eps or 0.0)))[:RADII]
+    for eps, text in sorted(near):
+        worst = worst_case(run.outcomes.get(name), [*columns_at(evaluation, eps)])
+        if worst is not None:
+            trained = " (of the training)" if eps == words.training_eps(run) else ""
+            rows.append(_row(f"{words.eps_equals(text)}{trained}", worst))
+    note = f"{name} checkpoint, worst case over the attacks, 95% intervals"
+    return [interval_chart("Images classified correctly", rows, note=note)] if len(rows) > 1 else []
+
+
+def _row(label: str, own: Share) -> Row:
+    return Row(label, [dot(own)], words.percent(own.accuracy))
+
+
+def _over_seeds(subject: Subject, arm: comparison.Arm) -> list[Number]:
+    """The robust and the clean accuracy as means over seeds."""
+    text = f"mean over {len(arm.runs)} seeds"
+    numbers = []
+    for attack, what in ((subject.attack, f"correct {subject.where}"), (CLEAN, "correct without an attack")):
+        column = subject.column(subject.checkpoint, attack)
+        if column is not None and (own := _mean(arm, subject.checkpoint or "", column[0])) is not None:
+            numbers.append(_number(own, f"{what}, {text}"))
+    return numbers
+
+
+def _both(subject: Subject, arms: Sequence[comparison.Arm], labels: Sequence[str], colours: Sequence[int]) -> list[Row]:
+    """A row per arm with its accuracy under the attack by which the subject is judged, and without an attack."""
+    checkpoint = subject.checkpoint or ""
+    rows = []
+    for arm, label, colour in zip(arms, labels, colours, strict=True):
+        columns = [subject.column_name(checkpoint), CLEAN]
+        shares = [_mean(arm, checkpoint, column) if column else None for column in columns]
+        dots = [dot(own, hollow=name == CLEAN) for own, name in zip(shares, columns, strict=True) if own is not None]
+        if dots:
+            rows.append(Row(label, dots, " / ".join(words.percent(each.value) for each in dots), colour))
+    return rows
+
+
+def _comparison(subjects: Sequence[Subject], arms: Sequence[comparison.Arm]) -> list[IntervalChart]:
+    """All methods with their clean and robust accuracy, and the differences between the first and the others."""
+    first = subjects[0]
+    checkpoint = first.checkpoint or ""
+    column = first.column_name(checkpoint)
+    there = [
+        (subject.colour, arm if len(arm.runs) > 1 else replace(arm, label=subject.label))
+        for subject, arm in zip(subjects, arms, strict=True)
+        if all(checkpoint in run.evaluations for run in arm.runs)
+    ]
+    arms = [arm for _, arm in there]
+    if column is None or not arms or column not in comparison.shared_columns(arms).get(checkpoint, []):
+        return []
+    rows = _both(first, arms, [arm.label for arm in arms], [colour for colour, _ in there])
+    charts = [_accuracies(first, sorted(rows, key=lambda row: -row.dots[0].value))]
+    differences = [
+        Row(f"minus {pair.second}", [Dot(pair.difference, pair.low, pair.high)], words.points(pair.difference))
+        for pair in comparison.differences(arms, checkpoint, column)
+        if pair.first == arms[0].label
+    ]
+    if differences:
+        covers = "the images and the seeds" if min(len(arm.runs) for arm in arms) > 1 else "the images, not the seeds"
+        note = f"{words.heading(first.where)}, in points; 95% intervals for the choice of {covers}"
+        title = f"{words.heading(arms[0].label)} against the others"
+        charts.append(interval_chart(title, differences, note=note, percent=False))
+    return charts
+
+
+def _seeds(subject: Subject, arm: comparison.Arm) -> IntervalChart:
+    """The runs of one method, a row per seed."""
+    single = [comparison.Arm(arm.label, [run]) for run in arm.runs]
+    labels = [f"seed {run.seed}" for run in arm.runs]
+    return _accuracies(subject, _both(subject, single, labels, [subject.colour] * len(single)))
+
+
+def _accuracies(subject: Subject, rows: Sequence[Row]) -> IntervalChart:
+    note = f"{subject.checkpoint} checkpoint, 95% intervals"
+    legend = (subject.where, "without an attack")
+    return interval_chart("Images classified correctly", rows, note=note, legend=legend)
+
+
+def _mean(arm: comparison.Arm, checkpoint: str, column: str) -> Share | None:
+    """The mean over seeds with its interval; of a single run its Wilson interval."""
+    if len(arm.runs) == 1:
+        return share(arm.runs[0].evaluations[checkpoint].columns.get(column))
+    survives = arm.survives(checkpoint, column)
+    return None if survives is None else Share(*comparison.mean(survives))
+
+
+def _advice(subject: Subject, found: Sequence[Finding]) -> list[str]:
+    sentences = [f"{finding.name[:1].upper()}{finding.name[1:]}." for finding in found[:3]]
+    if len(found) > 3:
+        sentences.append(f"And {words.counted(len(found) - 3, 'more finding', 'more findings')}.")
+    if subject.checkpoint is None:
+        return ["Not evaluated yet.", *sentences]
+    masking = subject.run.evaluations[subject.checkpoint].masking
+    if masking is not None and masking.verdict == "undecided":
+        sentences.insert(0, words.VERDICTS[masking.verdict])
+    return sentences or ["No sign that the training or the evaluation went wrong."]
