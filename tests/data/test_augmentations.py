@@ -1,12 +1,14 @@
 """Crops, erasing and mixing beside references that look at one image at a time, and what the loader makes of them."""
 
-from dataclasses import replace
+import io
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from scipy import stats
 from torch import Tensor
 
@@ -24,11 +26,13 @@ from regmix.data import (
     RandAugment,
     RandomErasing,
     ResizedCrop,
+    decode,
     from_view,
     to_view,
 )
 from regmix.data.crops import inside, resized
 from regmix.data.mix import beta
+from regmix.data.stored import Stored
 from regmix.types import Batch, UserError
 
 HEIGHT, WIDTH = 12, 9
@@ -223,6 +227,29 @@ def test_processes_share_what_one_would_show(images: ImageSet, name: str) -> Non
     shares = [loader(images, augmentations, rank=rank, size=2).epoch(0) for rank in range(2)]
     for batch, *parts in zip(whole, *shares, strict=True):
         assert torch.equal(batch.x, torch.cat([part.x for part in parts]))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The images as a source that is decoded on access."""
+
+    images: Tensor
+    starts: None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def encoded(self, number: int) -> decode.Encoded:
+        stream = io.BytesIO()
+        Image.fromarray(self.images[number].permute(1, 2, 0).numpy()).save(stream, "PNG")
+        return decode.Encoded(str(number), stream.getvalue())
+
+
+@pytest.mark.parametrize("name", ["together", "resized"])
+def test_images_that_are_decoded_on_access_are_augmented_alike(images: ImageSet, name: str) -> None:
+    streamed = ImageSet(Stored.of(Encoded(images.images), None), images.labels, images.classes)
+    for one, other in zip(loader(images, ALL[name]).epoch(0), loader(streamed, ALL[name]).epoch(0), strict=True):
+        assert same(one, other)
 
 
 def test_a_replayed_batch_is_augmented_once(images: ImageSet) -> None:

@@ -45,6 +45,16 @@ def test_resuming_is_exact(settings: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert_same(whole, broken)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [f"--method fgsm_ep {FOLLOWED} --balance loss", f"--method regmix {FREE}"])
+def test_recorded_steps_learn_the_same(settings: str, tmp_path: Path) -> None:
+    for recorded in ("on", "off"):
+        command = f"train digits-regmix {settings} --averaging none {TINY} --cuda-graph {recorded} --device cpu"
+        assert main(f"{command} --out {tmp_path / recorded}".split()) == 0
+    files = [(tmp_path / recorded / "last.safetensors").read_bytes() for recorded in ("on", "off")]
+    assert files[0] == files[1]
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_learns_from_augmented_images(name: str) -> None:
     """Finite losses and gradients, with all that the method may have."""
