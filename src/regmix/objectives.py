@@ -22,13 +22,17 @@ def hard(target: Target) -> Labels:
     return target if target.ndim == 1 else target.argmax(1)
 
 
-def smooth(labels: Labels, classes: int, mass: float, dtype: torch.dtype | None = None) -> Logits:
+def smooth(labels: Target, classes: int, mass: float, dtype: torch.dtype | None = None) -> Logits:
     """Soft labels [B, classes]: probability `mass` for the true class, and 1 - mass spread evenly over the others.
+
+    Labels that are mixtures become the mixtures of their smoothed classes.
 
     The other convention of label smoothing mixes the label, with weight s, with the uniform distribution over all
     classes: mass = 1 - s * (classes - 1) / classes. The dtype is torch's default without a given one.
     """
     rest = (1 - mass) / (classes - 1)
+    if labels.ndim == 2:
+        return rest + (mass - rest) * labels
     soft = torch.full((len(labels), classes), rest, dtype=dtype, device=labels.device)
     return soft.scatter_(1, labels[:, None], mass)
 

@@ -35,12 +35,14 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 class View(NamedTuple):
     """Random crop and flip of each example: the offset of its window in the zero-padded image, and if it is flipped.
 
-    top and left are in pixels, in [0, 2 * pad]. The crop comes first, then the flip.
+    top and left are in pixels, in [0, 2 * pad]. The crop comes first, then the flip, then pixels are hidden.
     """
 
     top: Int[Tensor, "batch"]
     left: Int[Tensor, "batch"]
     flip: Bool[Tensor, "batch"]
+    hidden: Bool[Tensor, "batch 1 height width"] | None = None
+    """True where a pixel of the batch shows nothing of the image, because it is erased; None: no pixel is hidden."""
 
 
 class Batch(NamedTuple):
@@ -62,11 +64,17 @@ class Batch(NamedTuple):
     over the processes is the mean over the whole batch."""
     soft: Logits | None = None
     """Probabilities [B, classes] where labels are soft, such as with label smoothing; None means class indices."""
+    importance: PerExample | None = None
+    """Factor on each example's loss of classification, whose mean over the training images is 1; None means 1."""
 
     @property
     def target(self) -> Target:
         """The labels of the loss: `soft` where labels are soft, else `y`."""
         return self.y if self.soft is None else self.soft
+
+    def mean(self, losses: PerExample) -> Tensor:
+        """The mean over the examples, each with its importance; every method's term `classify` is such a mean."""
+        return losses.mean() if self.importance is None else (self.importance * losses).mean()
 
 
 class Clock(NamedTuple):
@@ -165,16 +173,19 @@ class Trust:
     """Which of the code that files name the user allows to run. A file itself cannot allow anything."""
 
     named: str | None = None
-    """The module:function that the user has named in this call or on this command line."""
+    """The module:function of a model that the user has named in this call or on this command line."""
     everything: bool = False
     """Allow all code: --trust-code."""
+    data: str | None = None
+    """The module:function of data that the user has named in this call or on this command line."""
 
-    def check(self, source: str, asker: Path) -> None:
-        """Raises UserError unless the user allows the code `source`, which the file `asker` names."""
-        if not self.everything and self.named != source:
+    def check(self, source: str, asker: Path, part: Literal["model", "data"] = "model") -> None:
+        """Raises UserError unless the user allows the code `source` of a model or of data, which `asker` names."""
+        if not self.everything and source != (self.named if part == "model" else self.data):
+            in_python = f"source={source!r} or trust_code=True" if part == "model" else f"Trust(data={source!r})"
             raise UserError(
                 f"{asker} asks for the code {source}, which would be imported from {Path.cwd()}; allow it with "
-                f"--model.source {source} or --trust-code (in Python: source={source!r} or trust_code=True)"
+                f"--{part}.source {source} or --trust-code (in Python: {in_python})"
             )
 
 

@@ -91,7 +91,7 @@ BAD = {
     "train digits-regmix --out {run}": "exists",
     "train --resume {tmp}/nowhere": "not a run directory",
     "train --from {tmp}/nowhere": "not a run directory",
-    "train --resume {run} --epochs 9": "--epochs",
+    "train --resume {run} --epochs 1": "give a larger number",
     "evaluate": "RUN is missing",
     "evaluate {tmp}/nowhere": "not a run directory",
     "evaluate {run} --eps 8/0": "8/255",

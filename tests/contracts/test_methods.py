@@ -110,7 +110,7 @@ def a_batch(seed: int = 0, dtype: torch.dtype = torch.float32) -> Batch:
 
 
 def to_device(batch: Batch, device: torch.device | str) -> Batch:
-    view = View(*(part.to(device) for part in batch.view))
+    view = View(*(part.to(device) for part in batch.view[:3]))
     return Batch(batch.x.to(device), batch.y.to(device), batch.index.to(device), view)
 
 

@@ -28,7 +28,7 @@ def look(image: torch.Tensor, top: int, left: int, flip: bool, pad: int) -> torc
 @given(settings())
 def test_to_view_pads_crops_and_mirrors(setting):
     values, view, pad = setting
-    expected = [look(v, *(part[b] for part in view), pad) for b, v in enumerate(values)]
+    expected = [look(v, *(part[b] for part in view[:3]), pad) for b, v in enumerate(values)]
     assert torch.equal(to_view(values, view, pad), torch.stack(expected))
 
 

@@ -27,7 +27,7 @@ def test_batches_have_nearly_equal_sizes_and_hold_every_example_once(n, batch_si
 @pytest.mark.parametrize(("pad", "flip"), [(2, True), (2, False), (0, True), (0, False)])
 def test_a_batch_is_what_its_index_and_view_say(some_images, pad, flip):
     padded = F.pad(some_images.images, (pad,) * 4)
-    for x, y, index, view, _, _ in epoch(some_images, 3, pad=pad, flip=flip):
+    for x, y, index, view, *_ in epoch(some_images, 3, pad=pad, flip=flip):
         shown = take(padded, index, view, pad) if view else some_images.images[index]
         assert (view is None) == (pad == 0 and not flip)
         assert x.dtype == torch.float32
@@ -50,7 +50,7 @@ def test_an_epoch_depends_on_seed_and_number_alone(some_images):
     for ours, other in zip(loader.epoch(7), epoch(some_images, 7, seed=4), strict=True):
         assert torch.equal(ours.x, other.x)
         assert torch.equal(ours.index, other.index)
-        assert all(map(torch.equal, ours.view, other.view))
+        assert all(map(torch.equal, ours.view[:3], other.view[:3]))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -120,7 +120,7 @@ def test_replays_show_every_batch_as_often_and_a_pass_takes_as_many_epochs(some_
         expected = passes[step // replays]
         assert torch.equal(batch.x, expected.x)
         assert torch.equal(batch.index, expected.index)
-        assert all(map(torch.equal, batch.view, expected.view))
+        assert all(map(torch.equal, batch.view[:3], expected.view[:3]))
 
 
 def test_a_replayed_epoch_can_be_begun_anywhere(some_images):

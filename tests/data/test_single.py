@@ -33,9 +33,9 @@ def test_grey_is_pillows(photo: Path) -> None:
     assert np.array_equal(read_image(photo, (1, 16, 16))[0].numpy(), expected)
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 24), (4, 16, 16)])
+@pytest.mark.parametrize("shape", [(2, 16, 24), (4, 16, 16)])
 def test_shapes_that_no_file_has_are_refused(photo: Path, shape: tuple[int, int, int]) -> None:
-    with pytest.raises(UserError, match="not square images of 1 or 3 channels"):
+    with pytest.raises(UserError, match="files have 1 or 3"):
         read_image(photo, shape)
 
 

@@ -185,7 +185,7 @@ def _places(
 ) -> list[tuple[tuple[int, slice, int, int], tuple[int, slice, int, int]]]:
     """Pairs (place in the view, place in the image) of every pixel that the views see of the images."""
     height, width = values.shape[2:]
-    top, left, flip = (part.tolist() for part in view)
+    top, left, flip = (part.tolist() for part in view[:3])
     pairs = []
     for example in range(len(values)):
         for i in range(height):

@@ -16,7 +16,7 @@ INDEX = torch.tensor([4, 0, 5])
 
 offsets = st.lists(st.integers(0, 2 * PAD), min_size=3, max_size=3).map(torch.tensor)
 flips = st.lists(st.booleans(), min_size=3, max_size=3).map(torch.tensor)
-views = st.builds(View, offsets, offsets, flips)
+views = st.builds(View, offsets, offsets, flips, st.none())
 quick = settings(deadline=None, max_examples=40)
 
 

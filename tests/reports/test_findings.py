@@ -16,7 +16,7 @@ from regmix.cli.train import parse_training
 from regmix.config import Experiment, to_json
 from regmix.evaluation import wilson
 from regmix.reports.findings import FINDINGS, find
-from regmix.reports.findings.case import difference
+from regmix.reports.findings.case import Case, difference
 from regmix.reports.load import LoadedRun
 from regmix.reports.statistics import share
 from regmix.reports.subject import subjects_of
@@ -281,3 +281,10 @@ def test_bonferroni_corrects_for_the_number_of_classes() -> None:
     assert wilson(18, 50, z)[1] > 0.4
     weak = np.where(LABELS == 3, np.arange(N) // 10 < 18, np.arange(N) // 10 < 40)
     assert names(sound(evaluations={"best": evaluation(GOOD | {"pgd-20@0.15": weak})})) == []
+
+
+def test_accuracy_on_mixed_images_says_nothing_about_fitting() -> None:
+    """An image of two classes is never fully predicted, so that low numbers are no finding."""
+    plain, mixed = sound(), sound(changes={"mix__name": "mixup"})
+    assert Case(subjects_of([plain])[0]).training(plain.epochs[-1]) is not None
+    assert Case(subjects_of([mixed])[0]).training(mixed.epochs[-1]) is None

@@ -8,9 +8,9 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from regmix.config import from_json
-from regmix.data import How
-from regmix.models import Function, ModelConfig
+from regmix.config import Experiment, from_json
+from regmix.data import DataFunction, How
+from regmix.models import Function
 from regmix.runs import Run
 from regmix.runtime import devices, processes
 from regmix.threats import parse_eps
@@ -18,6 +18,8 @@ from regmix.types import Trust, UserError
 
 ModelSource = Annotated[str | None, tyro.conf.arg(name="model.source")]
 """The flag that names the code of a run's model."""
+DataSource = Annotated[str | None, tyro.conf.arg(name="data.source")]
+"""The flag that names the code of a run's data."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +57,13 @@ def names_in(text: str | None) -> list[str]:
     return [name.strip() for name in text.split(",")] if text else []
 
 
-def trust_in(model: ModelConfig, *, everything: bool) -> Trust:
-    """The code that a command line allows to run if it names this model itself."""
-    return Trust(model.source if isinstance(model, Function) else None, everything)
+def trust_in(experiment: Experiment, *, everything: bool) -> Trust:
+    """The code that a command line allows to run if it names this model and these data itself."""
+    model, data = experiment.model, experiment.data
+    return Trust(
+        model.source if isinstance(model, Function) else None, everything,
+        data.source if isinstance(data, DataFunction) else None,
+    )  # fmt: skip
 
 
 def evaluate_command(directory: Run) -> str:
@@ -66,6 +72,8 @@ def evaluate_command(directory: Run) -> str:
     words = ["regmix", "evaluate", str(directory.path)]
     if isinstance(experiment.model, Function):
         words += ["--model.source", experiment.model.source]
+    if isinstance(experiment.data, DataFunction):
+        words += ["--data.source", experiment.data.source]
     return shlex.join(words)
 
 

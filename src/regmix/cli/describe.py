@@ -82,11 +82,12 @@ def _text(value: Any, hint: Any) -> str:
     """A value as a person writes it on the command line."""
     if isinstance(value, bool):
         return "on" if value else "off"
+    for one in (hint, *get_args(hint)):
+        for mark in getattr(one, "__metadata__", ()):
+            if isinstance(mark, PrimitiveConstructorSpec) and value is not None:
+                return mark.str_from_instance(value)[0]
     if isinstance(value, tuple):
         return " ".join(map(str, value))
-    for mark in getattr(hint, "__metadata__", ()):
-        if isinstance(mark, PrimitiveConstructorSpec):
-            return mark.str_from_instance(value)[0]
     return str(value)
 
 

@@ -8,6 +8,7 @@ import tyro
 
 from regmix.attacks import parse_attacks
 from regmix.cli.common import (
+    DataSource,
     EvaluationFlags,
     ModelSource,
     console_for,
@@ -72,6 +73,9 @@ class RunFlags:
     source: ModelSource = None
     """The module:function that returns the run's model, if the model is a function of yours. Its code is run. None: no
     code of yours."""
+    data_source: DataSource = None
+    """The module:function that returns the run's images, if they come from a function of yours. Its code is run. None:
+    no code of yours."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def evaluate(words: list[str]) -> None:
         start = _adopted(words)
     else:
         parsed = parse(RunFlags, words, "evaluate")
-        start = _Start(parsed.shared, Run.open(parsed.shared.run), Trust(parsed.source, parsed.shared.trust_code))
+        start = _Start(parsed.shared, Run.open(parsed.shared.run), _trust(parsed))
     flags = start.flags
     questions = _questions(flags)
     checkpoints: list[Checkpoint] = [] if flags.checkpoint == "all" else [flags.checkpoint]
@@ -123,6 +127,10 @@ def evaluate(words: list[str]) -> None:
         assessment = Assessment(start.run, questions, start.test, start.trust)
         assessment.run(checkpoints, flags.device, display, start.loaded)
     print_result(start.run, flags.json, f"regmix report {start.run.path} -o report.html")
+
+
+def _trust(flags: RunFlags) -> Trust:
+    return Trust(flags.source, flags.shared.trust_code, flags.data_source)
 
 
 def _questions(flags: EvaluateFlags) -> Questions:
@@ -161,7 +169,7 @@ def _adopted(words: list[str]) -> _Start:
     out = parsed.out or Path("evaluations") / Path(source.replace(":", "-")).stem
     test = choose_images(experiment.data, shared.examples, shared.sample, shared.sample_seed)
     settled = [word.split("=")[0].removeprefix("--model.") for word in words if word.startswith("--model.")]
-    trust = trust_in(experiment.model, everything=shared.trust_code)
+    trust = trust_in(experiment, everything=shared.trust_code)
 
     device = devices.start(shared.device, "32", patient=True).device
     origin, loaded = "", dict[Checkpoint, PlacedModel]()

@@ -42,7 +42,8 @@ class Section:
 
 SECTIONS: dict[str, tuple[Section, ...]] = {
     "train": (
-        Section("data", ("train-examples", "validation"), ("pad", "flip", "normalise", "split-seed"), ("data",)),
+        Section("data", ("train-examples", "validation"), ("balance", "normalise", "split-seed"), ("data",)),
+        Section("augmentation", rest=("pad", "flip"), parts=("crop", "colour", "erase", "mix")),
         Section("model", ("init",), ("init-weights", "freeze"), ("model",)),
         Section("threat model", parts=("threat",)),
         Section("method", rest=("label-mass", "awp", "awp-warm-up"), parts=("method",)),
@@ -62,12 +63,12 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             ),
         ),
     ),
-    "resume": (Section("flags", ("epochs", "log", "model.source", "trust-code", "json")),),
+    "resume": (Section("flags", ("epochs", "log", "model.source", "data.source", "trust-code", "json")),),
     "evaluate": (
         Section("attacks", ("attacks", "eps", "checkpoint"), ("exact", "draws", "verdict")),
         Section("test images", ("examples",), ("sample", "sample-seed")),
         Section("corruptions", ("corruptions",), ("severities", "corruption-files")),
-        Section("run", ("save", "device", "json"), ("batch-size", "model.source", "trust-code")),
+        Section("run", ("save", "device", "json"), ("batch-size", "model.source", "data.source", "trust-code")),
         Section(
             "a model from elsewhere (a file of weights, or module:function)",
             ("out", "mean", "std"),

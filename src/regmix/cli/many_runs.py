@@ -76,7 +76,7 @@ class Evaluations:
         )
 
     def _trust(self, run: Planned) -> Trust:
-        return trust_in(run.experiment.model, everything=self._flags.trust_code)
+        return trust_in(run.experiment, everything=self._flags.trust_code)
 
     def evaluate(self, run: Planned, console: Console) -> None:
         """Evaluates a trained run, unless that has been done."""

@@ -59,7 +59,7 @@ def predict(words: Sequence[str]) -> None:
     threats = []
     if radii:
         threat = from_json(
-            Run.open(flags.run).config(), flags.run / CONFIG, Trust(flags.source, flags.trust_code)
+            Run.open(flags.run).config(), flags.run / CONFIG, Trust(flags.source, flags.trust_code), reads_data=False
         ).threat
         threats = [replace(threat, eps=radius) for radius in radii]
     answers = predictions(trained, files, device, flags.batch_size, _warn, threats)

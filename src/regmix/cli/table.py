@@ -143,6 +143,8 @@ def take(words: list[str], flag: str) -> str | None:
 def take_kinds(words: list[str], parts: Iterable[str]) -> dict[str, str]:
     """Removes flags such as `--method trades` from the words and returns the kinds that they choose.
 
+    `--data module:function` is short for `--data function --data.source module:function`; see also `named_model`.
+
     Raises:
         UserError: a kind that does not exist.
     """
@@ -152,6 +154,9 @@ def take_kinds(words: list[str], parts: Iterable[str]) -> dict[str, str]:
             if part == "model" and ":" in kind:
                 kind, field, value = named_model(kind)
                 words += [f"--model.{field}", value]
+            elif part == "data" and ":" in kind:
+                words += ["--data.source", kind]
+                kind = "function"
             chosen[part] = known(kind, table().parts[part].kinds, part)
     return chosen
 

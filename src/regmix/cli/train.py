@@ -3,20 +3,22 @@
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from regmix.cli import help_pages
-from regmix.cli.common import ModelSource, console_for, evaluate_command, names_in, print_result
+from regmix.cli.common import DataSource, ModelSource, console_for, evaluate_command, names_in, print_result
 from regmix.cli.console import ConsoleDisplay
 from regmix.cli.describe import settings_of
 from regmix.cli.flags import parse
 from regmix.cli.help_pages import HELP
 from regmix.cli.table import check, take, take_kinds, training_flags
 from regmix.config import UNIONS, Experiment, from_json
+from regmix.data import DataFunction
 from regmix.models import Function
 from regmix.recipes import recipe
 from regmix.runs import CONFIG, Run
@@ -52,8 +54,11 @@ class ResumeFlags:
     source: ModelSource = None
     """The module:function that returns the run's model, if the model is a function of yours. Its code is run. None: no
     code of yours."""
+    data_source: DataSource = None
+    """The module:function that returns the run's images, if they come from a function of yours. Its code is run. None:
+    no code of yours."""
     trust_code: bool = False
-    """Allow the import of any code that the run names as its model."""
+    """Allow the import of any code that the run names as its model or data."""
     json: bool = False
     """Print the result as JSON on standard output, and progress on standard error."""
 
@@ -91,30 +96,41 @@ def _shown(as_json: bool, log: str, experiment: Experiment, out: Path) -> Iterat
 def parse_training(words: list[str]) -> tuple[str, TrainFlags]:
     """The flags of `regmix train`, and the name of the recipe or run that its words begin with."""
     source, kinds = take(words, "--from"), take_kinds(words, UNIONS)
-    requested = ""
+    requested: dict[str, str] = {}  # code that the user must allow on this command line
     if source is not None:
         base, name = _settings_of(Path(source)), Path(source).name
         if isinstance(base.model, Function):
-            requested = base.model.source  # the user must allow it on this command line
+            requested["model"] = base.model.source
             base = replace(base, model=Function())
+        if isinstance(base.data, DataFunction):
+            requested["data"] = base.data.source
+            base = replace(base, data=DataFunction())
     else:
         name = words.pop(0)
         base = recipe(name)
     base = with_kinds(base, kinds)
     check(words, training_flags({part: getattr(base, part).name for part in UNIONS}), "train")
     flags = parse(TrainFlags, words, "train", TrainFlags(base))
-    if source is not None and flags.experiment.model == Function():
-        Trust(everything=flags.trust_code).check(requested, Path(source))
-        flags = replace(flags, experiment=replace(flags.experiment, model=Function(requested)))
-    return name, flags
+    trust, experiment = Trust(everything=flags.trust_code), flags.experiment
+    if "model" in requested and experiment.model == Function():
+        trust.check(requested["model"], Path(str(source)))
+        experiment = replace(experiment, model=Function(requested["model"]))
+    if "data" in requested and experiment.data == DataFunction():
+        trust.check(requested["data"], Path(str(source)), "data")
+        experiment = replace(experiment, data=DataFunction(source=requested["data"]))
+    return name, replace(flags, experiment=experiment)
 
 
 def with_kinds(experiment: Experiment, kinds: dict[str, str]) -> Experiment:
-    """The experiment with other kinds of some parts, such as another method, at their own defaults."""
-    changed: dict[str, Any] = {
-        part: UNIONS[part][kind]() for part, kind in kinds.items() if kind != getattr(experiment, part).name
-    }
-    return replace(experiment, **changed)
+    """The experiment with other kinds of some parts, such as another method, at their own defaults.
+
+    Whether the parts fit together is not checked: flags that are parsed later may still change them, and then it is.
+    """
+    changed = copy(experiment)
+    for part, kind in kinds.items():
+        if kind != getattr(experiment, part).name:
+            object.__setattr__(changed, part, UNIONS[part][kind]())
+    return changed
 
 
 def _settings_of(path: Path) -> Experiment:
@@ -139,5 +155,5 @@ def _help(words: list[str], *, everything: bool) -> str:
 def _resume(path: Path, flags: ResumeFlags) -> None:
     experiment = from_json(Run.open(path).config(), path / CONFIG, Trust(everything=True))  # only read, not built
     with _shown(flags.json, flags.log, experiment, path) as display:
-        finished = resume(path, display, Trust(flags.source, flags.trust_code), flags.epochs)
+        finished = resume(path, display, Trust(flags.source, flags.trust_code, flags.data_source), flags.epochs)
     print_result(finished, flags.json, evaluate_command(finished))

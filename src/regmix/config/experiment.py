@@ -2,17 +2,35 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import nn
 
+from regmix.config.augmentation import check_augmentations
 from regmix.config.averaging import AveragingConfig, GatedEma, NoAveraging
 from regmix.config.guard import Guard
 from regmix.config.schedule import Constant, ScheduleConfig
-from regmix.data import DataConfig, Digits, ImageSet
+from regmix.data import (
+    Augmentations,
+    ColourConfig,
+    CropConfig,
+    DataConfig,
+    DataFunction,
+    Digits,
+    EraseConfig,
+    ImageSet,
+    MixConfig,
+    NoColour,
+    NoCrop,
+    NoErasing,
+    NoMix,
+)
+from regmix.data.balance import Balance
+from regmix.data.size import format_size, height_and_width
 from regmix.methods import DEFAULT_METHOD, METHODS, MethodConfig
 from regmix.models import PRETRAINED, Function, ModelConfig, SmallCnn, Timm, Transformers, build
 from regmix.runtime import devices
@@ -85,6 +103,18 @@ class Experiment:
     crops."""
     flip: bool = False
     """Mirror each training image left to right with probability 1/2."""
+    crop: Annotated[CropConfig, Field(discriminator="name")] = field(default_factory=NoCrop)
+    """Random crops of another kind than those of --pad."""
+    colour: Annotated[ColourConfig, Field(discriminator="name")] = field(default_factory=NoColour)
+    """Random operations on the colours and shapes of the training images, after the crop."""
+    erase: Annotated[EraseConfig, Field(discriminator="name")] = field(default_factory=NoErasing)
+    """Random rectangles of the training images that are erased, after the colours."""
+    mix: Annotated[MixConfig, Field(discriminator="name")] = field(default_factory=NoMix)
+    """Mixtures of two training images and of their labels, after all else."""
+    balance: Balance = "none"
+    """What to do about classes of unequal size. loss: the classification loss of an image counts in inverse proportion
+    to the size of its class. sampling: every class is shown equally often; images of small classes are repeated in an
+    epoch, and of large ones some are left out. Validation and test images stay as they are."""
     normalise: bool = False
     """Normalise the input inside the model with the mean and standard deviation of the training images (of 10,000
     evenly spaced ones if images are streamed)."""
@@ -132,7 +162,10 @@ class Experiment:
         for name in ("pad", "seed", "split_seed", "weight_decay", "awp_warm_up"):
             require(0 <= getattr(self, name) < float("inf"), f"{name} is {getattr(self, name)}; it must be at least 0")
         size = getattr(self.data, "size", None)
-        require(size is None or 1 <= size <= 16_384, f"data size is {size}; it must lie in 1..16,384 pixels")
+        if size is not None:
+            sides = height_and_width(size)
+            fits = 1 <= min(sides) <= max(sides) <= 16_384
+            require(fits, f"data size is {format_size(size)}; its sides must lie in 1..16,384 pixels")
         require(0 < self.lr < float("inf"), f"lr is {self.lr}; it must be positive")
         require(0 <= self.momentum < 1, f"momentum is {self.momentum}; it must lie in [0, 1)")
         require(self.clip_norm is None or self.clip_norm > 0, f"clip_norm is {self.clip_norm}; it must be positive")
@@ -162,18 +195,34 @@ class Experiment:
             f"{self.method.name} takes second derivatives, which sharded weights do not give; leave out "
             "--shard-weights",
         )
+        check_augmentations(self.augmentations, self.pad, self.balance, self.method, self.threat)
         if isinstance(self.averaging, GatedEma):
             known = " and ".join(name for name, method in METHODS.items() if method.reports_ratio)
             require(
                 self.method.reports_ratio,
                 f"gated_ema needs a ratio that {known} report, not {self.method.name}; use --averaging ema",
             )
+            require(
+                isinstance(self.mix, NoMix),
+                f"gated_ema counts correct predictions, and images mixed by {self.mix.name} have no single class; use "
+                "--averaging ema or --mix none",
+            )
+
+    @property
+    def augmentations(self) -> Augmentations:
+        """What is done to the training images beside padded crops and flips."""
+        return Augmentations(self.crop, self.colour, self.erase, self.mix)
+
+    @property
+    def border(self) -> int:
+        """Pixels around the training images that crops may look into."""
+        return self.augmentations.border(self.pad)
 
 
 UNIONS: dict[str, dict[str, type[Any]]] = {
     name: {variant.__dataclass_fields__["name"].default: variant for variant in get_args(hint)}
     for name, hint in get_type_hints(Experiment).items()
-    if name in ("data", "model", "threat", "method", "schedule", "averaging")
+    if get_origin(hint) in (Union, UnionType) and all(map(is_dataclass, get_args(hint)))
 }
 """The parts of an experiment that come in several kinds, and the kinds by their names."""
 
@@ -183,10 +232,13 @@ def to_json(experiment: Experiment) -> str:
     return json.dumps(asdict(experiment), indent=2) + "\n"
 
 
-def from_json(text: str, source: str | Path = "config.json", trust: Trust = NO_TRUST) -> Experiment:
+def from_json(
+    text: str, source: str | Path = "config.json", trust: Trust = NO_TRUST, *, reads_data: bool = True
+) -> Experiment:
     """Reads config.json strictly: an unknown key, a wrong type or a wrong value is a UserError that names it.
 
-    So is a model whose code the user has not allowed to run: the text may come from anybody.
+    So is a model or data whose code the user has not allowed to run: the text may come from anybody. Who will not read
+    the data says so, and needs no permission for its code.
     """
     tree = parse_json(text, source)
     try:
@@ -199,6 +251,8 @@ def from_json(text: str, source: str | Path = "config.json", trust: Trust = NO_T
         raise UserError(f"{source}: unknown key {min(unknown)}")
     if isinstance(experiment.model, Function):
         trust.check(experiment.model.source, Path(source).parent)
+    if reads_data and isinstance(experiment.data, DataFunction):
+        trust.check(experiment.data.source, Path(source).parent, "data")
     return experiment
 
 

@@ -4,22 +4,31 @@ This folder imports `types` and runtime; corruptions, methods, config, recipes, 
 may import it.
 """
 
+from regmix.data.arrays import image_set
 from regmix.data.augment import draw_views, from_view, take, to_view
+from regmix.data.augmentations import Augmentations
 from regmix.data.cifar import Cifar10, Cifar100
+from regmix.data.crops import CropConfig, CropShift, NoCrop, ResizedCrop
 from regmix.data.digits import Digits
+from regmix.data.erase import Cutout, EraseConfig, NoErasing, RandomErasing
 from regmix.data.fingerprint import changes, class_changes, fingerprint
 from regmix.data.folder import Folder
 from regmix.data.hub import Hub
 from regmix.data.imagenet32 import Imagenet32
 from regmix.data.images import ImageSet, Split
 from regmix.data.loader import Loader, batches, pick, steps_per_epoch
+from regmix.data.mix import CutMix, MixConfig, Mixup, NoMix
 from regmix.data.parquet import Parquet
+from regmix.data.recolour import ColorShape, ColourConfig, ColourJitter, NoColour, RandAugment
 from regmix.data.sample import How, draw, spread
+from regmix.data.saved import DataFunction, Images
 from regmix.data.splits import split_train
 from regmix.data.svhn import Svhn
 from regmix.data.tiny_imagenet import TinyImagenet
 
-DataConfig = Digits | Cifar10 | Cifar100 | Svhn | TinyImagenet | Imagenet32 | Folder | Parquet | Hub
+DataConfig = (
+    Digits | Cifar10 | Cifar100 | Svhn | TinyImagenet | Imagenet32 | Folder | Parquet | Hub | Images | DataFunction
+)
 
 
 def load(config: DataConfig, split: Split) -> ImageSet:
@@ -33,17 +42,37 @@ def load(config: DataConfig, split: Split) -> ImageSet:
 
 
 __all__ = [
+    "Augmentations",
     "Cifar10",
     "Cifar100",
+    "ColorShape",
+    "ColourConfig",
+    "ColourJitter",
+    "CropConfig",
+    "CropShift",
+    "CutMix",
+    "Cutout",
     "DataConfig",
+    "DataFunction",
     "Digits",
+    "EraseConfig",
     "Folder",
     "How",
     "Hub",
     "ImageSet",
     "Imagenet32",
+    "Images",
     "Loader",
+    "MixConfig",
+    "Mixup",
+    "NoColour",
+    "NoCrop",
+    "NoErasing",
+    "NoMix",
     "Parquet",
+    "RandAugment",
+    "RandomErasing",
+    "ResizedCrop",
     "Split",
     "Svhn",
     "TinyImagenet",
@@ -54,6 +83,7 @@ __all__ = [
     "draw_views",
     "fingerprint",
     "from_view",
+    "image_set",
     "load",
     "pick",
     "split_train",

@@ -1,4 +1,4 @@
-"""Random crops and flips of whole batches, and their inverse."""
+"""Random crops and flips of whole batches, hidden pixels, and their inverse."""
 
 import torch
 from jaxtyping import Int, Shaped, UInt8
@@ -51,7 +51,15 @@ def _gather(source: Maps, row: Int[Tensor, "batch height"], column: Int[Tensor, 
 
 
 def to_view(values: Maps, view: View, pad: int) -> Maps:
-    """Crops and flips per-pixel values [B, C, H, W] of whole images as the views do, with zeros beyond the border."""
+    """Crops and flips per-pixel values [B, C, H, W] of whole images as the views do.
+
+    Zero beyond the border and in hidden pixels.
+    """
+    shown = _cropped(values, view, pad)
+    return shown if view.hidden is None else torch.where(view.hidden, torch.zeros_like(shown), shown)
+
+
+def _cropped(values: Maps, view: View, pad: int) -> Maps:
     if not pad:
         return _mirrored(values, view)
     height, width = values.shape[2:]
@@ -65,8 +73,11 @@ def to_view(values: Maps, view: View, pad: int) -> Maps:
 def from_view(seen: Maps, view: View, pad: int, onto: Maps) -> Maps:
     """Puts values [B, C, H, W] seen through the views back to their place in the whole images.
 
-    Pixels outside the view keep the values of `onto`: from_view(to_view(v, view, pad), view, pad, onto=v) == v.
+    Pixels outside the view, and hidden ones, keep the values of `onto`:
+    from_view(to_view(v, view, pad), view, pad, onto=v) == v.
     """
+    if view.hidden is not None:
+        seen = torch.where(view.hidden, _cropped(onto, view, pad), seen)
     if not pad:
         return _mirrored(seen, view)
     height, width = seen.shape[2:]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
+from regmix.data.size import Channels, Size, height_and_width
 from regmix.types import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 ORIENTATION = 0x0112
 """EXIF tag of the orientation: 1 is upright, 2 to 8 are rotated or mirrored."""
 
-Pixels = UInt8[np.ndarray, "height width 3"]
+Pixels = UInt8[np.ndarray, "height width channels"]
+
+LUMA = np.array([19595, 38470, 7471])
+"""Weights of red, green and blue in grey (ITU-R BT.601), in units of 2^-16, as Pillow has them."""
 
 
 class Decoded(NamedTuple):
@@ -52,27 +56,34 @@ def import_optional(name: str) -> ModuleType:
         raise UserError(f'reading this data needs {name}: pip install "regmix[data]" ({error})') from error
 
 
-def decode(encoded: Encoded, size: int | None, shape: tuple[int, int] | None = None) -> Pixels:
-    """Decodes an image to RGB, uint8 [H, W, 3].
+def decode(
+    encoded: Encoded, size: Size | None, shape: tuple[int, int] | None = None, channels: Channels = "rgb"
+) -> Pixels:
+    """Decodes an image to RGB, uint8 [H, W, 3], or to grey, uint8 [H, W, 1].
 
     The EXIF orientation is applied, as image viewers do; damaged EXIF data is ignored. Grey images get three equal
     channels, 16-bit grey is rounded to 8 bits, and transparency is dropped. Of an animation or a file of several pages
-    the first image is read.
+    the first image is read. Colours become grey with Pillow's weights, after the image is resized.
 
     Args:
-        size: resize the shorter side to it (bilinear, antialiased) and crop the centre, unless the image already has
-            size x size pixels. None: keep the size.
+        size: resize the image, so that it just covers this height and width (bilinear, antialiased), and crop the
+            centre, unless it already has this size. None: keep the size.
         shape: the (height, width) that the result must have; None: any.
 
     Raises:
         UserError: the image cannot be read, or has another shape; the message names it.
     """
-    return decode_and_tell(encoded, size, shape).pixels
+    return decode_and_tell(encoded, size, shape, channels).pixels
 
 
-def decode_and_tell(encoded: Encoded, size: int | None, shape: tuple[int, int] | None = None) -> Decoded:
+def decode_and_tell(
+    encoded: Encoded, size: Size | None, shape: tuple[int, int] | None = None, channels: Channels = "rgb"
+) -> Decoded:
     """Like `decode`, and tells how the EXIF orientation was applied."""
-    decoded = _decode(encoded, size)
+    decoded = _decode(encoded, None if size is None else height_and_width(size))
+    if channels == "grey":
+        grey = ((decoded.pixels @ LUMA + (1 << 15)) >> 16).astype(np.uint8)[:, :, None]
+        decoded = decoded._replace(pixels=grey)
     height, width = decoded.pixels.shape[:2]
     if shape is not None and (height, width) != shape:
         raise UserError(
@@ -82,7 +93,7 @@ def decode_and_tell(encoded: Encoded, size: int | None, shape: tuple[int, int] |
     return decoded
 
 
-def _decode(encoded: Encoded, size: int | None) -> Decoded:
+def _decode(encoded: Encoded, size: tuple[int, int] | None) -> Decoded:
     pillow = import_optional("PIL.Image")
     source = io.BytesIO(encoded.content) if isinstance(encoded.content, bytes) else encoded.content
     formats = _formats(pillow, encoded.name)
@@ -90,8 +101,8 @@ def _decode(encoded: Encoded, size: int | None) -> Decoded:
         with pillow.open(source, formats=formats) as image:
             image, turned, unread = _upright(image)
             image = _to_rgb(image)
-            if size is not None and image.size != (size, size):
-                image = _fit(image, size)
+            if size is not None and image.size != size[::-1]:
+                image = _fit(image, *size)
             return Decoded(np.asarray(image), turned, unread)
     except pillow.UnidentifiedImageError:
         known = ", ".join(formats)
@@ -153,10 +164,11 @@ def _to_rgb(image: "Image.Image") -> "Image.Image":
     return image.convert("RGB")
 
 
-def _fit(image: "Image.Image", size: int) -> "Image.Image":
+def _fit(image: "Image.Image", height: int, width: int) -> "Image.Image":
     from PIL import Image
 
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    box = (left, top, left + side, top + side)
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    cut_width = min(image.width, image.height * width / height)
+    cut_height = min(image.height, image.width * height / width)
+    left, top = (image.width - cut_width) / 2, (image.height - cut_height) / 2
+    box = (left, top, left + cut_width, top + cut_height)
+    return image.resize((width, height), Image.Resampling.BILINEAR, box=box)

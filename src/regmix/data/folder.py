@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from regmix.data.images import ImageSet, Split
+from regmix.data.size import Channels, Size, format_size, height_and_width
 from regmix.data.stored import Files, Stored
 from regmix.types import Tag, UserError
 
@@ -35,14 +36,16 @@ class Folder:
     root: str = "data/images"
     """Folder that holds train/ and test/ (or val/), each with one folder per class. An evaluation needs no train/; its
     images may also lie in root/CLASS/*."""
-    size: int = 32
-    """Height and width in pixels. Images of another size are resized so that the shorter side fits, and cropped at the
-    centre."""
+    size: Size = 32
+    """Height and width in pixels, or one number for both. Images of another size are resized so that they just cover
+    it, and cropped at the centre."""
+    channels: Channels = "rgb"
+    """Channels of the images. rgb: three. grey: one, to which colours are converted."""
     stream: bool = False
     """Decode images when they are needed instead of keeping all in memory."""
 
     def read(self, split: Split) -> ImageSet:
-        """Reads images uint8 [N, 3, size, size], RGB, converted as in `decode`.
+        """Reads images uint8 [N, 3, H, W], RGB, or [N, 1, H, W], grey, converted as in `decode`.
 
         The classes are the sorted names of the class folders of both splits. The test split is test/ if it exists, else
         val/; if there is no train/ either, it is root itself. The images of a class are all files with one of SUFFIXES
@@ -53,8 +56,8 @@ class Folder:
             UserError: a missing or empty folder, a class without training images, a broken link, or a file that cannot
                 be read.
         """
-        if self.size < 1:
-            raise UserError(f"the size of the images must be at least 1 pixel, not {self.size}")
+        if min(height_and_width(self.size)) < 1:
+            raise UserError(f"the size of the images must be at least 1 pixel, not {format_size(self.size)}")
         root = Path(self.root)
         train, test = root / "train", _test_folder(root, split)
         train_folders = _class_folders(train) if split == "train" or train.is_dir() else {}
@@ -83,7 +86,7 @@ class Folder:
             notes += _test_notes(root, test, classes, train_folders, test_folders)
             if not self.stream:
                 notes += _leak(paths, train_folders.values())
-        images = Stored.of(Files(paths, root), self.size)
+        images = Stored.of(Files(paths, root), self.size, self.channels)
         image_set = ImageSet(images, torch.tensor(labels), tuple(classes), tuple(notes))
         return image_set if self.stream else image_set.resident()
 

@@ -13,12 +13,18 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from regmix.data.augment import draw_views, take
+from regmix.data.augmentations import Augmentations
+from regmix.data.balance import Balance, balanced_deck, class_importance
+from regmix.data.crops import Noise
 from regmix.data.images import ImageSet
 from regmix.data.stored import WINDOW, Stored
 from regmix.types import Batch, Images, UserError, View
 
-Planned = tuple[Tensor, View | None, float]
-"""Positions in the image set, views and weight of a batch."""
+Planned = tuple[Tensor, View | None, float, Noise | None]
+"""Positions in the image set, views, weight, and random numbers of the augmentations of a batch."""
+
+
+NO_AUGMENTATIONS = Augmentations()
 
 
 def _memory_format(images: Tensor) -> torch.memory_format:
@@ -44,6 +50,9 @@ class Loader:
     Args:
         pad: zero padding in pixels on every side, for random crops.
         flip: mirror each image with probability 1/2.
+        augmentations: what is done to the images beside.
+        balance: makes all classes count equally, by the importance of their images or by how often they come; see
+            `balance.py`.
         seed: at least 0.
         replays: how often every batch comes in a row; a pass over the images then takes that many epochs.
         rank: the rank of this process.
@@ -62,6 +71,8 @@ class Loader:
         pad: int,
         flip: bool,
         seed: int,
+        augmentations: Augmentations = NO_AUGMENTATIONS,
+        balance: Balance = "none",
         replays: int = 1,
         rank: int = 0,
         size: int = 1,
@@ -74,14 +85,19 @@ class Loader:
             raise UserError(f"batches of {min(batch_size, len(images))} images cannot be shared by {size} processes")
         if pad < 0:
             raise UserError(f"the padding must not be negative: {pad}")
+        self._augmentations, self._classes = augmentations, len(images.classes)
+        self._border, self._shape = augmentations.border(pad), images.shape
         self._images: Tensor | Stored = images.images
         self._groups: Tensor | None = None
         if isinstance(images.images, Stored):
             self._groups = images.images.groups()
         else:
-            self._images = _padded(images.images.to(device), pad)
+            self._images = _padded(images.images.to(device), self._border)
         self._labels = images.labels.to(device)
         self._batch_size, self._pad, self._flip, self._seed = batch_size, pad, flip, seed
+        self._balance, self._importance = balance, None
+        if balance == "loss":
+            self._importance = class_importance(images.labels, self._classes).to(device)
         self._replays, self._rank, self._size = replays, rank, size
 
     def __len__(self) -> int:
@@ -89,7 +105,7 @@ class Loader:
         return steps_per_epoch(len(self._labels), self._batch_size, self._size)
 
     def epoch(self, number: int, first: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, each example once; skips the batches before `first`.
+        """The batches of an epoch, each example once unless they are sampled; skips the batches before `first`.
 
         x is float32 in [0, 1], channels_last if C > 1. `index` holds positions in the image set. `view` is None without
         augmentation. Sizes of batches differ by one at most, because a tiny last batch would disturb BatchNorm.
@@ -101,8 +117,8 @@ class Loader:
         if isinstance(self._images, Stored):
             yield from self._decoded(self._images, steps)
             return
-        for index, view, weight in self._plan(steps):
-            yield self._batch(index, self._images, index, view, weight)
+        for planned in self._plan(steps):
+            yield self._batch(planned, self._images, planned[0])
 
     def _decoded(self, images: Stored, steps: Iterable[int]) -> Iterator[Batch]:
         """The batches of these steps; other threads decode images ahead."""
@@ -133,15 +149,21 @@ class Loader:
         return pixels.pin_memory() if self._labels.is_cuda else pixels
 
     def _from_host(self, planned: Planned, pixels: Future[Tensor]) -> Batch:
-        index, view, weight = planned
-        shown = _padded(pixels.result().to(self._labels.device, non_blocking=True), self._pad)
-        return self._batch(index, shown, torch.arange(len(shown), device=shown.device), view, weight)
+        shown = _padded(pixels.result().to(self._labels.device, non_blocking=True), self._border)
+        return self._batch(planned, shown, torch.arange(len(shown), device=shown.device))
 
-    def _batch(self, index: Tensor, padded: Tensor, rows: Tensor, view: View | None, weight: float) -> Batch:
-        """The images in these rows of `padded`, which have the positions `index` in the set."""
-        shown = padded[rows] if view is None else take(padded, rows, view, self._pad)
+    def _batch(self, planned: Planned, padded: Tensor, rows: Tensor) -> Batch:
+        """The planned batch, whose images are in these rows of `padded`."""
+        index, view, weight, noise = planned
+        shown = padded[rows] if view is None else take(padded, rows, view, self._border)
         index = index.to(self._labels.device, non_blocking=True)
-        return Batch(_to_float(shown), self._labels[index], index, view, weight)
+        batch = Batch(_to_float(shown), self._labels[index], index, view, weight)
+        if noise is not None:
+            batch = self._augmentations(batch, noise, self._classes)
+        if self._importance is not None:
+            soft = batch.soft
+            batch = batch._replace(importance=self._importance[batch.y] if soft is None else soft @ self._importance)
+        return batch
 
     def _plan(self, steps: Iterable[int]) -> Iterator[Planned]:
         """This process's share of the batches of these steps, counted from the start of training.
@@ -160,8 +182,13 @@ class Loader:
                 whole = positions[number]
                 own = whole.tensor_split(self._size)[self._rank]
                 chosen = slice(int(own[0]), int(own[-1]) + 1)
-                view = View(*(part[chosen] for part in views)) if self._pad or self._flip else None
-                planned = order[chosen], view, len(own) * self._size / len(whole)
+                view, noise = View(*(part[chosen] for part in views[:3])), None
+                if self._augmentations:
+                    drawn = self._augmentations.noise(self._seed, current_pass, number, len(whole))
+                    noise = drawn.tensor_split(self._size)[self._rank]
+                    view = self._augmentations.look(view, noise, *self._shape[1:])
+                shown = view if self._pad or self._flip or self._augmentations else None
+                planned = order[chosen], shown, len(own) * self._size / len(whole), noise
             yield planned
 
     def _shuffle(self, number: int) -> tuple[Tensor, View]:
@@ -175,13 +202,15 @@ class Loader:
         generator = torch.Generator().manual_seed(int(state[0]))
         order = torch.randperm(n, generator=generator)
         views = draw_views(n, self._pad, self._flip, generator)
+        if self._balance == "sampling":
+            order = balanced_deck(self._labels.cpu(), self._seed, number)[order]
         if self._groups is not None and n > WINDOW:
             group_rank = torch.randperm(int(self._groups.max()) + 1, generator=generator)[self._groups[order]]
             order = order[group_rank.argsort(stable=True)]
             jittered = torch.arange(n) + WINDOW * torch.rand(n, generator=generator, dtype=torch.float64)
             order = order[jittered.argsort()]
         kept = order if isinstance(self._images, Stored) else order.to(device)
-        return kept, View(*(part.to(device) for part in views))
+        return kept, View(*(part.to(device) for part in views[:3]))
 
 
 def steps_per_epoch(count: int, batch_size: int, size: int) -> int:

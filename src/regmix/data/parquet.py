@@ -15,6 +15,7 @@ from regmix.data.complete import check_complete
 from regmix.data.decode import import_optional
 from regmix.data.images import ImageSet, Split, check_labels
 from regmix.data.row_groups import Disk, RowGroups, Shard, Store, opened
+from regmix.data.size import Channels, Size
 from regmix.data.stored import Stored
 from regmix.types import Tag, UserError
 
@@ -35,9 +36,11 @@ class Shards:
     """Glob pattern of the training files."""
     test_files: str = "**/test-*.parquet"
     """Glob pattern of the test files."""
-    size: int | None = None
-    """Height and width in pixels. Images of another size are resized so that the shorter side fits, and cropped at the
-    centre. None: all images have the same size already."""
+    size: Size | None = None
+    """Height and width in pixels, or one number for both. Images of another size are resized so that they just cover
+    it, and cropped at the centre. None: all images have the same size already."""
+    channels: Channels = "rgb"
+    """Channels of the images. rgb: three. grey: one, to which colours are converted."""
     stream: bool = False
     """Read and decode images when they are needed instead of keeping all in memory. Files of the hub are fetched in
     parts."""
@@ -51,7 +54,7 @@ class Shards:
         if not files:
             raise UserError(f"{source} has no files {self.pattern(split)}; name them with --data.{split}-files")
         columns = [self.image_column], [self.label_column]
-        return read_parquet(files, *columns, size=self.size, stream=self.stream, store=store)
+        return read_parquet(files, *columns, size=self.size, channels=self.channels, stream=self.stream, store=store)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ class Parquet(Shards):
     """Folder with the files."""
 
     def read(self, split: Split) -> ImageSet:
-        """Reads images uint8 [N, 3, H, W], RGB, in the order of the sorted files.
+        """Reads images uint8 [N, 3, H, W], RGB, or [N, 1, H, W], grey, in the order of the sorted files.
 
         Raises:
             UserError: a file is missing or damaged, or the two splits name their classes differently.
@@ -88,7 +91,8 @@ def read_parquet(
     label_columns: Sequence[str],
     classes: tuple[str, ...] | None = None,
     *,
-    size: int | None = None,
+    size: Size | None = None,
+    channels: Channels = "rgb",
     stream: bool = False,
     store: Store,
 ) -> ImageSet:
@@ -99,7 +103,7 @@ def read_parquet(
         image_columns: possible names of the image column; the first that exists is read.
         label_columns: possible names of the label column; the first that exists is read.
         classes: names of the classes; None takes them from the files' Hugging Face metadata.
-        size: see `decode`, which converts the images to RGB.
+        size, channels: see `decode`, which converts the images.
         stream: decode on access instead of now.
         store: opens the files.
 
@@ -123,7 +127,7 @@ def read_parquet(
         shards.append(shard)
         labels.append(values)
     assert classes is not None
-    images = ImageSet(Stored.of(RowGroups(shards), size), torch.from_numpy(np.concatenate(labels)), classes)
+    images = ImageSet(Stored.of(RowGroups(shards), size, channels), torch.from_numpy(np.concatenate(labels)), classes)
     return images if stream else images.resident()
 
 

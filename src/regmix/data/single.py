@@ -12,29 +12,23 @@ from regmix.data.decode import Encoded, decode
 from regmix.data.folder import SUFFIXES, visible_files
 from regmix.types import require
 
-LUMA = np.array([19595, 38470, 7471])
-"""Weights of red, green and blue in grey (ITU-R BT.601), in units of 2^-16, as Pillow has them."""
-
 
 def read_image(image: str | Path | bytes, shape: tuple[int, int, int]) -> UInt8[Tensor, "channels height width"]:
     """Decodes a file, or the content of one, to a model's shape [C, H, W].
 
-    The image is made upright, its shorter side is resized, and the centre is cut out, as in `decode`. A model of one
-    channel gets the grey of the colours.
+    The image is made upright, resized so that it just covers the shape, and the centre is cut out, as in `decode`. A
+    model of one channel gets the grey of the colours.
 
     Raises:
-        UserError: the image cannot be read, or the shape is not square with one or three channels.
+        UserError: the image cannot be read, or the shape has neither one nor three channels.
     """
     channels, height, width = shape
     require(
-        height == width and channels in (1, 3),
-        f"the model takes {channels} channels of {width}x{height} pixels, not square images of 1 or 3 channels; "
-        "make the tensors yourself",
+        channels in (1, 3),
+        f"the model takes images of {channels} channels, and files have 1 or 3; make the tensors yourself",
     )
     encoded = Encoded("the image", image) if isinstance(image, bytes) else Encoded(str(image), Path(image))
-    pixels = decode(encoded, height)
-    if channels == 1:
-        pixels = ((pixels @ LUMA + (1 << 15)) >> 16).astype(np.uint8)[:, :, None]
+    pixels = decode(encoded, (height, width), channels="grey" if channels == 1 else "rgb")
     return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
 
 

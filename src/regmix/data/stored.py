@@ -13,6 +13,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from regmix.data.decode import Encoded, decode, decode_and_tell
+from regmix.data.size import Channels, Size, height_and_width
 from regmix.types import UserError
 
 WINDOW = 4096
@@ -95,17 +96,19 @@ class Stored:
     source: Source
     numbers: Int64[Tensor, "examples"]
     """The numbers of the images in the source."""
-    size: int | None
+    size: Size | None
     """The size that `decode` resizes them to."""
     shape: tuple[int, int, int, int]
+    channels: Channels = "rgb"
 
     @staticmethod
-    def of(source: Source, size: int | None) -> "Stored":
+    def of(source: Source, size: Size | None, channels: Channels = "rgb") -> "Stored":
         """All images of a source, which must not be empty. Without a `size` all must have that of the first."""
         if not len(source):
             raise UserError("there are no images to decode")
-        height, width = (size, size) if size is not None else decode(source.encoded(0), None).shape[:2]
-        return Stored(source, torch.arange(len(source)), size, (len(source), 3, height, width))
+        height, width = height_and_width(size) if size is not None else decode(source.encoded(0), None).shape[:2]
+        shape = len(source), 1 if channels == "grey" else 3, height, width
+        return Stored(source, torch.arange(len(source)), size, shape, channels)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -119,7 +122,7 @@ class Stored:
         pixels = np.empty((len(index), *self.shape[1:]), dtype=np.uint8)
         turned = unread = 0
         for row, number in enumerate(self.numbers[index.cpu()].tolist()):
-            image = decode_and_tell(self.source.encoded(number), self.size, self.shape[2:])
+            image = decode_and_tell(self.source.encoded(number), self.size, self.shape[2:], self.channels)
             pixels[row] = image.pixels.transpose(2, 0, 1)
             turned, unread = turned + image.turned, unread + image.unread
         return torch.from_numpy(pixels), turned, unread
@@ -127,7 +130,7 @@ class Stored:
     def at(self, index: Int64[Tensor, "chosen"]) -> "Stored":
         """The images at these positions, not decoded yet."""
         numbers = self.numbers[index.cpu()]
-        return Stored(self.source.only(numbers), numbers, self.size, (len(index), *self.shape[1:]))
+        return Stored(self.source.only(numbers), numbers, self.size, (len(index), *self.shape[1:]), self.channels)
 
     def identity(self) -> list[Identity]:
         """The identity of each image, in order. Raises UserError naming a file that is gone."""

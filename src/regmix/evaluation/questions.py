@@ -88,7 +88,7 @@ def open_source(path: Path, trust: Trust = NO_TRUST) -> tuple[Run, Experiment, C
     source = Run.open(path)
     if not (checkpoints := source.checkpoints()):
         raise UserError(f"{path} has no weights to transfer from; train it first")
-    return source, from_json(source.config(), path / CONFIG, trust), checkpoints[0]
+    return source, from_json(source.config(), path / CONFIG, trust, reads_data=False), checkpoints[0]
 
 
 def source_weights(named: NamedAttack) -> Source | None:

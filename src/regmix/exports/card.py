@@ -58,7 +58,7 @@ def _interface(chosen: Checkpointed) -> Iterator[str]:
     yield f"- Input: float32 [B, {channels}, {height}, {width}], {colours}, 8-bit values divided by 255, so in [0, 1]."
     made = "the images of the data set have this size"
     if getattr(chosen.experiment.data, "size", None) is not None:
-        made = "resize images so that the shorter side fits (bilinear, antialiased), and crop them at the centre"
+        made = "resize images so that they just cover the size (bilinear, antialiased), and crop them at the centre"
     yield f"- Preprocessing: {made}. The model normalises its input itself; do not normalise before it."
     yield f"- Output: logits [B, {len(chosen.classes)}]; softmax gives probabilities, which are not calibrated."
     listed = ", ".join(map(_plain, chosen.classes[:FEW_CLASSES]))

@@ -46,7 +46,7 @@ def choose(
     """
     directory = Run.open(run, writes=False)
     trust = Trust(source, trust_code)
-    experiment = from_json(directory.config(), run / CONFIG, trust)
+    experiment = from_json(directory.config(), run / CONFIG, trust, reads_data=False)
     chosen: Checkpoint = checkpoint or (directory.checkpoints() or ["best"])[0]
     path = directory.weights(chosen)
     before = digest(path) if path.is_file() else ""

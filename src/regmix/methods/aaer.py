@@ -71,7 +71,7 @@ class NAaer(Method):
         share = count.to(fall.dtype) / len(x)
         penalty = self.drop_weight * drop + self.variation_weight * (variation - usual).clamp_min(0)
         terms = {
-            "classify": cross_entropy(logits, batch.target).mean(),
+            "classify": batch.mean(cross_entropy(logits, batch.target)),
             "abnormal": torch.where(others > 0, share * penalty, 0),
         }
         return Losses(terms, logits, {"abnormal_share": share})

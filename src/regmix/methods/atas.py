@@ -81,4 +81,4 @@ class Atas(Method):
         memory["delta"].write(batch, delta)
         logits = model(x + delta)
         stats = {"step_size": step.mean()}
-        return Losses({"classify": cross_entropy(logits, batch.target).mean()}, logits, stats)
+        return Losses({"classify": batch.mean(cross_entropy(logits, batch.target))}, logits, stats)

@@ -29,6 +29,8 @@ class Method(ABC):
     reports_ratio = False
     """Whether it reports the statistic `ratio`: the accuracy of the batch after the attack divided by that before."""
 
+    hard_labels = False
+    """Whether its loss needs one class per image, so that mixed labels have no meaning for it."""
     adversarial = True
     """Whether it attacks the images that it learns from."""
 

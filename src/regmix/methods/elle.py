@@ -70,7 +70,7 @@ class Elle(Method):
         a = a.to(losses.dtype)
         error = (at_between - (1 - a) * at_one - a * at_other).square().mean()
         weight = self._weight(batch, memory, error.detach())
-        terms = {"classify": cross_entropy(logits, batch.target).mean(), "linear": weight * error}
+        terms = {"classify": batch.mean(cross_entropy(logits, batch.target)), "linear": weight * error}
         return Losses(terms, logits, {"linear": error.detach(), "linear_weight": weight})
 
     def _weight(self, batch: Batch, memory: Memory | None, error: Tensor) -> Tensor:

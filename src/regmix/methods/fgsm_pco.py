@@ -32,6 +32,7 @@ class FgsmPco(Method):
     """
 
     title = "FGSM-PCO"
+    hard_labels = True
     needs_clock = True
     name: Tag[Literal["fgsm_pco"]] = field(default="fgsm_pco", kw_only=True)
     lam: float = 10.0
@@ -60,5 +61,5 @@ class FgsmPco(Method):
         after = model(x + ascent.delta)
         far, near = ((precise(after) - other).square().mean() for other in (before, precise(mixed)))
         together = (far - near).abs()
-        terms = {"classify": cross_entropy(mixed, batch.target).mean(), "together": self.lam * together}
+        terms = {"classify": batch.mean(cross_entropy(mixed, batch.target)), "together": self.lam * together}
         return Losses(terms, mixed, {"together": together.detach()})

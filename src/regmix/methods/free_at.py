@@ -46,4 +46,4 @@ class FreeAt(Method):
         )
         memory["delta"].write(batch, ascent.delta)
         logits = ascent.first_logits
-        return Losses({"classify": cross_entropy(logits, batch.target).mean()}, logits, {})
+        return Losses({"classify": batch.mean(cross_entropy(logits, batch.target))}, logits, {})

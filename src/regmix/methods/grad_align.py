@@ -44,7 +44,7 @@ class GradAlign(Method):
         x, y = batch.x, batch.y
         ascent = ascend(model, x, y, threat, start=torch.zeros_like(x), steps=1, step_size=threat.eps)
         logits = model(x + ascent.delta)
-        terms = {"classify": cross_entropy(logits, batch.target).mean()}
+        terms = {"classify": batch.mean(cross_entropy(logits, batch.target))}
         if self.lam == 0:
             return Losses(terms, logits, {})
         noise = threat.project(threat.uniform(x), x).requires_grad_()

@@ -38,5 +38,5 @@ def guided_losses(
         delta = ascend(model, x, y, threat, start=start, steps=1, step_size=threat.eps, objective=objective).delta
     logits, clean_logits = model(x + delta), model(x)
     gap = distance(clean_logits, logits)
-    terms = {"classify": cross_entropy(clean_logits, batch.target).mean(), "guide": weight * gap}
+    terms = {"classify": batch.mean(cross_entropy(clean_logits, batch.target)), "guide": weight * gap}
     return Losses(terms, logits, {"guide": gap.detach()})

@@ -103,7 +103,7 @@ class Liet(Method):
         logits = model(x + (threat.project(moved, x) if project else (x + moved).clamp(0, 1) - x))
         divergence = _jensen_shannon(ascent.first_logits, logits)
         weight = self.lam * (clock.epoch + 1) / clock.epochs / (classes if self.reduction == "element" else 1)
-        terms = {"classify": cross_entropy(logits, target).mean(), "diverge": weight * divergence}
+        terms = {"classify": batch.mean(cross_entropy(logits, target)), "diverge": weight * divergence}
         return Losses(terms, logits, {"diverge": divergence.detach()})
 
     def _random_labels(self, y: Labels, classes: int, dtype: torch.dtype) -> Logits:

@@ -28,6 +28,7 @@ class Mart(Method):
     """
 
     title = "MART"
+    hard_labels = True
     name: Tag[Literal["mart"]] = field(default="mart", kw_only=True)
     lam: float = 5.0
     """Weight of the divergence (the code's beta: 5 for ResNet-18, 6 for WideResNet)."""
@@ -53,11 +54,11 @@ class Mart(Method):
         log_p, log_q = log_probabilities(clean), log_probabilities(logits)
         rival = log_q.scatter(1, y[:, None], float("-inf")).argmax(1, keepdim=True)
         # log(1 - q_k) as the logarithm of the other probabilities' sum, which does not cancel where q_k is near 1.
-        boost = -log_q.scatter(1, rival, float("-inf")).logsumexp(1).mean()
+        boost = batch.mean(-log_q.scatter(1, rival, float("-inf")).logsumexp(1))
         wrong = -torch.expm1(log_p.gather(1, y[:, None])[:, 0])
         divergence = (kl(log_p, log_q) * wrong).mean()
         terms = {
-            "classify": cross_entropy(logits, batch.target).mean(),
+            "classify": batch.mean(cross_entropy(logits, batch.target)),
             "boost": boost,
             "diverge": self.lam * divergence,
         }

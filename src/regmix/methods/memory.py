@@ -88,9 +88,9 @@ class _Rows:
 class PerImage:
     """A tensor of an image's shape for every training image, in the image's own coordinates.
 
-    `read` returns it as the batch's view shows it (cropped, mirrored, zero outside of the image); `write` puts it back
-    where the view looked. With dtype int8 values in [-limit, limit] are kept in 254 steps of limit / 127; with
-    float8_e5m2 values of a size of 2^-16 to 57344 are kept to 12 %, smaller ones as 0.
+    `read` returns it as the batch's view shows it (cropped, mirrored, zero outside of the image and where it is
+    hidden); `write` puts it back where the view looked. With dtype int8 values in [-limit, limit] are kept in 254 steps
+    of limit / 127; with float8_e5m2 values of a size of 2^-16 to 57344 are kept to 12 %, smaller ones as 0.
     """
 
     def __init__(
@@ -118,8 +118,9 @@ class PerImage:
         """Keeps [B, C, H, W] for the batch's examples; pixels outside of the view keep their old values."""
         index = _index(batch)
         if batch.view is not None:
-            # Without a border a view shows the whole image.
-            onto = self._decode(self._rows.read(index), seen.dtype) if self.pad else seen
+            # Without a border and hidden pixels a view shows the whole image.
+            partial = self.pad or batch.view.hidden is not None
+            onto = self._decode(self._rows.read(index), seen.dtype) if partial else seen
             seen = from_view(seen, batch.view, self.pad, onto)
         # A step whose gradient is not finite leaves NaN, which would stay for good, and be any number as int8.
         seen = seen.nan_to_num(0.0)

@@ -67,7 +67,7 @@ class Mutual:
     def losses(self, model: nn.Module, batch: Batch, delta: Tensor, initial: Tensor) -> Losses:
         """Cross-entropy of f(x + delta) at the end of an attack, and the terms; `initial` is the attack's z_I."""
         logits = model(batch.x + delta)
-        classify = cross_entropy(logits, batch.target).mean()
+        classify = batch.mean(cross_entropy(logits, batch.target))
         return self.join(Losses({"classify": classify}, logits, {}), initial, lambda: model(batch.x))
 
     def join(self, losses: Losses, initial: Tensor, clean: Callable[[], Tensor]) -> Losses:

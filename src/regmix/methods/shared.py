@@ -34,7 +34,7 @@ def proximal_losses(model: nn.Module, batch: Batch, ascent: Ascent, lam: float) 
     """
     before, after = ascent.first_logits, model(batch.x + ascent.delta)
     distance = (precise(after) - precise(before)).square().mean()
-    terms = {"classify": cross_entropy(after, batch.target).mean(), "proximity": lam * distance}
+    terms = {"classify": batch.mean(cross_entropy(after, batch.target)), "proximity": lam * distance}
     return Losses(terms, after, {"proximity": distance.detach()})
 
 

@@ -22,4 +22,4 @@ class Standard(Method):
 
     def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         logits = model(batch.x)
-        return Losses({"classify": cross_entropy(logits, batch.target).mean()}, logits, {})
+        return Losses({"classify": batch.mean(cross_entropy(logits, batch.target))}, logits, {})

@@ -36,6 +36,7 @@ class Tdat(Method):
     """
 
     title = "TDAT"
+    hard_labels = True
     needs_clock = True
     name: Tag[Literal["tdat"]] = field(default="tdat", kw_only=True)
     lam: float = 0.65
@@ -79,5 +80,5 @@ class Tdat(Method):
         doubt = (1 - before.softmax(1).gather(1, batch.y[:, None])[:, 0]).tanh()
         distance = ((before - precise(logits)).square().sum(1) * doubt).mean()
         mixed = mass + (1 - mass) / logits.shape[1]
-        terms = {"classify": loss(logits, batch.y, mixed).mean(), "proximity": self.lam * distance}
+        terms = {"classify": batch.mean(loss(logits, batch.y, mixed)), "proximity": self.lam * distance}
         return Losses(terms, logits, {"proximity": distance.detach()})

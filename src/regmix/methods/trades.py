@@ -59,5 +59,5 @@ class Trades(Method):
         initial = model(x + start) if self.mutual.pair and not share else ascent.first_logits
         clean, logits = model(x), model(x + ascent.delta)
         divergence = kl(log_probabilities(clean), log_probabilities(logits)).mean()
-        terms = {"classify": cross_entropy(clean, batch.target).mean(), "diverge": self.lam * divergence}
+        terms = {"classify": batch.mean(cross_entropy(clean, batch.target)), "diverge": self.lam * divergence}
         return self.mutual.join(Losses(terms, logits, {"diverge": divergence.detach()}), initial, lambda: clean)

@@ -47,7 +47,7 @@ class ZeroGrad(Method):
         large = torch.where(size < _quantile(size, self.q), 0.0, gradient)
         delta = threat.project(start + self.step_size * threat.eps * threat.direction(large), x)
         logits = model(x + delta)
-        return Losses({"classify": cross_entropy(logits, batch.target).mean()}, logits, {})
+        return Losses({"classify": batch.mean(cross_entropy(logits, batch.target))}, logits, {})
 
 
 def _quantile(values: Tensor, q: float) -> Tensor:

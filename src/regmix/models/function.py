@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from regmix.models.base import Normalise
-from regmix.models.imported import imported
+from regmix.runtime.imported import imported
 from regmix.types import Tag, UserError
 
 

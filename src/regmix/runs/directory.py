@@ -130,11 +130,11 @@ class Run:
         written.
         """
         # Imported here, so that `import regmix` stays fast.
-        from regmix.config import UNIONS, from_json, to_json
+        from regmix.config import from_json, to_json
 
         path = self.path / CONFIG
         written = read_object(path)
-        if UNIONS.keys() - written.keys():
+        if {"model", "data", "threat", "method"} - written.keys():
             return written
         try:  # the settings are only read, no code of the run's is imported
             return dict(json.loads(to_json(from_json(self.config(), path, Trust(everything=True)))))

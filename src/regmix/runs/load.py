@@ -60,7 +60,7 @@ def _of_run(
     from regmix.config import from_json
 
     directory = Run.open(folder, writes=False)
-    config = from_json(directory.config(), directory.path / CONFIG, trust).model
+    config = from_json(directory.config(), directory.path / CONFIG, trust, reads_data=False).model
     there, facts = directory.checkpoints(), directory.result()
     if not there or checkpoint not in (None, *there):
         raise UserError(f"{folder} has no {checkpoint or 'best'} weights; it has: {', '.join(there) or 'none yet'}")

@@ -62,8 +62,7 @@ class Result:
     warnings: list[str] = field(default_factory=list)
     """What is wrong with the saved weights."""
     lengthened: list[int] = field(default_factory=list)
-    """The numbers of epochs that were planned before the run was lengthened. From each of these epochs on, the learning
-    rate and the ramp are those of the longer training."""
+    """Epochs that were planned before the run was lengthened; from then on, rate and ramp are the longer training's."""
     classes: list[str] = field(default_factory=list)
     shape: list[int] = field(default_factory=list)
     """[C, H, W] of the images."""
@@ -290,12 +289,9 @@ class Evaluation:
             accuracy = {name: {**known.get(name, {}), **each.accuracy.get(name, {})} for name in names}
             corruptions[each.source] = Corruptions(each.source, accuracy)
         return replace(
-            newer,
-            columns={**self.columns, **newer.columns},
-            masking=newer.masking or self.masking,
-            corruptions=[*corruptions.values()],
-            seconds=self.seconds + newer.seconds,
-        )
+            newer, columns={**self.columns, **newer.columns}, masking=newer.masking or self.masking,
+            corruptions=[*corruptions.values()], seconds=self.seconds + newer.seconds,
+        )  # fmt: skip
 
 
 def same_eps(a: float, b: float) -> bool:

@@ -130,8 +130,8 @@ def bench_step(experiment: Experiment, rounds: int) -> StepTimes:
     train_set, validation_set = training_data(experiment)
     fabric = devices.start(experiment.device, experiment.precision)
     loader = Loader(
-        train_set, experiment.batch_size, fabric.device, pad=experiment.pad, flip=experiment.flip, seed=0,
-        replays=experiment.method.replays,
+        train_set, experiment.batch_size, fabric.device, pad=experiment.pad, flip=experiment.flip,
+        augmentations=experiment.augmentations, balance=experiment.balance, seed=0, replays=experiment.method.replays,
     )  # fmt: skip
     asked = is_asked_for(experiment, fabric.device)
     warm_up = WARM_UP + (REHEARSALS + 1) * asked
@@ -145,7 +145,7 @@ def bench_step(experiment: Experiment, rounds: int) -> StepTimes:
     train_mode(model, kept_in_eval(model))
     step = TrainStep(model, experiment.method, experiment.threat, len(train_set.classes), experiment.label_mass)
     setup = Setup(
-        len(train_set), len(train_set.classes), train_set.shape, experiment.threat, experiment.pad, fabric.device
+        len(train_set), len(train_set.classes), train_set.shape, experiment.threat, experiment.border, fabric.device
     )
     memory = experiment.method.memory(setup)
     batch = next(loader.epoch(0))

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from regmix.config import UNIONS, Experiment, from_json, to_json
+from regmix.data import DataFunction
 from regmix.models import Function
 from regmix.reports import comparison, page, write_report
 from regmix.reports.load import aligned, load
@@ -134,6 +135,8 @@ class Planned:
             words = ["--resume", str(self.path)]
             if isinstance(self.experiment.model, Function):  # `check` has compared it with the directory's
                 words += ["--model.source", self.experiment.model.source]
+            if isinstance(self.experiment.data, DataFunction):
+                words += ["--data.source", self.experiment.data.source]
         else:
             words = [*self.words, "--out", str(self.path)]
         environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads is not None else {})

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from regmix.config import NoAveraging, from_json
+from regmix.data import DataFunction
 from regmix.methods import Standard
 from regmix.models import Function
 from regmix.reports.classes import Classes, per_class
@@ -94,10 +95,10 @@ def plain_accuracy(path: Path, device: devices.Device = "auto", seconds: float =
     """The accuracy on a run's validation images that standard training with its settings reaches in this time.
 
     It is that of the last complete epoch, because a maximum over epochs would be too high by chance. Longer training
-    would reach more. None if no epoch was complete, or for a model of the user's own.
+    would reach more. None if no epoch was complete, or for a model or data of the user's own.
     """
     experiment = from_json(Run.open(path, writes=False).config(), path / CONFIG, Trust(everything=True))
-    if isinstance(experiment.model, Function):
+    if isinstance(experiment.model, Function) or isinstance(experiment.data, DataFunction):
         return None
     plain = replace(experiment, method=Standard(), averaging=NoAveraging(), awp=0.0, device=device, validate_every=1)
     with TemporaryDirectory() as folder:

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from regmix.config import Experiment, NoAveraging, build_model, from_json
-from regmix.data import ImageSet, load, pick, split_train, steps_per_epoch
+from regmix.data import ImageSet, NoColour, load, pick, split_train, steps_per_epoch
 from regmix.models import PRETRAINED, FromElsewhere, Timm, Transformers, load_weights
 from regmix.models.files import few
 from regmix.runs import CONFIG, Run
@@ -54,7 +54,12 @@ def training_data(experiment: Experiment) -> tuple[ImageSet, ImageSet]:
     )
     require(len(train_set.classes) >= 2, f"the images are all of one class, {train_set.classes[0]!r}; add another")
     side = min(train_set.shape[1:])
-    require(experiment.pad < side, f"pad is {experiment.pad}; it must be less than the images' side, {side} pixels")
+    flag, border = "pad" if experiment.pad else "crop most", experiment.border
+    require(border < side, f"{flag} is {border}; it must be less than the images' side, {side} pixels")
+    require(
+        isinstance(experiment.colour, NoColour) or train_set.shape[0] in (1, 3),
+        f"--colour {experiment.colour.name} is for images of 1 or 3 channels, not {train_set.shape[0]}; leave it out",
+    )
     return train_set, validation_set.resident()
 
 

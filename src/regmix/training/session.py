@@ -62,8 +62,8 @@ class Session:
         self.interruption = Interruption()
         self.loader = Loader(
             train_set, self.experiment.batch_size, fabric.device, pad=self.experiment.pad, flip=self.experiment.flip,
-            seed=self.experiment.seed, replays=self.experiment.method.replays, rank=processes.rank(),
-            size=processes.size(),
+            augmentations=self.experiment.augmentations, balance=self.experiment.balance, seed=self.experiment.seed,
+            replays=self.experiment.method.replays, rank=processes.rank(), size=processes.size(),
         )  # fmt: skip
         self.trainee = Trainee(fabric, model, self.experiment, train_set, len(self.loader), self.display.note)
         self.progress = self.trainee.progress

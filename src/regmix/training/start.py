@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from regmix.config import Experiment, from_json, to_json
-from regmix.data import changes, class_changes, fingerprint
+from regmix.data import DataFunction, changes, class_changes, fingerprint
 from regmix.models import Function
 from regmix.runs import CONFIG, Run
 from regmix.runs.records import Data
@@ -129,10 +129,12 @@ def _check_same_images(directory: Run, now: Data, classes: tuple[str, ...], disp
 
 @contextmanager
 def _naming_code(experiment: Experiment) -> Iterator[None]:
-    """Adds the code of a user's model to the command that continues an interrupted training."""
+    """Adds the code of a user's model and data to the command that continues an interrupted training."""
     try:
         yield
     except Interrupted as interrupted:
         if isinstance(experiment.model, Function) and interrupted.saved:
             interrupted.saved += f" --model.source {experiment.model.source}"
+        if isinstance(experiment.data, DataFunction) and interrupted.saved:
+            interrupted.saved += f" --data.source {experiment.data.source}"
         raise

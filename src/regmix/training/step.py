@@ -33,7 +33,7 @@ class TrainStep(nn.Module):
 
     def forward(self, batch: Batch, memory: Memory | None, clock: Clock) -> Losses:
         if self.label_mass != 1:
-            batch = batch._replace(soft=smooth(batch.y, self.classes, self.label_mass))
+            batch = batch._replace(soft=smooth(batch.target, self.classes, self.label_mass))
         share = self.share(clock)
         if share == 1:
             return self.method.compute(self.model, batch, self.threat, memory, clock)

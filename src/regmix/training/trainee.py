@@ -78,7 +78,7 @@ class Trainee:
     def _new_memory(self, method: Method) -> Memory | None:
         images, experiment = self._images, self._experiment
         classes, device = len(images.classes), self._fabric.device
-        return method.memory(Setup(len(images), classes, images.shape, experiment.threat, experiment.pad, device))
+        return method.memory(Setup(len(images), classes, images.shape, experiment.threat, experiment.border, device))
 
     def _recorded_steps(self, method: Method) -> RecordedSteps:
         return RecordedSteps(self._experiment, method, self._fabric.device, self.model, self._note)

@@ -152,8 +152,12 @@ class Case:
         return share(round(value * images), images) if images and value is not None else None
 
     def training(self, row: Epoch) -> Share | None:
-        """The accuracy on the training images, under the training's attack, in the course of an epoch."""
-        if row.train_robust is None or not self.run.train_images:
+        """The accuracy on the training images, under the training's attack, in the course of an epoch.
+
+        None if images were mixed: an image of two classes is never fully predicted.
+        """
+        mixed = self.run.part("mix").get("name", "none") != "none"
+        if row.train_robust is None or not self.run.train_images or mixed:
             return None
         return share(round(row.train_robust * self.run.train_images), self.run.train_images)
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from regmix.attacks import parse_attacks
 from regmix.config import to_json
-from regmix.data import DataConfig
+from regmix.data import DataConfig, DataFunction
 from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.questions import Questions, check_attacks
 from regmix.evaluation.subject import EvaluationImages, choose_images
@@ -182,6 +182,9 @@ def _finished(run: Planned) -> bool:
 
 
 def _trust(run: Planned) -> Trust:
-    """The code that the command line itself names as the model."""
-    model = run.experiment.model
-    return Trust(model.source if isinstance(model, Function) else None)
+    """The code that the command line itself names as the model and the data."""
+    model, data = run.experiment.model, run.experiment.data
+    return Trust(
+        model.source if isinstance(model, Function) else None,
+        data=data.source if isinstance(data, DataFunction) else None,
+    )

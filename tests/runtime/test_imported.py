@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from regmix.models.imported import imported
+from regmix.runtime.imported import imported
 from regmix.types import UserError
 
 

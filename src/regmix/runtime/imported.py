@@ -1,4 +1,4 @@
-"""Imports the user's own model code, from the current folder or from installed packages."""
+"""Imports the user's own code, from the current folder or from installed packages."""
 
 import importlib
 import sys
@@ -9,8 +9,10 @@ from typing import Any
 from regmix.types import UserError
 
 
-def imported(source: str) -> Callable[..., Any]:
+def imported(source: str, part: str = "model") -> Callable[..., Any]:
     """Imports the function that a text such as my_models:resnet50 names. This runs the code of the module.
+
+    `part` is the part of an experiment that it is for.
 
     Raises:
         UserError: the text is malformed, the module or function does not exist, the code fails, or a module of the
@@ -18,7 +20,7 @@ def imported(source: str) -> Callable[..., Any]:
     """
     module_name, _, name = source.partition(":")
     if not (module_name and name):
-        raise UserError(f"--model.source {source!r}: write module:function, such as my_models:resnet50")
+        raise UserError(f"--{part}.source {source!r}: write module:function, such as my_{part}s:make")
     here = Path.cwd()
     if str(here) not in sys.path:
         # Last, so that no file here replaces a module that a library imports later.
