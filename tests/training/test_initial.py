@@ -188,3 +188,17 @@ def test_the_recipe_for_photos_holds_out_a_share_of_few_images(tmp_path: Path) -
     assert sum(data["train"]["counts"]) == 34
     experiment = from_json((tmp_path / "run" / "config.json").read_text())
     assert experiment == replace(experiment, validation=None, optimizer="adamw", ramp=0.3)
+
+
+def test_exported_weights_and_those_of_the_hub_are_weights_to_start_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import huggingface_hub
+
+    first = trained(tmp_path / "first", "--method standard --epochs 1")
+    assert main(["export", str(tmp_path / "first"), "--format", "hub", "--out", str(tmp_path / "hub")]) == 0
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, allow_patterns: str(tmp_path / "hub"))
+    for number, source in enumerate((str(tmp_path / "hub"), "hf:someone/robust")):
+        still = trained(tmp_path / f"still{number}", f"--lr 1e-12 --weight-decay 0 --epochs 1 --init {source}")
+        assert "tensors loaded" in capsys.readouterr().out
+        assert all(torch.allclose(still[name], first[name]) for name in first if name.endswith("weight"))

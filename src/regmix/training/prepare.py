@@ -85,7 +85,7 @@ def initial_weights(experiment: Experiment) -> Path | None:
     path = folder_of(experiment.init)
     if not path.is_dir():
         return path
-    if not (path / CONFIG).is_file() or str(path) != experiment.init:
+    if str(path) != experiment.init or (path / WEIGHTS).is_file():  # from the hub, or exported
         return path / WEIGHTS
     run = Run.open(path, writes=False)
     settings = from_json(run.config(), path / CONFIG, Trust(everything=True))  # only read, not built
