@@ -16,10 +16,12 @@ from regmix.attacks.eot import Eot
 from regmix.attacks.fab import Fab
 from regmix.attacks.fgsm import Fgsm
 from regmix.attacks.hop_skip_jump import HopSkipJump
+from regmix.attacks.malt import Malt
 from regmix.attacks.mi_fgsm import MiFgsm
 from regmix.attacks.named import TRANSFER, NamedAttack, parse_attacks
 from regmix.attacks.names import CLEAN, NAMES, named_attacks, parse_attack
 from regmix.attacks.pgd import Pgd
+from regmix.attacks.relaxation import Relaxation
 from regmix.attacks.shortened import Shortened
 from regmix.attacks.square import Square
 from regmix.attacks.transfer import Transfer
@@ -43,9 +45,11 @@ __all__ = [
     "Fab",
     "Fgsm",
     "HopSkipJump",
+    "Malt",
     "MiFgsm",
     "NamedAttack",
     "Pgd",
+    "Relaxation",
     "Screened",
     "Shortened",
     "Square",

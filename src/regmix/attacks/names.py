@@ -13,8 +13,10 @@ from regmix.attacks.ensemble import AUTOATTACK, AUTOATTACK_SCREENED
 from regmix.attacks.fab import Fab
 from regmix.attacks.fgsm import Fgsm
 from regmix.attacks.hop_skip_jump import HopSkipJump
+from regmix.attacks.malt import Malt
 from regmix.attacks.mi_fgsm import MiFgsm
 from regmix.attacks.pgd import Pgd
+from regmix.attacks.relaxation import Relaxation
 from regmix.attacks.square import Square
 from regmix.types import UserError
 
@@ -26,6 +28,9 @@ FIXED: dict[str, Attack] = {
     "apgd-ce": Apgd("ce"),
     "apgd-dlr": Apgd("dlr"),
     "apgd-t": Apgd(targets=9),
+    "pma": Apgd("pm"),
+    "malt-apgd-t": Malt(),
+    "cr": Relaxation(),
     "fab-t": Fab(targets=9),
     "square": Square(),
     "cw-l2": CwL2(),

@@ -17,7 +17,7 @@ NORMS = {
     "l1": ("L1", "change the pixel values so that the absolute changes add up to at most {}"),
     "l2": ("L2", "change the image by at most {} in Euclidean length over all pixel values"),
 }
-UPPER = ("fgsm", "pgd", "cw", "apgd", "fab")
+UPPER = ("fgsm", "pgd", "cw", "apgd", "fab", "pma", "malt", "cr", "fmn", "ddn")
 AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
 
 MINUS = "\N{MINUS SIGN}"
