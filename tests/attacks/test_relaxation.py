@@ -35,8 +35,8 @@ def by_hand(net: nn.Module, x: Tensor, y: int, t: int, eps: float, attack: Relax
             value = z[t] - z[y]
             (g,) = torch.autograd.grad(value, at)
             seen.append(d)
-            if d.abs().max() <= eps and value > top:
-                best, top = d, float(value)
+            if d.abs().max() <= eps and value.detach().item() > top:
+                best, top = d, value.detach().item()
             radius = eps * (1 + s) if step < attack.loose else eps
             d = (d + eps * s * g.sign()).clamp(-radius, radius).clamp(low, high)
         inside = d.clamp(-eps * (1 - s), eps * (1 - s)).clamp(low, high)
