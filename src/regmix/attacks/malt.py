@@ -1,5 +1,7 @@
 """MALT: APGD on the wrong classes that look nearest on the linearised model."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor
 from regmix.attacks.apgd import Apgd
 from regmix.attacks.base import likeliest_wrong
 from regmix.threats import L1, L2, Threat
-from regmix.types import Images, Labels, Logits, Model
+from regmix.types import Images, Labels, Logits, Model, PerExample
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,24 @@ def linear_distances(model: Model, x: Images, y: Labels, wrong: Tensor, threat: 
 
     wrong: class indices [B, T].
     """
-    power = float("inf") if isinstance(threat, L1) else 2.0 if isinstance(threat, L2) else 1.0
-    distances = []
+    return torch.stack([distance for _, _, distance in linearised(model, x, y, wrong, threat)], 1)
+
+
+def linearised(
+    model: Model, x: Images, y: Labels, wrong: Tensor, threat: Threat
+) -> Iterator[tuple[PerExample, Images, PerExample]]:
+    """For every column t of `wrong`: the lead z_y - z_t at x, grad_x (z_t - z_y), and their distance."""
     images = x.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(images)
         leads = logits.gather(1, y[:, None]) - logits.gather(1, wrong)
-        for lead in leads.unbind(1):
-            (gradient,) = torch.autograd.grad(lead.sum(), images, retain_graph=True)
-            slope = torch.linalg.vector_norm(gradient.flatten(1), power, dim=1)
-            distances.append(torch.where(slope > 0, lead.detach() / slope, float("inf")))
-    return torch.stack(distances, 1)
+    for lead in leads.unbind(1):
+        (gradient,) = torch.autograd.grad(-lead.sum(), images, retain_graph=True)
+        slope = torch.linalg.vector_norm(gradient.flatten(1), dual_power(threat), dim=1)
+        lead = lead.detach()
+        yield lead, gradient, torch.where(slope > 0, lead / slope, float("inf"))
+
+
+def dual_power(threat: Threat) -> float:
+    """The p of the norm that is dual to the threat's: the loss of a linear model rises by eps ||grad||_p."""
+    return math.inf if isinstance(threat, L1) else 2.0 if isinstance(threat, L2) else 1.0

@@ -9,9 +9,12 @@ from regmix.attacks.adaptive import Adaptive
 from regmix.attacks.apgd import Apgd
 from regmix.attacks.base import Attack
 from regmix.attacks.cw import Cw, CwL2
+from regmix.attacks.ddn import Ddn
+from regmix.attacks.deepfool import DeepFool
 from regmix.attacks.ensemble import AUTOATTACK, AUTOATTACK_SCREENED
 from regmix.attacks.fab import Fab
 from regmix.attacks.fgsm import Fgsm
+from regmix.attacks.fmn import Fmn
 from regmix.attacks.hop_skip_jump import HopSkipJump
 from regmix.attacks.malt import Malt
 from regmix.attacks.mi_fgsm import MiFgsm
@@ -33,6 +36,9 @@ FIXED: dict[str, Attack] = {
     "cr": Relaxation(),
     "fab-t": Fab(targets=9),
     "square": Square(),
+    "fmn": Fmn(),
+    "ddn": Ddn(),
+    "deepfool": DeepFool(),
     "cw-l2": CwL2(),
     "hop-skip-jump": HopSkipJump(),
     "adaptive": Adaptive(),
