@@ -56,6 +56,9 @@ class EvaluateFlags(EvaluationFlags):
     draws: int = 1
     """For a model that is random: number of forward passes whose logits are averaged (expectation over
     transformation)."""
+    curve: str | None = None
+    """Find the smallest perturbation of every image, and from it the accuracy at every eps. Attacks, separated by
+    commas: fmn, fab-t, deepfool, ddn and cw-l2 (L2 only), hop-skip-jump. None: no curve."""
     corruptions: str | None = None
     """Evaluate on corrupted images too (CIFAR-10-C): all, or names separated by commas, such as gaussian_noise,fog.
     None: no corruptions."""
@@ -140,6 +143,7 @@ def _questions(flags: EvaluateFlags) -> Questions:
         flags.corruption_files,
         flags.sample,
         flags.sample_seed,
+        parse_attacks(flags.curve) if flags.curve else (),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from regmix.evaluation import Paired
 from regmix.methods import METHODS
 from regmix.reports.load import Evaluation, LoadedRun
+from regmix.runs.distances import Curve
 from regmix.runs.records import Alarm
 from regmix.threats import format_eps
 
@@ -94,6 +95,14 @@ def attack_text(name: str) -> str:
     if name.startswith("autoattack"):
         return "AutoAttack" if name == "autoattack" else name
     return name.upper() if name.startswith(UPPER) else name[:1].upper() + name[1:]
+
+
+def curve_text(curve: Curve) -> str:
+    """The quantiles of the smallest perturbations, and what the curve rests on."""
+    shown = [f"{100 * q.share:.0f}%: {q.distance:.3g}" for q in curve.quantiles if q.distance is not None]
+    found = f"images broken within ε: {listed(shown)}" if shown else "no quantile is reached"
+    unbroken = f"; no perturbation found for {curve.unbroken} images" if curve.unbroken else ""
+    return f"{found}{unbroken}; rests on {listed(curve.rests_on)}"
 
 
 def corruption_text(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from regmix.runs.distances import Curve
 from regmix.types import Fingerprint, OneAnswer, Sample
 
 Checkpoint = Literal["best", "last", "averaged"]
@@ -257,6 +258,8 @@ class Evaluation:
     """The class that the model answers for nearly every image."""
     masking: Masking | None = None
     corruptions: list[Corruptions] = field(default_factory=list)
+    curve: Curve | None = None
+    """Accuracy against eps, from smallest perturbations."""
     seconds: float = 0.0
     """Of all evaluations together."""
     made: str = ""
@@ -287,12 +290,9 @@ class Evaluation:
             accuracy = {name: {**known.get(name, {}), **each.accuracy.get(name, {})} for name in names}
             corruptions[each.source] = Corruptions(each.source, accuracy)
         return replace(
-            newer,
-            columns={**self.columns, **newer.columns},
-            masking=newer.masking or self.masking,
-            corruptions=[*corruptions.values()],
-            seconds=self.seconds + newer.seconds,
-        )
+            newer, columns={**self.columns, **newer.columns}, masking=newer.masking or self.masking,
+            curve=newer.curve or self.curve, corruptions=[*corruptions.values()], seconds=self.seconds + newer.seconds,
+        )  # fmt: skip
 
 
 def same_eps(a: float, b: float) -> bool:
