@@ -13,7 +13,7 @@ from regmix.attacks.cw import Cw, CwL2
 from regmix.attacks.ddn import Ddn
 from regmix.attacks.deepfool import DeepFool
 from regmix.attacks.diagnosis import IN_PLACE, explained, logits_in
-from regmix.attacks.ensemble import AUTOATTACK, AUTOATTACK_SCREENED, Ensemble
+from regmix.attacks.ensemble import AUTOATTACK, AUTOATTACK_SCREENED, STRONGEST, Ensemble
 from regmix.attacks.eot import Eot
 from regmix.attacks.fab import Fab
 from regmix.attacks.fgsm import Fgsm
@@ -36,6 +36,7 @@ __all__ = [
     "CLEAN",
     "IN_PLACE",
     "NAMES",
+    "STRONGEST",
     "TRANSFER",
     "Adaptive",
     "Apgd",

@@ -11,7 +11,7 @@ from regmix.attacks.base import Attack
 from regmix.attacks.cw import Cw, CwL2
 from regmix.attacks.ddn import Ddn
 from regmix.attacks.deepfool import DeepFool
-from regmix.attacks.ensemble import AUTOATTACK, AUTOATTACK_SCREENED
+from regmix.attacks.ensemble import AUTOATTACK, AUTOATTACK_SCREENED, STRONGEST
 from regmix.attacks.fab import Fab
 from regmix.attacks.fgsm import Fgsm
 from regmix.attacks.fmn import Fmn
@@ -44,6 +44,7 @@ FIXED: dict[str, Attack] = {
     "adaptive": Adaptive(),
     "autoattack": AUTOATTACK,
     "autoattack-screened": AUTOATTACK_SCREENED,
+    "strongest": STRONGEST,
 }
 WITH_STEPS: dict[str, Callable[[int], Attack]] = {
     "pgd": lambda steps: Pgd(steps=steps),

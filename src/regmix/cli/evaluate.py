@@ -40,8 +40,9 @@ class EvaluateFlags(EvaluationFlags):
     attacks: str = "clean,fgsm,pgd-10,pgd-50"
     """Attacks, separated by commas: clean (no attack), fgsm, pgd-N (N steps of eps/4), pgd-NxR (R random restarts),
     mi-fgsm-N, cw-N, cw-l2, apgd-ce, apgd-dlr, apgd-t, pma, malt-apgd-t, cr (constraint relaxation), fab-t, square,
-    autoattack, autoattack-screened (cheaper, and not AutoAttack), hop-skip-jump, fmn, ddn, deepfool, adaptive
-    (maximises RegMix's own loss), transfer:RUN (adversarial images of another run)."""
+    autoattack, autoattack-screened (cheaper, and not AutoAttack), strongest (dearer, and not AutoAttack),
+    hop-skip-jump, fmn, ddn, deepfool, adaptive (maximises RegMix's own loss), transfer:RUN (adversarial images of
+    another run)."""
     checkpoint: Literal["best", "last", "averaged", "all"] = "all"
     """Which weights of the run to evaluate. best: the best ones on the validation images. last: those after the last
     epoch. averaged: their moving average."""

@@ -117,8 +117,9 @@ class Evaluator:
                 taken_for[fallen] = torch.tensor(answers, dtype=torch.long)
                 idle[left] = True
                 self.on_work(len(rows) * passes(chunks.suited))
-        answers_of_all = self._of_all(taken_for + 1, len(self.images.classes).bit_length()) - 1
-        return Survivors(alive & ~self.world.any(broken), self.world.any(idle), answers_of_all)
+        survivors, not_attacked = alive & ~self.world.any(broken), self.world.any(idle)
+        classes = self._of_all(taken_for + 1, len(self.images.classes).bit_length()) - 1
+        return Survivors(survivors, not_attacked, classes)
 
     def distances(
         self, attack: Minimal, threat: Threat, alive: Bool[Tensor, "examples"], name: str
