@@ -1,11 +1,14 @@
 """The names that attacks go by."""
 
+from dataclasses import replace
+
 import pytest
 
 from regmix.attacks import (
     AUTOATTACK,
     AUTOATTACK_SCREENED,
     NAMES,
+    STRONGEST,
     Adaptive,
     Apgd,
     Cw,
@@ -54,6 +57,7 @@ from regmix.types import UserError
         ("adaptive", Adaptive()),
         ("autoattack", AUTOATTACK),
         ("autoattack-screened", AUTOATTACK_SCREENED),
+        ("strongest", STRONGEST),
     ],
 )
 def test_a_conventional_name_is_understood(name: str, attack: object) -> None:
@@ -72,6 +76,15 @@ def test_screening_shortens_the_last_two_attacks_and_says_that_it_is_not_autoatt
     assert (rest.first, *rest.full) == tuple(attack for _, attack in AUTOATTACK.stages[1:])
     assert AUTOATTACK_SCREENED.note.startswith("This is not AutoAttack")
     assert passes(AUTOATTACK_SCREENED) < passes(AUTOATTACK) / 2
+
+
+def test_the_strongest_ensemble_has_more_than_autoattack_and_says_that_it_is_not_autoattack() -> None:
+    parts, auto = dict(STRONGEST.stages), dict(AUTOATTACK.stages)
+    assert (parts["fab-t"], parts["square"]) == (auto["fab-t"], auto["square"])
+    assert parts["apgd-ce"] == replace(auto["apgd-ce"], restarts=5)
+    assert parts["malt-apgd-t"] == Malt(**vars(auto["apgd-t"]))
+    assert parts["cr"] == Relaxation()
+    assert STRONGEST.note.startswith("This is not AutoAttack")
 
 
 def test_every_listed_name_is_understood() -> None:
