@@ -55,9 +55,10 @@ def linearised(
     images = x.detach().requires_grad_()
     with torch.enable_grad():
         logits = model(images)
-        leads = logits.gather(1, y[:, None]) - logits.gather(1, wrong)
-    for lead in leads.unbind(1):
-        (gradient,) = torch.autograd.grad(-lead.sum(), images, retain_graph=True)
+        leads = (logits.gather(1, y[:, None]) - logits.gather(1, wrong)).unbind(1)
+        sums = [-lead.sum() for lead in leads]
+    for lead, value in zip(leads, sums, strict=True):
+        (gradient,) = torch.autograd.grad(value, images, retain_graph=True)
         slope = torch.linalg.vector_norm(gradient.flatten(1), dual_power(threat), dim=1)
         lead = lead.detach()
         yield lead, gradient, torch.where(slope > 0, lead / slope, float("inf"))
