@@ -5,12 +5,11 @@ python benchmarks/minimal_distance.py [--images 100] [--steps 200] [--run RUN --
 
 All get the same correctly classified images in one batch, and as many steps; passes are counted in the model, one for a
 forward pass of an image and two more if it is differentiated. An image for which nothing is found has an infinite
-distance. adversarial-library imports torchvision and visdom, of which its attacks need nothing: empty modules stand in
-where they are missing. Models: small networks on digits after standard training and after PGD-2-AT, or a run.
+distance. adversarial-library imports torchvision and visdom, of which these attacks need nothing: empty modules stand
+in for them. Models: small networks on digits after standard training and after PGD-2-AT, or a run.
 """
 
 import argparse
-import importlib.util
 import sys
 import types
 import warnings
@@ -27,11 +26,10 @@ from regmix.methods import PgdAt, Standard
 from regmix.models import SmallCnn
 from regmix.threats import L1, L2, Linf, Threat, parse_eps
 
-for missing in ("torchvision", "torchvision.models", "visdom"):
-    if importlib.util.find_spec(missing.split(".")[0]) is None or missing.split(".")[0] in sys.modules:
-        sys.modules.setdefault(missing, types.ModuleType(missing))
-if "torchvision" in sys.modules:
-    sys.modules["torchvision"].models = sys.modules["torchvision.models"]
+# The real torchvision may be there and not fit to torch.
+for unneeded in ("torchvision", "torchvision.models", "visdom"):
+    sys.modules[unneeded] = types.ModuleType(unneeded)
+sys.modules["torchvision"].models = sys.modules["torchvision.models"]
 import adv_lib.attacks as library  # noqa: E402  after the modules that it asks for
 import foolbox  # noqa: E402
 
