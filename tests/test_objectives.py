@@ -160,5 +160,15 @@ def test_targeted_dlr_is_the_lead_over_the_target_over_the_spread_of_the_top_fou
     logits = torch.tensor([[4.0, 1.0, 2.0, 0.0]])
     goal = torch.tensor([[0, 3]])
     torch.testing.assert_close(targeted_dlr(logits, goal), torch.tensor([-4 / (4 - 0.5)]))
-    torch.testing.assert_close(targeted_dlr(logits[:, :3], torch.tensor([[0, 1]])), torch.tensor([-3 / (4 - 1.0)]))
+    torch.testing.assert_close(targeted_dlr(logits[:, :3], torch.tensor([[0, 1]])), torch.tensor([-3.0]))
     torch.testing.assert_close(targeted_dlr(logits[:, :2], torch.tensor([[0, 1]])), torch.tensor([-3.0]))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 5])
+def test_every_target_pulls(classes: int) -> None:
+    """Also the lowest of three: divided by the distance to the third logit its lead would be constant."""
+    logits = torch.linspace(2, -1, classes)[None].requires_grad_()
+    for target in range(1, classes):
+        loss = targeted_dlr(logits, torch.tensor([[0, target]]))
+        (gradient,) = torch.autograd.grad(loss.sum(), logits)
+        assert gradient[0, target] > 0.05

@@ -77,13 +77,14 @@ def dlr(logits: Logits, target: Target) -> PerExample:
 def targeted_dlr(logits: Logits, target: Tensor) -> PerExample:
     """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2) for target = (y, t), int [B, 2] (arXiv 2003.01690).
 
-    With three classes the denominator is z_(1) - z_(3); with two it is 1.
+    With fewer than four classes there is no fourth logit, and the difference -(z_y - z_t) itself is returned: divided
+    by z_(1) - z_(3) it would be constant where z_t is the lowest of three.
     """
     logits = precise(logits)
     distance = logits.gather(1, target[:, 1:]) - logits.gather(1, target[:, :1])
-    if logits.shape[1] < 3:
+    if logits.shape[1] < 4:
         return distance[:, 0]
-    top = logits.topk(min(4, logits.shape[1]), 1).values
+    top = logits.topk(4, 1).values
     return distance[:, 0] / (top[:, 0] - top[:, 2:].mean(1)).clamp_min(1e-12)
 
 

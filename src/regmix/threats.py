@@ -1,5 +1,6 @@
 """Threat models: the allowed perturbations of an image, and the geometry that attacks need."""
 
+import math
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Annotated, Literal, Protocol
@@ -21,6 +22,11 @@ def parse_eps(text: str) -> float:
     if not 0 <= eps < float("inf"):
         raise UserError(f"eps cannot be read: {text!r}; write it as 8/255 or as a decimal such as 0.03")
     return eps
+
+
+def same_eps(a: float, b: float) -> bool:
+    """Whether two radii are equal up to the digits that their files keep."""
+    return math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-9)
 
 
 def format_eps(eps: float) -> str:

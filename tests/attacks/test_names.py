@@ -1,20 +1,28 @@
 """The names that attacks go by."""
 
+from dataclasses import replace
+
 import pytest
 
 from regmix.attacks import (
     AUTOATTACK,
     AUTOATTACK_SCREENED,
     NAMES,
+    STRONGEST,
     Adaptive,
     Apgd,
     Cw,
     CwL2,
+    Ddn,
+    DeepFool,
     Fab,
     Fgsm,
+    Fmn,
     HopSkipJump,
+    Malt,
     MiFgsm,
     Pgd,
+    Relaxation,
     Shortened,
     Square,
     parse_attack,
@@ -37,12 +45,19 @@ from regmix.types import UserError
         ("apgd-ce", Apgd("ce", targets=0, steps=100, restarts=1)),
         ("apgd-dlr", Apgd("dlr", targets=0, steps=100, restarts=1)),
         ("apgd-t", Apgd(targets=9, steps=100, restarts=1)),
+        ("pma", Apgd("pm", steps=100, restarts=1)),
+        ("malt-apgd-t", Malt(targets=9, steps=100, candidates=100)),
+        ("cr", Relaxation(targets=3, cycles=5, steps=30)),
         ("fab-t", Fab(targets=9, steps=100)),
         ("square", Square(queries=5000, share=0.8)),
+        ("fmn", Fmn(steps=200)),
+        ("ddn", Ddn(steps=200)),
+        ("deepfool", DeepFool()),
         ("hop-skip-jump", HopSkipJump()),
         ("adaptive", Adaptive()),
         ("autoattack", AUTOATTACK),
         ("autoattack-screened", AUTOATTACK_SCREENED),
+        ("strongest", STRONGEST),
     ],
 )
 def test_a_conventional_name_is_understood(name: str, attack: object) -> None:
@@ -61,6 +76,15 @@ def test_screening_shortens_the_last_two_attacks_and_says_that_it_is_not_autoatt
     assert (rest.first, *rest.full) == tuple(attack for _, attack in AUTOATTACK.stages[1:])
     assert AUTOATTACK_SCREENED.note.startswith("This is not AutoAttack")
     assert passes(AUTOATTACK_SCREENED) < passes(AUTOATTACK) / 2
+
+
+def test_the_strongest_ensemble_has_more_than_autoattack_and_says_that_it_is_not_autoattack() -> None:
+    parts, auto = dict(STRONGEST.stages), dict(AUTOATTACK.stages)
+    assert (parts["fab-t"], parts["square"]) == (auto["fab-t"], auto["square"])
+    assert parts["apgd-ce"] == replace(auto["apgd-ce"], restarts=5)
+    assert parts["malt-apgd-t"] == Malt(**vars(auto["apgd-t"]))
+    assert parts["cr"] == Relaxation()
+    assert STRONGEST.note.startswith("This is not AutoAttack")
 
 
 def test_every_listed_name_is_understood() -> None:

@@ -15,12 +15,17 @@ from regmix.attacks import (
     Attack,
     Cw,
     CwL2,
+    Ddn,
+    DeepFool,
     Ensemble,
     Fab,
     Fgsm,
+    Fmn,
     HopSkipJump,
+    Malt,
     MiFgsm,
     Pgd,
+    Relaxation,
     Shortened,
     Square,
     Transfer,
@@ -58,11 +63,17 @@ ATTACKS = {
     "apgd-ce": Row(Apgd("ce"), reach=1.01, reach_l1=1.05),
     "apgd-dlr": Row(Apgd("dlr", steps=50, restarts=2), reach=1.01, reach_l1=1.05),
     "apgd-t": Row(Apgd(targets=9, steps=50), reach=1.01, reach_l1=1.05),
+    "pma": Row(Apgd("pm", steps=50), reach=1.01, reach_l1=1.05),
+    "malt-apgd-t": Row(Malt(steps=50), reach=1.01, reach_l1=1.05),
+    "cr": Row(Relaxation(cycles=3), reach=1.02),
     "fab-t": Row(Fab(steps=50), reach=1.05, reach_l1=1.01),
     "square, linf": Row(Square(600), reach=1.15, norms=("linf",)),
     "square, l2": Row(Square(400), reach=2.5, norms=("l2",)),
     "square, l1": Row(Square(400), norms=("l1",)),
     "cw-l2": Row(CwL2(steps=150, searches=6, lr=0.02), reach=1.05, norms=("l2",)),
+    "fmn": Row(Fmn(steps=60), reach=1.02, reach_l1=1.05),
+    "ddn": Row(Ddn(steps=120), reach=1.02, norms=("l2",)),
+    "deepfool": Row(DeepFool(), reach=1.021, norms=("linf", "l2")),
     "hop-skip-jump": Row(HopSkipJump(8000), reach=1.2, norms=("linf", "l2")),
     "transfer": Row(Transfer(lambda z: z.flatten(1)[:, :5] - z.flatten(1)[:, 5:10], Pgd(3))),
     "autoattack, short": Row(
@@ -86,7 +97,7 @@ short_cases = pytest.mark.parametrize(
         for name, case in CASES.items()
     ],
 )
-LOOSE = {"fab-t", "cw-l2", "hop-skip-jump", "transfer", "autoattack, short"}
+LOOSE = {"fab-t", "fmn", "ddn", "deepfool", "cw-l2", "hop-skip-jump", "transfer", "autoattack, short"}
 """Attacks that may leave a row as it is: where the nearest example is too far away, or what they do is in vain."""
 
 

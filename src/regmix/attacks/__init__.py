@@ -10,16 +10,22 @@ from regmix.attacks.ascent import Ascent, ascend
 from regmix.attacks.attempt import Attempt, attempt
 from regmix.attacks.base import Attack, Screened, packed, passes
 from regmix.attacks.cw import Cw, CwL2
+from regmix.attacks.ddn import Ddn
+from regmix.attacks.deepfool import DeepFool
 from regmix.attacks.diagnosis import IN_PLACE, explained, logits_in
-from regmix.attacks.ensemble import AUTOATTACK, AUTOATTACK_SCREENED, Ensemble
+from regmix.attacks.ensemble import AUTOATTACK, AUTOATTACK_SCREENED, STRONGEST, Ensemble
 from regmix.attacks.eot import Eot
 from regmix.attacks.fab import Fab
 from regmix.attacks.fgsm import Fgsm
+from regmix.attacks.fmn import Fmn
 from regmix.attacks.hop_skip_jump import HopSkipJump
+from regmix.attacks.malt import Malt
 from regmix.attacks.mi_fgsm import MiFgsm
+from regmix.attacks.minimal import Minimal
 from regmix.attacks.named import TRANSFER, NamedAttack, parse_attacks
 from regmix.attacks.names import CLEAN, NAMES, named_attacks, parse_attack
 from regmix.attacks.pgd import Pgd
+from regmix.attacks.relaxation import Relaxation
 from regmix.attacks.shortened import Shortened
 from regmix.attacks.square import Square
 from regmix.attacks.transfer import Transfer
@@ -30,6 +36,7 @@ __all__ = [
     "CLEAN",
     "IN_PLACE",
     "NAMES",
+    "STRONGEST",
     "TRANSFER",
     "Adaptive",
     "Apgd",
@@ -38,14 +45,20 @@ __all__ = [
     "Attempt",
     "Cw",
     "CwL2",
+    "Ddn",
+    "DeepFool",
     "Ensemble",
     "Eot",
     "Fab",
     "Fgsm",
+    "Fmn",
     "HopSkipJump",
+    "Malt",
     "MiFgsm",
+    "Minimal",
     "NamedAttack",
     "Pgd",
+    "Relaxation",
     "Screened",
     "Shortened",
     "Square",

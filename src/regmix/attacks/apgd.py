@@ -8,17 +8,16 @@ import torch
 from torch import Tensor
 
 from regmix.attacks.auto_step import climb
-from regmix.attacks.base import Screened, likeliest_wrong
+from regmix.attacks.base import likeliest_wrong
+from regmix.attacks.pairs import climb_pairs, targeted
+from regmix.attacks.pma import probability_margin
 from regmix.attacks.rows import Rows
 from regmix.attacks.sparse_step import climb_sparsely
 from regmix.objectives import cross_entropy, dlr, margin, targeted_dlr
-from regmix.runtime.borrowed import borrowed
 from regmix.threats import L1, Threat
 from regmix.types import Images, Labels, Logits, Model, Objective
 
-CLOSE = 0.1
-"""Under screening: if a run on rough logits reduces a row's lead below this share of the clean one, a run on exact
-logits follows."""
+LOSSES: dict[str, Objective] = {"ce": cross_entropy, "dlr": dlr, "pm": probability_margin}
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,9 @@ class Apgd:
     eps before it is clipped to the image's range; the first checkpoint also counts the first step's increase.
     """
 
-    loss: Literal["ce", "dlr"] = "ce"
-    """Cross-entropy, or the difference of logits ratio. Ignored if there are targets."""
+    loss: Literal["ce", "dlr", "pm"] = "ce"
+    """Cross-entropy, the difference of logits ratio, or the margin of probabilities (PMA). Ignored if there are
+    targets."""
     targets: int = 0
     """How many wrong classes to target with the targeted DLR loss, the likeliest first; at most C - 1 of C classes are
     used. 0 means untargeted."""
@@ -59,47 +59,26 @@ class Apgd:
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         generator = torch.Generator(x.device).manual_seed(self.seed)
-        rows, close = Rows(x), []
+        objective = targeted_dlr if self.targets else LOSSES[self.loss]
 
-        def run(model: Model, pairs: Tensor, target: Tensor) -> Tensor:
-            """Attacks the pairs and records the result; returns which of them survive close to the boundary."""
-            images, labels, objective = x[pairs], y[pairs], self._objective()
-            climbers = Rows(images)
+        def aims(logits: Logits, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
+            wrong = self.wrong(model, x, y, logits, threat) if self.targets else None
+            for _ in range(self.restarts):
+                if wrong is not None:
+                    yield from targeted(y, wrong, rows, self.together)
+                elif len(rows.left):
+                    yield rows.left, y[rows.left]
+
+        def climb_from_the_sphere(model: Model, x: Images, y: Labels, target: Tensor, rows: Rows) -> Tensor:
             if isinstance(threat, L1):
-                start = torch.empty_like(images).normal_(generator=generator)
-                left = climb_sparsely(model, images, labels, target, threat, objective, self.steps, start, climbers)
-            else:
-                draw = threat.uniform(images, generator)
-                start = draw * (threat.eps / threat.norm(draw).clamp_min(1e-12)).view(-1, 1, 1, 1)
-                left = climb(model, images, labels, target, threat, objective, self.steps, start, climbers)
-            least = torch.zeros_like(clean[pairs])
-            least[climbers.left] = left
-            broken = torch.ones_like(pairs, dtype=torch.bool)
-            broken[climbers.left] = False
-            rows.settle(pairs, broken, climbers.delta, least)
-            return ~broken & (least < CLOSE * clean[pairs])
+                start = torch.empty_like(x).normal_(generator=generator)
+                return climb_sparsely(model, x, y, target, threat, objective, self.steps, start, rows)
+            draw = threat.uniform(x, generator)
+            start = draw * (threat.eps / threat.norm(draw).clamp_min(1e-12)).view(-1, 1, 1, 1)
+            return climb(model, x, y, target, threat, objective, self.steps, start, rows)
 
-        with borrowed(model):
-            with torch.no_grad():
-                logits = model(x)
-            clean = -margin(logits, y)
-            for pairs, target in self._aims(logits, y, rows):
-                near = run(model, pairs, target)
-                close.append((pairs[near], target[near]))
-            if isinstance(model, Screened):
-                for pairs, target in rows.again(close, self.together or len(x)):
-                    run(model.exact, pairs, target)
-        return rows.delta
+        return climb_pairs(model, x, y, aims, climb_from_the_sphere, self.together)
 
-    def _objective(self) -> Objective:
-        return targeted_dlr if self.targets else cross_entropy if self.loss == "ce" else dlr
-
-    def _aims(self, logits: Logits, y: Labels, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each run: the rows that survive so far, and the objective's target for each of them."""
-        wrong = likeliest_wrong(logits, y, self.targets)
-        for _ in range(self.restarts):
-            if self.targets:
-                for pairs, aim in rows.pairs(wrong, self.together or len(y)):
-                    yield pairs, torch.stack([y[pairs], aim], 1)
-            elif len(rows.left):
-                yield rows.left, y[rows.left]
+    def wrong(self, model: Model, x: Images, y: Labels, logits: Logits, threat: Threat) -> Tensor:
+        """The classes to target, int [B, targets], in their order; `logits` are those of x."""
+        return likeliest_wrong(logits, y, self.targets)

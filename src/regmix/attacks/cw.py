@@ -7,6 +7,7 @@ from torch import Tensor
 
 from regmix.attacks.ascent import ascend
 from regmix.attacks.base import fooled
+from regmix.attacks.minimal import Shortest, within
 from regmix.objectives import margin
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import L2, Threat
@@ -74,22 +75,22 @@ class CwL2:
             raise UserError("cw-l2 minimises the L2 length of the perturbation; give an L2 threat, or use cw-30")
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
+        return within(self.shortest(model, x, y, threat), x, threat)
+
+    def shortest(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         self.check(threat)
-        shortest = torch.full((len(x),), float("inf"), dtype=x.dtype, device=x.device)
-        best = torch.zeros_like(x)
-        low, c = torch.zeros_like(shortest), torch.full_like(shortest, self.first_c)
-        high = torch.full_like(shortest, 1e10)
+        best = Shortest(x, threat)
+        low, c = torch.zeros_like(best.length), torch.full_like(best.length, self.first_c)
+        high = torch.full_like(best.length, 1e10)
         with borrowed(model):
             for _ in range(self.searches):
-                broken = self._search(model, x, y, threat, c, shortest, best)
+                broken = self._search(model, x, y, c, best)
                 low, high = torch.where(broken, low, c), torch.where(broken, c, high)
                 c = torch.where(high < 1e9, (low + high) / 2, c * 10)
-        return threat.project(best * (shortest <= threat.eps).view(-1, 1, 1, 1), x)
+        return best.delta
 
-    def _search(
-        self, model: Model, x: Images, y: Labels, threat: Threat, c: Tensor, shortest: Tensor, best: Images
-    ) -> Tensor:
-        """Runs Adam at fixed c and updates `shortest` and `best` in place; returns which rows were misclassified."""
+    def _search(self, model: Model, x: Images, y: Labels, c: Tensor, best: Shortest) -> Tensor:
+        """Runs Adam at fixed c and offers every perturbation to `best`; returns which rows were misclassified."""
         # atanh is infinite for a pixel at 0 or 1; the shift of 1e-6 is far below one grey level.
         u = torch.atanh((2 * x - 1) * (1 - 1e-6)).requires_grad_()
         adam = torch.optim.Adam([u], lr=self.lr)
@@ -103,8 +104,6 @@ class CwL2:
                 (u.grad,) = torch.autograd.grad(loss.sum(), u)
             adam.step()
             wrong = fooled(model, images.detach(), margin(logits.detach(), y), y)
-            length = threat.norm(images.detach() - x)
-            shorter = wrong & (length < shortest)
-            shortest[shorter], best[shorter] = length[shorter], (images.detach() - x)[shorter]
+            best.offer(images.detach() - x, wrong)
             broken |= wrong
         return broken

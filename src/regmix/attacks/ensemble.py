@@ -8,6 +8,8 @@ from regmix.attacks.apgd import Apgd
 from regmix.attacks.attempt import Attempt, attempt
 from regmix.attacks.base import Attack, fooled, passes
 from regmix.attacks.fab import Fab
+from regmix.attacks.malt import Malt
+from regmix.attacks.relaxation import Relaxation
 from regmix.attacks.rows import Rows
 from regmix.attacks.shortened import Shortened
 from regmix.attacks.square import Square
@@ -81,3 +83,15 @@ AUTOATTACK_SCREENED = Ensemble(
     "On 700 CIFAR-10 images (two models, L-inf), every verdict agreed with AutoAttack's.",
 )
 """AutoAttack with shorter runs of FAB-T and Square on examples far from the decision boundary; see `Shortened`."""
+
+STRONGEST = Ensemble(
+    (
+        ("apgd-ce", Apgd("ce", restarts=5)), ("cr", Relaxation()), ("malt-apgd-t", Malt()), ("fab-t", _FAB),
+        ("square", _SQUARE),
+    ),
+    note="This is not AutoAttack. It replaces APGD-T by MALT's order of targets, gives APGD-CE 5 restarts and adds "
+    "constraint relaxation, so that it breaks at least about as much.",
+)  # fmt: skip
+"""Five attacks for a verdict that is hard to lower: APGD-CE with 5 restarts, constraint relaxation, MALT's targeted
+APGD, FAB-T and Square, for every norm. Rows leave as they break, so the order hardly changes the cost, most of which
+the surviving rows have."""

@@ -1,17 +1,18 @@
 """FAB: walks along the decision boundary towards the clean image."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from regmix.attacks.base import Screened, fooled, likeliest_wrong
+from regmix.attacks.minimal import within
 from regmix.attacks.plane import to_plane
 from regmix.attacks.rows import Rows
 from regmix.objectives import margin
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
-from regmix.types import Images, Labels, Model, PerExample
+from regmix.types import LEAST, Images, Labels, Model, PerExample
 
 OVERSHOOT, BACK, PULL = 1.05, 0.9, 0.1
 CLOSE = 1.1
@@ -32,7 +33,8 @@ class Fab:
         x_{k+1} = clip((1 - a) (x_k + 1.05 d) + a (x + 1.05 d_0))
 
     A misclassified x_{k+1} within eps ends the search for its row. A misclassified one outside eps is moved a tenth of
-    the way back to x. Rows for which none is found within eps are returned unperturbed.
+    the way back to x. Rows for which none is found within eps are returned unperturbed; `shortest` goes on to the last
+    step.
 
     Source: arXiv 1907.02044 and AutoAttack's targeted version. Deviation: that version searches for the nearest
     adversarial example and compares its distance with eps at the end.
@@ -51,6 +53,13 @@ class Fab:
         return 4 * self.steps * self.targets
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
+        return within(self._search(model, x, y, threat), x, threat)
+
+    def shortest(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
+        return self._search(model, x, y, replace(threat, eps=LEAST))  # type: ignore[type-var]
+
+    def _search(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
+        """The smallest perturbations found; the search ends for a row that is misclassified within eps."""
         rows, together, close = Rows(x), self.together or len(x), []
 
         def run(model: Model, pairs: Tensor, wrong: Tensor) -> PerExample:
@@ -73,8 +82,8 @@ class Fab:
 def _walk(model: Model, x: Images, y: Labels, wrong: Labels, threat: Threat, steps: int) -> tuple[Images, PerExample]:
     """Perturbations [B, C, H, W], and the smallest distance [B] at which each row was misclassified.
 
-    A distance within eps is confirmed by the exact model. Beyond eps rough logits suffice, and the perturbation is 0.
-    A misclassification within eps that the exact model does not confirm counts as just beyond eps.
+    A distance within eps is confirmed by the exact model; beyond eps rough logits suffice. A misclassification within
+    eps that the exact model does not confirm counts as just beyond eps.
     """
     rows, at = Rows(x), x
     nearest = torch.full((len(x),), float("inf"), dtype=x.dtype, device=x.device)
@@ -101,7 +110,9 @@ def _walk(model: Model, x: Images, y: Labels, wrong: Labels, threat: Threat, ste
         if isinstance(model, Screened) and out.any():
             out[out.clone()] = fooled(model, at[out], lead[out], y[out])
         seen = torch.where(out, distance, distance.clamp_min(DENIED * threat.eps))
-        nearest[rows.left] = torch.where(crossed, torch.minimum(nearest[rows.left], seen), nearest[rows.left])
+        closer = crossed & (seen < nearest[rows.left])
+        nearest[rows.left] = torch.where(closer, seen, nearest[rows.left])
+        rows.delta[rows.left] = torch.where(closer.view(-1, 1, 1, 1), at - x, rows.delta[rows.left])
         back = torch.where(crossed.view(-1, 1, 1, 1), x + BACK * (at - x), at)
         x, y, wrong, at = rows.leave(out, at - x, x, y, wrong, back)
         if not len(x):

@@ -1,15 +1,16 @@
 """HopSkipJump: an attack that asks only for decisions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
 
 from regmix.attacks.attempt import Attempt
 from regmix.attacks.boundary import FINEST, Decide, bisect, first_point, normal_at
+from regmix.attacks.minimal import within
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import L1, L2, Threat
-from regmix.types import Images, Labels, Model, UserError
+from regmix.types import LEAST, Images, Labels, Model, UserError
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,17 @@ class HopSkipJump:
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         return self.attempt(model, x, y, threat).delta
 
-    @torch.no_grad()
     def attempt(self, model: Model, x: Images, y: Labels, threat: Threat) -> Attempt:
         """A row for which no misclassified start is found is not attacked."""
+        delta, attacked = self._search(model, x, y, threat)
+        return Attempt(within(delta, x, threat), attacked)
+
+    def shortest(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
+        return self._search(model, x, y, replace(threat, eps=LEAST)).delta  # type: ignore[type-var]
+
+    @torch.no_grad()
+    def _search(self, model: Model, x: Images, y: Labels, threat: Threat) -> Attempt:
+        """The smallest perturbations found; the walk ends for a row that is misclassified within eps."""
         self.check(threat)
         generator = torch.Generator(x.device).manual_seed(self.seed)
         delta, attacked = torch.zeros_like(x), torch.ones_like(y, dtype=torch.bool)
@@ -64,14 +73,14 @@ class HopSkipJump:
 
                 begun, found = self.walk(wrong, image, x[seen != y[row]], threat, generator)
                 attacked[row] = begun
-                if found is not None and threat.norm((found - image)[None]) <= threat.eps:
+                if found is not None:
                     delta[row] = found - image
         return Attempt(delta, attacked)
 
     def walk(
         self, wrong: Decide, x: Tensor, others: Images, threat: Threat, generator: Generator
     ) -> tuple[bool, Tensor | None]:
-        """Whether there was a start for the image x [C, H, W], and the misclassified point within eps, if one is found.
+        """Whether there was a start for the image x [C, H, W], and the nearest misclassified point at the end.
 
         others: misclassified images, the model's answers about which have been paid for by one query.
         """
@@ -90,7 +99,7 @@ class HopSkipJump:
                 return True, at
             count = int(self.samples * number**0.5)
             if used + count > self.queries:
-                return True, None
+                return True, at
             # The paper's radius, of the theta at which the bisection has really ended.
             ended = max(theta, FINEST if euclid else FINEST / distance)
             radius = 0.1 if number == 1 else (size**0.5 if euclid else size) * ended * distance
@@ -100,6 +109,6 @@ class HopSkipJump:
             while not wrong((at + step * normal).clamp(0, 1)[None])[0]:
                 step, used = step / 2, used + 1
                 if used > self.queries or step < 1e-9:
-                    return True, None
+                    return True, at
             at, asked = bisect(wrong, x, (at + step * normal).clamp(0, 1), threat, theta)
             used += asked + 1

@@ -9,12 +9,17 @@ from regmix.attacks.adaptive import Adaptive
 from regmix.attacks.apgd import Apgd
 from regmix.attacks.base import Attack
 from regmix.attacks.cw import Cw, CwL2
-from regmix.attacks.ensemble import AUTOATTACK, AUTOATTACK_SCREENED
+from regmix.attacks.ddn import Ddn
+from regmix.attacks.deepfool import DeepFool
+from regmix.attacks.ensemble import AUTOATTACK, AUTOATTACK_SCREENED, STRONGEST
 from regmix.attacks.fab import Fab
 from regmix.attacks.fgsm import Fgsm
+from regmix.attacks.fmn import Fmn
 from regmix.attacks.hop_skip_jump import HopSkipJump
+from regmix.attacks.malt import Malt
 from regmix.attacks.mi_fgsm import MiFgsm
 from regmix.attacks.pgd import Pgd
+from regmix.attacks.relaxation import Relaxation
 from regmix.attacks.square import Square
 from regmix.types import UserError
 
@@ -26,13 +31,20 @@ FIXED: dict[str, Attack] = {
     "apgd-ce": Apgd("ce"),
     "apgd-dlr": Apgd("dlr"),
     "apgd-t": Apgd(targets=9),
+    "pma": Apgd("pm"),
+    "malt-apgd-t": Malt(),
+    "cr": Relaxation(),
     "fab-t": Fab(targets=9),
     "square": Square(),
+    "fmn": Fmn(),
+    "ddn": Ddn(),
+    "deepfool": DeepFool(),
     "cw-l2": CwL2(),
     "hop-skip-jump": HopSkipJump(),
     "adaptive": Adaptive(),
     "autoattack": AUTOATTACK,
     "autoattack-screened": AUTOATTACK_SCREENED,
+    "strongest": STRONGEST,
 }
 WITH_STEPS: dict[str, Callable[[int], Attack]] = {
     "pgd": lambda steps: Pgd(steps=steps),

@@ -40,9 +40,10 @@ class EvaluateFlags(EvaluationFlags):
     """A run directory."""
     attacks: str = "clean,fgsm,pgd-10,pgd-50"
     """Attacks, separated by commas: clean (no attack), fgsm, pgd-N (N steps of eps/4), pgd-NxR (R random restarts),
-    mi-fgsm-N, cw-N, cw-l2, apgd-ce, apgd-dlr, apgd-t, fab-t, square, autoattack, autoattack-screened (cheaper, and not
-    AutoAttack), hop-skip-jump, adaptive (maximises RegMix's own loss), transfer:RUN (adversarial images of another
-    run)."""
+    mi-fgsm-N, cw-N, cw-l2, apgd-ce, apgd-dlr, apgd-t, pma, malt-apgd-t, cr (constraint relaxation), fab-t, square,
+    autoattack, autoattack-screened (cheaper, and not AutoAttack), strongest (dearer, and not AutoAttack),
+    hop-skip-jump, fmn, ddn, deepfool, adaptive (maximises RegMix's own loss), transfer:RUN (adversarial images of
+    another run)."""
     checkpoint: Literal["best", "last", "averaged", "all"] = "all"
     """Which weights of the run to evaluate. best: the best ones on the validation images. last: those after the last
     epoch. averaged: their moving average."""
@@ -57,6 +58,9 @@ class EvaluateFlags(EvaluationFlags):
     draws: int = 1
     """For a model that is random: number of forward passes whose logits are averaged (expectation over
     transformation)."""
+    curve: str | None = None
+    """Find the smallest perturbation of every image, and from it the accuracy at every eps. Attacks, separated by
+    commas: fmn, fab-t, deepfool, ddn and cw-l2 (L2 only), hop-skip-jump. None: no curve."""
     corruptions: str | None = None
     """Evaluate on corrupted images too (CIFAR-10-C): all, or names separated by commas, such as gaussian_noise,fog.
     None: no corruptions."""
@@ -148,6 +152,7 @@ def _questions(flags: EvaluateFlags) -> Questions:
         flags.corruption_files,
         flags.sample,
         flags.sample_seed,
+        parse_attacks(flags.curve) if flags.curve else (),
     )
 
 

@@ -6,6 +6,7 @@ the command line import it.
 
 from regmix.attacks import CLEAN
 from regmix.evaluation.answers import ask, check_tensors, gradient_fault, why
+from regmix.evaluation.curve import curve, distances
 from regmix.evaluation.evaluator import Evaluator, Journal, Survivors, World, repeatable
 from regmix.evaluation.examples import Examples, collect_examples
 from regmix.evaluation.flatness import Flatness, flatness
@@ -35,6 +36,8 @@ __all__ = [
     "ask",
     "check_tensors",
     "collect_examples",
+    "curve",
+    "distances",
     "evaluate",
     "flatness",
     "gradient_fault",

@@ -106,5 +106,6 @@ class Assessment:
             evaluation = CheckpointEvaluation(task, checkpoint, model, before)
             evaluation.check_and_predict()
             evaluation.attack()
+            evaluation.find_smallest()
             evaluation.corrupt()
             evaluation.write()

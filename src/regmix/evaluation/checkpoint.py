@@ -6,13 +6,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from regmix import __version__
-from regmix.attacks import CLEAN, Attack, Ensemble, Eot, Fgsm, Pgd, Square, passes
+from regmix.attacks import CLEAN, Attack, Ensemble, Eot, Fgsm, Minimal, Pgd, Square, passes
 from regmix.data import changes, pick, spread
 from regmix.evaluation.answers import gradient_fault
+from regmix.evaluation.curve import curve, curve_text, smallest
 from regmix.evaluation.evaluator import Evaluator
 from regmix.evaluation.examples import collect_examples, thumbnails
 from regmix.evaluation.masking import probe, verdict
@@ -26,6 +29,7 @@ from regmix.evaluation.table import not_attacked_note
 from regmix.evaluation.task import Column, Task
 from regmix.models import code_files
 from regmix.runs import Checkpoint, Journal, records
+from regmix.runs.distances import Curve, Distances
 from regmix.runs.evaluations import Examples, Outcomes, Stored, add, folder_of, settings_digest
 from regmix.runs.records import Corruptions, Evaluation, Masking, Stage, Subject
 from regmix.runs.thumbnails import breaking
@@ -68,6 +72,7 @@ class CheckpointEvaluation:
         self._survives: dict[str, Tensor] = {}
         self._predicted: dict[str, Tensor] = {}
         self._corruptions: list[Corruptions] = []
+        self._distances: dict[str, NDArray[np.float64]] = {}
         self._findings: list[str] = []
         self._one_answer: OneAnswer | None = None
 
@@ -142,6 +147,36 @@ class CheckpointEvaluation:
         for note in [record.note, *remarks] if record.note else remarks:
             self._note(note)
 
+    def find_smallest(self) -> None:
+        """Finds the smallest perturbation of every image, by every attack of the curve."""
+        task = self._task
+        for number, named in enumerate(task.questions.curve):
+            assert isinstance(named.attack, Minimal), "checked before"
+            later = sum(passes(other.attack) for other in task.questions.curve[number:] if other.attack is not None)
+            task.progress.stage(f"{self.subject.checkpoint}, smallest by {named.name}", int(self._clean.sum()) * later)
+            found = self._evaluator.distances(named.attack, task.experiment.threat, self._clean, named.name)
+            self._distances[named.name] = found.numpy()
+
+    def _curve(self, outcomes: Outcomes) -> Curve | None:
+        """The curve that follows from all distances and columns of this subject, earlier ones among them."""
+        index = self._task.test.index.numpy()
+        distances = Distances.read(self._folder, index).merged(Distances(index, self._distances))
+        if not distances.found:
+            return None
+        if self._distances:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            distances.write(self._folder)
+        columns, survives = {**self._columns}, {**outcomes.survives}
+        for stored in self._before:
+            if stored.folder == self._folder:
+                columns = {**stored.evaluation.columns, **columns}
+                survives = {**stored.outcomes().survives, **survives}
+        bounds = {name: (column.eps, survives[name]) for name, column in columns.items()}
+        names = [*distances.found, *(name for name in bounds if name != CLEAN)]
+        drawn = curve(smallest(distances.found, bounds), names, {c.eps for c in columns.values()})
+        self._note(curve_text(drawn))
+        return drawn
+
     def corrupt(self) -> None:
         """Measures the accuracy under every corruption at every severity."""
         task, images, checkpoint = self._task, self._task.test.images, self.subject.checkpoint
@@ -168,14 +203,14 @@ class CheckpointEvaluation:
         shown = self._examples() if task.suite else None
         if not self._writes:
             return
-        evaluation = Evaluation(
-            self.subject, self._columns, preflight=self._findings, notes=[*task.test.images.notes],
-            one_answer=self._one_answer, masking=masking,
-            corruptions=self._corruptions, seconds=time.perf_counter() - self._began, made=_now(),
-        )  # fmt: skip
         survives = {name: alive.numpy() for name, alive in self._survives.items()}
         predicted = {name: classes.numpy() for name, classes in self._predicted.items()}
         outcomes = Outcomes(task.test.index.numpy(), task.test.images.labels.numpy(), survives, predicted)
+        evaluation = Evaluation(
+            self.subject, self._columns, preflight=self._findings, notes=[*task.test.images.notes],
+            one_answer=self._one_answer, masking=masking, corruptions=self._corruptions, curve=self._curve(outcomes),
+            seconds=time.perf_counter() - self._began, made=_now(),
+        )  # fmt: skip
         evaluation = add(task.run.path, evaluation, outcomes, shown)
         when = breaking(evaluation, Outcomes.read(self._folder))
         thumbnails(task.test.images, outcomes.index, [*dict.fromkeys(when.first + when.last)]).write(self._folder)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from regmix.attacks import CLEAN, Attack, packed, passes
+from regmix.attacks import CLEAN, Attack, Minimal, packed, passes
 from regmix.attacks.rows import waits_for_nothing
 from regmix.data import ImageSet, batches, pick
-from regmix.evaluation.one_batch import Attacked, attacked, predict
+from regmix.evaluation.one_batch import Attacked, attacked, nearest, predict
 from regmix.evaluation.padded import padded
 from regmix.evaluation.screening import NoCopy, screened
 from regmix.runtime.borrowed import borrowed
@@ -92,11 +92,11 @@ class Evaluator:
         broken, idle = torch.zeros_like(alive), torch.zeros_like(alive)
         taken_for = torch.full((len(alive),), -1)
         skipped, answered = f"{name}, not attacked", f"{name}, taken for"
-        todo, size = alive.nonzero()[:, 0], self.batch_size
-        chunks = _Chunks(self, packed(attack, size), threat, name, todo[:size] if screen else None, note)
+        size = self.batch_size
+        first = alive.nonzero()[:size, 0] if screen else None
+        chunks = _Chunks(self, packed(attack, size), threat, name, first, note)
         with borrowed(self.model):
-            for first in range(self.world.rank * size, len(todo), self.world.size * size):
-                chunk = todo[first : first + size]
+            for chunk in self._share(alive):
                 rows = chunk.tolist()
                 fallen, left = self.journal.find(name, rows), self.journal.find(skipped, rows) or []
                 # A journal that an older version began has no answers.
@@ -117,13 +117,49 @@ class Evaluator:
                 taken_for[fallen] = torch.tensor(answers, dtype=torch.long)
                 idle[left] = True
                 self.on_work(len(rows) * passes(chunks.suited))
-        return Survivors(alive & ~self.world.any(broken), self.world.any(idle), self._of_all(taken_for))
+        survivors, not_attacked = alive & ~self.world.any(broken), self.world.any(idle)
+        classes = self._of_all(taken_for + 1, len(self.images.classes).bit_length()) - 1
+        return Survivors(survivors, not_attacked, classes)
 
-    def _of_all(self, taken_for: Int[Tensor, "examples"]) -> Int[Tensor, "examples"]:
-        """The answers of all processes: every example is attacked by one of them, and is -1 in the others."""
-        powers = 2 ** torch.arange(len(self.images.classes).bit_length())[:, None]
-        digits = self.world.any((taken_for + 1) // powers % 2 == 1)
-        return (digits * powers).sum(0) - 1
+    def distances(
+        self, attack: Minimal, threat: Threat, alive: Bool[Tensor, "examples"], name: str
+    ) -> Float[Tensor, "examples"]:
+        """The length of the smallest perturbation that the attack finds for each of these examples; 0 for the others.
+
+        The examples are divided into chunks as in `survivors`. inf: none was found.
+
+        Args:
+            name: of the attack, in the journal.
+        """
+        # The bits of a float64 are an integer, which the journal and the other processes keep exactly.
+        bits, stage = torch.zeros(len(alive), dtype=torch.int64), f"{name}, distances"
+        suited = packed(attack, self.batch_size)
+        assert isinstance(suited, Minimal), "a copy of an attack is of its kind"
+        with borrowed(self.model):
+            for chunk in self._share(alive):
+                rows = chunk.tolist()
+                known = self.journal.find(stage, rows)
+                if known is None:
+                    batch = self.take(chunk)
+                    asked = None if waits_for_nothing(batch.x) else padded(self.model)
+                    with repeatable(f"{stage}/{rows[0]}", self.device):
+                        found = nearest(self.model, suited, batch.x, batch.y, threat, asked=asked)
+                    known = found.cpu().view(torch.int64).tolist()
+                    self.journal.add(stage, rows, known)
+                bits[chunk] = torch.tensor(known, dtype=torch.int64)
+                self.on_work(len(rows) * passes(attack))
+        return self._of_all(bits, 63).view(torch.float64)
+
+    def _share(self, alive: Bool[Tensor, "examples"]) -> Iterator[Int[Tensor, "chunk"]]:
+        """The chunks of the examples that this process attacks."""
+        todo, size = alive.nonzero()[:, 0], self.batch_size
+        for first in range(self.world.rank * size, len(todo), self.world.size * size):
+            yield todo[first : first + size]
+
+    def _of_all(self, values: Int[Tensor, "examples"], bits: int) -> Int[Tensor, "examples"]:
+        """The values of all processes, each below 2^bits; every example has one in one process, and 0 in the others."""
+        powers = 2 ** torch.arange(bits)[:, None]
+        return (self.world.any(values // powers % 2 == 1) * powers).sum(0)
 
     def withstood(
         self,

@@ -96,8 +96,8 @@ def verdict(
     what honest models show. A difference of two attacks is a sign if the lower end of its paired interval does.
 
     Args:
-        survived: which of the test images survive an attack, by its name (pgd-10, pgd-50, autoattack, square,
-            transfer:..., hop-skip-jump), at one radius.
+        survived: which of the test images survive an attack, by its name (pgd-10, pgd-50, autoattack,
+            strongest, square, transfer:..., hop-skip-jump), at one radius.
         threat: the threat of the probe and of these attacks.
     """
     signs = []
@@ -126,8 +126,9 @@ def verdict(
     if probe.averaged is not None:
         gap(probe.averaged, 0.02, f"the model is random: of the mean of {PASSES} passes APGD leaves {{}} less")
     if (pgd := _strongest_pgd(survived, threat)) is not None:
-        if "autoattack" in survived:
-            gap(less(pgd, "autoattack"), 0.1, "AutoAttack leaves {} less than PGD")
+        for name, title in (("autoattack", "AutoAttack"), ("strongest", "strongest")):
+            if name in survived:
+                gap(less(pgd, name), 0.1, f"{title} leaves {{}} less than PGD")
         # PGD uses the cross-entropy: honest RegMix runs lose up to 4.6 points more to the margin (benchmarks/LOG.md).
         for name in ("square", "hop-skip-jump", *(name for name in survived if name.startswith("transfer:"))):
             if name in survived:

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from regmix.attacks import Attack, attempt, logits_in
+from regmix.attacks import Attack, Minimal, attempt, logits_in
 from regmix.evaluation.answers import untouched
 from regmix.threats import Threat
-from regmix.types import Images, Labels, Model, UserError
+from regmix.types import Images, Labels, Model, PerExample, UserError
 
 
 class Attacked(NamedTuple):
@@ -46,6 +46,23 @@ def attacked(
     return Attacked(adversarial, broken, ~(broken | tried), predicted)
 
 
+def nearest(
+    model: Model, attack: Minimal, x: Images, y: Labels, threat: Threat, *, asked: Model | None = None
+) -> PerExample:
+    """The length of the smallest perturbation that an attack finds for every row, in float64; inf where it finds none.
+
+    Args:
+        asked: what the attack asks in place of the model; the model decides what is misclassified.
+
+    Raises:
+        UserError: perturbations that are not finite, or what `predict` raises.
+    """
+    delta = _finite(attack.shortest(asked or model, x, y, threat), attack)
+    # Clipping to the image's range shortens a perturbation, if anything.
+    wrong = predict(model, (x + delta).clamp(0, 1), y) != y
+    return torch.where(wrong, threat.norm(delta.double()), float("inf"))
+
+
 def perturb(model: Model, attack: Attack, x: Images, y: Labels, threat: Threat) -> Images:
     """The adversarial images of an attack, checked against the threat set and clipped to [0, 1]."""
     return _perturb(model, attack, x, y, threat)[0]
@@ -56,14 +73,19 @@ def _perturb(
 ) -> tuple[Images, Bool[Tensor, "batch"]]:
     """The adversarial images, and which rows were attacked."""
     delta, tried = attempt(attack, model, x, y, threat)
-    if bad := int((~delta.isfinite()).flatten(1).any(1).sum()):
-        raise UserError(
-            f"{attack} made {bad} of {len(x)} perturbations that are not finite, because the model's gradients are not "
-            "finite; look for a division by zero, or a square root or logarithm of zero, in the model"
-        )
-    longest = float(threat.norm(delta).max())
+    longest = float(threat.norm(_finite(delta, attack)).max())
     assert longest <= threat.eps * (1 + 1e-5) + 1e-7, f"{attack} left the threat set: {longest} > {threat.eps}"
     return (x + delta).clamp(0, 1), tried
+
+
+def _finite(delta: Images, attack: object) -> Images:
+    """The perturbations. Raises UserError if some are not finite."""
+    if bad := int((~delta.isfinite()).flatten(1).any(1).sum()):
+        raise UserError(
+            f"{attack} made {bad} of {len(delta)} perturbations that are not finite, because the model's gradients are "
+            "not finite; look for a division by zero, or a square root or logarithm of zero, in the model"
+        )
+    return delta
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from regmix.attacks import NamedAttack
 from regmix.config import Experiment, from_json
 from regmix.corruptions import SEVERITIES
 from regmix.data import How
+from regmix.evaluation.curve import check_curve
 from regmix.evaluation.table import check_made_for
 from regmix.runs import CONFIG, Checkpoint, Run
 from regmix.runs.records import Source
@@ -45,6 +46,8 @@ class Questions:
     """How `examples` images are drawn: evenly from the classes, or the first."""
     sample_seed: int = 0
     """Seed of the draw; the same test split, number of images and seed give the same images."""
+    curve: Sequence[NamedAttack] = ()
+    """Attacks that look for every image's smallest perturbation, for the curve of accuracy against eps."""
 
     def columns(self, threat: ThreatConfig) -> "dict[str, Asked]":
         """The columns with an attack, by name, radius by radius.
@@ -107,6 +110,7 @@ def check_attacks(questions: Questions, threat: ThreatConfig, trust: Trust = NO_
         UserError: what `Questions.columns` and `open_source` raise.
     """
     questions.columns(threat)
+    check_curve(questions.curve, threat)
     for named in questions.attacks:
         if named.source is not None:
             open_source(named.source, trust)

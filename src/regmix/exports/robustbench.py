@@ -5,8 +5,8 @@ from typing import Any
 from regmix.exports.card import CLEAN, is_masked
 from regmix.exports.checkpoint import Checkpointed
 from regmix.models import Function, PreActResNet, ResNet, Timm, WideResNet
-from regmix.runs.records import Column, same_eps
-from regmix.threats import format_eps
+from regmix.runs.records import Column
+from regmix.threats import format_eps, same_eps
 
 
 def model_info(chosen: Checkpointed) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from regmix.evaluation import CLEAN
 from regmix.reports import words
-from regmix.reports.charts import COLOURS, DASHES, Chart, Dash, Mark, Series, line_chart
+from regmix.reports.charts import COLOURS, DASHES, Chart, Dash, Mark, Series, line_chart, nice, texts
 from regmix.reports.load import Epoch, LoadedRun, checkpoints
 from regmix.reports.page import attacks
 from regmix.reports.statistics import column_of, radii
@@ -118,6 +118,26 @@ def eps_charts(those: Sequence[Subject]) -> list[Chart]:
                 title = words.attack_text(attack) + ("" if together else f", {shown[0]}")
                 ticks = [(0.0, "0"), *radii(runs, attack)]
                 charts.append(line_chart(title, drawn, x_label="ε", percent=True, x_ticks=ticks))
+    return charts
+
+
+def distance_charts(those: Sequence[Subject]) -> list[Chart]:
+    """Accuracy against eps from smallest perturbations: one chart per run and checkpoint, with its 95 % interval."""
+    charts = []
+    for subject in those:
+        for checkpoint, evaluation in subject.run.evaluations.items():
+            if (known := evaluation.curve) is None:
+                continue
+            ends: list[tuple[Sequence[float], Dash]] = [(known.low, "dotted"), (known.high, "dotted")]
+            lines = [Series("accuracy", known.eps, known.accuracy, subject.colour)]
+            lines += [Series("95 % interval", known.eps, values, subject.colour, dash) for values, dash in ends]
+            ticks = nice(0.0, known.eps[-1])
+            charts.append(
+                line_chart(
+                    f"{subject.label}, {checkpoint}", lines, x_label="ε", percent=True, note=words.curve_text(known),
+                    x_ticks=[(x, text) for x, text in zip(ticks, texts(ticks), strict=True) if x <= known.eps[-1]],
+                )
+            )  # fmt: skip
     return charts
 
 

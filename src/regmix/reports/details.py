@@ -10,13 +10,13 @@ from regmix.reports import words
 from regmix.reports.classes import Broken, Classes
 from regmix.reports.findings import Finding
 from regmix.reports.images import data_uri, magnification, triples
-from regmix.reports.load import LoadedRun, same_eps
+from regmix.reports.load import LoadedRun
 from regmix.reports.statistics import radii
 from regmix.reports.subject import Subject
 from regmix.runs.evaluations import EXAMPLES
 from regmix.runs.records import Corruptions
 from regmix.runtime.files import flat
-from regmix.threats import format_eps
+from regmix.threats import format_eps, same_eps
 
 
 @dataclass(frozen=True)

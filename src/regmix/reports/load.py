@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from regmix.runs import CHECKPOINTS, METRICS, Run
 from regmix.runs.evaluations import OUTCOMES, Examples, Outcomes, Stored
-from regmix.runs.records import Column, Environment, Epoch, Evaluation, Result, same_eps
+from regmix.runs.records import Column, Environment, Epoch, Evaluation, Result
 from regmix.runs.thumbnails import Thumbnails
 from regmix.runtime.files import read_steadily
 from regmix.types import UserError
@@ -25,7 +25,6 @@ __all__ = [
     "aligned",
     "checkpoints",
     "load",
-    "same_eps",
 ]
 
 

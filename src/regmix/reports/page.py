@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 
 from regmix.evaluation import CLEAN, paired
 from regmix.reports import words
-from regmix.reports.load import Column, LoadedRun, Outcomes, checkpoints, same_eps
+from regmix.reports.load import Column, LoadedRun, Outcomes, checkpoints
 from regmix.reports.statistics import Share, column_of, columns_at, radii, same_examples, worst_case
 from regmix.reports.subject import FEW, Subject
 from regmix.runs.evaluations import OUTCOMES
-from regmix.threats import format_eps
+from regmix.threats import format_eps, same_eps
 from regmix.types import OneAnswer
 
 

@@ -88,6 +88,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
         curves=[(curves.training_charts(run), curves.training_notes(run), curves.training_facts(run)) for run in runs],
         eps_charts=curves.eps_charts(subjects),
         dashes=curves.eps_dashes(subjects),
+        distance_charts=curves.distance_charts(subjects),
         galleries=[details.gallery(subject) for subject in subjects],
         settings=[details.settings(run) for run in runs],
         differences=details.differences(runs),

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from regmix.evaluation import wilson
-from regmix.reports.load import Column, Evaluation, LoadedRun, Outcomes, checkpoints, same_eps
+from regmix.reports.load import Column, Evaluation, LoadedRun, Outcomes, checkpoints
+from regmix.threats import same_eps
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from regmix.evaluation import Paired
 from regmix.methods import METHODS
 from regmix.reports.load import Evaluation, LoadedRun
+from regmix.runs.distances import Curve
 from regmix.runs.records import Alarm
 from regmix.threats import format_eps
 
@@ -17,7 +18,7 @@ NORMS = {
     "l1": ("L1", "change the pixel values so that the absolute changes add up to at most {}"),
     "l2": ("L2", "change the image by at most {} in Euclidean length over all pixel values"),
 }
-UPPER = ("fgsm", "pgd", "cw", "apgd", "fab")
+UPPER = ("fgsm", "pgd", "cw", "apgd", "fab", "pma", "malt", "cr", "fmn", "ddn")
 AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
 
 MINUS = "\N{MINUS SIGN}"
@@ -99,6 +100,14 @@ def attack_text(name: str) -> str:
     if name.startswith("autoattack"):
         return "AutoAttack" if name == "autoattack" else name
     return name.upper() if name.startswith(UPPER) else name[:1].upper() + name[1:]
+
+
+def curve_text(curve: Curve) -> str:
+    """The quantiles of the smallest perturbations, and what the curve rests on."""
+    shown = [f"{100 * q.share:.0f}%: {q.distance:.3g}" for q in curve.quantiles if q.distance is not None]
+    found = f"images broken within ε: {listed(shown)}" if shown else "no quantile is reached"
+    unbroken = f"; no perturbation found for {curve.unbroken} images" if curve.unbroken else ""
+    return f"{found}{unbroken}; rests on {listed(curve.rests_on)}"
 
 
 def corruption_text(name: str) -> str:

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 from pydantic import JsonValue
 
+from regmix.runs.distances import Curve
 from regmix.types import Fingerprint, OneAnswer, Sample
 
 Checkpoint = Literal["best", "last", "averaged"]
@@ -259,6 +259,8 @@ class Evaluation:
     """The class that the model answers for nearly every image."""
     masking: Masking | None = None
     corruptions: list[Corruptions] = field(default_factory=list)
+    curve: Curve | None = None
+    """Accuracy against eps, from smallest perturbations."""
     seconds: float = 0.0
     """Of all evaluations together."""
     made: str = ""
@@ -290,10 +292,5 @@ class Evaluation:
             corruptions[each.source] = Corruptions(each.source, accuracy)
         return replace(
             newer, columns={**self.columns, **newer.columns}, masking=newer.masking or self.masking,
-            corruptions=[*corruptions.values()], seconds=self.seconds + newer.seconds,
+            curve=newer.curve or self.curve, corruptions=[*corruptions.values()], seconds=self.seconds + newer.seconds,
         )  # fmt: skip
-
-
-def same_eps(a: float, b: float) -> bool:
-    """Whether two radii are equal up to the digits that their files keep."""
-    return math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-9)

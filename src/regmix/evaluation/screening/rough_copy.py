@@ -7,14 +7,14 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from regmix.attacks import Apgd, Fab, Screened, Shortened, Square
+from regmix.attacks import Apgd, Fab, Relaxation, Screened, Shortened, Square
 from regmix.evaluation.answers import gradient_fault, why
 from regmix.evaluation.screening.incremental import Incremental
 from regmix.objectives import margin, precise
 from regmix.runtime.layout import is_contiguous
 from regmix.types import Images, Labels, Logits
 
-SCREENED = (Apgd, Fab, Shortened, Square)
+SCREENED = (Apgd, Fab, Relaxation, Shortened, Square)
 """Attacks for which a bfloat16 copy of the model may screen; the other attacks report their last iterate only."""
 
 AGREE = 0.25

@@ -4,7 +4,7 @@ from regmix.methods.regmix import RegMix
 from regmix.reports.findings.case import Case, Finding, Number, difference
 from regmix.reports.findings.training import STRONG, underfits
 from regmix.reports.words import attack_text
-from regmix.runs.records import same_eps
+from regmix.threats import same_eps
 
 FAR = 0.15
 """Published adversarial training on CIFAR-10 costs 10 to 15 points of clean accuracy."""
