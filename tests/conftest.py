@@ -16,6 +16,7 @@ import contracts.shapes  # noqa: F401  the hook looks the checker up by this nam
 assert "regmix" not in sys.modules, "regmix was imported before its annotations could be checked"
 install_import_hook("regmix", "contracts.shapes.check_shapes")
 from contracts.devices import ON_CPU  # noqa: E402  after the hook
+from contracts.torchvision_operators import declare_operators_of_torchvision  # noqa: E402
 from regmix.data import Cifar10, ImageSet, load  # noqa: E402
 
 # pytest-xdist runs one worker per core; more threads would only compete.
@@ -35,17 +36,9 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def timm() -> ModuleType:
-    """timm, which imports torchvision; there is no CPU build of it, so two operators that it looks up are declared."""
-    schemas = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            schemas.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    KEPT.append(schemas)
+    """timm, which imports torchvision."""
+    declare_operators_of_torchvision()
     return pytest.importorskip("timm")
-
-
-KEPT: list[torch.library.Library] = []
-"""Declarations of operators, which end with their library object."""
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,7 @@
 """Every operation beside a float64 reference, pixel by pixel, and beside torchvision."""
 
 import colorsys
-import importlib
 import math
-import warnings
 from types import ModuleType
 
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from contracts.torchvision_operators import declare_operators_of_torchvision
 from regmix.data.colour import MOVING, OPERATIONS
 
 SHAPE = (4, 3, 10, 12)
@@ -162,12 +161,8 @@ def test_grey_images_are_treated_as_colour_images_of_three_equal_channels() -> N
 
 
 def torchvision() -> ModuleType:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module("torchvision.transforms.v2.functional")
-    except Exception as error:  # not installed, or built for another torch
-        pytest.skip(f"torchvision cannot be imported: {error}")
+    declare_operators_of_torchvision()
+    return pytest.importorskip("torchvision.transforms.v2.functional")
 
 
 def theirs(name: str, x: Tensor, a: float) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from contracts.torchvision_operators import declare_operators_of_torchvision
 from regmix import load_model
 from regmix.cli.entry import main
 from regmix.models import Timm, Transformers, build, libraries
@@ -20,6 +21,7 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
 @pytest.fixture(scope="session")
 def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with a tiny ViT of random weights for 3 classes."""
+    declare_operators_of_torchvision()  # transformers imports torchvision where it is installed
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("vit")
     config = transformers.ViTConfig(

@@ -15,7 +15,7 @@ from regmix.attacks import Attack, parse_attacks
 from regmix.cli.entry import main
 from regmix.config import Ema, Experiment, OneCycle
 from regmix.config.guard import Guard
-from regmix.data import Cifar10, Folder
+from regmix.data import Cifar10, ColourJitter, CropShift, Cutout, Folder, Mixup
 from regmix.evaluation import Evaluator, Survivors, subject
 from regmix.methods import PgdAt
 from regmix.models import ResNet
@@ -222,6 +222,11 @@ CHANGES = {
     "layer_decay": [0.9],
     "ramp": [0.2],
     "init": ["other.pt"],
+    "crop": [CropShift()],
+    "colour": [ColourJitter()],
+    "erase": [Cutout()],
+    "mix": [Mixup()],
+    "balance": ["loss"],
     "init_weights": ["raw"],
     "freeze": [("conv1",)],
     "cuda_graph": ["off"],

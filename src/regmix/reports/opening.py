@@ -8,7 +8,7 @@ from regmix.reports import comparison, words
 from regmix.reports.classes import Classes
 from regmix.reports.findings import Finding
 from regmix.reports.intervals import Dot, IntervalChart, Row, dot, interval_chart
-from regmix.reports.page import share
+from regmix.reports.page import headline, share
 from regmix.reports.statistics import Share, columns_at, radii, worst_case
 from regmix.reports.subject import Subject
 
@@ -56,10 +56,12 @@ def opening(
 
 
 def _numbers(subject: Subject, classes: Classes | None) -> list[Number]:
-    """The robust and the clean accuracy and the weakest class; none where the accuracies mean nothing."""
+    """The robust and the clean accuracy and the weakest class, or that the model answers one class only."""
     evaluation = subject.run.evaluations.get(subject.checkpoint or "")
-    if evaluation is None or evaluation.one_answer is not None:
+    if evaluation is None:
         return []
+    if evaluation.one_answer is not None:
+        return [Number(value, "", text) for value, text in headline(subject)]
     columns = [
         (subject.column(subject.checkpoint, subject.attack), f"correct {subject.where}"),
         (subject.column(subject.checkpoint, CLEAN), "correct without an attack"),
