@@ -55,6 +55,8 @@ METHODS: dict[str, Any] = {
     "fgsm_bp": FgsmBp(),
     "fgsm_ep": FgsmEp(),
     "fgsm_mep": FgsmMep(),
+    "fgsm_mep_cs": methods.FgsmMepCs(reset=2),
+    "fgsm_rs_cs": methods.FgsmRsCs(begin=1),
     "fgsm_mep, mutual": FgsmMep(reset=2, mutual=Mutual(alpha=50, beta=20, gamma=20)),
     "fgsm_rs": FgsmRs(),
     "fgsm_rs, mutual": FgsmRs(mutual=Mutual(alpha=50, beta=20, gamma=20)),
@@ -65,6 +67,7 @@ METHODS: dict[str, Any] = {
     "fgsm_pgk, mutual": FgsmPgk(lam=0, mutual=Mutual(alpha=50, beta=20, gamma=20)),
     "n_aaer": methods.NAaer(),
     "rs_aaer": methods.RsAaer(),
+    "ssat": methods.Ssat(),
     "elle": methods.Elle(),
     "elle, adaptive": methods.Elle(schedule="adaptive"),
     "fgsm_pco": methods.FgsmPco(),
@@ -353,7 +356,10 @@ def test_the_memory_matters(method: Method) -> None:
     for fill in (0.0, 0.08):
         memory = a_memory(method, Linf(eps=0.1))
         kept, batch = memory["delta" if "delta" in memory.parts else next(iter(memory.parts))], a_batch(2)
-        kept.write(batch, torch.full_like(kept.gather() if isinstance(kept, OneForAll) else batch.x, fill))
+        values = torch.full_like(kept.gather() if isinstance(kept, OneForAll) else batch.x, fill)
+        if "history" in memory.parts:  # sums and counts, whose ratio must change too
+            values = 100 * values * torch.arange(len(values), 0, -1) ** 3
+        kept.write(batch, values)
         histories.append(train(a_model(), method, Linf(eps=0.1), memory, range(1, 2)))
     with pytest.raises(AssertionError):
         assert_same_history(*histories)

@@ -17,11 +17,13 @@ from regmix.methods.mutual import Mutual as Mutual
 from regmix.methods.standard import Standard as Standard
 from regmix.methods.fgsm_at import FgsmAt as FgsmAt
 from regmix.methods.fgsm_rs import FgsmRs as FgsmRs
+from regmix.methods.fgsm_rs_cs import FgsmRsCs as FgsmRsCs
 from regmix.methods.n_fgsm import NFgsm as NFgsm
 from regmix.methods.zero_grad import ZeroGrad as ZeroGrad
 from regmix.methods.grad_align import GradAlign as GradAlign
 from regmix.methods.aaer import NAaer as NAaer
 from regmix.methods.aaer import RsAaer as RsAaer
+from regmix.methods.ssat import Ssat as Ssat
 from regmix.methods.elle import Elle as Elle
 from regmix.methods.free_at import FreeAt as FreeAt
 from regmix.methods.pgd_at import PgdAt as PgdAt
@@ -33,6 +35,7 @@ from regmix.methods.atas import Atas as Atas
 from regmix.methods.fgsm_bp import FgsmBp as FgsmBp
 from regmix.methods.fgsm_ep import FgsmEp as FgsmEp
 from regmix.methods.fgsm_mep import FgsmMep as FgsmMep
+from regmix.methods.fgsm_mep_cs import FgsmMepCs as FgsmMepCs
 from regmix.methods.fgsm_pgk import FgsmPgk as FgsmPgk
 from regmix.methods.fgsm_uap import FgsmUap as FgsmUap
 from regmix.methods.fgsm_uap import FgsmCuap as FgsmCuap
