@@ -49,7 +49,8 @@ def evaluate(run: Run, checkpoint: Any = "best", sample: Sample = Sample(10, 10,
         )
         table[attack] = np.arange(10) < correct
     labels = np.arange(10) % 3
-    return add(run.path, Evaluation(about, columns, made="2026"), Outcomes(np.arange(10), labels, table), None)
+    whole, _ = add(run.path, Evaluation(about, columns, made="2026"), Outcomes(np.arange(10), labels, table), None)
+    return whole
 
 
 def change_weights(run: Run) -> None:

@@ -58,7 +58,7 @@ def test_what_is_not_asked_again_is_kept(run: Run) -> None:
     first = replace(evaluation, seconds=2.0, masking=Masking("masked", ["a sign"]), corruptions=[fog])
     second = replace(evaluation, seconds=3.0, corruptions=[more])
     add(run.path, first, outcomes, None)
-    whole = add(run.path, second, outcomes, None)
+    whole, _ = add(run.path, second, outcomes, None)
     assert whole == run.evaluations()[0].evaluation
     assert whole.masking == first.masking
     assert whole.corruptions == [Corruptions("computed", {"fog": {1: 0.5, 2: 0.25}, "snow": {1: 0.75}})]
@@ -135,7 +135,7 @@ def test_a_transfer_column_does_not_outlive_the_weights_that_it_came_from(run: R
     source.write_bytes(b"one")
     evaluation, outcomes = found(subject(run), transfer=[1, 1, 0, 0])
     column = replace(evaluation.columns["transfer"], source=Source(str(source), digest(source)))
-    whole = add(run.path, replace(evaluation, columns={"transfer": column}), outcomes, None)
+    whole, _ = add(run.path, replace(evaluation, columns={"transfer": column}), outcomes, None)
     assert has_columns({"transfer": column.source}, whole)
     assert "transfer" in run.evaluations()[0].evaluation.columns
     source.write_bytes(b"two")

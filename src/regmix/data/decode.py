@@ -1,6 +1,5 @@
 """Decodes images to uint8 pixels with Pillow."""
 
-import importlib
 import io
 from pathlib import Path
 from types import ModuleType
@@ -10,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from regmix.data.size import Channels, Size, height_and_width
+from regmix.runtime.imported import optional
 from regmix.types import UserError
 
 if TYPE_CHECKING:
@@ -50,10 +50,8 @@ def import_optional(name: str) -> ModuleType:
     Raises:
         UserError: it is not installed; the message says how to install it.
     """
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f'reading this data needs {name}: pip install "regmix[data]" ({error})') from error
+    module: ModuleType = optional(name, f"reading this data needs {name}", '"regmix[data]"')
+    return module
 
 
 def decode(

@@ -211,8 +211,7 @@ class CheckpointEvaluation:
             one_answer=self._one_answer, masking=masking, corruptions=self._corruptions, curve=self._curve(outcomes),
             seconds=time.perf_counter() - self._began, made=_now(),
         )  # fmt: skip
-        evaluation = add(task.run.path, evaluation, outcomes, shown)
-        when = breaking(evaluation, Outcomes.read(self._folder))
+        when = breaking(*add(task.run.path, evaluation, outcomes, shown))
         thumbnails(task.test.images, outcomes.index, [*dict.fromkeys(when.first + when.last)]).write(self._folder)
         self._journal.remove()
 

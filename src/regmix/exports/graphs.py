@@ -6,14 +6,14 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from regmix.exports.checkpoint import Checkpointed
+from regmix.runtime.imported import optional
 from regmix.types import Images, Logits, Model, UserError
 
 FACTS = "regmix.json"
@@ -92,11 +92,8 @@ def _traced(chosen: Checkpointed, form: str) -> torch.export.ExportedProgram:
         ) from error
 
 
-def _required(name: str) -> ModuleType:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise UserError(f'--format onnx needs {name}: pip install "regmix[export]" ({error})') from None
+def _required(name: str) -> Any:
+    return optional(name, f"--format onnx needs {name}", '"regmix[export]"')
 
 
 def _line(error: Exception) -> str:

@@ -9,7 +9,7 @@ from regmix.attacks import ascend
 from regmix.methods.base import Method
 from regmix.methods.memory import Memory, Setup, momenta, perturbations
 from regmix.methods.mutual import Mutual
-from regmix.methods.shared import check_weights, mean_one, proximal_losses, remembered_or_corner
+from regmix.methods.shared import check_weights, keep_next_start, mean_one, proximal_losses, remembered_or_corner
 from regmix.threats import Threat
 from regmix.types import Batch, Clock, Losses, Tag, require
 
@@ -66,7 +66,6 @@ class FgsmMep(Method):
         momentum = threat.direction(ascent.gradient) if sign else mean_one(ascent.gradient)
         if clock.epoch % self.reset != 0:
             momentum = self.mu * memory["momentum"].read(batch) + momentum
-        memory["delta"].write(batch, threat.project(delta + threat.eps * threat.direction(momentum), batch.x))
-        memory["momentum"].write(batch, momentum)
+        keep_next_start(batch, threat, memory, delta, momentum)
         losses = proximal_losses(model, batch, ascent, self.lam)
         return self.mutual.join(losses, ascent.first_logits, lambda: model(batch.x))

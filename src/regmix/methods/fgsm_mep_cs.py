@@ -10,7 +10,7 @@ from regmix.attacks import ascend
 from regmix.methods.base import Method
 from regmix.methods.converge import converge_weight, history, is_active
 from regmix.methods.memory import Memory, Setup, momenta, perturbations
-from regmix.methods.shared import check_weights, mean_one, remembered_or_corner
+from regmix.methods.shared import check_weights, keep_next_start, mean_one, remembered_or_corner
 from regmix.objectives import cross_entropy
 from regmix.threats import Threat
 from regmix.types import Batch, Clock, Losses, Tag, require
@@ -63,8 +63,7 @@ class FgsmMepCs(Method):
         momentum = mean_one(ascent.gradient)
         if clock.epoch % self.reset != 0:
             momentum = self.mu * memory["momentum"].read(batch) + momentum
-        memory["delta"].write(batch, threat.project(delta + threat.eps * threat.direction(momentum), batch.x))
-        memory["momentum"].write(batch, momentum)
+        keep_next_start(batch, threat, memory, delta, momentum)
         normal = batch.mean(cross_entropy(model(batch.x), batch.target))
         logits = model(batch.x + ascent.delta)
         k = converge_weight(batch, memory, clock, normal, self.threshold, self.begin)

@@ -10,7 +10,14 @@ from regmix.attacks import ascend
 from regmix.methods.base import Method
 from regmix.methods.memory import Memory, Setup, momenta, perturbations
 from regmix.methods.mutual import Mutual
-from regmix.methods.shared import attack_ratio, check_weights, mean_one, proximal_losses, remembered_or_corner
+from regmix.methods.shared import (
+    attack_ratio,
+    check_weights,
+    keep_next_start,
+    mean_one,
+    proximal_losses,
+    remembered_or_corner,
+)
 from regmix.threats import Threat
 from regmix.types import Batch, Clock, Losses, Tag, require
 
@@ -69,7 +76,6 @@ class FgsmPgk(Method):
         losses = proximal_losses(model, batch, ascent, self.lam)
         ratio = attack_ratio(batch, losses.logits, ascent.first_logits)
         momentum = self.mu * momentum + (2 - ratio) * mean_one(ascent.gradient)
-        memory["delta"].write(batch, threat.project(delta + threat.eps * threat.direction(momentum), x))
-        memory["momentum"].write(batch, momentum)
+        keep_next_start(batch, threat, memory, delta, momentum)
         losses = self.mutual.join(losses, ascent.first_logits, lambda: model(x))
         return losses._replace(stats=losses.stats | {"ratio": ratio})

@@ -52,6 +52,12 @@ def remembered_or_corner(batch: Batch, threat: Threat, memory: Memory, clock: Cl
     return memory["delta"].read(batch)
 
 
+def keep_next_start(batch: Batch, threat: Threat, memory: Memory, delta: Images, momentum: Images) -> None:
+    """Keeps each sample's momentum, and P[delta + eps direction(momentum)] as its next start."""
+    memory["delta"].write(batch, threat.project(delta + threat.eps * threat.direction(momentum), batch.x))
+    memory["momentum"].write(batch, momentum)
+
+
 def mean_one(gradient: Images) -> Images:
     """The gradients of a batch divided by their mean absolute element; zeros stay zeros."""
     return gradient / processes.mean(gradient.abs()).clamp_min(torch.finfo(gradient.dtype).tiny)

@@ -8,21 +8,13 @@ from regmix.reports import comparison, words
 from regmix.reports.classes import Classes
 from regmix.reports.findings import Finding
 from regmix.reports.intervals import Dot, IntervalChart, Row, dot, interval_chart
-from regmix.reports.page import headline, share
+from regmix.reports.page import Number, headline, judged_columns, number, one_answer, share
 from regmix.reports.statistics import Share, columns_at, radii, worst_case
 from regmix.reports.subject import Subject
+from regmix.threats import same_eps
 
 RADII = 7
 """At most as many radii are in the chart of a single run; those nearest to the one by which it is judged."""
-
-
-@dataclass(frozen=True)
-class Number:
-    """A number of the first screen, its 95 % interval, and what it is."""
-
-    value: str
-    interval: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -57,39 +49,26 @@ def opening(
 
 def _numbers(subject: Subject, classes: Classes | None) -> list[Number]:
     """The robust and the clean accuracy and the weakest class, or that the model answers one class only."""
-    evaluation = subject.run.evaluations.get(subject.checkpoint or "")
-    if evaluation is None:
-        return []
-    if evaluation.one_answer is not None:
-        return [Number(value, "", text) for value, text in headline(subject)]
-    columns = [
-        (subject.column(subject.checkpoint, subject.attack), f"correct {subject.where}"),
-        (subject.column(subject.checkpoint, CLEAN), "correct without an attack"),
-    ]
-    numbers = [_number(own, text) for column, text in columns if (own := share(column and column[1]))]
-    if classes is not None and len(classes.rows) > 1:
+    numbers = headline(subject)
+    if classes is not None and len(classes.rows) > 1 and one_answer(subject) is None:
         weakest = min(classes.rows, key=lambda row: row.robust.accuracy)
-        numbers.append(_number(weakest.robust, f'of "{weakest.name}" correct under attack, the weakest class'))
+        numbers.append(number(weakest.robust, f'of "{weakest.name}" correct under attack, the weakest class'))
     return numbers
-
-
-def _number(own: Share, text: str) -> Number:
-    return Number(words.percent(own.accuracy), f"{100 * own.low:.1f} to {100 * own.high:.1f}", text)
 
 
 def _against_radius(subject: Subject) -> list[IntervalChart]:
     """The accuracy without an attack, and in the worst case of each radius."""
     run, name = subject.run, subject.checkpoint
-    if name is None or run.evaluations[name].one_answer is not None:
+    if name is None or one_answer(subject) is not None:
         return []
-    evaluation = run.evaluations[name]
+    evaluation, wanted = run.evaluations[name], words.training_eps(run)
     clean = subject.column(name, CLEAN)
     rows = [_row("no attack", own)] if (own := share(clean and clean[1])) else []
     near = sorted(radii([run]), key=lambda radius: abs(radius[0] - (subject.eps or 0.0)))[:RADII]
     for eps, text in sorted(near):
         worst = worst_case(run.outcomes.get(name), [*columns_at(evaluation, eps)])
         if worst is not None:
-            trained = " (of the training)" if eps == words.training_eps(run) else ""
+            trained = " (of the training)" if wanted is not None and same_eps(eps, wanted) else ""
             rows.append(_row(f"{words.eps_equals(text)}{trained}", worst))
     note = f"{name} checkpoint, worst case over the attacks, 95% intervals"
     return [interval_chart("Images classified correctly", rows, note=note)] if len(rows) > 1 else []
@@ -101,13 +80,8 @@ def _row(label: str, own: Share) -> Row:
 
 def _over_seeds(subject: Subject, arm: comparison.Arm) -> list[Number]:
     """The robust and the clean accuracy as means over seeds."""
-    text = f"mean over {len(arm.runs)} seeds"
-    numbers = []
-    for attack, what in ((subject.attack, f"correct {subject.where}"), (CLEAN, "correct without an attack")):
-        column = subject.column(subject.checkpoint, attack)
-        if column is not None and (own := _mean(arm, subject.checkpoint or "", column[0])) is not None:
-            numbers.append(_number(own, f"{what}, {text}"))
-    return numbers
+    means = [(_mean(arm, subject.checkpoint or "", name), text) for name, _, text in judged_columns(subject)]
+    return [number(own, f"{text}, mean over {len(arm.runs)} seeds") for own, text in means if own is not None]
 
 
 def _both(subject: Subject, arms: Sequence[comparison.Arm], labels: Sequence[str], colours: Sequence[int]) -> list[Row]:

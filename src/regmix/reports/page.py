@@ -54,21 +54,43 @@ class OtherEvaluation:
     rows: list[tuple[str, str]]
 
 
-def headline(subject: Subject) -> list[tuple[str, str]]:
-    """The one or two numbers above the table of a run, each with its description.
+@dataclass(frozen=True)
+class Number:
+    """A number that stands out: its value, its 95 % interval ("" if it has none), and what it is."""
 
-    For a model that predicts one class for nearly every image, only that share: its accuracies mean nothing.
-    """
-    if (same := _one_answer(subject)) is not None:
-        return [(words.percent(same.share), f'of the images are classified as "{same.name}", whatever they show')]
-    numbers = [
+    value: str
+    interval: str
+    text: str
+
+
+def number(own: Share, text: str) -> Number:
+    """A share of images as a number with its interval."""
+    return Number(words.percent(own.accuracy), f"{100 * own.low:.1f} to {100 * own.high:.1f}", text)
+
+
+def judged_columns(subject: Subject) -> list[tuple[str, Column, str]]:
+    """The columns by which a run is judged, under attack and without one: name, column, and what it says."""
+    columns = [
         (subject.column(subject.checkpoint, subject.attack), f"correct {subject.where}"),
         (subject.column(subject.checkpoint, CLEAN), "correct without an attack"),
     ]
-    return [(words.percent(column[1].accuracy), text) for column, text in numbers if column]
+    return [(*column, text) for column, text in columns if column]
 
 
-def _one_answer(subject: Subject) -> OneAnswer | None:
+def headline(subject: Subject) -> list[Number]:
+    """The one or two numbers that stand for a run.
+
+    For a model that predicts one class for nearly every image, only that share: its accuracies mean nothing.
+    """
+    if (same := one_answer(subject)) is not None:
+        text = f'of the images are classified as "{same.name}", whatever they show'
+        return [Number(words.percent(same.share), "", text)]
+    shares = [(share(column), text) for _, column, text in judged_columns(subject)]
+    return [number(own, text) for own, text in shares if own is not None]
+
+
+def one_answer(subject: Subject) -> OneAnswer | None:
+    """The class that the judged weights answer for nearly every image, if they do."""
     evaluation = subject.run.evaluations.get(subject.checkpoint or "")
     return evaluation.one_answer if evaluation else None
 
@@ -81,9 +103,9 @@ def share(column: Column | None) -> Share | None:
 def summary(those: Sequence[Subject]) -> list[str]:
     """The report in a few sentences. Runs with the same checkpoint, attack and images share sentences."""
     groups: dict[tuple[str, str, str], list[Subject]] = {}
-    constant = [(subject, same) for subject in those if (same := _one_answer(subject)) is not None]
+    constant = [(subject, same) for subject in those if (same := one_answer(subject)) is not None]
     for subject in those:
-        if subject.checkpoint is not None and _one_answer(subject) is None:
+        if subject.checkpoint is not None and one_answer(subject) is None:
             examples = f"{subject.run.evaluations[subject.checkpoint].examples} {words.images_text(subject.run)}"
             groups.setdefault((subject.checkpoint, subject.where, examples), []).append(subject)
     sentences = [

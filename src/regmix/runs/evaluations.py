@@ -6,7 +6,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -115,11 +115,10 @@ class Examples:
     @staticmethod
     def read(path: Path) -> "Examples":
         """Raises UserError if the file is damaged."""
+        arrays = read_arrays(path, Examples.__dataclass_fields__)
         try:
-            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                arrays: dict[str, Any] = {name: file[name] for name in Examples.__dataclass_fields__}
             few = Examples(**{**arrays, "attack": str(arrays["attack"]), "eps": float(arrays["eps"])})
-        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (ValueError, TypeError) as error:
             raise UserError(f"{path} is damaged: {error}") from None
         labels = (few.label, few.clean_prediction, few.adversarial_prediction)
         alike = few.x.ndim == 4 and few.x.shape == few.delta.shape
@@ -168,8 +167,10 @@ def folder_of(run: Path, subject: Subject) -> Path:
     return run / EVALUATIONS / f"{subject.checkpoint}-{subject.sample.count}-{subject.key}"
 
 
-def add(run: Path, evaluation: Evaluation, outcomes: Outcomes, examples: Examples | None) -> Evaluation:
-    """Merges an evaluation with the earlier ones of the same subject; returns all of it.
+def add(
+    run: Path, evaluation: Evaluation, outcomes: Outcomes, examples: Examples | None
+) -> tuple[Evaluation, Outcomes]:
+    """Merges an evaluation with the earlier ones of the same subject; returns all of it, and its outcomes.
 
     Raises:
         UserError: the earlier record or its table is damaged.
@@ -187,7 +188,7 @@ def add(run: Path, evaluation: Evaluation, outcomes: Outcomes, examples: Example
         if examples is not None:
             examples.write(folder / EXAMPLES)
         write_record(folder / EVALUATION, evaluation)
-    return evaluation
+    return evaluation, outcomes
 
 
 def stored(run: Path, weights: Mapping[str, Path]) -> list[Stored]:
@@ -252,6 +253,15 @@ def changed_source(column: Column) -> str:
     if source is None or not Path(source.path).is_file() or digest(Path(source.path)) == source.weights:
         return ""
     return source.path
+
+
+def read_arrays(path: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Reads arrays by name. Raises UserError if the file is damaged or lacks one."""
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            return {name: file[name] for name in names}
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -1,15 +1,13 @@
 """Which images break first and last, and small copies of them beside the evaluation."""
 
 import math
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regmix.runs.evaluations import Outcomes, write_arrays
+from regmix.runs.evaluations import Outcomes, read_arrays, write_arrays
 from regmix.runs.records import Evaluation
 from regmix.types import UserError
 
@@ -63,11 +61,7 @@ class Thumbnails:
         path = folder / THUMBNAILS
         if not path.is_file():
             return None
-        try:
-            with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-                few = Thumbnails(file["index"], file["pixels"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{path} is damaged: {error}; delete it") from None
+        few = Thumbnails(**read_arrays(path, Thumbnails.__dataclass_fields__))
         if few.pixels.ndim != 4 or few.pixels.dtype != np.uint8 or few.index.shape != few.pixels.shape[:1]:
             raise UserError(f"{path} is damaged: its arrays do not have the same number of images; delete it")
         return few

@@ -1,4 +1,4 @@
-"""Imports the user's own code, from the current folder or from installed packages."""
+"""Imports the user's own code, from the current folder or from installed packages, and optional libraries."""
 
 import importlib
 import sys
@@ -7,6 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from regmix.types import UserError
+
+
+def optional(module: str, need: str, install: str) -> Any:
+    """Imports a module of an optional library. Raises UserError with the need and what to install if it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"{need}: pip install {install} ({error})") from error
 
 
 def imported(source: str, part: str = "model") -> Callable[..., Any]:

@@ -6,7 +6,6 @@ import io
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from regmix.config import Experiment
 from regmix.runs import METRICS, Run
 from regmix.runs.records import Epoch
 from regmix.runtime.files import flat, write_atomically
+from regmix.runtime.imported import optional
 from regmix.training.display import Display
-from regmix.types import UserError, known
+from regmix.types import known
 
 PROJECT = "regmix"
 
@@ -91,8 +91,8 @@ class TensorBoard(Logger):
 
     def __init__(self, experiment: Experiment, out: Path) -> None:
         super().__init__(experiment, out)
-        needed("tensorboard", "tensorboard")
-        self._library: Any = needed("torch.utils.tensorboard", "tensorboard")
+        _library("tensorboard", "tensorboard")
+        self._library: Any = _library("torch.utils.tensorboard", "tensorboard")
 
     def open(self) -> None:
         """Begins a file; TensorBoard shows all files of the folder as one log."""
@@ -116,7 +116,7 @@ class WandB(Logger):
 
     def __init__(self, experiment: Experiment, out: Path) -> None:
         super().__init__(experiment, out)
-        self._library: Any = needed(self.name, self.name)
+        self._library: Any = _library(self.name, self.name)
 
     def open(self) -> None:
         """Begins or continues a run."""
@@ -153,7 +153,7 @@ class MLflow(Logger):
 
     def __init__(self, experiment: Experiment, out: Path) -> None:
         super().__init__(experiment, out)
-        self._library: Any = needed("mlflow", "mlflow-skinny")
+        self._library: Any = _library("mlflow", "mlflow-skinny")
 
     def open(self) -> None:
         """Begins or continues a run."""
@@ -206,12 +206,8 @@ def make_loggers(names: Sequence[str], experiment: Experiment, out: Path) -> lis
     return [LOGGERS[known(name, LOGGERS, "logger")](experiment, out) for name in dict.fromkeys(names)]
 
 
-def needed(module: str, package: str) -> Any:
-    """Imports a logger's library. Raises UserError with what to install."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise UserError(f"--log needs {package}: pip install {package} ({error}); {METRICS} has all numbers") from error
+def _library(module: str, package: str) -> Any:
+    return optional(module, f"--log needs {package}, without which {METRICS} has all numbers", package)
 
 
 def scalars(row: Epoch) -> Iterator[tuple[str, float]]:

@@ -46,7 +46,7 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST, epochs: int | 
         UserError: the user has to change something, for example allow the code of a model.
     """
     directory = Run.open(path, writes=processes.started()[0] == 0)
-    experiment = from_json(directory.config(), path / CONFIG, trust)
+    experiment = written = from_json(directory.config(), path / CONFIG, trust)
     if experiment.precision == "auto":
         # As the run began, which may have been on other hardware. Before it was recorded, auto meant bf16 everywhere.
         experiment = replace(experiment, precision=directory.environment().precision or "bf16")
@@ -60,7 +60,7 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST, epochs: int | 
             _check_initial_weights(experiment, directory)
     prepared = prepare(begun, display)
     if epochs is not None:  # all processes have met in `prepare`, so none reads what is written now
-        directory.lengthen(to_json(replace(from_json(directory.config(), path / CONFIG, trust), epochs=epochs)))
+        directory.lengthen(to_json(replace(written, epochs=epochs)))
     return _train(experiment, prepared, directory, display)
 
 

@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
+from regmix.runtime.imported import optional
 from regmix.studies.compare import Watch
 from regmix.studies.sweep.space import Axis, Point, grid
 from regmix.types import UserError
@@ -25,6 +24,7 @@ Engine = Literal["local", "optuna", "ray"]
 Train = Callable[[Point, Watch | None], float | None]
 """Trains a point and returns its accuracy on the validation images; None if its watch ended it."""
 
+SWEEP = '"regmix[sweep]"'
 DATABASE = "study.sqlite"
 HEARTBEAT = 15
 """Seconds between a trial's heartbeats. After twice as long without one, another worker repeats the trial."""
@@ -58,7 +58,7 @@ def optuna(axes: Sequence[Axis], train: Train, budget: Budget, folder: Path) -> 
     The study is a SQLite file in the folder; several commands may work on it at once. A trial whose worker has died is
     repeated.
     """
-    library: Any = _needed("optuna")
+    library: Any = optional("optuna", "--engine optuna needs optuna", SWEEP)
     library.logging.set_verbosity(library.logging.ERROR)  # the search itself says what failed
     done = (library.trial.TrialState.COMPLETE, library.trial.TrialState.PRUNED)
 
@@ -137,7 +137,7 @@ def ray(axes: Sequence[Axis], train: Train, budget: Budget, folder: Path) -> Non
 
     All machines must have access to the folder, and to the working folder if paths are relative to it.
     """
-    tune: Any = _needed("ray.tune")
+    tune: Any = optional("ray.tune", "--engine ray needs ray", SWEEP)
     here = Path.cwd()
 
     def trainable(settings: Point) -> None:
@@ -169,14 +169,6 @@ def _ray_axis(tune: Any, axis: Axis, ranges: bool) -> Any:
         return tune.sample_from(lambda _: str(whole.sample()))
     number = (tune.loguniform if axis.log else tune.uniform)(axis.low, axis.high)
     return tune.sample_from(lambda _: axis.text(number.sample()))
-
-
-def _needed(name: str) -> ModuleType:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        engine = name.split(".")[0]
-        raise UserError(f'--engine {engine} needs {engine}: pip install "regmix[sweep]" ({error})') from error
 
 
 ENGINES: dict[Engine, Callable[[Sequence[Axis], Train, Budget, Path], None]] = {
