@@ -70,7 +70,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
         Section("corruptions", ("corruptions",), ("severities", "corruption-files")),
         Section("run", ("save", "device", "json"), ("batch-size", "model.source", "data.source", "trust-code")),
         Section(
-            "a model from elsewhere (a file of weights, or module:function)",
+            "a model from elsewhere: a file of weights, timm:NAME, hf:NAME, module:function",
             ("out", "mean", "std"),
             ("weights",),
             ("data", "model", "threat"),
