@@ -26,6 +26,8 @@ SAME = {
     "trades": f"--method trades {SMALL}",
     "fgsm_pgk": f"{PGK} {SMALL}",
     "atas": f"--method atas {SMALL}",
+    "accumulated": "--method fgsm_at --train-examples 91 --accumulate 10 --model function "
+    "--model.source transformer:make",
     "free_at": f"--method free_at {SMALL}",
     "fgsm_mep": f"--method fgsm_mep {SMALL}",
     "sharded": f"--method regmix --shard-weights --awp 0.01 --clip-norm 0.5 --model resnet {SMALL}",

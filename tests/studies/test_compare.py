@@ -214,6 +214,7 @@ CHANGES = {
     "averaging": [Ema()],
     "epochs": [3],
     "batch_size": [64],
+    "accumulate": [2],
     "lr": [0.3],
     "momentum": [0.5],
     "weight_decay": [0.0],

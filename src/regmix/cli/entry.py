@@ -93,7 +93,8 @@ def _reason(error: Exception) -> str | None:
     lowered = text.lower()
     if isinstance(error, MemoryError) or any(words in lowered for words in OUT_OF_MEMORY):
         size = re.search(r"allocate ([\d.]+ ?[KMGTPE]?i?B)", text.replace(" bytes", " B"))
-        return f"out of memory{f': could not allocate {size[1]}' if size else ''}; use a smaller --batch-size"
+        part = ", or --accumulate 4" if sys.argv[1:2] == ["train"] else ""
+        return f"out of memory{f': could not allocate {size[1]}' if size else ''}; use a smaller --batch-size{part}"
     from regmix.runtime import processes
 
     lost = ("gloo", "nccl", "connection closed", "connection reset")

@@ -50,7 +50,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
         Section(
             "schedule",
             ("epochs", "batch-size", "optimizer", "lr", "ramp"),
-            ("momentum", "weight-decay", "decayed", "layer-decay", "clip-norm"),
+            ("accumulate", "momentum", "weight-decay", "decayed", "layer-decay", "clip-norm"),
         ),
         Section("learning rate over time", parts=("schedule",)),
         Section("weight averaging", parts=("averaging",)),

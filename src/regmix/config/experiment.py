@@ -10,9 +10,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import nn
 
+from regmix.config.accumulation import check_accumulation
 from regmix.config.augmentation import check_augmentations
 from regmix.config.averaging import AveragingConfig, GatedEma, NoAveraging
 from regmix.config.guard import Guard
+from regmix.config.retired import without_retired
 from regmix.config.schedule import Constant, ScheduleConfig
 from regmix.data import (
     Augmentations,
@@ -61,6 +63,9 @@ class Experiment:
     """Passes over the training images."""
     batch_size: int = 128
     """Images per step, summed over all processes."""
+    accumulate: int = 1
+    """Parts in which a step computes its batch, one after the other, where memory is short. The gradient is the mean
+    over the whole batch. BatchNorm, and a method that uses statistics of the batch, see each part by itself."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """Optimizer. sgd: with momentum; weight decay is added to the gradient. adamw: AdamW (arXiv 1711.05101); it
     multiplies weight decay by the learning rate, and 0.01 to 0.05 is usual."""
@@ -195,6 +200,7 @@ class Experiment:
             f"{self.method.name} takes second derivatives, which sharded weights do not give; leave out "
             "--shard-weights",
         )
+        check_accumulation(self.accumulate, self.batch_size, self.method, self.threat)
         check_augmentations(self.augmentations, self.pad, self.balance, self.method, self.threat)
         if isinstance(self.averaging, GatedEma):
             known = " and ".join(name for name, method in METHODS.items() if method.reports_ratio)
@@ -247,34 +253,13 @@ def from_json(
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{source}: {where + ': ' if where else ''}{first['msg']}") from None
-    if unknown := _keys(_without_retired(tree, source)) - _keys(asdict(experiment)):
+    if unknown := _keys(without_retired(tree, source)) - _keys(asdict(experiment)):
         raise UserError(f"{source}: unknown key {min(unknown)}")
     if isinstance(experiment.model, Function):
         trust.check(experiment.model.source, Path(source).parent)
     if reads_data and isinstance(experiment.data, DataFunction):
         trust.check(experiment.data.source, Path(source).parent, "data")
     return experiment
-
-
-RETIRED = {
-    "alpha_order": "final_initial", "beta_order": "initial_final", "gamma_order": "clean_final",
-    "alpha_stop": "none", "beta_stop": "none", "gamma_stop": "none",
-}  # fmt: skip
-"""Settings that method.mutual had in regmix 0.1, and the values that it always has now."""
-
-
-def _without_retired(tree: Mapping[str, Any], source: str | Path) -> Mapping[str, Any]:
-    """The tree without settings of regmix 0.1 that are fixed now; raises UserError where one has another value."""
-    mutual = tree.get("method", {}).get("mutual")
-    if mutual is None:
-        return tree
-    for name, value in RETIRED.items():
-        require(
-            mutual.get(name, value) == value,
-            f"{source}: method.mutual.{name} is {mutual.get(name)!r}, which only regmix 0.1 can train; set it to "
-            f"{value!r}, or train anew with a method that has {name} itself",
-        )
-    return {**tree, "method": {**tree["method"], "mutual": {k: v for k, v in mutual.items() if k not in RETIRED}}}
 
 
 def _keys(tree: Mapping[str, Any], prefix: str = "") -> set[str]:

@@ -133,13 +133,15 @@ def _check_smallest_batch(experiment: Experiment, model: nn.Module, images: Imag
     """Raises UserError where BatchNorm would see a single number per channel, which has no variance."""
     count = processes.started()[1]
     batch = len(images) // steps_per_epoch(len(images), experiment.batch_size, count)
-    if (batch if experiment.sync_batchnorm else batch // count) > 1:
+    parts = min(experiment.accumulate, batch // count)
+    if (batch // parts if experiment.sync_batchnorm else batch // count // parts) > 1:
         return
     try:
         copy.deepcopy(model).train()(torch.zeros(1, *images.shape))
     except Exception as error:  # other faults of the model are found by `ready`
         if "more than 1 value per channel" in str(error):
+            in_parts = f" of {parts} parts (--accumulate)" if parts > 1 else ""
             raise UserError(
-                f"{len(images)} training images in batches of {experiment.batch_size} leave a batch of one image, of "
-                "which BatchNorm cannot learn; give another --batch-size or --train-examples"
+                f"{len(images)} training images in batches of {experiment.batch_size}{in_parts} leave a batch of one "
+                "image, of which BatchNorm cannot learn; give another --batch-size or --train-examples"
             ) from None

@@ -21,6 +21,7 @@ from regmix.runtime import processes
 from regmix.runtime.layout import place
 from regmix.runtime.sharded import complete, load, shard, share, whole
 from regmix.runtime.synced import synced
+from regmix.training.accumulation import joined, parts_of
 from regmix.training.averaging import AveragedWeights
 from regmix.training.awp import at_perturbed_weights
 from regmix.training.finite import Finite
@@ -124,7 +125,12 @@ class Trainee:
         return Made(losses, fine)
 
     def _pass(self, clock: Clock, batch: Batch, memory: Memory | None) -> Losses:
-        """Computes the losses of a batch and their gradients."""
+        """Computes the losses of a batch, in parts if asked, and their gradients."""
+        made = [(part, self._part(clock, part, memory)) for part in parts_of(batch, self._experiment.accumulate)]
+        return joined(made)
+
+    def _part(self, clock: Clock, batch: Batch, memory: Memory | None) -> Losses:
+        """Computes the losses of a part of a batch, and adds their gradients to .grad."""
         if self._outline is not None and (statistics := self._statistics.read()) is not None:
             self._statistics.write(processes.as_first(statistics))  # as DDP does before a forward pass
         losses: Losses = self._wrapped(batch, memory, clock)

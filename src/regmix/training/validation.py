@@ -68,7 +68,8 @@ class Validator:
         return Validation(accuracies, best, alarm, repeated, warning)
 
     def _measure(self, model: nn.Module, *, signs: bool) -> tuple[dict[str, float], str | None]:
-        threat, batch_size = self.experiment.threat, self.experiment.batch_size
+        threat = self.experiment.threat
+        batch_size = -(-self.experiment.batch_size // self.experiment.accumulate)
         return validate(self.fabric, model, self.images, threat, batch_size, self.check, signs=signs)
 
 

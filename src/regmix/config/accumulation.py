@@ -1,0 +1,25 @@
+"""Which methods can learn from a batch that is computed in parts."""
+
+from regmix.methods.base import Method
+from regmix.methods.memory import NumberPerImage, PerImage, Setup
+from regmix.threats import Threat
+from regmix.types import require
+
+
+def check_accumulation(parts: int, batch_size: int, method: Method, threat: Threat) -> None:
+    """Raises UserError where a batch cannot be computed in this many parts, or where the method needs it whole.
+
+    What is remembered for an image is read and written once per step, whatever the parts. What is remembered for a row
+    of the batch, for a class or for all images would change from one part to the next.
+    """
+    require(
+        1 <= parts <= batch_size,
+        f"accumulate is {parts}; it must lie in 1..{batch_size}, the images of a batch",
+    )
+    memory = method.memory(Setup(1, 2, (1, 1, 1), threat))
+    kept = () if memory is None else memory.parts.values()
+    require(
+        parts == 1 or all(isinstance(part, PerImage | NumberPerImage) for part in kept),
+        f"{method.name} remembers something from one batch to the next, which it would change in every part of a "
+        "batch; use --accumulate 1, with a smaller --batch-size where memory is short",
+    )
