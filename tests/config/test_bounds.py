@@ -63,7 +63,7 @@ def test_a_config_says_numbers_as_numbers(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["--train-examples 1", "--batch-size 1", "--train-examples 3 --batch-size 2", "--accumulate 30"]
+    "words", ["--train-examples 1", "--batch-size 1", "--train-examples 3 --batch-size 2", "--accumulate 60"]
 )
 def test_a_batch_of_one_image_is_no_batch_for_batchnorm(words: str, tmp_path: Path, capsys) -> None:
     out = tmp_path / "run"
