@@ -69,6 +69,7 @@ class Run:
     config.json          the experiment, from which the run can be repeated (config.Experiment)
     environment.json     versions, device, git commit, command (records.Environment)
     metrics.jsonl        one line per epoch (records.Epoch)
+    metrics.csv          with --log csv: the same numbers as a table
     last, best, averaged.safetensors     weights; best is chosen on the validation split
     state-N-SUM.pt       what resuming needs: the last state and the one before; SUM is a checksum
     healthy-N-SUM.pt     the state of the epoch to which the guard rolls back
