@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,19 @@ from regmix.training.session import Session
 from regmix.training.trainee import Trainee
 
 TINY = "--train-examples 60 --validation 50 --epochs 4 --model.width 4 --pad 1 --flip --seed 3"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Runs that were not interrupted, by the words after `regmix train`: each trained once, not to be changed."""
+
+    @cache
+    def run(words: str) -> Path:
+        out = tmp_path_factory.mktemp("finished") / "run"
+        assert main(["train", *words.split(), "--out", str(out)]) == 0
+        return out
+
+    return run
 
 
 @pytest.mark.parametrize("recorded", [True, False])
@@ -52,9 +67,10 @@ def test_a_resumed_run_keeps_the_precision_it_began_with(
     ],
 )
 @pytest.mark.parametrize("epochs_before", [0, 1, 3])
-def test_resuming_is_exact(method: str, epochs_before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main(f"train digits-regmix {method} {TINY} --out {whole}".split()) == 0
+def test_resuming_is_exact(
+    method: str, epochs_before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished
+) -> None:
+    whole, broken = finished(f"digits-regmix {method} {TINY}"), tmp_path / "broken"
 
     real, calls = validation.validate, []
 
@@ -74,9 +90,10 @@ def test_resuming_is_exact(method: str, epochs_before: int, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("harm", ["cut off", "a changed byte", "emptied"])
-def test_a_run_whose_last_state_is_damaged_goes_on_from_the_one_before(harm: str, tmp_path: Path, capsys) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert main(f"train digits-regmix {TINY} --out {whole}".split()) == 0
+def test_a_run_whose_last_state_is_damaged_goes_on_from_the_one_before(
+    harm: str, tmp_path: Path, capsys, finished
+) -> None:
+    whole, broken = finished(f"digits-regmix {TINY}"), tmp_path / "broken"
     shutil.copytree(whole, broken)
     before, last = sorted(broken.glob("state-*.pt"))
     content = last.read_bytes()
@@ -99,9 +116,8 @@ def test_a_run_whose_last_state_is_damaged_goes_on_from_the_one_before(harm: str
     assert before.name not in {path.name for path in broken.glob("state-*.pt")}
 
 
-def test_a_state_that_does_not_fit_the_config_is_named(tmp_path: Path, capsys) -> None:
-    run = tmp_path / "run"
-    assert main(f"train digits-regmix {TINY} --out {run}".split()) == 0
+def test_a_state_that_does_not_fit_the_config_is_named(tmp_path: Path, capsys, finished) -> None:
+    run = shutil.copytree(finished(f"digits-regmix {TINY}"), tmp_path / "run")
     (run / "config.json").write_text((run / "config.json").read_text().replace('"width": 4', '"width": 5'))
     capsys.readouterr()
     assert main(["train", "--resume", str(run)]) == 2
@@ -110,9 +126,8 @@ def test_a_state_that_does_not_fit_the_config_is_named(tmp_path: Path, capsys) -
     assert error.count("\n") == 1
 
 
-def test_a_run_that_is_being_trained_is_left_alone(tmp_path: Path, capsys) -> None:
-    path = tmp_path / "run"
-    assert main(f"train digits-regmix {TINY} --out {path}".split()) == 0
+def test_a_run_that_is_being_trained_is_left_alone(tmp_path: Path, capsys, finished) -> None:
+    path = shutil.copytree(finished(f"digits-regmix {TINY}"), tmp_path / "run")
     other = "import sys, time; from pathlib import Path; from regmix.runs import Run\n"
     other += "with Run.open(Path(sys.argv[1])).claim(): print('claimed', flush=True); time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", other, str(path)], stdout=subprocess.PIPE, text=True) as process:
@@ -125,9 +140,8 @@ def test_a_run_that_is_being_trained_is_left_alone(tmp_path: Path, capsys) -> No
     assert main(["train", "--resume", str(path)]) == 0
 
 
-def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert main(f"train digits-regmix {TINY} --out {run}".split()) == 0
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, finished) -> None:
+    run = shutil.copytree(finished(f"digits-regmix {TINY}"), tmp_path / "run")
     before = {path.name: path.read_bytes() for path in run.glob("*.safetensors")}
     assert main(["train", "--resume", str(run)]) == 0
     assert {path.name: path.read_bytes() for path in run.glob("*.safetensors")} == before
@@ -162,16 +176,13 @@ def test_only_a_finished_run_is_lengthened(tmp_path: Path, monkeypatch: pytest.M
     assert "give a larger number" in capsys.readouterr().err
 
 
-def test_a_run_is_repeated_from_its_config(tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
-    assert main(f"train digits-regmix {TINY} --out {first}".split()) == 0
+def test_a_run_is_repeated_from_its_config(tmp_path: Path, finished) -> None:
+    first, second = finished(f"digits-regmix {TINY}"), tmp_path / "second"
     assert main(f"train --from {first} --out {second}".split()) == 0
     assert_same(first, second)
 
 
-INTERRUPTED = (
-    "train digits-regmix --train-examples 200 --validation 50 --epochs 3 --batch-size 20 --model.width 4 --pad 1 "
-)
+INTERRUPTED = "digits-regmix --train-examples 200 --validation 50 --epochs 3 --batch-size 20 --model.width 4 --pad 1 "
 INTERRUPTED += "--flip --seed 3"
 
 
@@ -193,7 +204,15 @@ def signalled(monkeypatch: pytest.MonkeyPatch):
     return at
 
 
-@pytest.mark.parametrize("method", ["regmix", "fgsm_pgk --averaging gated_ema", "free_at", "regmix --awp 0.01"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("regmix", marks=pytest.mark.slow),
+        "fgsm_pgk --averaging gated_ema",
+        "free_at",
+        pytest.param("regmix --awp 0.01", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     ("number", "where", "told"),
     [
@@ -203,14 +222,14 @@ def signalled(monkeypatch: pytest.MonkeyPatch):
     ],
 )
 def test_an_interrupted_run_goes_on_where_it_was(
-    method: str, number: int, where: tuple[str, int], told: str, tmp_path: Path, signalled, monkeypatch, capsys
-) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    words = [*INTERRUPTED.split(), "--method", *method.split()]
-    assert main([*words, "--out", str(whole)]) == 0
+    method: str, number: int, where: tuple[str, int], told: str, tmp_path: Path, signalled, monkeypatch, capsys,
+    finished,
+) -> None:  # fmt: skip
+    words = f"{INTERRUPTED} --method {method}"
+    whole, broken = finished(words), tmp_path / "broken"
     with monkeypatch.context() as patch:
         signalled(number, *{"step": (Trainee, "learn"), "validation": (validation, "validate")}[where[0]], where[1])
-        assert main([*words, "--out", str(broken)]) == 128 + number
+        assert main(["train", *words.split(), "--out", str(broken)]) == 128 + number
         patch.undo()
     error = capsys.readouterr().err
     if where[0] == "step":
@@ -238,7 +257,7 @@ def learn(self, batch):
 Trainee.learn = learn
 main(sys.argv[1:])
 """
-    words = [sys.executable, "-c", program, *INTERRUPTED.split(), "--out", str(tmp_path / "run")]
+    words = [sys.executable, "-c", program, "train", *INTERRUPTED.split(), "--out", str(tmp_path / "run")]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGINT
     assert "noted" in done.stdout
@@ -247,5 +266,5 @@ main(sys.argv[1:])
 
 def test_signals_do_afterwards_what_they_did_before(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
-    assert main([*INTERRUPTED.split(), "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
+    assert main(["train", *INTERRUPTED.split(), "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
     assert signal.getsignal(signal.SIGINT) is before
