@@ -16,6 +16,7 @@ CORE = {"types", "threats", "objectives"}
 MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
     "errors": set(),
+    "shorthand": set(),
     "types": {"errors"},
     "threats": {"types"},
     "objectives": {"types"},
@@ -27,14 +28,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "methods": CORE | {"runtime", "data", "attacks"},
 }
 MAY_IMPORT["config"] = CORE | {"runtime", "data", "models", "methods"}
-MAY_IMPORT["runs"] = {"types", "runtime", "models", "config"}
+MAY_IMPORT["runs"] = {"types", "runtime", "data", "models", "config"}
 MAY_IMPORT["evaluation"] = MAY_IMPORT["config"] | {"version", "attacks", "corruptions", "config", "runs"}
 MAY_IMPORT["training"] = MAY_IMPORT["evaluation"] | {"evaluation"}
 MAY_IMPORT["recipes"] = CORE | {"data", "models", "methods", "config"}
 MAY_IMPORT["reports"] = {"types", "version", "threats", "runtime", "runs", "evaluation", "methods"}
 MAY_IMPORT["studies"] = MAY_IMPORT["training"] | {"training", "reports"}
 MAY_IMPORT["exports"] = {"types", "version", "threats", "runtime", "models", "methods", "config", "runs"}
-MAY_IMPORT["cli"] = MAY_IMPORT["studies"] | {"errors", "studies", "recipes", "exports"}
+MAY_IMPORT["jobs"] = MAY_IMPORT["training"] | {"training", "recipes", "reports", "shorthand"}
+MAY_IMPORT["cli"] = MAY_IMPORT["studies"] | {"errors", "shorthand", "studies", "recipes", "exports", "jobs"}
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["__init__"] = {*MAY_IMPORT} - {"__main__"}
 

@@ -12,6 +12,7 @@ from regmix.version import __version__
 if TYPE_CHECKING:
     from regmix.attacks import Fgsm, Pgd, ascend
     from regmix.evaluation import Outcomes, evaluate
+    from regmix.jobs import Report, evaluate_run, report, resume, train
     from regmix.methods import (
         Atas,
         FgsmAt,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         Trades,
         ZeroGrad,
     )
+    from regmix.runs import Run
     from regmix.runs.load import Trained, load_model
     from regmix.threats import L1, L2, Linf
     from regmix.types import Batch, Losses, UserError
@@ -62,6 +64,8 @@ __all__ = [
     "Pgd",
     "PgdAt",
     "RegMix",
+    "Report",
+    "Run",
     "Standard",
     "Trades",
     "Trained",
@@ -70,10 +74,14 @@ __all__ = [
     "__version__",
     "ascend",
     "evaluate",
+    "evaluate_run",
     "load_model",
+    "report",
+    "resume",
+    "train",
 ]
 
-_HOMES = ("types", "threats", "attacks", "methods", "evaluation", "runs.load")
+_HOMES = ("types", "threats", "attacks", "methods", "evaluation", "runs", "runs.load", "jobs")
 """The modules of these names, the light ones first."""
 
 

@@ -89,7 +89,11 @@ def test_the_table_holds_the_flags_for_a_model_from_elsewhere() -> None:
     _, start = _foreign_flags(["weights.pth"])
     kinds = {part: getattr(start, part).name for part in help_texts.FOREIGN_KINDS}
     assert kinds == help_texts.FOREIGN_KINDS
-    flags = [flag for flag in command_flags("evaluate", "foreign") if flag.name not in ("model.source", "data.source")]
+    flags = [
+        flag
+        for flag in command_flags("evaluate", "foreign")
+        if flag.name not in ("model.source", "data.source", "data.root")
+    ]
     assert spellings([*flags, *part_flags(kinds)]) == flags_of_tyro(COMMANDS["foreign"], start)
 
 

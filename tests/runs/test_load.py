@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,37 @@ def test_a_model_from_elsewhere_is_loaded_like_our_own(
     x = torch.rand(5, 1, 8, 8)
     with torch.no_grad():
         assert torch.equal(theirs.model(x), ours.model(x))
+
+
+def test_the_transform_makes_of_a_picture_what_the_run_was_tested_on(run: Path) -> None:
+    from PIL import Image
+
+    trained = regmix.load_model(run)
+    test = load(Digits(), "test")
+    picture = Image.fromarray(test.images[7, 0].numpy())
+    assert torch.equal(trained.transform(picture), test.images[7].float() / 255)
+    assert tuple(trained.transform(picture.resize((31, 20))).shape) == trained.shape
+
+
+def test_a_file_of_weights_stands_for_its_checkpoint(run: Path, tmp_path: Path) -> None:
+    x = torch.rand(5, 1, 8, 8)
+    for checkpoint in CHECKPOINTS:
+        with torch.no_grad():
+            from_file = regmix.load_model(run / f"{checkpoint}.safetensors").model(x)
+            assert torch.equal(from_file, regmix.load_model(run, checkpoint).model(x))
+    with pytest.raises(UserError, match="holds the last weights; leave out checkpoint='best'"):
+        regmix.load_model(run / "last.safetensors", "best")
+    (tmp_path / "last.safetensors").write_bytes((run / "last.safetensors").read_bytes())
+    with pytest.raises(UserError, match=r"nothing beside .* says which network its weights are for"):
+        regmix.load_model(tmp_path / "last.safetensors")
+
+
+def test_a_run_is_loaded_from_any_folder(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = regmix.load_model(run).model.state_dict()
+    monkeypatch.chdir(tmp_path)
+    relative = os.path.relpath(run)
+    found = regmix.load_model(relative).model.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_a_run_that_was_killed_is_loaded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

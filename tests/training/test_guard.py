@@ -177,7 +177,7 @@ def test_a_run_with_the_remedy_resumes_exactly(tmp_path: Path, collapse_in_epoch
     words = "--guard.action rollback --method regmix --method.start carried"
     collapse_in_epoch(3)
     whole, _ = train(tmp_path / "whole", words)
-    from regmix.cli.console import ConsoleDisplay
+    from regmix.jobs.console import ConsoleDisplay
 
     real = ConsoleDisplay.epoch
 

@@ -5,6 +5,7 @@ cli may import it.
 """
 
 from regmix.attacks.adaptive import Adaptive
+from regmix.attacks.adversary import Adversary
 from regmix.attacks.apgd import Apgd
 from regmix.attacks.ascent import Ascent, ascend
 from regmix.attacks.attempt import Attempt, attempt
@@ -39,6 +40,7 @@ __all__ = [
     "STRONGEST",
     "TRANSFER",
     "Adaptive",
+    "Adversary",
     "Apgd",
     "Ascent",
     "Attack",

@@ -17,9 +17,8 @@ from regmix.cli.common import (
     radii_in,
     trust_in,
 )
-from regmix.cli.console import ConsoleDisplay
 from regmix.cli.flags import parse
-from regmix.cli.table import check, command_flags, named_model, part_flags, take_kinds
+from regmix.cli.table import check, command_flags, part_flags, take_kinds
 from regmix.cli.train import with_kinds
 from regmix.config import UNIONS, Experiment
 from regmix.data import DataConfig
@@ -27,9 +26,12 @@ from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.foreign import KNOWN, Foreign, is_file_of_weights, is_foreign
 from regmix.evaluation.questions import Questions
 from regmix.evaluation.subject import EvaluationImages, PlacedModel, choose_images
+from regmix.jobs.console import ConsoleDisplay
+from regmix.jobs.evaluation import other_images
 from regmix.models import ModelConfig, ResNet
 from regmix.runs import Checkpoint, Run
 from regmix.runtime import devices, processes
+from regmix.shorthand import named
 from regmix.threats import ThreatConfig
 from regmix.types import Trust, UserError
 
@@ -80,6 +82,9 @@ class RunFlags:
     data_source: DataSource = None
     """The module:function that returns the run's images, if they come from a function of yours. Its code is run. None:
     no code of yours."""
+    root: Annotated[Path | None, tyro.conf.arg(name="data.root")] = None
+    """Other test images than the run's own: a folder as the run's data have it, or with test images alone (CLASS/* or
+    test/CLASS/*). It must have the run's classes. None: where the run's images are."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,8 @@ class _Start:
     flags: EvaluateFlags
     run: Run
     trust: Trust
+    root: Path | None = None
+    """Where other test images than the run's own are."""
     origin: str = ""
     """Of a model from elsewhere: where its weights are from."""
     test: EvaluationImages | None = None
@@ -121,14 +128,17 @@ def evaluate(words: list[str]) -> None:
         start = _adopted(words)
     else:
         parsed = parse(RunFlags, words, "evaluate")
-        start = _Start(parsed.shared, Run.open(parsed.shared.run), _trust(parsed))
+        start = _Start(parsed.shared, Run.open(parsed.shared.run), _trust(parsed), root=parsed.root)
     flags = start.flags
     questions = _questions(flags)
     checkpoints: list[Checkpoint] = [] if flags.checkpoint == "all" else [flags.checkpoint]
     with ConsoleDisplay(console_for(flags.json)) as display:
         if start.origin:
             display.note(start.origin)
-        assessment = Assessment(start.run, questions, start.test, start.trust)
+        test = start.test
+        if start.root is not None:
+            test = other_images(start.run, str(start.root), questions, start.trust)
+        assessment = Assessment(start.run, questions, test, start.trust)
         assessment.run(checkpoints, flags.device, display, start.loaded)
     print_result(start.run, flags.json, f"regmix report {start.run.path} -o report.html")
 
@@ -183,7 +193,7 @@ def _adopted(words: list[str]) -> _Start:
         adopted = foreign.adopt(test.images, out, device, attacks)
         origin, loaded = adopted.origin, {"last": adopted.loaded}
     origin = processes.from_first(origin)  # the other processes wait until the directory is there
-    return _Start(shared, Run.open(out), trust, origin, test, loaded)
+    return _Start(shared, Run.open(out), trust, None, origin, test, loaded)
 
 
 def _foreign_flags(words: list[str]) -> tuple[Experiment, ForeignFlags]:
@@ -192,8 +202,8 @@ def _foreign_flags(words: list[str]) -> tuple[Experiment, ForeignFlags]:
     if is_file_of_weights(source):
         base = Experiment(model=ResNet())
     else:
-        kind, field, value = named_model(source)
-        base = Experiment(model=UNIONS["model"][kind](**{field: value}))
+        kind, settings = named("model", source)
+        base = Experiment(model=UNIONS["model"][kind](**settings))
     kinds = take_kinds(words, KNOWN)
     base = with_kinds(base, kinds)
     own = {part: getattr(base, part).name for part in KNOWN}

@@ -10,12 +10,12 @@ from rich.console import Console
 
 from regmix.attacks import parse_attacks
 from regmix.cli.common import EvaluationFlags, in_one_process, radii_in, trust_in
-from regmix.cli.console import ConsoleDisplay
 from regmix.cli.flags import parse_some
 from regmix.cli.train import parse_training
 from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.questions import Questions, check_attacks
 from regmix.evaluation.subject import EvaluationImages, choose_images
+from regmix.jobs.console import ConsoleDisplay
 from regmix.recipes import recipe
 from regmix.runs import Run
 from regmix.studies.compare import Planned, write_comparison

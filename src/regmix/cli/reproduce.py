@@ -11,10 +11,10 @@ import torch
 from rich.console import Console
 
 from regmix.cli.common import in_one_process, names_in
-from regmix.cli.console import ConsoleDisplay
 from regmix.cli.flags import parse_some
 from regmix.cli.train import parse_training
 from regmix.config import UNIONS, Experiment
+from regmix.jobs.console import ConsoleDisplay
 from regmix.runtime import devices
 from regmix.studies.compare import Planned, say
 from regmix.studies.reproduce import (

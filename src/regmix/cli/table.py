@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from regmix.errors import UserError, known
+from regmix.shorthand import named
 
 FILE = Path(__file__).with_name("flags.json")
 
@@ -143,7 +144,7 @@ def take(words: list[str], flag: str) -> str | None:
 def take_kinds(words: list[str], parts: Iterable[str]) -> dict[str, str]:
     """Removes flags such as `--method trades` from the words and returns the kinds that they choose.
 
-    `--data module:function` is short for `--data function --data.source module:function`; see also `named_model`.
+    `--data module:function` is short for `--data function --data.source module:function`; see `named`.
 
     Raises:
         UserError: a kind that does not exist.
@@ -151,20 +152,8 @@ def take_kinds(words: list[str], parts: Iterable[str]) -> dict[str, str]:
     chosen = {}
     for part in parts:
         if (kind := take(words, f"--{part}")) is not None:
-            if part == "model" and ":" in kind:
-                kind, field, value = named_model(kind)
-                words += [f"--model.{field}", value]
-            elif part == "data" and ":" in kind:
-                words += ["--data.source", kind]
-                kind = "function"
+            kind, settings = named(part, kind)
+            for setting, value in settings.items():
+                words += [f"--{part}.{setting}", value]
             chosen[part] = known(kind, table().parts[part].kinds, part)
     return chosen
-
-
-def named_model(text: str) -> tuple[str, str, str]:
-    """The kind, the field and its value of a model that is written timm:NAME, hf:NAME or module:function."""
-    before, _, after = text.partition(":")
-    return {
-        "timm": ("timm", "architecture", after),
-        "hf": ("transformers", "repository", after),
-    }.get(before, ("function", "source", text))

@@ -1,8 +1,6 @@
 """`regmix train`."""
 
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,23 +8,20 @@ from typing import Annotated
 
 import tyro
 
+from regmix import jobs
 from regmix.cli import help_pages
-from regmix.cli.common import DataSource, ModelSource, console_for, evaluate_command, names_in, print_result
-from regmix.cli.console import ConsoleDisplay
-from regmix.cli.describe import settings_of
+from regmix.cli.common import DataSource, ModelSource, console_for, evaluate_command, print_result
+from regmix.cli.describe import settings_of as described
 from regmix.cli.flags import parse
 from regmix.cli.help_pages import HELP
 from regmix.cli.table import check, take, take_kinds, training_flags
-from regmix.config import UNIONS, Experiment, from_json
+from regmix.config import UNIONS, Experiment
 from regmix.data import DataFunction
+from regmix.jobs.training import default_folder, settings_of
 from regmix.models import Function
 from regmix.recipes import recipe
-from regmix.runs import CONFIG, Run
-from regmix.runtime import processes
-from regmix.training.display import Display
-from regmix.training.loggers import Several, make_loggers
-from regmix.training.start import resume, run
-from regmix.types import Trust, UserError
+from regmix.runs import Run
+from regmix.types import Trust
 
 
 @dataclass(frozen=True)
@@ -68,29 +63,20 @@ def train(words: list[str]) -> None:
     command = shlex.join(["regmix", "train", *words])
     if (path := take(words, "--resume")) is not None:
         flags = parse(ResumeFlags, words, "train --resume RUN")
-        _resume(Path(path), flags)
+        finished = jobs.resume(
+            path, flags.epochs, log=flags.log, progress=console_for(flags.json), source=flags.source,
+            data_source=flags.data_source, trust_code=flags.trust_code,
+        )  # fmt: skip
+        print_result(finished, flags.json, evaluate_command(finished))
         return
     if help_words := {*HELP} & {*words}:  # with --from RUN; all other help is printed without the library
         print(_help(words, everything="--help-all" in help_words))
         return
     name, chosen = parse_training(words)
     experiment = chosen.experiment
-    out = chosen.out or Path("runs") / f"{name}-{experiment.method.name}-seed{experiment.seed}"
-    with _shown(chosen.json, chosen.log, experiment, out) as display:
-        finished = run(experiment, out, display, command)
+    out = chosen.out or default_folder(name, experiment)
+    finished = jobs.train(experiment, out, log=chosen.log, progress=console_for(chosen.json), command=command)
     print_result(finished, chosen.json, evaluate_command(finished))
-
-
-@contextmanager
-def _shown(as_json: bool, log: str, experiment: Experiment, out: Path) -> Iterator[Display]:
-    """The display of a training: the console and the loggers, which are rank 0's alone."""
-    loggers = make_loggers(names_in(log) if processes.started()[0] == 0 else [], experiment, out)
-    with ConsoleDisplay(console_for(as_json)) as display:
-        try:
-            yield Several(display, loggers)
-        finally:
-            for logger in loggers:
-                logger.close()
 
 
 def parse_training(words: list[str]) -> tuple[str, TrainFlags]:
@@ -98,7 +84,7 @@ def parse_training(words: list[str]) -> tuple[str, TrainFlags]:
     source, kinds = take(words, "--from"), take_kinds(words, UNIONS)
     requested: dict[str, str] = {}  # code that the user must allow on this command line
     if source is not None:
-        base, name = _settings_of(Path(source)), Path(source).name
+        base, name = _settings_of(source), Path(source).name
         if isinstance(base.model, Function):
             requested["model"] = base.model.source
             base = replace(base, model=Function())
@@ -133,27 +119,15 @@ def with_kinds(experiment: Experiment, kinds: dict[str, str]) -> Experiment:
     return changed
 
 
-def _settings_of(path: Path) -> Experiment:
+def _settings_of(path: str) -> Experiment:
     """The experiment of a run. The code of its model is not imported."""
-    earlier = Run.open(path)
-    if earlier.environment().source is not None:
-        raise UserError(
-            f"{path} holds a model from elsewhere, whose training settings are unknown; start from a recipe"
-        )
-    return from_json(earlier.config(), f"{path}/{CONFIG}", Trust(everything=True))
+    return settings_of(Run.open(Path(path)), Trust(everything=True))
 
 
 def _help(words: list[str], *, everything: bool) -> str:
     """The help of `regmix train --from RUN`, with the settings of the run as defaults."""
     source = take(words, "--from")
     assert source is not None
-    earlier = settings_of(_settings_of(Path(source)))
+    earlier = described(_settings_of(source))
     page = help_pages.train(f"--from {source}", earlier, earlier.kinds | take_kinds(words, UNIONS))
     return page.text(everything=everything)
-
-
-def _resume(path: Path, flags: ResumeFlags) -> None:
-    experiment = from_json(Run.open(path).config(), path / CONFIG, Trust(everything=True))  # only read, not built
-    with _shown(flags.json, flags.log, experiment, path) as display:
-        finished = resume(path, display, Trust(flags.source, flags.trust_code, flags.data_source), flags.epochs)
-    print_result(finished, flags.json, evaluate_command(finished))

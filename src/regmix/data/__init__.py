@@ -12,7 +12,7 @@ from regmix.data.crops import CropConfig, CropShift, NoCrop, ResizedCrop
 from regmix.data.digits import Digits
 from regmix.data.erase import Cutout, EraseConfig, NoErasing, RandomErasing
 from regmix.data.fingerprint import changes, class_changes, fingerprint
-from regmix.data.folder import Folder
+from regmix.data.folder import Folder, trained_on
 from regmix.data.hub import Hub
 from regmix.data.imagenet32 import Imagenet32
 from regmix.data.images import ImageSet, Split
@@ -91,4 +91,5 @@ __all__ = [
     "steps_per_epoch",
     "take",
     "to_view",
+    "trained_on",
 ]

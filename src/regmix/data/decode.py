@@ -1,6 +1,8 @@
 """Decodes images to uint8 pixels with Pillow."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -74,14 +76,18 @@ def decode(
     return decode_and_tell(encoded, size, shape, channels).pixels
 
 
+def upright_pixels(image: "Image.Image", size: Size, channels: Channels) -> Pixels:
+    """What `decode` makes of the file of an image that is open already."""
+    with _blaming("the image"):
+        return _in_channels(_pixels(image, height_and_width(size)).pixels, channels)
+
+
 def decode_and_tell(
     encoded: Encoded, size: Size | None, shape: tuple[int, int] | None = None, channels: Channels = "rgb"
 ) -> Decoded:
     """Like `decode`, and tells how the EXIF orientation was applied."""
     decoded = _decode(encoded, None if size is None else height_and_width(size))
-    if channels == "grey":
-        grey = ((decoded.pixels @ LUMA + (1 << 15)) >> 16).astype(np.uint8)[:, :, None]
-        decoded = decoded._replace(pixels=grey)
+    decoded = decoded._replace(pixels=_in_channels(decoded.pixels, channels))
     height, width = decoded.pixels.shape[:2]
     if shape is not None and (height, width) != shape:
         raise UserError(
@@ -95,20 +101,42 @@ def _decode(encoded: Encoded, size: tuple[int, int] | None) -> Decoded:
     pillow = import_optional("PIL.Image")
     source = io.BytesIO(encoded.content) if isinstance(encoded.content, bytes) else encoded.content
     formats = _formats(pillow, encoded.name)
+    with _blaming(encoded.name):
+        try:
+            with pillow.open(source, formats=formats) as image:
+                return _pixels(image, size)
+        except pillow.UnidentifiedImageError:
+            known = ", ".join(formats)
+            complaint = f"{encoded.name} is not an image of a known format ({known}); repair or remove it"
+            raise UserError(complaint) from None
+
+
+@contextmanager
+def _blaming(name: str) -> Iterator[None]:
+    """Raises UserError with the name of the image for whatever Pillow raises."""
     try:
-        with pillow.open(source, formats=formats) as image:
-            image, turned, unread = _upright(image)
-            image = _to_rgb(image)
-            if size is not None and image.size != size[::-1]:
-                image = _fit(image, *size)
-            return Decoded(np.asarray(image), turned, unread)
-    except pillow.UnidentifiedImageError:
-        known = ", ".join(formats)
-        raise UserError(f"{encoded.name} is not an image of a known format ({known}); repair or remove it") from None
+        yield
+    except UserError:
+        raise
     # On broken files Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others.
     except Exception as error:
         cause = f"{type(error).__name__}: {error}"
-        raise UserError(f"{encoded.name} cannot be read as an image ({cause}); repair or remove it") from error
+        raise UserError(f"{name} cannot be read as an image ({cause}); repair or remove it") from error
+
+
+def _pixels(image: "Image.Image", size: tuple[int, int] | None) -> Decoded:
+    image, turned, unread = _upright(image)
+    image = _to_rgb(image)
+    if size is not None and image.size != size[::-1]:
+        image = _fit(image, *size)
+    return Decoded(np.asarray(image), turned, unread)
+
+
+def _in_channels(pixels: Pixels, channels: Channels) -> UInt8[np.ndarray, "height width wanted"]:
+    if channels == "rgb":
+        return pixels
+    grey: UInt8[np.ndarray, "height width 1"] = ((pixels @ LUMA + (1 << 15)) >> 16).astype(np.uint8)[:, :, None]
+    return grey
 
 
 def _formats(pillow: ModuleType, name: str) -> list[str]:

@@ -104,7 +104,7 @@ def _class_folders(base: Path) -> dict[str, Path]:
         raise UserError(f"{base} is missing: images are expected as train/CLASS/* and test/CLASS/* (or val/CLASS/*)")
     folders: dict[str, Path] = {}
     for path in sorted(base.iterdir()):
-        if path.is_dir() and not path.name.startswith("."):
+        if _is_folder(path):
             name = unicodedata.normalize("NFC", path.name)
             if name in folders:
                 raise UserError(f"two class folders of {base} are called {name!r}, in two spellings; merge them")
@@ -112,6 +112,10 @@ def _class_folders(base: Path) -> dict[str, Path]:
     if not folders:
         raise UserError(f"{base} has no class folders: images are expected as {base}/CLASS/*")
     return folders
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
 
 
 class _Skipped:
@@ -201,11 +205,23 @@ def _test_notes(
         yield f"{root} has no train, test or val folder: all of its {len(classes)} folders are classes of test images"
     if test.name == "test" and (root / "val").is_dir():
         yield f"{root / 'val'} was skipped: the test images are those in {test}"
+    beside = [] if test == root else [path.name for path in sorted(root.iterdir()) if _is_folder(path)]
+    if beside := [name for name in beside if name not in ("train", "test", "val")]:
+        yield f"{root}: {len(beside)} folders beside {test.name}/ were skipped: {', '.join(beside[:5])}"
     for kind, folders in (("training", train_folders), ("test", test_folders)):
         missing = [name for name in classes if name not in folders]
         if folders and missing:
             more = ", ..." if len(missing) > 5 else ""
             yield f"{len(missing)} of {len(classes)} classes have no {kind} images: {', '.join(missing[:5])}{more}"
+
+
+def trained_on(other: Folder, own: Folder) -> Iterator[str]:
+    """A note on test images of another folder that are also training images of a run's own folder, byte for byte."""
+    train, base = Path(own.root) / "train", _test_folder(Path(other.root), "test")
+    if train.is_dir() and train.resolve() != (Path(other.root) / "train").resolve():  # else `read` has said it
+        skipped = _Skipped(base)
+        paths = [path for folder in _class_folders(base).values() for path in _image_files(folder, skipped)]
+        yield from _leak(paths, _class_folders(train).values())
 
 
 def _leak(test: Sequence[Path], train: Iterable[Path]) -> Iterator[str]:

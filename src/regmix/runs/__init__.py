@@ -6,12 +6,14 @@ May import the vocabulary, runtime and config; evaluation, training, studies and
 from regmix.runs.directory import CHECKPOINTS, CONFIG, ENVIRONMENT, METRICS, RESULT, Run
 from regmix.runs.journal import Journal
 from regmix.runs.records import Checkpoint
+from regmix.runs.shown import REPORT
 
 __all__ = [
     "CHECKPOINTS",
     "CONFIG",
     "ENVIRONMENT",
     "METRICS",
+    "REPORT",
     "RESULT",
     "Checkpoint",
     "Journal",

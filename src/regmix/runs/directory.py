@@ -17,6 +17,7 @@ from regmix.runs.evaluations import Stored, stored
 from regmix.runs.exported import WEIGHTS
 from regmix.runs.files import read_record, typed, write_record
 from regmix.runs.records import Checkpoint, Data, Environment, Epoch, Result
+from regmix.runs.shown import as_html, as_text
 from regmix.runtime.files import PART, append, digest, link, parse_json, read_object, read_text, write_atomically
 from regmix.runtime.lock import locked
 from regmix.types import Trust, UserError
@@ -83,11 +84,25 @@ class Run:
         thumbnails.npz       small copies of the images that break first and last (thumbnails.Thumbnails)
         journal-*.jsonl      the progress of an evaluation that is not finished
         adversarial/COLUMN/  with --save: the broken images as PNG files and as adversarial.npz
+    report.html          the report, where `regmix.report` wrote it for this run alone
+
+    It shows itself in a terminal and in a notebook.
     """
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         """With writes=False nothing is written: only rank 0 writes."""
         self.path, self._writes = path, writes
+
+    def __repr__(self) -> str:
+        """What was trained and measured, in lines of text."""
+        try:
+            return as_text(self)
+        except (UserError, OSError) as error:  # a debugger shows objects at any time
+            return f"Run {self.path}: {error}"
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook."""
+        return as_html(self)
 
     @classmethod
     def create(cls, path: Path, config: str, environment: Environment) -> "Run":

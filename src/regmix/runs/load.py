@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from torch import nn
 
+from regmix.data.single import Transform
 from regmix.models import Function, ModelConfig, build, load_weights
-from regmix.runs import CONFIG, RESULT, Checkpoint, Run
+from regmix.runs import CHECKPOINTS, CONFIG, RESULT, Checkpoint, Run
 from regmix.runs.exported import WEIGHTS, folder_of, read_exported
 from regmix.types import Trust, UserError
 
@@ -21,6 +22,16 @@ class Trained(NamedTuple):
     shape: tuple[int, int, int]
     """[C, H, W] of the images that it was trained on."""
 
+    @property
+    def transform(self) -> Transform:
+        """From a file or an image of Pillow to the model's input [C, H, W] in [0, 1].
+
+        It does what the readers of image files do: makes the image upright, resizes it so that it just covers the
+        shape, cuts out the centre, and makes it grey for a model of one channel. Training with arrays of your own
+        (`Images.of`, module:function) knows nothing of files; there your own preparation counts.
+        """
+        return Transform(self.shape)
+
 
 def load_model(
     run: str | Path, checkpoint: Checkpoint | None = None, *, source: str | None = None, trust_code: bool = False
@@ -28,8 +39,9 @@ def load_model(
     """Loads the model of a run directory, or one that `regmix export` wrote. The data of the training are not needed.
 
     Args:
-        run: the directory, a folder that `regmix export --format hub` or safetensors wrote, or hf:OWNER/NAME for such a
-            folder on the Hugging Face hub. Only weights and settings are read from it; its code is never run.
+        run: the directory, a folder that `regmix export --format hub` or safetensors wrote, the file of weights in one
+            of these, or hf:OWNER/NAME for such a folder on the Hugging Face hub. Only weights and settings are read; no
+            code of the folder is run.
         checkpoint: best, last or averaged; None means the first of these that the run has.
         source: the module:function that makes the model, if the run has a model of your own. Its code is run.
         trust_code: allows to run whatever code the run asks for.
@@ -38,6 +50,8 @@ def load_model(
         UserError: no run directory, damaged files, no such weights, or code that is not allowed to run.
     """
     folder, trust = folder_of(run), Trust(source, trust_code)
+    if folder.is_file():
+        folder, checkpoint = _of_file(folder, checkpoint)
     if (exported := read_exported(folder, trust)) is None:
         config, classes, shape, weights = _of_run(folder, checkpoint, trust)
     else:
@@ -50,6 +64,21 @@ def load_model(
     model = build(config, len(classes), shape[0], size=shape[1:])
     load_weights(model, weights)
     return Trained(model.eval(), tuple(classes), shape)
+
+
+def _of_file(path: Path, checkpoint: Checkpoint | None) -> tuple[Path, Checkpoint | None]:
+    """The folder that says to which network a file of weights belongs, and the checkpoint that the file is."""
+    if path.name == WEIGHTS:
+        return path.parent, checkpoint
+    own = next((name for name in CHECKPOINTS if path.name == f"{name}.safetensors"), None)
+    if own is None or not (path.parent / CONFIG).is_file():
+        raise UserError(
+            f"nothing beside {path} says which network its weights are for; give a run directory or an exported "
+            "folder, or make the network yourself: regmix.models.load_weights(network, path)"
+        )
+    if checkpoint not in (None, own):
+        raise UserError(f"{path} holds the {own} weights; leave out checkpoint={checkpoint!r}")
+    return path.parent, own
 
 
 def _of_run(

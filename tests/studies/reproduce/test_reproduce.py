@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from regmix.cli.console import ConsoleDisplay
 from regmix.cli.entry import main
 from regmix.data import Digits, load, pick
 from regmix.evaluation import Evaluator, flatness
 from regmix.evaluation.subject import choose_images
+from regmix.jobs.console import ConsoleDisplay
 from regmix.recipes import recipe
 from regmix.runs.load import load_model
 from regmix.studies import compare

@@ -4,7 +4,7 @@ import re
 
 from rich.console import Console
 
-from regmix.cli.console import ConsoleDisplay
+from regmix.jobs.console import ConsoleDisplay
 from regmix.runs.records import Epoch
 
 

@@ -17,11 +17,24 @@ from rich.progress import (
 )
 
 from regmix.runs.records import Epoch
+from regmix.runtime import processes
 
+ProgressTo = bool | Console
+"""Where progress is shown: True on standard output, False nowhere, or a console of rich."""
 RECENT = 5
 """Epochs whose speed the time left follows."""
 FIRST_LINE, NEXT_LINE = 15.0, 60.0
 """Without a terminal: seconds from the start until the first line about an unfinished epoch, and until the next one."""
+
+
+def shown(progress: ProgressTo) -> "ConsoleDisplay":
+    """The display for a job; of several processes only rank 0 shows anything.
+
+    A notebook gets plain lines, which stay readable where its outputs are saved.
+    """
+    if isinstance(progress, bool):
+        progress = Console(quiet=not progress or processes.started()[0] > 0, force_jupyter=False)
+    return ConsoleDisplay(progress)
 
 
 def _percent(value: float) -> str:
