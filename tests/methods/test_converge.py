@@ -52,6 +52,7 @@ def assert_step(losses, classify: Tensor, normal: Tensor, k: float, net, plain: 
     expected = plain.gradient(classify + k * normal)
     assert reference.relative_error(reference.gradient_of(net), expected) < 1e-9
     assert int(net[2].num_batches_tracked) == plain.forwards == 3
+    assert reference.relative_error(net[2].running_mean, plain.mean) < 1e-12  # the passes come in this order
 
 
 @pytest.mark.parametrize("mass", [1.0, 0.6])
@@ -66,8 +67,8 @@ def test_rs_cs_pulls_the_noisy_loss_towards_that_of_the_epoch_before(mass: float
         plain = Plain(net)
         noisy = clipped(x + draw)
         g = gradient_at(plain, noisy, 1.0)
-        normal = mean_loss(plain(noisy), mass)
         classify = mean_loss(plain(clipped(noisy + EPS * torch.sign(g))), mass)
+        normal = mean_loss(plain(noisy), mass)
         k = jump.of(epoch, normal.item())
         seen.add(k)
         labels = LABELS if mass == 1 else reference.smoothed(LABELS, mass)
@@ -99,8 +100,8 @@ def test_mep_cs_pulls_the_clean_loss_and_moves_each_images_start() -> None:
         g = gradient_at(plain, x + start, mass)
         m = g / g.abs().mean() + (0 if fresh else 0.6 * m)
         delta = reference.project(start + EPS * torch.sign(m), x, EPS)
-        normal = mean_loss(plain(x), mass)
         classify = mean_loss(plain(x + reference.project(start + EPS * torch.sign(g), x, EPS)), mass)
+        normal = mean_loss(plain(x), mass)
         k = jump.of(epoch, normal.item())
         seen.add(k)
         clock = Clock(epoch, EPOCHS, step, STEPS)

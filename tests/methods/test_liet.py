@@ -14,19 +14,18 @@ from regmix.threats import L2, Linf
 from regmix.types import Batch, Clock
 
 LABELS = torch.tensor([0, 2, 3, 1, 2])
-EPOCHS, STEPS, REFRESH, LAM, MASS = 4, 2, 3, 100.0, 0.4
+EPOCHS, STEPS, REFRESH, LAM, MASS = 3, 4, 3, 100.0, 0.4
 
 
-def class_perturbations(plain: Plain, eps: float, norm: str) -> Tensor:
+def class_perturbations(plain: Plain, eps: float, norm: str, target: Tensor) -> Tensor:
     grey = torch.full((CLASSES, *SHAPE), 0.5, dtype=torch.float64, requires_grad=True)
-    target = reference.smoothed(torch.arange(CLASSES), 1.0)
     gradient = reference.input_gradient(plain(grey, False), grey, lambda z: reference.cross_entropy(z, target))
     return eps * reference.direction(gradient, norm)
 
 
-def random_labels(draw: Tensor) -> Tensor:
+def random_labels(draw: Tensor, labels: Tensor = LABELS) -> Tensor:
     rows = []
-    for weights, label in zip(draw.tolist(), LABELS.tolist(), strict=True):
+    for weights, label in zip(draw.tolist(), labels.tolist(), strict=True):
         rest = sum(weight for c, weight in enumerate(weights) if c != label)
         rows.append([MASS if c == label else (1 - MASS) * weight / rest for c, weight in enumerate(weights)])
     return torch.tensor(rows, dtype=torch.float64)
@@ -67,19 +66,22 @@ def test_it_follows_the_formula_step_after_step(
         monkeypatch.setattr(type(threat), "uniform", lambda self, x, drawn=uniform: drawn)
         # The same numbers, in the order in which the method draws them.
         torch.manual_seed(step)
-        weights = torch.rand(5, CLASSES, dtype=torch.float64)
+        attacked = reference.smoothed(LABELS, 1.0)
+        if step % STEPS % REFRESH == 0:  # counted within an epoch
+            climbed = reference.smoothed(torch.arange(CLASSES), 1.0)
+            if attack_labels == "soft":
+                climbed = random_labels(torch.rand(CLASSES, CLASSES, dtype=torch.float64), torch.arange(CLASSES))
+            kept = class_perturbations(plain, eps, norm, climbed)
         share = 0.1 + 0.4 * torch.rand((), dtype=torch.float64)
         noisy = torch.rand(5, *SHAPE, dtype=torch.float64) < share
         sign = -1 if torch.rand(()) < 0.5 else 1
         signs.add(sign)
-
-        if step % REFRESH == 0:
-            kept = class_perturbations(plain, eps, norm)
-        target = random_labels(weights)
+        if attack_labels == "soft":
+            attacked = random_labels(torch.rand(5, CLASSES, dtype=torch.float64))
+        target = random_labels(torch.rand(5, CLASSES, dtype=torch.float64))
         start = clip(x + sign * torch.where(noisy, noise * uniform, kept[LABELS]))
         at = start.clone().requires_grad_()
         first = plain(at)
-        attacked = target if attack_labels == "soft" else reference.smoothed(LABELS, 1.0)
         gradient = reference.input_gradient(first, at, lambda z, t=attacked: reference.cross_entropy(z, t))
         end = start + eps * reference.direction(gradient, norm)
         end = x + reference.project(end - x, x, eps, norm) if projected else clip(end)
@@ -119,6 +121,10 @@ def test_the_random_labels_are_distributions_with_their_mass_on_the_true_class(w
     # Normalised exponential weights spread further than normalised uniform ones.
     deviation = float(others[~others.isnan()].std()) * 9 / 0.3
     assert (deviation > 0.8) == (weights == "exponential")
+
+
+def test_its_defaults_are_those_of_the_public_code() -> None:
+    assert (Liet().reduction, Liet().attack_labels, Liet().label_weights) == ("example", "soft", "uniform")
 
 
 def test_two_classes_leave_the_rest_to_the_other_one() -> None:

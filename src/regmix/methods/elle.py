@@ -17,17 +17,17 @@ from regmix.types import Batch, Clock, Losses, Tag
 
 @dataclass(frozen=True)
 class Elle(Method):
-    """Cross-entropy after one step from noise, and the squared error of linear interpolation of the loss in the ball.
+    """Cross-entropy after one step, and the squared error of linear interpolation of the loss in the ball.
 
-    With eta, u, v ~ U(-eps, eps), a ~ U(0, 1) per example and g = grad CE(f(x + eta), y):
+    With eta ~ noise * U(-eps, eps), u, v ~ U(-eps, eps), a ~ U(0, 1) per example and g = grad CE(f(x + eta), y):
 
         delta = eta + step_size eps sign(g),   x_a = x + u,   x_b = x + v,   x_c = (1 - a) x_a + a x_b
         E     = mean (CE(f(x_c), y) - (1 - a) CE(f(x_a), y) - a CE(f(x_b), y))^2
         loss  = CE(f(x + delta), t) + lam E
 
     The three points go through the network as one batch, and so have BatchNorm statistics in common. With
-    `schedule` adaptive (ELLE-A) the weight begins at lam; after a step whose E exceeds the mean of all E before it by
-    `sensitivity` standard deviations, it is lam again, else `decay` times what it was.
+    `schedule` adaptive (ELLE-A) the weight begins at 0; after a step whose E exceeds the mean of all E before it by
+    `sensitivity` standard deviations, it is lam, else `decay` times what it was.
 
     Source: the public code of ELLE, LIONS-EPFL/ELLE (ICLR 2024). Deviations: every point is clipped to [0, 1]; the code
     clips none. Each of several processes has the weight that the examples of rank 0 ask for. The code takes two steps
@@ -38,6 +38,8 @@ class Elle(Method):
     name: Tag[Literal["elle"]] = field(default="elle", kw_only=True)
     lam: float = 1000.0
     """Weight of the error (published for CIFAR-10: 1000 up to 8/255, 5000 up to 20/255, 10000 above; ELLE-A 4000)."""
+    noise: float = 0.0
+    """Size of the noise where the step begins, in units of eps (published: 0; the FastAT benchmark has 1)."""
     step_size: float = 1.0
     """Length of the step in units of eps (published: 1; the FastAT benchmark has 1.25)."""
     schedule: Literal["constant", "adaptive"] = "constant"
@@ -49,7 +51,7 @@ class Elle(Method):
 
     def __post_init__(self) -> None:
         check_attack(1, self.step_size)
-        check_weights(lam=self.lam, decay=self.decay, sensitivity=self.sensitivity)
+        check_weights(lam=self.lam, noise=self.noise, decay=self.decay, sensitivity=self.sensitivity)
 
     def memory(self, setup: Setup) -> Memory | None:
         if self.schedule == "constant":
@@ -58,7 +60,7 @@ class Elle(Method):
 
     def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         x, y = batch.x, batch.y
-        start = threat.project(threat.uniform(x), x)
+        start = (x + self.noise * threat.uniform(x)).clamp(0, 1) - x if self.noise else torch.zeros_like(x)
         ascent = ascend(model, x, y, threat, start=start, steps=1, step_size=0.0)
         moved = start + self.step_size * threat.eps * threat.direction(ascent.gradient)
         logits = model((x + moved).clamp(0, 1))
@@ -77,8 +79,8 @@ class Elle(Method):
         """The weight of this step; keeps what the next one needs."""
         if memory is None:
             return torch.full_like(error, self.lam)
+        weight: Tensor
         steps, mean, spread, weight = memory["history"].read(batch).to(error.dtype)
-        weight = torch.where(steps == 0, self.lam, weight)
         limit = mean + self.sensitivity * (spread / steps.clamp_min(1)).sqrt()
         following = torch.where((steps > 2) & (error > limit), self.lam, self.decay * weight)
         new_mean = mean + (error - mean) / (steps + 1)

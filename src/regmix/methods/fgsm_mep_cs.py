@@ -64,8 +64,8 @@ class FgsmMepCs(Method):
         if clock.epoch % self.reset != 0:
             momentum = self.mu * memory["momentum"].read(batch) + momentum
         keep_next_start(batch, threat, memory, delta, momentum)
-        normal = batch.mean(cross_entropy(model(batch.x), batch.target))
         logits = model(batch.x + ascent.delta)
+        normal = batch.mean(cross_entropy(model(batch.x), batch.target))
         k = converge_weight(batch, memory, clock, normal, self.threshold, self.begin)
         terms = {"classify": batch.mean(cross_entropy(logits, batch.target)), "converge": k * normal}
         return Losses(terms, logits, {"converge": normal.detach(), "converge_weight": k})

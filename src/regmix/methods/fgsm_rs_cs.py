@@ -59,8 +59,8 @@ class FgsmRsCs(Method):
         start = threat.project(threat.uniform(batch.x), batch.x)
         ascent = ascend(model, batch.x, batch.y, threat, start=start, steps=1, step_size=0.0)
         moved = start + self.step_size * threat.eps * threat.direction(ascent.gradient)
-        normal = batch.mean(cross_entropy(model(batch.x + start), batch.target))
         logits = model((batch.x + moved).clamp(0, 1))
+        normal = batch.mean(cross_entropy(model(batch.x + start), batch.target))
         k = converge_weight(batch, memory, clock, normal, self.threshold, self.begin)
         terms = {"classify": batch.mean(cross_entropy(logits, batch.target)), "converge": k * normal}
         return Losses(terms, logits, {"converge": normal.detach(), "converge_weight": k})

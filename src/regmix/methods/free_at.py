@@ -24,7 +24,7 @@ class FreeAt(Method):
 
     An epoch has as many steps as with any other method, so that a pass over the images takes `replays` epochs: the
     paper's N / m epochs of m replays. Source: arXiv 1904.12843. Deviation from its code: the input gradient takes a
-    backward pass of its own beside the parameters' one.
+    backward pass of its own beside the parameters' one. In the FastAT benchmark's code every batch begins at zero.
     """
 
     title = "Free-AT"

@@ -22,7 +22,8 @@ class Gat(Method):
 
     delta is one step of eps from a random corner of the ball of eps / 2; in every other step the attack climbs the
     whole loss, otherwise cross-entropy alone. Source: Sriramanan et al., NeurIPS 2020, and its public code for
-    CIFAR-10. Deviation: the clean output that guides the attack is computed only in the steps that use it.
+    CIFAR-10. Deviation: the clean output that guides the attack is computed only in the steps that use it. The
+    FastAT benchmark's code takes the softmax of probabilities in the attack of every other step, this method does not.
     """
 
     title = "GAT"

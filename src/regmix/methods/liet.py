@@ -13,7 +13,7 @@ from regmix.methods.memory import Memory, PerClass, Setup
 from regmix.methods.shared import batchnorm_mode, check_weights
 from regmix.objectives import cross_entropy, kl, log_probabilities
 from regmix.threats import Linf, Threat
-from regmix.types import Batch, Clock, Labels, Logits, Losses, Tag, require
+from regmix.types import Batch, Clock, Labels, Logits, Losses, Tag, Target, require
 
 
 @dataclass(frozen=True)
@@ -22,22 +22,22 @@ class Liet(Method):
 
     Every `refresh` steps, with one uniformly grey image per class c and BatchNorm in evaluation mode:
 
-        v_c   = eps sign(grad CE(f(0.5), c))
+        v_c   = eps sign(grad CE(f(0.5), t_c))
 
     In every step, with r ~ U(noise_low, noise_high) and a sign s = +-1 of the whole batch:
 
         delta = v_y, of which each element is replaced by noise * U(-eps, eps) with probability r
-        x_0   = clip(x + s delta, 0, 1),   x_1 = P[x_0 + eps sign(grad CE(f(x_0), y))]
+        x_0   = clip(x + s delta, 0, 1),   x_1 = P[x_0 + eps sign(grad CE(f(x_0), t'))]
         loss  = CE(f(x_1), t) + lam (epoch + 1) / epochs * JS(f(x_0), f(x_1))
 
     with epoch counted from 0 and JS(p, q) = (KL(p || m) + KL(q || m)) / 2, m = (p + q) / 2. Gradients flow through
-    both outputs. The label t gives `mass` to the true class and splits the rest at random among the other classes;
-    where labels are soft already, t is as given.
+    both outputs. The labels t, t' and t_c give `mass` to the true class and split the rest at random among the other
+    classes, each with a draw of its own; where labels are soft already, t and t' are as given. Steps are counted within
+    an epoch.
 
-    Source: the public code of LIET and of the FastAT benchmark (arXiv 2604.22853), as far as they are known; fields
-    whose text says "not known" stand for what is not. Deviations: only BatchNorm, and not the whole model, is in
-    evaluation mode for v; steps are counted over the whole training; each of several processes draws r and s for its
-    share of the batch; other norms than L-inf replace eps sign by the steepest direction.
+    Source: the public code of LIET (fzjcdt/LIET) and of the FastAT benchmark (arXiv 2604.22853), which agree.
+    Deviations: only BatchNorm, and not the whole model, is in evaluation mode for v; each of several processes draws r
+    and s for its share of the batch; other norms than L-inf replace eps sign by the steepest direction.
     """
 
     title = "LIET"
@@ -45,14 +45,14 @@ class Liet(Method):
     name: Tag[Literal["liet"]] = field(default="liet", kw_only=True)
     lam: float = 100.0
     """Final weight of the divergence (published: CIFAR-10 100, CIFAR-100 200)."""
-    reduction: Literal["element", "example"] = "element"
-    """Mean of the divergence over every element [B, classes], or over the examples only (not known)."""
+    reduction: Literal["element", "example"] = "example"
+    """Mean of the divergence over the examples, as in the code, or over every element [B, classes]."""
     mass: float = 0.4
     """Probability of the true class in the random soft labels (published: CIFAR-10 0.4, CIFAR-100 0.8)."""
     label_weights: Literal["uniform", "exponential"] = "uniform"
-    """Random weights of the other classes, before they are normalised: U(0, 1), or exponential (not known)."""
-    attack_labels: Literal["hard", "soft"] = "hard"
-    """Labels of the attack's cross-entropy: class indices, or the soft labels of the loss (not known)."""
+    """Random weights of the other classes, before they are normalised: U(0, 1), as in the code, or exponential."""
+    attack_labels: Literal["hard", "soft"] = "soft"
+    """What the attack and the perturbations of the classes climb: soft labels, as in the code, or class indices."""
     refresh: int = 20
     """Steps after which the perturbations of the classes are computed anew."""
     noise_low: float = 0.1
@@ -78,15 +78,15 @@ class Liet(Method):
 
     def phase(self, clock: Clock) -> tuple[bool, int, int]:
         """Whether the perturbations of the classes are computed anew, and what the weight depends on."""
-        return clock.done % self.refresh == 0, clock.epoch, clock.epochs
+        return clock.step % self.refresh == 0, clock.epoch, clock.epochs
 
     def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         assert memory is not None, "liet keeps a memory"
         x = batch.x
         classes = len(memory["delta"].gather())
-        if clock.done % self.refresh == 0:
-            memory["delta"].write(batch, _class_perturbations(model, x, classes, threat))
-        target = batch.soft if batch.soft is not None else self._random_labels(batch.y, classes, x.dtype)
+        if clock.step % self.refresh == 0:
+            attacked = self._attacked(torch.arange(classes, device=x.device), classes, x.dtype)
+            memory["delta"].write(batch, _class_perturbations(model, x, attacked, threat))
         wide = isinstance(threat, Linf) and threat.eps > 8 / 255
         noise = self.noise if self.noise is not None else 1 + wide
         share = self.noise_low + (self.noise_high - self.noise_low) * torch.rand((), dtype=x.dtype, device=x.device)
@@ -94,17 +94,20 @@ class Liet(Method):
         delta = torch.where(noisy, noise * threat.uniform(x), memory["delta"].read(batch))
         delta = torch.where(torch.rand((), device=x.device) < 0.5, -delta, delta)
         start = (x + delta).clamp(0, 1) - x
-        ascent = ascend(
-            model, x, target if self.attack_labels == "soft" else batch.y, threat,
-            start=start, steps=1, step_size=0.0, keep_graph=True,
-        )  # fmt: skip
+        given = batch.soft is not None and self.attack_labels == "soft"
+        attacked = batch.target if given else self._attacked(batch.y, classes, x.dtype)
+        ascent = ascend(model, x, attacked, threat, start=start, steps=1, step_size=0.0, keep_graph=True)
         moved = start + threat.eps * threat.direction(ascent.gradient)
         project = self.project if self.project is not None else not wide
         logits = model(x + (threat.project(moved, x) if project else (x + moved).clamp(0, 1) - x))
+        target = batch.soft if batch.soft is not None else self._random_labels(batch.y, classes, x.dtype)
         divergence = _jensen_shannon(ascent.first_logits, logits)
         weight = self.lam * (clock.epoch + 1) / clock.epochs / (classes if self.reduction == "element" else 1)
         terms = {"classify": batch.mean(cross_entropy(logits, target)), "diverge": weight * divergence}
         return Losses(terms, logits, {"diverge": divergence.detach()})
+
+    def _attacked(self, y: Labels, classes: int, dtype: torch.dtype) -> Target:
+        return self._random_labels(y, classes, dtype) if self.attack_labels == "soft" else y
 
     def _random_labels(self, y: Labels, classes: int, dtype: torch.dtype) -> Logits:
         """`mass` on the true class, and random shares of the rest on the others."""
@@ -114,9 +117,8 @@ class Liet(Method):
         return ((1 - self.mass) * shares / shares.sum(1, keepdim=True)).scatter(1, y[:, None], self.mass)
 
 
-def _class_perturbations(model: nn.Module, x: Tensor, classes: int, threat: Threat) -> Tensor:
-    grey = torch.full_like(x[:1], 0.5).expand(classes, *x.shape[1:]).contiguous()
-    labels = torch.arange(classes, device=x.device)
+def _class_perturbations(model: nn.Module, x: Tensor, labels: Target, threat: Threat) -> Tensor:
+    grey = torch.full_like(x[:1], 0.5).expand(len(labels), *x.shape[1:]).contiguous()
     with batchnorm_mode(model, "eval"):
         ascent = ascend(model, grey, labels, threat, start=torch.zeros_like(grey), steps=1, step_size=0.0)
     return threat.eps * threat.direction(ascent.gradient)

@@ -24,7 +24,7 @@ class Mart(Method):
         loss = CE(f(x + delta), y) - log(1 - max_{k != y} p'_k) + lam KL(p || p') (1 - p_y)
 
     Means over the examples; gradients flow through every factor. Source: Wang et al., ICLR 2020, and its public code,
-    which attacks in evaluation mode. Deviation: the logarithm is exact, where the code adds 0.0001 inside it.
+    which attacks in evaluation mode. Deviation: the logarithms are exact; the code adds 0.0001 or 1e-12 inside.
     """
 
     title = "MART"

@@ -28,8 +28,8 @@ class NuAt(Method):
     Source: Sriramanan et al., NeurIPS 2021, and its public code for ResNet-18 on CIFAR-10, which has two scripts: with
     weight averaging (`--averaging ema`) lam is 4 and grows over all epochs, which is the default here; without it lam
     is 4.5 and stays at its end for the last ten of 100 epochs (lam=4.5, hold=10). Deviation: the clean output that
-    guides the attack is computed only in the steps that use it. Each of several processes takes the norm of its share
-    of the batch.
+    guides the attack is computed only in the steps that use it. The FastAT benchmark attacks in train mode, this method
+    in evaluation mode. Each of several processes takes the norm of its share of the batch.
     """
 
     title = "NuAT"

@@ -26,10 +26,10 @@ class Ssat(Method):
         x + (k / c) delta    with the smallest k = 1 .. c - 1 at which f is wrong,
         x + delta            else.
 
-    The c - 1 tests use BatchNorm's running statistics. Source: the FastAT Benchmark's code (arXiv 2604.22853, published
-    there: step_size 10/255, c = 3), after "Understanding Catastrophic Overfitting in Single-step Adversarial Training",
-    arXiv 2010.01799. Deviation: whether f(x + eta) is wrong is read from the attack's own pass, on the batch's
-    statistics.
+    The c - 1 tests use BatchNorm's running statistics; whether f(x + eta) is wrong is read from the attack's own pass,
+    on the batch's statistics. Source: "Understanding Catastrophic Overfitting in Single-step Adversarial Training",
+    arXiv 2010.01799, and its public code; the FastAT Benchmark (arXiv 2604.22853) has the same, with a step of 10/255
+    and c = 3.
     """
 
     title = "SSAT"
