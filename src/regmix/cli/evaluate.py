@@ -1,6 +1,6 @@
 """`regmix evaluate`."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +15,7 @@ from regmix.cli.common import (
     names_in,
     print_result,
     radii_in,
+    summary,
     trust_in,
 )
 from regmix.cli.console import ConsoleDisplay
@@ -23,6 +24,7 @@ from regmix.cli.table import check, command_flags, named_model, part_flags, take
 from regmix.cli.train import with_kinds
 from regmix.config import UNIONS, Experiment
 from regmix.data import DataConfig
+from regmix.evaluation.against import evaluate_both
 from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.foreign import KNOWN, Foreign, is_file_of_weights, is_foreign
 from regmix.evaluation.questions import Questions
@@ -61,6 +63,14 @@ class EvaluateFlags(EvaluationFlags):
     curve: str | None = None
     """Find the smallest perturbation of every image, and from it the accuracy at every eps. Attacks, separated by
     commas: fmn, fab-t, deepfool, ddn and cw-l2 (L2 only), hop-skip-jump. None: no curve."""
+    against: Path | None = None
+    """A second run directory, evaluated on the same images. Every column's difference (first minus second) is printed
+    with its 95% interval; with --within these are the intervals that must be narrow. None: no second run."""
+    within: float | None = None
+    """Evaluate only as many images as it takes until the 95% interval of every column, and of the worst case of all
+    attacks at a radius, is at most this many points wide to each side of the measured accuracy, such as 1.0. The
+    interval is about the accuracy on the whole test split. Images are taken evenly from the classes, in an order that
+    --sample-seed gives. None: --examples images."""
     corruptions: str | None = None
     """Evaluate on corrupted images too (CIFAR-10-C): all, or names separated by commas, such as gaussian_noise,fog.
     None: no corruptions."""
@@ -129,8 +139,25 @@ def evaluate(words: list[str]) -> None:
         if start.origin:
             display.note(start.origin)
         assessment = Assessment(start.run, questions, start.test, start.trust)
-        assessment.run(checkpoints, flags.device, display, start.loaded)
-    print_result(start.run, flags.json, f"regmix report {start.run.path} -o report.html")
+        if flags.against is None:
+            assessment.run(checkpoints, flags.device, display, start.loaded)
+            more = {}
+        else:
+            more = _compared(assessment, flags, checkpoints, start, display)
+    print_result(start.run, flags.json, f"regmix report {start.run.path} -o report.html", more)
+
+
+def _compared(
+    first: Assessment, flags: EvaluateFlags, checkpoints: list[Checkpoint], start: _Start, display: ConsoleDisplay
+) -> dict[str, object]:
+    """Evaluates the run and a second one, and tells the differences; returns them with the second run's summary."""
+    assert flags.against is not None
+    other = Run.open(flags.against)
+    second = Assessment(other, first.questions, None, start.trust)
+    differences = evaluate_both(first, second, checkpoints, flags.device, display)
+    for difference in differences:
+        display.note(difference.text())
+    return {"against": summary(other), "differences": [asdict(difference) for difference in differences]}
 
 
 def _trust(flags: RunFlags) -> Trust:
@@ -153,6 +180,7 @@ def _questions(flags: EvaluateFlags) -> Questions:
         flags.sample,
         flags.sample_seed,
         parse_attacks(flags.curve) if flags.curve else (),
+        None if flags.within is None else flags.within / 100,
     )
 
 

@@ -48,6 +48,9 @@ class Questions:
     """Seed of the draw; the same test split, number of images and seed give the same images."""
     curve: Sequence[NamedAttack] = ()
     """Attacks that look for every image's smallest perturbation, for the curve of accuracy against eps."""
+    within: float | None = None
+    """Evaluate as many images as it takes until every interval is at most this wide to each side, a share such as 0.01;
+    see `sequential.Rule`. None: `examples` images."""
 
     def columns(self, threat: ThreatConfig) -> "dict[str, Asked]":
         """The columns with an attack, by name, radius by radius.
@@ -114,3 +117,23 @@ def check_attacks(questions: Questions, threat: ThreatConfig, trust: Trust = NO_
     for named in questions.attacks:
         if named.source is not None:
             open_source(named.source, trust)
+
+
+def check_open_number(questions: Questions) -> None:
+    """Raises UserError if the number of images is chosen by a rule and something else asks for a number of its own."""
+    if questions.within is None:
+        return
+    if not 0 < questions.within < 0.5:
+        raise UserError(
+            f"--within {100 * questions.within:g}: give the half width of the intervals in points, such as 1.0; it "
+            "must lie above 0 and below 50"
+        )
+    if questions.examples is not None or questions.sample != "stratified":
+        raise UserError(
+            "--within chooses the number of images, drawn evenly from the classes; leave out --examples and --sample"
+        )
+    if questions.save:
+        raise UserError(
+            "--save and --within do not go together; evaluate with --within first, then save with --examples and the "
+            "number of images that it took"
+        )
