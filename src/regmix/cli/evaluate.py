@@ -27,6 +27,7 @@ from regmix.data import DataConfig
 from regmix.evaluation.against import evaluate_both
 from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.foreign import KNOWN, Foreign, is_file_of_weights, is_foreign
+from regmix.evaluation.given import named_given
 from regmix.evaluation.questions import Questions
 from regmix.evaluation.subject import EvaluationImages, PlacedModel, choose_images
 from regmix.models import ModelConfig, ResNet
@@ -46,6 +47,10 @@ class EvaluateFlags(EvaluationFlags):
     autoattack, autoattack-screened (cheaper, and not AutoAttack), strongest (dearer, and not AutoAttack),
     hop-skip-jump, fmn, ddn, deepfool, adaptive (maximises RegMix's own loss), transfer:RUN (adversarial images of
     another run)."""
+    adversarial: str | None = None
+    """Adversarial images from elsewhere, as attacks of their own: files or folders, separated by commas. A .npz or .npy
+    array, a .pt or .pth tensor (as AutoAttack and RobustBench save it), or a folder of PNG files named by position.
+    Every image must lie in the threat model at every --eps. None: no such images."""
     checkpoint: Literal["best", "last", "averaged", "all"] = "all"
     """Which weights of the run to evaluate. best: the best ones on the validation images. last: those after the last
     epoch. averaged: their moving average."""
@@ -166,7 +171,7 @@ def _trust(flags: RunFlags) -> Trust:
 
 def _questions(flags: EvaluateFlags) -> Questions:
     return Questions(
-        parse_attacks(flags.attacks),
+        (*parse_attacks(flags.attacks), *named_given([Path(name) for name in names_in(flags.adversarial)])),
         radii_in(flags.eps),
         flags.examples,
         flags.batch_size,

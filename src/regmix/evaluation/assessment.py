@@ -136,7 +136,7 @@ class Assessment:
         place = devices.start(device, "32", patient=True).device
         # An emulated bfloat16 copy would be slower than the model itself.
         questions = replace(questions, exact=questions.exact or not devices.computes_in_bfloat16(place))
-        suite = load_suite(questions, test.images, place, self._trust)
+        suite = load_suite(questions, test, self._experiment.threat, place, self._trust)
         task = Task(self._run, self._experiment, questions, test, place, progress, suite, source, kinds)
         stored = self._run.evaluations()
         for checkpoint in checkpoints or there:

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import nn
 
-from regmix.attacks import Attack
+from regmix.attacks import Attack, Given
 from regmix.attacks.rows import waits_for_nothing
 from regmix.evaluation.counting import Counter, counted
 from regmix.evaluation.one_batch import Attacked, attacked
@@ -83,8 +83,8 @@ class Chunks:
         self._reference = reference if isinstance(model, nn.Module) else None
         self._screen: Model | None = None
 
-    def attack(self, batch: Batch, first: int) -> tuple[Attacked, Spent]:
-        """Attacks a chunk; `first` is the position of its first example."""
+    def attack(self, batch: Batch, rows: Sequence[int]) -> tuple[Attacked, Spent]:
+        """Attacks a chunk; `rows` are the positions of its examples."""
         began = time.perf_counter()
         if self._reference is not None:
             self._make_screen(self._reference)
@@ -92,9 +92,10 @@ class Chunks:
         x, y, counter = batch.x, batch.y, Counter()
         asked = self._screen or self._model
         screen = asked if waits_for_nothing(x) else padded(asked)
-        with repeatable(f"{self._name}/{first}", x.device):
+        suited = self.suited.at(rows) if isinstance(self.suited, Given) else self.suited
+        with repeatable(f"{self._name}/{rows[0]}", x.device):
             result = attacked(
-                counted(self._model, counter), self.suited, x, y, self._threat, screen=counted(screen, counter)
+                counted(self._model, counter), suited, x, y, self._threat, screen=counted(screen, counter)
             )
         return result, Spent(counter.forward, counter.backward, round(1e6 * (time.perf_counter() - began)))
 

@@ -98,7 +98,7 @@ class Evaluator:
                 known = ChunkResult.find(self.journal, name, rows)
                 if known is None:
                     batch = self.take(chunk)
-                    result, cost = chunks.attack(batch, rows[0])
+                    result, cost = chunks.attack(batch, rows)
                     fallen = chunk[result.broken.cpu()].tolist()
                     answers = result.predicted[result.broken].tolist()
                     if keep is not None and fallen:

@@ -11,6 +11,7 @@ from regmix.data import How
 from regmix.evaluation.curve import check_curve
 from regmix.evaluation.table import check_made_for
 from regmix.runs import CONFIG, Checkpoint, Run
+from regmix.runs.given import given_source
 from regmix.runs.records import Source
 from regmix.runtime.files import digest
 from regmix.threats import Threat, ThreatConfig
@@ -98,7 +99,9 @@ def open_source(path: Path, trust: Trust = NO_TRUST) -> tuple[Run, Experiment, C
 
 
 def source_weights(named: NamedAttack) -> Source | None:
-    """The weights that a transfer attack takes its examples from; None for another attack."""
+    """The weights that a transfer attack takes its examples from, or the file of images; None for another attack."""
+    if named.given is not None:
+        return given_source(named.given)
     if named.source is None:
         return None
     run = Run.open(named.source)
