@@ -112,7 +112,7 @@ def main() -> None:
         evaluator = Evaluator(
             ours, test, device, flags.batch_size, Nothing(), Nothing(), on_work=lambda _: None
         )  # fmt: skip
-        left, _, _ = evaluator.survivors(attack, threat, alive, stage, screen=True)
+        left, *_ = evaluator.survivors(attack, threat, alive, stage, screen=True)
         seconds = time.perf_counter() - began
         rough_copy.Screened, torch.autograd.grad = real_screened, real_grad
         del ours.forward

@@ -2,9 +2,7 @@
 
 import json
 import linecache
-import os
 import shutil
-import subprocess
 import sys
 import tarfile
 from dataclasses import replace
@@ -17,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from contracts.evaluated import folder, journals, record, table
+from contracts.torchrun import in_two_processes
 from regmix.cli.entry import main
 from regmix.config import build_model, from_json
 from regmix.corruptions import Computed
@@ -183,15 +182,6 @@ def test_transfer_takes_the_examples_of_another_run(run, tmp_path) -> None:
     assert set(columns) == {"clean", "transfer:tiny@0.1", "transfer:tiny@0.2"}
     # from itself, it is a white-box attack
     assert columns["transfer:tiny@0.2"]["accuracy"] < columns["clean"]["accuracy"]
-
-
-def in_two_processes(words: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "regmix",
-         *words.split()],
-        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

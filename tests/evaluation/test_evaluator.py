@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from regmix.attacks import Apgd, Attempt, Fgsm, Screened
 from regmix.data import ImageSet
-from regmix.evaluation import Evaluator, evaluate, evaluator
+from regmix.evaluation import Evaluator, chunks, evaluate
 from regmix.evaluation.screening import screened
 from regmix.evaluation.screening.rough_copy import _folded
 from regmix.models import PreActResNet, ResNet, SmallCnn, build
@@ -137,8 +137,8 @@ def test_a_screen_never_decides_what_is_broken() -> None:
 def test_every_process_and_every_resumption_screens_alike(monkeypatch) -> None:
     """The slack is measured on the first chunk, whoever attacks it and whether it is known already."""
     alive, notes, seen = torch.ones(COUNT, dtype=torch.bool), Notes(), []
-    real = evaluator.screened
-    monkeypatch.setattr(evaluator, "screened", lambda model, x, y: seen.append(x) or real(model, x, y))
+    real = chunks.screened
+    monkeypatch.setattr(chunks, "screened", lambda model, x, y: seen.append(x) or real(model, x, y))
     attack(alive, screen=True, journal=notes)
     attack(alive, screen=True, world=OneOf(1, 2, torch.zeros(COUNT, dtype=torch.bool)))
     del notes.known["fgsm", notes.added[-1]]
@@ -269,7 +269,7 @@ def test_what_was_not_attacked_is_told_and_remembered() -> None:
     assert 0 < first.not_attacked.sum() < alive.sum()
     lines = len(notes.added)
     for one, other in zip(again(Alone()), first, strict=True):
-        assert torch.equal(one, other)
+        assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
     assert len(notes.added) == lines, "nothing was attacked anew"
 
 

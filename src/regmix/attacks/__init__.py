@@ -19,6 +19,7 @@ from regmix.attacks.eot import Eot
 from regmix.attacks.fab import Fab
 from regmix.attacks.fgsm import Fgsm
 from regmix.attacks.fmn import Fmn
+from regmix.attacks.given import Given
 from regmix.attacks.hop_skip_jump import HopSkipJump
 from regmix.attacks.malt import Malt
 from regmix.attacks.mi_fgsm import MiFgsm
@@ -54,6 +55,7 @@ __all__ = [
     "Fab",
     "Fgsm",
     "Fmn",
+    "Given",
     "HopSkipJump",
     "Malt",
     "MiFgsm",

@@ -19,9 +19,11 @@ class NamedAttack:
     name: str
     """As it stands in tables: pgd-50; transfer:a for the run directory runs/a."""
     attack: Attack | None
-    """None for a transfer attack, whose model is not loaded yet."""
+    """None for a transfer attack, whose model is not loaded yet, and for images from elsewhere."""
     source: Path | None = None
     """The absolute path of the run directory that a transfer attack takes its examples from."""
+    given: Path | None = None
+    """The absolute path of a file or folder of adversarial images, which are not loaded yet."""
 
     @classmethod
     def parse(cls, text: str) -> "NamedAttack":

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
@@ -101,11 +102,14 @@ def summary(directory: Run) -> dict[str, object]:
     }
 
 
-def print_result(directory: Run, as_json: bool, next_command: str) -> None:
-    """Prints where the result is and what to do next, or the whole result as JSON; of several processes only rank 0."""
+def print_result(directory: Run, as_json: bool, next_command: str, more: Mapping[str, object] | None = None) -> None:
+    """Prints where the result is and what to do next, or the whole result as JSON; of several processes only rank 0.
+
+    more: what to add to the JSON.
+    """
     if processes.started()[0] > 0:
         return
     if as_json:
-        print(json.dumps(summary(directory), indent=2))
+        print(json.dumps({**summary(directory), **(more or {})}, indent=2))
     else:
         print(f"{directory.path}  (next: {next_command})")

@@ -1,6 +1,6 @@
 """`regmix evaluate`."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +15,7 @@ from regmix.cli.common import (
     names_in,
     print_result,
     radii_in,
+    summary,
     trust_in,
 )
 from regmix.cli.flags import parse
@@ -22,8 +23,10 @@ from regmix.cli.table import check, command_flags, part_flags, take_kinds
 from regmix.cli.train import with_kinds
 from regmix.config import UNIONS, Experiment
 from regmix.data import DataConfig
+from regmix.evaluation.against import evaluate_both
 from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.foreign import KNOWN, Foreign, is_file_of_weights, is_foreign
+from regmix.evaluation.given import named_given
 from regmix.evaluation.questions import Questions
 from regmix.evaluation.subject import EvaluationImages, PlacedModel, choose_images
 from regmix.jobs.console import ConsoleDisplay
@@ -46,6 +49,10 @@ class EvaluateFlags(EvaluationFlags):
     autoattack, autoattack-screened (cheaper, and not AutoAttack), strongest (dearer, and not AutoAttack),
     hop-skip-jump, fmn, ddn, deepfool, adaptive (maximises RegMix's own loss), transfer:RUN (adversarial images of
     another run)."""
+    adversarial: str | None = None
+    """Adversarial images from elsewhere, as attacks of their own: files or folders, separated by commas. A .npz or .npy
+    array, a .pt or .pth tensor (as AutoAttack and RobustBench save it), or a folder of PNG files named by position.
+    Every image must lie in the threat model at every --eps. None: no such images."""
     checkpoint: Literal["best", "last", "averaged", "all"] = "all"
     """Which weights of the run to evaluate. best: the best ones on the validation images. last: those after the last
     epoch. averaged: their moving average."""
@@ -63,6 +70,14 @@ class EvaluateFlags(EvaluationFlags):
     curve: str | None = None
     """Find the smallest perturbation of every image, and from it the accuracy at every eps. Attacks, separated by
     commas: fmn, fab-t, deepfool, ddn and cw-l2 (L2 only), hop-skip-jump. None: no curve."""
+    against: Path | None = None
+    """A second run directory, evaluated on the same images. Every column's difference (first minus second) is printed
+    with its 95% interval; with --within these are the intervals that must be narrow. None: no second run."""
+    within: float | None = None
+    """Evaluate only as many images as it takes until the 95% interval of every column, and of the worst case of all
+    attacks at a radius, is at most this many points wide to each side of the measured accuracy, such as 1.0. The
+    interval is about the accuracy on the whole test split. Images are taken evenly from the classes, in an order that
+    --sample-seed gives. None: --examples images."""
     corruptions: str | None = None
     """Evaluate on corrupted images too (CIFAR-10-C): all, or names separated by commas, such as gaussian_noise,fog.
     None: no corruptions."""
@@ -139,8 +154,28 @@ def evaluate(words: list[str]) -> None:
         if start.root is not None:
             test = other_images(start.run, str(start.root), questions, start.trust)
         assessment = Assessment(start.run, questions, test, start.trust)
-        assessment.run(checkpoints, flags.device, display, start.loaded)
-    print_result(start.run, flags.json, f"regmix report {start.run.path} -o report.html")
+        if flags.against is None:
+            assessment.run(checkpoints, flags.device, display, start.loaded)
+            more = {}
+        else:
+            more = _compared(assessment, flags, checkpoints, start, display)
+    print_result(start.run, flags.json, f"regmix report {start.run.path} -o report.html", more)
+
+
+def _compared(
+    first: Assessment, flags: EvaluateFlags, checkpoints: list[Checkpoint], start: _Start, display: ConsoleDisplay
+) -> dict[str, object]:
+    """Evaluates the run and a second one, and tells the differences; returns them with the second run's summary."""
+    assert flags.against is not None
+    other = Run.open(flags.against)
+    test = None
+    if start.root is not None:
+        test = other_images(other, str(start.root), first.questions, start.trust)
+    second = Assessment(other, first.questions, test, start.trust)
+    differences = evaluate_both(first, second, checkpoints, flags.device, display)
+    for difference in differences:
+        display.note(difference.text())
+    return {"against": summary(other), "differences": [asdict(difference) for difference in differences]}
 
 
 def _trust(flags: RunFlags) -> Trust:
@@ -149,7 +184,7 @@ def _trust(flags: RunFlags) -> Trust:
 
 def _questions(flags: EvaluateFlags) -> Questions:
     return Questions(
-        parse_attacks(flags.attacks),
+        (*parse_attacks(flags.attacks), *named_given([Path(name) for name in names_in(flags.adversarial)])),
         radii_in(flags.eps),
         flags.examples,
         flags.batch_size,
@@ -163,6 +198,7 @@ def _questions(flags: EvaluateFlags) -> Questions:
         flags.sample,
         flags.sample_seed,
         parse_attacks(flags.curve) if flags.curve else (),
+        None if flags.within is None else flags.within / 100,
     )
 
 

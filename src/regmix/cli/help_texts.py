@@ -65,8 +65,12 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
     ),
     "resume": (Section("flags", ("epochs", "log", "model.source", "data.source", "trust-code", "json")),),
     "evaluate": (
-        Section("attacks", ("attacks", "eps", "curve", "checkpoint"), ("exact", "draws", "verdict")),
-        Section("test images", ("examples", "data.root"), ("sample", "sample-seed")),
+        Section(
+            "attacks",
+            ("attacks", "adversarial", "eps", "curve", "checkpoint", "against"),
+            ("exact", "draws", "verdict"),
+        ),
+        Section("test images", ("examples", "within", "data.root"), ("sample", "sample-seed")),
         Section("corruptions", ("corruptions",), ("severities", "corruption-files")),
         Section("run", ("save", "device", "json"), ("batch-size", "model.source", "data.source", "trust-code")),
         Section(

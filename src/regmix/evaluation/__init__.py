@@ -6,8 +6,9 @@ the command line import it.
 
 from regmix.attacks import CLEAN
 from regmix.evaluation.answers import ask, check_tensors, gradient_fault, why
+from regmix.evaluation.chunks import Journal, repeatable
 from regmix.evaluation.curve import curve, distances
-from regmix.evaluation.evaluator import Evaluator, Journal, Survivors, World, repeatable
+from regmix.evaluation.evaluator import Evaluator, Survivors, World
 from regmix.evaluation.examples import Examples, collect_examples
 from regmix.evaluation.flatness import Flatness, flatness
 from regmix.evaluation.masking import probe, verdict

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from regmix.attacks import IN_PLACE, Attack, Ensemble, HopSkipJump, Square, Transfer, logits_in
+from regmix.attacks import IN_PLACE, Attack, Ensemble, Given, HopSkipJump, Square, Transfer, logits_in
 from regmix.objectives import precise
 from regmix.runtime.borrowed import borrowed
 from regmix.types import Images, Model, UserError
 
-BLIND = (Square, HopSkipJump, Transfer)
+BLIND = (Square, HopSkipJump, Transfer, Given)
 """Attacks that need no gradient of the model."""
 
 

@@ -1,14 +1,18 @@
 """The evaluation of a run directory: attacks its checkpoints on the test split and saves the outcomes beside them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+
+import torch
 
 from regmix.config import from_json
 from regmix.corruptions import Computed, OfficialFiles
 from regmix.evaluation.checkpoint import CheckpointEvaluation
-from regmix.evaluation.questions import Questions, check_attacks, source_weights
+from regmix.evaluation.questions import Questions, check_attacks, check_open_number, source_weights
 from regmix.evaluation.subject import EvaluationImages, PlacedModel, check_images, choose_images, load_checkpoint
 from regmix.evaluation.task import Progress, Task, corruption_kinds, load_suite
+from regmix.evaluation.until_narrow import fill_until_narrow
 from regmix.runs import CONFIG, Checkpoint, Run
 from regmix.runs.evaluations import has_columns
 from regmix.runtime import devices
@@ -35,25 +39,43 @@ class Assessment:
             UserError: an unknown attack, one that is not made for the threat, two columns of one name, more images than
                 there are, or images of other classes or of another shape than the run's.
         """
-        self._run, self._questions, self._trust = run, questions, trust
+        self._run, self.questions, self._trust = run, questions, trust
         self._experiment = from_json(run.config(), run.path / CONFIG, trust)
         check_attacks(questions, self._experiment.threat, trust)
+        check_open_number(questions)
         if questions.batch_size < 1:
             raise UserError(f"the batch size must be at least 1, not {questions.batch_size}")
         if test is None:
             test = choose_images(self._experiment.data, questions.examples, questions.sample, questions.sample_seed)
         check_images(run, test.images)
-        self._test = test
+        self.test = test
+
+    @property
+    def path(self) -> Path:
+        """Of the run directory."""
+        return self._run.path
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """The checkpoints that have weights."""
+        return self._run.checkpoints()
+
+    def check_comparable(self, other: "Assessment") -> None:
+        """Raises UserError unless another evaluation is about the same images, attacks and radii."""
+        if (self.test.split, self.test.sample) != (other.test.split, other.test.sample):
+            raise UserError(f"{self.path} and {other.path} have other test images; compare runs on the same data")
+        mine, theirs = (each.questions.columns(each._experiment.threat) for each in (self, other))
+        if [asked.threat for asked in mine.values()] != [asked.threat for asked in theirs.values()]:
+            raise UserError(f"{self.path} and {other.path} have other threat models; give --eps, and runs of one norm")
 
     def is_done(self, checkpoints: Sequence[Checkpoint] = ()) -> bool:
         """Whether the weights of these checkpoints have met all of these attacks on these images, and been probed.
 
         checkpoints: empty means all that there are.
         """
-        questions, columns = self._questions, self._questions.columns(self._experiment.threat)
+        questions, columns = self.questions, self.questions.columns(self._experiment.threat)
         sources = {named: source_weights(named) for named in questions.attacks}
         wanted = {column: sources[asked.named] for column, asked in columns.items()}
-        images = (self._test.sample, self._test.split, questions.draws)
+        images = (self.test.sample, self.test.split, questions.draws)
         enough = {
             stored.evaluation.subject.checkpoint
             for stored in self._run.evaluations()
@@ -80,22 +102,41 @@ class Assessment:
         Raises:
             UserError: missing weights, missing files of corruptions, or a model that cannot be evaluated.
         """
+        questions, test = self.questions, self.test
+        begun = self.begin(checkpoints, device, progress, loaded)
+        if questions.within is None:
+            for evaluation in begun:
+                evaluation.fill(torch.arange(len(test.images)), last=True)
+                finish([evaluation])
+        else:
+            evaluations = [*begun]
+            progress.note(fill_until_narrow(evaluations, test, questions.within, questions.sample_seed))
+            finish(evaluations)
+
+    def begin(
+        self,
+        checkpoints: Sequence[Checkpoint],
+        device: devices.Device,
+        progress: Progress,
+        loaded: Mapping[Checkpoint, PlacedModel] | None = None,
+    ) -> Iterator[CheckpointEvaluation]:
+        """The evaluations of checkpoints whose tables are still empty; arguments and errors as in `run`."""
         there = self._run.checkpoints()
         if missing := [name for name in checkpoints if name not in there] or (not there and ["best"]):
             raise UserError(
                 f"{self._run.path} has no {', '.join(missing)} weights; it has: {', '.join(there) or 'none yet'}"
             )
-        questions, test = self._questions, self._test
+        questions, test = self.questions, self.test
         source = (
             Computed() if questions.corruption_files is None else OfficialFiles(questions.corruption_files, test.index)
         )
         kinds = corruption_kinds(questions, source, test.images)
-        for note in (*test.images.notes, test.sample.text()):
+        for note in (*test.images.notes, *([test.sample.text()] if questions.within is None else [])):
             progress.note(note)
         place = devices.start(device, "32", patient=True).device
         # An emulated bfloat16 copy would be slower than the model itself.
         questions = replace(questions, exact=questions.exact or not devices.computes_in_bfloat16(place))
-        suite = load_suite(questions, test.images, place, self._trust)
+        suite = load_suite(questions, test, self._experiment.threat, place, self._trust)
         task = Task(self._run, self._experiment, questions, test, place, progress, suite, source, kinds)
         stored = self._run.evaluations()
         for checkpoint in checkpoints or there:
@@ -104,8 +145,15 @@ class Assessment:
                 model = load_checkpoint(self._experiment, self._run, checkpoint, test.images, place)
             before = [one for one in stored if one.evaluation.subject.checkpoint == checkpoint]
             evaluation = CheckpointEvaluation(task, checkpoint, model, before)
-            evaluation.check_and_predict()
-            evaluation.attack()
-            evaluation.find_smallest()
-            evaluation.corrupt()
-            evaluation.write()
+            evaluation.check()
+            yield evaluation
+
+
+def finish(evaluations: Sequence[CheckpointEvaluation]) -> None:
+    """Measures what comes after the attacks, and writes evaluations whose tables are full."""
+    for evaluation in evaluations:
+        evaluation.find_smallest()
+        evaluation.corrupt()
+        evaluation.write()
+    for evaluation in evaluations:
+        evaluation.forget()

@@ -1,10 +1,9 @@
 """The evaluation of one checkpoint: first the clean images, then one attack after the other, corruptions, a verdict."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 
 import numpy as np
 import torch
@@ -12,33 +11,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from regmix import __version__
-from regmix.attacks import CLEAN, Attack, Ensemble, Eot, Fgsm, Minimal, Pgd, Square, passes
-from regmix.data import changes, pick, spread
-from regmix.evaluation.answers import gradient_fault
+from regmix.attacks import CLEAN, Eot, Minimal, passes
+from regmix.data import changes, spread
+from regmix.evaluation.corrupting import under_corruptions
 from regmix.evaluation.curve import curve, curve_text, smallest
 from regmix.evaluation.evaluator import Evaluator
-from regmix.evaluation.examples import collect_examples, thumbnails
+from regmix.evaluation.examples import shown_examples, thumbnails
+from regmix.evaluation.filling import Filling
 from regmix.evaluation.masking import probe, verdict
 from regmix.evaluation.one_answer import one_answer
 from regmix.evaluation.outcomes import wilson
 from regmix.evaluation.preflight import preflight
 from regmix.evaluation.saved import recheck, saver
-from regmix.evaluation.screening import SCREENED
 from regmix.evaluation.subject import PlacedModel, is_users, journal_key
-from regmix.evaluation.table import not_attacked_note
-from regmix.evaluation.task import Column, Task
+from regmix.evaluation.task import Task
 from regmix.models import code_files
 from regmix.runs import Checkpoint, Journal, records
 from regmix.runs.distances import Curve, Distances
-from regmix.runs.evaluations import Examples, Outcomes, Stored, add, folder_of, settings_digest
-from regmix.runs.records import Corruptions, Evaluation, Masking, Stage, Subject
+from regmix.runs.evaluations import Outcomes, Stored, add, checked_folder, settings_digest
+from regmix.runs.records import Corruptions, Cost, Evaluation, Masking, Subject
 from regmix.runs.thumbnails import breaking
 from regmix.runtime import processes
 from regmix.runtime.files import digest
 from regmix.threats import format_eps
-from regmix.types import OneAnswer, UserError
+from regmix.types import OneAnswer, Sample, UserError
 
-EXAMPLES_SHOWN = 8
+Interval = Callable[[int, int], tuple[float, float]]
+"""From the number of correct images, and of all images, to an interval of the accuracy."""
 PREFLIGHT, PROBED = 100, 64
 """How many images the checks before the attacks, and the probe for masked gradients, look at."""
 
@@ -57,9 +56,7 @@ class CheckpointEvaluation:
         )  # fmt: skip
         if processes.from_first(self.subject.key) != self.subject.key:
             raise UserError(f"{run.path} changed while its weights were read; evaluate it again")
-        self._folder = folder_of(run.path, self.subject)
-        if not self._folder.resolve().is_relative_to(run.path.resolve()):
-            raise UserError(f"{self._folder} leads out of {run.path} through a link; remove it")
+        self._folder = checked_folder(run.path, self.subject)
         world = processes.Processes()
         self._writes = world.rank == 0
         self._journal = Journal(self._folder, journal_key(self.subject, code, questions), world.rank)
@@ -68,6 +65,8 @@ class CheckpointEvaluation:
             self._model, test.images, task.device, questions.batch_size, self._journal, world, task.progress.work
         )
         self._began = time.perf_counter()
+        self._fillings = [Filling(column, len(test.images)) for column in task.columns()]
+        self._clean_seconds = 0.0
         self._columns: dict[str, records.Column] = {}
         self._survives: dict[str, Tensor] = {}
         self._predicted: dict[str, Tensor] = {}
@@ -75,9 +74,12 @@ class CheckpointEvaluation:
         self._distances: dict[str, NDArray[np.float64]] = {}
         self._findings: list[str] = []
         self._one_answer: OneAnswer | None = None
+        self._interval: Interval | None = None
+        self._rule: list[str] = []
+        self._within: float | None = None
 
-    def check_and_predict(self) -> None:
-        """Looks for what would make the numbers meaningless, and predicts the clean images."""
+    def check(self) -> None:
+        """Looks for what would make the numbers meaningless."""
         task, images = self._task, self._task.test.images
         self._note_other_images()
         if self._loaded.layout is not None:
@@ -88,14 +90,8 @@ class CheckpointEvaluation:
         for finding in self._findings:
             self._note(finding)
         self._model.eval()
-        predicted = processes.from_first(self._evaluator.predictions())
-        self._clean = predicted == images.labels
-        self._predicted[CLEAN] = predicted
-        self._one_answer = one_answer(predicted, images.labels, images.classes)
-        if self._one_answer is not None:
-            self._findings.append(self._one_answer.text("the test images"))
-            self._note(self._findings[-1])
-        self._add(CLEAN, self._column(CLEAN, 0.0, self._clean), self._clean)
+        self._predicted[CLEAN] = torch.full_like(images.labels, -1)
+        self._clean = torch.zeros_like(images.labels, dtype=torch.bool)
 
     def _note_other_images(self) -> None:
         if not self._before:
@@ -107,45 +103,95 @@ class CheckpointEvaluation:
                 "this evaluation is kept beside it"
             )
 
-    def attack(self) -> None:
-        """Runs every attack at every radius on the images that are classified correctly without one."""
-        columns = [*self._task.columns()]
-        for number, column in enumerate(columns, 1):
-            later = int(self._clean.sum()) * sum(passes(other.attack) for other in columns[number:])
-            self._attack(column, later)
+    def fill(self, rows: Tensor, *, last: bool) -> None:
+        """Predicts more of the images, and runs every attack at every radius on those that are classified correctly.
 
-    def _attack(self, column: Column, later: int) -> None:
+        Args:
+            rows: their positions among the images of the task.
+            last: no others will follow, so that every column is told as soon as it is full.
+        """
+        began, block = time.perf_counter(), torch.zeros_like(self._clean)
+        block[rows] = True
+        predicted = processes.from_first(self._evaluator.predictions(rows))
+        self._clean_seconds += time.perf_counter() - began
+        self._predicted[CLEAN][rows] = predicted
+        self._clean |= block & (self._predicted[CLEAN] == self._task.test.images.labels)
+        if last:
+            self._tell_clean()
+        correct = self._clean & block
+        for number, filling in enumerate(self._fillings, 1):
+            later = int(correct.sum()) * sum(passes(other.column.attack) for other in self._fillings[number:])
+            self._attack(filling, correct, later)
+            if last:
+                self._tell(filling)
+
+    def _attack(self, filling: Filling, correct: Tensor, later: int) -> None:
         """Runs one attack. later: the work of the attacks that follow it."""
-        task, threat = self._task, column.asked.threat
-        alive, untried, predicted = self._clean, self._clean, self._predicted[CLEAN].clone()
-        began, done = time.perf_counter(), []
-        remarks: dict[str, None] = {}  # a dict, so that what is true of several stages is said once
-        keep = saver(self._folder, column.name, task.test, threat) if task.questions.save else None
-        for position, (stage, attack) in enumerate(column.stages):
-            rest = int(alive.sum()) * sum(passes(other) for _, other in column.stages[position:])
-            title = f"{self.subject.checkpoint}, {column.name}" + (f": {stage}" if len(column.stages) > 1 else "")
-            task.progress.stage(title, rest + later)
-            before = alive
-            alive, idle, taken_for = self._evaluator.survivors(
-                attack, threat, alive, column.in_journal(stage),
-                screen=not task.questions.exact and isinstance(attack, SCREENED), keep=keep, note=remarks.setdefault,
-            )  # fmt: skip
-            untried = untried & idle & alive
-            predicted = torch.where(before & ~alive, taken_for, predicted)
-            done.append(Stage(stage, float(alive.double().mean()), time.perf_counter() - began))
-        record = replace(self._column(column.asked.named.name, threat.eps, alive), source=column.source)
-        if isinstance(column.attack, Ensemble):
-            record = replace(record, stages=done, note=column.attack.note)
-        if idle_note := not_attacked_note(int(untried.sum()), len(untried)):
-            record = replace(record, not_attacked=int(untried.sum()), note=f"{idle_note}. {record.note}".strip())
+        task, column = self._task, filling.column
+        keep = saver(self._folder, column.name, task.test, column.asked.threat) if task.questions.save else None
+
+        def show(number: int, left: int) -> None:
+            stage = f": {column.stages[number][0]}" if len(column.stages) > 1 else ""
+            rest = left * sum(passes(attack) for _, attack in column.stages[number:])
+            task.progress.stage(f"{self.subject.checkpoint}, {column.name}{stage}", rest + later)
+
+        filling.attack(self._evaluator, correct, self._predicted[CLEAN], task.questions.exact, keep, show)
+
+    def _tell_clean(self) -> None:
+        """Adds the column of the clean images."""
+        images = self._task.test.images
+        self._one_answer = one_answer(self._predicted[CLEAN], images.labels, images.classes)
+        if self._one_answer is not None:
+            self._findings.append(self._one_answer.text("the test images"))
+            self._note(self._findings[-1])
+        cost = Cost(len(images), self._task.questions.draws * len(images), 0, self._clean_seconds)
+        self._add(CLEAN, replace(self._column(CLEAN, 0.0, self._clean), cost=cost), self._clean)
+
+    def _tell(self, filling: Filling) -> None:
+        """Adds the column of an attack."""
+        task, column, alive = self._task, filling.column, filling.survives
+        record = filling.record(self._column(column.asked.named.name, column.asked.threat.eps, alive))
         if task.questions.save and self._writes:
             broken = self._clean & ~alive
             rounded = recheck(self._model, self._folder, column.name, task.test, broken, task.device)
             record = replace(record, rounded=rounded)
         self._add(column.name, record, alive)
-        self._predicted[column.name] = predicted
-        for note in [record.note, *remarks] if record.note else remarks:
+        self._predicted[column.name] = filling.predicted
+        for note in [record.note, *filling.remarks] if record.note else filling.remarks:
             self._note(note)
+
+    def survives(self, rows: Tensor | slice = slice(None)) -> dict[str, Tensor]:
+        """Which of these images survive, by column, and the worst case of several attacks at one radius."""
+        table = {CLEAN: self._clean[rows]}
+        radii: dict[float, list[Tensor]] = {}
+        for filling in self._fillings:
+            table[filling.column.name] = filling.survives[rows]
+            radii.setdefault(filling.column.asked.threat.eps, []).append(filling.survives[rows])
+        several = {eps: columns for eps, columns in radii.items() if len(columns) > 1}
+        return table | {
+            f"worst case@{format_eps(eps)}": torch.stack(columns).all(0) for eps, columns in several.items()
+        }
+
+    def settle(self, rows: Tensor, sample: Sample, interval: Interval, rule: str, within: float | None) -> None:
+        """Ends an evaluation whose number of images was open: it is about these images only from now on.
+
+        Args:
+            rows: their positions in the split.
+            sample: what to call them.
+            interval: of a column.
+            rule: how the number of images was chosen, for the report.
+            within: the half width that the rule promises for every column; None if it looked at other numbers.
+        """
+        task = self._task = replace(self._task, test=self._task.test.only(rows, sample))
+        self.subject = replace(self.subject, sample=sample)
+        self._folder = checked_folder(task.run.path, self.subject)
+        self._evaluator = replace(self._evaluator, images=task.test.images)
+        self._clean, self._interval, self._rule, self._within = self._clean[rows], interval, [rule], within
+        self._predicted[CLEAN] = self._predicted[CLEAN][rows]
+        self._tell_clean()
+        for filling in self._fillings:
+            filling.keep(rows)
+            self._tell(filling)
 
     def find_smallest(self) -> None:
         """Finds the smallest perturbation of every image, by every attack of the curve."""
@@ -179,41 +225,31 @@ class CheckpointEvaluation:
 
     def corrupt(self) -> None:
         """Measures the accuracy under every corruption at every severity."""
-        task, images, checkpoint = self._task, self._task.test.images, self.subject.checkpoint
-        if not task.kinds:
-            return
-        task.progress.stage(f"{checkpoint}, corruptions", len(task.kinds) * len(images))
-        make = partial(task.corruptions.images, images=images.pixels(), labels=images.labels)
-        right = self._evaluator.withstood(task.kinds, make)
-        accuracy: dict[str, dict[int, float]] = {}
-        for (name, severity), share in zip(task.kinds, right.double().mean(1).tolist(), strict=True):
-            accuracy.setdefault(name, {})[severity] = share
-        rows = [[*row.values()] for row in accuracy.values()]
-        for name, row in zip(accuracy, rows, strict=True):
-            task.progress.corruption(checkpoint, name, row)
-        means = [sum(column) / len(accuracy) for column in zip(*rows, strict=True)]
-        task.progress.corruption(checkpoint, "mean of all", means)
-        folder = task.questions.corruption_files
-        self._corruptions.append(Corruptions("computed" if folder is None else str(folder), accuracy))
+        if self._task.kinds:
+            self._corruptions.append(under_corruptions(self._evaluator, self._task, self.subject.checkpoint))
 
     def write(self) -> None:
         """Gives the verdict on masking, and adds everything to the run's evaluations; rank 0 writes."""
         task = self._task
         masking = self._masking() if task.questions.verdict else None
-        shown = self._examples() if task.suite else None
+        shown = shown_examples(self._model, task) if task.suite else None
         if not self._writes:
             return
         survives = {name: alive.numpy() for name, alive in self._survives.items()}
         predicted = {name: classes.numpy() for name, classes in self._predicted.items()}
         outcomes = Outcomes(task.test.index.numpy(), task.test.images.labels.numpy(), survives, predicted)
         evaluation = Evaluation(
-            self.subject, self._columns, preflight=self._findings, notes=[*task.test.images.notes],
+            self.subject, self._columns, preflight=self._findings, notes=[*task.test.images.notes, *self._rule],
             one_answer=self._one_answer, masking=masking, corruptions=self._corruptions, curve=self._curve(outcomes),
             seconds=time.perf_counter() - self._began, made=_now(),
         )  # fmt: skip
         when = breaking(*add(task.run.path, evaluation, outcomes, shown))
         thumbnails(task.test.images, outcomes.index, [*dict.fromkeys(when.first + when.last)]).write(self._folder)
-        self._journal.remove()
+
+    def forget(self) -> None:
+        """Deletes the journal: the evaluation is written."""
+        if self._writes:
+            self._journal.remove()
 
     def _masking(self) -> Masking | None:
         """The verdict on gradient masking at the training's eps, from a probe and from the outcomes of all attacks.
@@ -244,23 +280,12 @@ class CheckpointEvaluation:
                 return {c.attack: torch.from_numpy(survives[name]) for name, c in columns if c.eps == eps}
         return {}
 
-    def _examples(self) -> Examples:
-        """A few test images before and after the last of the quick attacks, at the training's eps, for the report."""
-        threat, images = self._task.experiment.threat, self._task.test.images
-        batch = pick(images, spread(images.labels, EXAMPLES_SHOWN), self._task.device)
-        suite = ((named.name, loaded.attack) for named, loaded in self._task.suite.items())
-        quick: list[tuple[str, Attack]] = [(name, attack) for name, attack in suite if isinstance(attack, Fgsm | Pgd)]
-        if not quick:
-            blind = gradient_fault(self._model, batch.x[:2]) is not None
-            quick = [("square", Square()) if blind else ("pgd-50", Pgd(50))]
-        name, attack = quick[-1]
-        return collect_examples(self._model, batch, threat, attack).stored(name, threat.eps)
-
     def _column(self, attack: str, eps: float, alive: Tensor) -> records.Column:
-        correct = int(alive.sum())
+        correct, count = int(alive.sum()), len(alive)
+        interval = self._interval(correct, count) if self._interval else wilson(correct, count)
         return records.Column(
-            attack, eps, format_eps(eps), correct / len(alive), *wilson(correct, len(alive)), correct,
-            exact=self._task.questions.exact, made=_now(), regmix=__version__,
+            attack, eps, format_eps(eps), correct / count, *interval, correct, exact=self._task.questions.exact,
+            made=_now(), regmix=__version__, within=self._within,
         )  # fmt: skip
 
     def _add(self, name: str, column: records.Column, alive: Tensor) -> None:

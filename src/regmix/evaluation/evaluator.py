@@ -1,31 +1,25 @@
 """The evaluator: a model and a test set; it predicts, attacks and corrupts, in chunks that processes share."""
 
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 
 from regmix.attacks import CLEAN, Attack, Minimal, packed, passes
 from regmix.attacks.rows import waits_for_nothing
 from regmix.data import ImageSet, batches, pick
-from regmix.evaluation.one_batch import Attacked, attacked, nearest, predict
+from regmix.evaluation.chunks import ChunkResult, Chunks, Journal, Spent, repeatable
+from regmix.evaluation.one_batch import nearest, predict
 from regmix.evaluation.padded import padded
-from regmix.evaluation.screening import NoCopy, screened
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
 from regmix.types import Batch, Images, Labels, Model
 
-
-class Journal(Protocol):
-    """Remembers which rows of a chunk a stage has broken, so that a killed evaluation continues where it was."""
-
-    def find(self, stage: str, chunk: Sequence[int]) -> list[int] | None: ...
-    def add(self, stage: str, chunk: Sequence[int], broken: Sequence[int]) -> None: ...
+COST_BITS = 48
+"""What a chunk takes is below 2^48 passes or microseconds."""
 
 
 class World(Protocol):
@@ -45,6 +39,8 @@ class Survivors(NamedTuple):
     not_attacked: Bool[Tensor, "examples"]
     taken_for: Int[Tensor, "examples"]
     """The predicted class of every example that the attack has broken; -1 for the others, and where it is unknown."""
+    spent: Spent
+    """What the attack took, in all processes together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,10 +56,11 @@ class Evaluator:
     on_work: Callable[[int], None]
     """Called after every chunk with the passes through the network that it may have taken."""
 
-    def predictions(self) -> Labels:
-        """The class that the model predicts for every test image, [N]."""
+    def predictions(self, index: Int[Tensor, "chosen"] | None = None) -> Labels:
+        """The class that the model predicts for every test image, [N], or for those at these positions."""
+        images = self.images if index is None else self.images.subset(index)
         with borrowed(self.model), repeatable(CLEAN, self.device):
-            stream = batches(self.images, self.batch_size, self.device)
+            stream = batches(images, self.batch_size, self.device)
             return torch.cat([predict(self.model, batch.x, batch.y).cpu() for batch in stream])
 
     def survivors(
@@ -90,36 +87,33 @@ class Evaluator:
             note: called with a line if there is no bfloat16 copy, so that the attack asks the model alone.
         """
         broken, idle = torch.zeros_like(alive), torch.zeros_like(alive)
-        taken_for = torch.full((len(alive),), -1)
-        skipped, answered = f"{name}, not attacked", f"{name}, taken for"
+        taken_for, spent = torch.full((len(alive),), -1), torch.zeros(len(Spent()), len(alive), dtype=torch.long)
         size = self.batch_size
-        first = alive.nonzero()[:size, 0] if screen else None
-        chunks = _Chunks(self, packed(attack, size), threat, name, first, note)
+        first = alive.nonzero()[:size, 0]
+        reference = self.take(first) if screen and len(first) else None
+        chunks = Chunks(self.model, packed(attack, size), threat, name, reference, note)
         with borrowed(self.model):
             for chunk in self._share(alive):
                 rows = chunk.tolist()
-                fallen, left = self.journal.find(name, rows), self.journal.find(skipped, rows) or []
-                # A journal that an older version began has no answers.
-                answers = self.journal.find(answered, rows) or [-1] * len(fallen or [])
-                if fallen is None:
+                known = ChunkResult.find(self.journal, name, rows)
+                if known is None:
                     batch = self.take(chunk)
-                    result = chunks.attack(batch, rows[0])
+                    result, cost = chunks.attack(batch, rows)
                     fallen = chunk[result.broken.cpu()].tolist()
                     answers = result.predicted[result.broken].tolist()
                     if keep is not None and fallen:
                         keep(fallen, batch.x[result.broken], result.adversarial[result.broken])
-                    if left := chunk[result.not_attacked.cpu()].tolist():
-                        self.journal.add(skipped, rows, left)  # before the line that marks the chunk as done
-                    if answers:
-                        self.journal.add(answered, rows, answers)
-                    self.journal.add(name, rows, fallen)
-                broken[fallen] = True
-                taken_for[fallen] = torch.tensor(answers, dtype=torch.long)
-                idle[left] = True
+                    known = ChunkResult(fallen, chunk[result.not_attacked.cpu()].tolist(), answers, cost)
+                    known.add(self.journal, name, rows)
+                broken[known.broken] = True
+                taken_for[known.broken] = torch.tensor(known.taken_for, dtype=torch.long)
+                idle[known.not_attacked] = True
+                spent[:, rows[0]] = torch.tensor(known.spent)
                 self.on_work(len(rows) * passes(chunks.suited))
         survivors, not_attacked = alive & ~self.world.any(broken), self.world.any(idle)
         classes = self._of_all(taken_for + 1, len(self.images.classes).bit_length()) - 1
-        return Survivors(survivors, not_attacked, classes)
+        costs = [int(self._of_all(values, COST_BITS).sum()) for values in spent]
+        return Survivors(survivors, not_attacked, classes, Spent(*costs))
 
     def distances(
         self, attack: Minimal, threat: Threat, alive: Bool[Tensor, "examples"], name: str
@@ -198,51 +192,3 @@ class Evaluator:
         with borrowed(self.model):
             seen = [predict(self.model, x.to(self.device).float() / 255, y.to(self.device)).cpu() for x, y in parts]
         return torch.cat(seen)
-
-
-class _Chunks:
-    """Attacks the chunks of one stage. A bfloat16 copy of the model is made at the first chunk that is attacked."""
-
-    def __init__(
-        self,
-        evaluator: Evaluator,
-        suited: Attack,
-        threat: Threat,
-        name: str,
-        reference: Int[Tensor, "chosen"] | None,
-        note: Callable[[str], object],
-    ) -> None:
-        """reference: the images on which the copy is compared with the model; None means that there is no copy."""
-        self.suited = suited
-        self._evaluator, self._threat, self._name, self._note = evaluator, threat, name, note
-        # The first chunk, whichever process attacks it, so that every process and every resumption screens alike.
-        self._reference = reference if isinstance(evaluator.model, nn.Module) else None
-        self._screen: Model | None = None
-
-    def attack(self, batch: Batch, first: int) -> Attacked:
-        """Attacks a chunk; `first` is the position of its first example."""
-        if self._reference is not None:
-            self._make_screen(self._reference)
-            self._reference = None
-        x, y = batch.x, batch.y
-        asked = self._screen or self._evaluator.model
-        screen = self._screen if waits_for_nothing(x) else padded(asked)
-        with repeatable(f"{self._name}/{first}", x.device):
-            return attacked(self._evaluator.model, self.suited, x, y, self._threat, screen=screen)
-
-    def _make_screen(self, reference: Int[Tensor, "chosen"]) -> None:
-        model, batch = self._evaluator.model, self._evaluator.take(reference)
-        assert isinstance(model, nn.Module)
-        with repeatable(self._name, batch.x.device):
-            try:
-                self._screen = screened(model, batch.x, batch.y)
-            except NoCopy as reason:
-                self._note(f"no bfloat16 copy of the model screens, as with --exact ({reason})")
-
-
-@contextmanager
-def repeatable(about: str, device: torch.device) -> Iterator[None]:
-    """Random numbers that depend on `about` alone inside the block, for models that are random."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(zlib.crc32(about.encode()))
-        yield

@@ -9,15 +9,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from regmix.attacks import Attack
-from regmix.data import ImageSet
+from regmix.attacks import Attack, Fgsm, Pgd, Square
+from regmix.data import ImageSet, pick, spread
+from regmix.evaluation.answers import gradient_fault
 from regmix.evaluation.one_batch import perturb, predict
+from regmix.evaluation.task import Task
 from regmix.runs.evaluations import Examples as StoredExamples
 from regmix.runs.thumbnails import Thumbnails
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
 from regmix.types import Batch, Model
 
+SHOWN = 8
+"""How many attacked images are kept for the report."""
 LONGER_SIDE = 64
 """Thumbnails are at most as high and as wide, in pixels."""
 
@@ -48,6 +52,19 @@ def collect_examples(model: Model, batch: Batch, threat: Threat, attack: Attack)
         before, after = predict(model, x, y), predict(model, adversarial, y)
     parts: tuple[torch.Tensor, ...] = (x, adversarial - x, y, before, after)
     return Examples(*(part.cpu() for part in parts))
+
+
+def shown_examples(model: Model, task: Task) -> StoredExamples:
+    """A few test images before and after the last of the quick attacks, at the training's eps, for the report."""
+    threat, images = task.experiment.threat, task.test.images
+    batch = pick(images, spread(images.labels, SHOWN), task.device)
+    suite = ((named.name, loaded.attack) for named, loaded in task.suite.items())
+    quick: list[tuple[str, Attack]] = [(name, attack) for name, attack in suite if isinstance(attack, Fgsm | Pgd)]
+    if not quick:
+        blind = gradient_fault(model, batch.x[:2]) is not None
+        quick = [("square", Square()) if blind else ("pgd-50", Pgd(50))]
+    name, attack = quick[-1]
+    return collect_examples(model, batch, threat, attack).stored(name, threat.eps)
 
 
 def thumbnails(images: ImageSet, index: NDArray[np.int64], rows: list[int]) -> Thumbnails:

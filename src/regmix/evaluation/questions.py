@@ -11,6 +11,7 @@ from regmix.data import How
 from regmix.evaluation.curve import check_curve
 from regmix.evaluation.table import check_made_for
 from regmix.runs import CONFIG, Checkpoint, Run
+from regmix.runs.given import given_source
 from regmix.runs.records import Source
 from regmix.runtime.files import digest
 from regmix.threats import Threat, ThreatConfig
@@ -48,6 +49,9 @@ class Questions:
     """Seed of the draw; the same test split, number of images and seed give the same images."""
     curve: Sequence[NamedAttack] = ()
     """Attacks that look for every image's smallest perturbation, for the curve of accuracy against eps."""
+    within: float | None = None
+    """Evaluate as many images as it takes until every interval is at most this wide to each side, a share such as 0.01;
+    see `sequential.Rule`. None: `examples` images."""
 
     def columns(self, threat: ThreatConfig) -> "dict[str, Asked]":
         """The columns with an attack, by name, radius by radius.
@@ -95,7 +99,9 @@ def open_source(path: Path, trust: Trust = NO_TRUST) -> tuple[Run, Experiment, C
 
 
 def source_weights(named: NamedAttack) -> Source | None:
-    """The weights that a transfer attack takes its examples from; None for another attack."""
+    """The weights that a transfer attack takes its examples from, or the file of images; None for another attack."""
+    if named.given is not None:
+        return given_source(named.given)
     if named.source is None:
         return None
     run = Run.open(named.source)
@@ -114,3 +120,23 @@ def check_attacks(questions: Questions, threat: ThreatConfig, trust: Trust = NO_
     for named in questions.attacks:
         if named.source is not None:
             open_source(named.source, trust)
+
+
+def check_open_number(questions: Questions) -> None:
+    """Raises UserError if the number of images is chosen by a rule and something else asks for a number of its own."""
+    if questions.within is None:
+        return
+    if not 0 < questions.within < 0.5:
+        raise UserError(
+            f"--within {100 * questions.within:g}: give the half width of the intervals in points, such as 1.0; it "
+            "must lie above 0 and below 50"
+        )
+    if questions.examples is not None or questions.sample != "stratified":
+        raise UserError(
+            "--within chooses the number of images, drawn evenly from the classes; leave out --examples and --sample"
+        )
+    if questions.save:
+        raise UserError(
+            "--save and --within do not go together; evaluate with --within first, then save with --examples and the "
+            "number of images that it took"
+        )

@@ -12,7 +12,7 @@ from regmix.data import ImageSet, batches
 from regmix.evaluation.one_batch import predict
 from regmix.evaluation.rounding import to_uint8
 from regmix.evaluation.subject import EvaluationImages
-from regmix.runs.adversarial import load_adversarial, save_adversarial, save_adversarial_table
+from regmix.runs.adversarial import load_adversarial, save_adversarial, save_adversarial_table, save_adversarial_tensor
 from regmix.runs.records import Rounded
 from regmix.threats import Threat
 from regmix.types import Images, Model
@@ -39,7 +39,7 @@ def recheck(
     broken: Bool[Tensor, "examples"],
     device: torch.device,
 ) -> Rounded:
-    """Asks the model about the saved images of a column, and writes adversarial.npz beside them."""
+    """Asks the model about the saved images of a column, and writes adversarial.npz and adversarial.pt beside them."""
     rows, images = load_adversarial(folder, column, test.index[broken].tolist())
     labels = test.images.labels[torch.searchsorted(test.index, torch.tensor(rows, dtype=torch.long))]
     stream = batches(ImageSet(images, labels, test.images.classes), BATCH, device)
@@ -49,4 +49,7 @@ def recheck(
         folder, column, images=images.numpy(), index=np.array(rows), label=labels.numpy(),
         prediction=prediction.numpy(),
     )  # fmt: skip
+    whole = test.images.pixels().clone()
+    whole[torch.searchsorted(test.index, torch.tensor(rows, dtype=torch.long))] = images.to(whole.dtype)
+    save_adversarial_tensor(folder, column, whole)
     return Rounded(len(rows), int((prediction != labels).sum()))

@@ -34,6 +34,10 @@ class EvaluationImages:
     split: Fingerprint
     """Of the whole split."""
 
+    def only(self, rows: Tensor, sample: Sample) -> "EvaluationImages":
+        """The images at these positions, which are a sample of the split."""
+        return EvaluationImages(self.images.subset(rows), self.index[rows], sample, self.split)
+
 
 def choose_images(data: DataConfig, count: int | None, how: How = "stratified", seed: int = 0) -> EvaluationImages:
     """A sample of the test split, see `draw`; `count` None takes all.
@@ -97,7 +101,7 @@ def load_checkpoint(
 
 def journal_key(subject: Subject, code: Sequence[Path], questions: Questions) -> str:
     """A key of everything that the outcome of a chunk depends on, except the attack and its radius."""
-    kept = ("batch_size", "exact", "save", "corruption_files")
+    kept = ("batch_size", "exact", "save", "corruption_files", "within")
     settings = [__version__, subject.key, {name: getattr(questions, name) for name in kept}]
     text = json.dumps([*settings, *map(digest, code)], default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

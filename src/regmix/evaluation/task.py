@@ -1,7 +1,7 @@
 """What the evaluations of all checkpoints of a run share: images, loaded attacks, corruptions, and a display."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -10,10 +10,12 @@ from regmix.attacks import TRANSFER, Attack, Ensemble, NamedAttack, Transfer
 from regmix.config import Experiment
 from regmix.corruptions import Computed, OfficialFiles
 from regmix.data import ImageSet
+from regmix.evaluation.given import load_given
 from regmix.evaluation.questions import Asked, Questions, open_source
 from regmix.evaluation.subject import EvaluationImages, check_images, load_checkpoint
 from regmix.runs import Run
 from regmix.runs.records import Source
+from regmix.threats import ThreatConfig
 from regmix.types import Trust
 
 
@@ -28,7 +30,7 @@ class Progress(Protocol):
 
 
 class LoadedAttack(NamedTuple):
-    """An attack that can run, and the weights that it transfers from."""
+    """An attack that can run, and the weights that it transfers from, or the file that its images are from."""
 
     attack: Attack
     source: Source | None
@@ -81,18 +83,26 @@ class Task:
 
 
 def load_suite(
-    questions: Questions, test: ImageSet, device: torch.device, trust: Trust
+    questions: Questions, test: EvaluationImages, threat: ThreatConfig, device: torch.device, trust: Trust
 ) -> dict[NamedAttack, LoadedAttack]:
-    """The attacks, with the models that transfer attacks take their examples from."""
+    """The attacks, with the models that transfer attacks take their examples from, and images from elsewhere.
+
+    Raises:
+        UserError: a run that cannot be opened, or images that `load_given` refuses.
+    """
     suite = {}
+    threats = [replace(threat, eps=eps) for eps in questions.eps or [threat.eps]]
     for named in questions.attacks:
+        if named.given is not None:
+            suite[named] = LoadedAttack(*load_given(named.given, test, threats))
+            continue
         if named.source is None:
             assert named.attack is not None, "an attack without a source"
             suite[named] = LoadedAttack(named.attack, None)
             continue
         run, experiment, checkpoint = open_source(named.source, trust)
-        check_images(run, test)
-        loaded = load_checkpoint(experiment, run, checkpoint, test, device)
+        check_images(run, test.images)
+        loaded = load_checkpoint(experiment, run, checkpoint, test.images, device)
         source = Source(str(run.weights(checkpoint).resolve()), loaded.weights)
         suite[named] = LoadedAttack(Transfer(loaded.model.eval()), source)
     return suite

@@ -9,7 +9,7 @@ from regmix.reports.classes import Classes
 from regmix.reports.findings import Finding
 from regmix.reports.intervals import Dot, IntervalChart, Row, dot, interval_chart
 from regmix.reports.page import Number, headline, judged_columns, number, one_answer, share
-from regmix.reports.statistics import Share, columns_at, radii, worst_case
+from regmix.reports.statistics import Share, columns_at, radii, rule, worst_case
 from regmix.reports.subject import Subject
 from regmix.threats import same_eps
 
@@ -66,7 +66,8 @@ def _against_radius(subject: Subject) -> list[IntervalChart]:
     rows = [_row("no attack", own)] if (own := share(clean and clean[1])) else []
     near = sorted(radii([run]), key=lambda radius: abs(radius[0] - (subject.eps or 0.0)))[:RADII]
     for eps, text in sorted(near):
-        worst = worst_case(run.outcomes.get(name), [*columns_at(evaluation, eps)])
+        present = columns_at(evaluation, eps)
+        worst = worst_case(run.outcomes.get(name), [*present], rule(present))
         if worst is not None:
             trained = " (of the training)" if wanted is not None and same_eps(eps, wanted) else ""
             rows.append(_row(f"{words.eps_equals(text)}{trained}", worst))

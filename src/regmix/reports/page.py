@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from regmix.evaluation import CLEAN, paired
 from regmix.reports import words
 from regmix.reports.load import Column, LoadedRun, Outcomes, checkpoints
-from regmix.reports.statistics import Share, column_of, columns_at, radii, same_examples, worst_case
+from regmix.reports.statistics import Share, column_of, columns_at, radii, rule, same_examples, worst_case
 from regmix.reports.subject import FEW, Subject
 from regmix.runs.evaluations import OUTCOMES
 from regmix.threats import format_eps, same_eps
@@ -221,9 +221,10 @@ def table(subject: Subject) -> Table | None:
         kinds = {name: present[name].attack for present in columns for name in present}
         rows = [Row(words.attack_text(kinds[name]), [share(c.get(name)) for c in columns]) for name in names]
         if len(names) > 1:
-            rows.append(
-                Row("Worst case", [worst_case(run.outcomes.get(name), names) for name in evaluated], worst=True)
-            )
+            worst = [
+                worst_case(run.outcomes.get(name), names, rule(c)) for name, c in zip(evaluated, columns, strict=True)
+            ]
+            rows.append(Row("Worst case", worst, worst=True))
         groups.append(Group(f"ε = {text}", rows, wanted is not None and same_eps(eps, wanted)))
     counts = [words.sample_text(run, evaluation) for evaluation in evaluations]
     if len(set(counts)) == 1:

@@ -1,6 +1,6 @@
 """Statistics that a report computes from the outcomes of single examples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,12 +29,24 @@ def columns_at(evaluation: Evaluation, eps: float) -> dict[str, Column]:
     return {name: column for name, column in evaluation.columns.items() if column.eps > 0 and same_eps(column.eps, eps)}
 
 
-def worst_case(outcomes: Outcomes | None, names: Sequence[str]) -> Share | None:
-    """The share of examples that survive all of these columns; None if a column has no outcomes."""
+def worst_case(outcomes: Outcomes | None, names: Sequence[str], within: float | None = None) -> Share | None:
+    """The share of examples that survive all of these columns; None if a column has no outcomes.
+
+    within: the half width of the interval, if a rule that looked at this share has chosen the number of images.
+    """
     if outcomes is None or not names or any(name not in outcomes.survives for name in names):
         return None
     survivors = int(np.logical_and.reduce([outcomes.survives[name] for name in names]).sum())
-    return share(survivors, len(outcomes.label))
+    if within is None:
+        return share(survivors, len(outcomes.label))
+    accuracy = survivors / len(outcomes.label)
+    return Share(accuracy, max(0.0, accuracy - within), min(1.0, accuracy + within))
+
+
+def rule(columns: Mapping[str, Column]) -> float | None:
+    """The half width by which a rule has chosen the number of images for all of these columns; None without one."""
+    widths = {column.within for column in columns.values()}
+    return widths.pop() if len(widths) == 1 else None
 
 
 def same_examples(first: Outcomes, second: Outcomes) -> bool:

@@ -50,5 +50,14 @@ def save_adversarial_table(evaluation: Path, column: str, **arrays: np.ndarray[A
     write_arrays(folder / "adversarial.npz", arrays)
 
 
+def save_adversarial_tensor(evaluation: Path, column: str, images: Tensor) -> None:
+    """Writes adversarial.pt: float32 images of all evaluated test images, as AutoAttack's evaluation script saves them.
+
+    images: uint8 [N, C, H, W], the test image itself where it was not broken.
+    """
+    content = {"adv_complete": images.float() / 255}
+    write_atomically(_folder(evaluation, column) / "adversarial.pt", lambda file: torch.save(content, file))
+
+
 def _folder(evaluation: Path, column: str) -> Path:
     return evaluation / ADVERSARIAL / column.replace("/", "_").replace(":", "-")

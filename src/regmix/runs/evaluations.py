@@ -167,6 +167,14 @@ def folder_of(run: Path, subject: Subject) -> Path:
     return run / EVALUATIONS / f"{subject.checkpoint}-{subject.sample.count}-{subject.key}"
 
 
+def checked_folder(run: Path, subject: Subject) -> Path:
+    """The same, if it lies in the run directory. Raises UserError if a link leads out of it."""
+    folder = folder_of(run, subject)
+    if not folder.resolve().is_relative_to(run.resolve()):
+        raise UserError(f"{folder} leads out of {run} through a link; remove it")
+    return folder
+
+
 def add(
     run: Path, evaluation: Evaluation, outcomes: Outcomes, examples: Examples | None
 ) -> tuple[Evaluation, Outcomes]:

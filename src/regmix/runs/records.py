@@ -7,6 +7,11 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from regmix.runs.columns import Column as Column
+from regmix.runs.columns import Cost as Cost
+from regmix.runs.columns import Rounded as Rounded
+from regmix.runs.columns import Source as Source
+from regmix.runs.columns import Stage as Stage
 from regmix.runs.distances import Curve
 from regmix.types import Fingerprint, OneAnswer, Sample
 
@@ -106,59 +111,6 @@ class Data:
     validation: Fingerprint
     notes: list[str] = field(default_factory=list)
     """What was left out or changed when the images were read."""
-
-
-@dataclass(frozen=True)
-class Rounded:
-    """How many adversarial images were saved in whole grey levels, and how many of them still fool the model."""
-
-    images: int
-    still_adversarial: int
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One attack of an ensemble, and the accuracy that it and those before it leave."""
-
-    attack: str
-    accuracy: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Source:
-    """The weights from which the examples of a transfer attack come."""
-
-    path: str
-    weights: str
-    """Digest of the file."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """One attack at one eps on one checkpoint: how many examples survive, with the 95 % Wilson interval."""
-
-    attack: str
-    eps: float
-    eps_text: str
-    accuracy: float
-    low: float
-    high: float
-    correct: int
-    stages: list[Stage] = field(default_factory=list)
-    rounded: Rounded | None = None
-    note: str = ""
-    """To be printed beside the number."""
-    not_attacked: int = 0
-    """How many of the survivors the attack could not start from."""
-    source: Source | None = None
-    """Of a transfer attack."""
-    exact: bool = False
-    """No bfloat16 copy of the model screened."""
-    made: str = ""
-    """Date and time, UTC."""
-    regmix: str = ""
-    """The version of regmix."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,116 @@
+"""A chunk of examples under one attack: how it is attacked, what it took, and how the journal remembers it."""
+
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import nn
+
+from regmix.attacks import Attack, Given
+from regmix.attacks.rows import waits_for_nothing
+from regmix.evaluation.counting import Counter, counted
+from regmix.evaluation.one_batch import Attacked, attacked
+from regmix.evaluation.padded import padded
+from regmix.evaluation.screening import NoCopy, screened
+from regmix.threats import Threat
+from regmix.types import Batch, Model
+
+
+class Journal(Protocol):
+    """Remembers which rows of a chunk a stage has broken, so that a killed evaluation continues where it was."""
+
+    def find(self, stage: str, chunk: Sequence[int]) -> list[int] | None: ...
+    def add(self, stage: str, chunk: Sequence[int], broken: Sequence[int]) -> None: ...
+
+
+class Spent(NamedTuple):
+    """What the attack on a chunk took, as whole numbers, which the journal and other processes keep exactly."""
+
+    forward: int = 0
+    backward: int = 0
+    microseconds: int = 0
+
+
+class ChunkResult(NamedTuple):
+    """What became of the rows of a chunk."""
+
+    broken: list[int]
+    not_attacked: list[int]
+    taken_for: list[int]
+    """The classes that the model predicts for the broken rows; -1 where that is unknown."""
+    spent: Spent
+
+    @classmethod
+    def find(cls, journal: Journal, name: str, rows: Sequence[int]) -> "ChunkResult | None":
+        """What the journal knows about a chunk; None if it is not done."""
+        broken = journal.find(name, rows)
+        if broken is None:
+            return None
+        # A journal that an older version began has no answers and no costs.
+        answers = journal.find(f"{name}, taken for", rows) or [-1] * len(broken)
+        spent = Spent(*journal.find(f"{name}, cost", rows) or ())
+        return cls(broken, journal.find(f"{name}, not attacked", rows) or [], answers, spent)
+
+    def add(self, journal: Journal, name: str, rows: Sequence[int]) -> None:
+        """Writes it into the journal; the line that marks the chunk as done comes last."""
+        if self.not_attacked:
+            journal.add(f"{name}, not attacked", rows, self.not_attacked)
+        if self.taken_for:
+            journal.add(f"{name}, taken for", rows, self.taken_for)
+        journal.add(f"{name}, cost", rows, self.spent)
+        journal.add(name, rows, self.broken)
+
+
+class Chunks:
+    """Attacks the chunks of one stage. A bfloat16 copy of the model is made at the first chunk that is attacked."""
+
+    def __init__(
+        self,
+        model: Model,
+        suited: Attack,
+        threat: Threat,
+        name: str,
+        reference: Batch | None,
+        note: Callable[[str], object],
+    ) -> None:
+        """reference: the images on which the copy is compared with the model; None means that there is no copy."""
+        self.suited = suited
+        self._model, self._threat, self._name, self._note = model, threat, name, note
+        # The first chunk, whichever process attacks it, so that every process and every resumption screens alike.
+        self._reference = reference if isinstance(model, nn.Module) else None
+        self._screen: Model | None = None
+
+    def attack(self, batch: Batch, rows: Sequence[int]) -> tuple[Attacked, Spent]:
+        """Attacks a chunk; `rows` are the positions of its examples."""
+        began = time.perf_counter()
+        if self._reference is not None:
+            self._make_screen(self._reference)
+            self._reference = None
+        x, y, counter = batch.x, batch.y, Counter()
+        asked = self._screen or self._model
+        screen = asked if waits_for_nothing(x) else padded(asked)
+        suited = self.suited.at(rows) if isinstance(self.suited, Given) else self.suited
+        with repeatable(f"{self._name}/{rows[0]}", x.device):
+            result = attacked(
+                counted(self._model, counter), suited, x, y, self._threat, screen=counted(screen, counter)
+            )
+        return result, Spent(counter.forward, counter.backward, round(1e6 * (time.perf_counter() - began)))
+
+    def _make_screen(self, batch: Batch) -> None:
+        assert isinstance(self._model, nn.Module)
+        with repeatable(self._name, batch.x.device):
+            try:
+                self._screen = screened(self._model, batch.x, batch.y)
+            except NoCopy as reason:
+                self._note(f"no bfloat16 copy of the model screens, as with --exact ({reason})")
+
+
+@contextmanager
+def repeatable(about: str, device: torch.device) -> Iterator[None]:
+    """Random numbers that depend on `about` alone inside the block, for models that are random."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(zlib.crc32(about.encode()))
+        yield

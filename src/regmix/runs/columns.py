@@ -1,0 +1,85 @@
+"""What a column of the table of an evaluation is: an attack at a radius, what survives it, and what it took."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an attack took, on all images and in all processes together."""
+
+    images: int
+    """How many images were attacked: those that are classified correctly without an attack."""
+    forward: int
+    """Images that passed forward through the network, a bfloat16 copy's passes among them."""
+    backward: int
+    """Images whose gradients passed back through it."""
+    seconds: float
+
+    def text(self) -> str:
+        """The passes per attacked image and the time, such as "52 forward and 50 backward passes per image, 3.1 s"."""
+        each = max(1, self.images)
+        passes = f"{_short(self.forward / each)} forward and {_short(self.backward / each)} backward passes per image"
+        return f"{passes}, {_short(self.seconds)} s"
+
+
+def _short(number: float) -> str:
+    """Three digits, without an exponent."""
+    return f"{number:,.0f}" if number >= 99.5 else f"{number:.3g}"
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """How many adversarial images were saved in whole grey levels, and how many of them still fool the model."""
+
+    images: int
+    still_adversarial: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One attack of an ensemble, and the accuracy that it and those before it leave."""
+
+    attack: str
+    accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Source:
+    """The weights from which the examples of a transfer attack come."""
+
+    path: str
+    weights: str
+    """Digest of the file."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One attack at one eps on one checkpoint: how many examples survive, with the 95 % Wilson interval."""
+
+    attack: str
+    eps: float
+    eps_text: str
+    accuracy: float
+    low: float
+    high: float
+    correct: int
+    stages: list[Stage] = field(default_factory=list)
+    rounded: Rounded | None = None
+    note: str = ""
+    """To be printed beside the number."""
+    not_attacked: int = 0
+    """How many of the survivors the attack could not start from."""
+    source: Source | None = None
+    """Of a transfer attack."""
+    exact: bool = False
+    """No bfloat16 copy of the model screened."""
+    made: str = ""
+    """Date and time, UTC."""
+    regmix: str = ""
+    """The version of regmix."""
+    within: float | None = None
+    """The number of images was chosen by a rule: it ended when every interval was at most this share wide to each side.
+    `low` and `high` are then about the whole test split. None: the number was given."""
+    cost: Cost | None = None
+    """What the attack took; None for a column of an older version."""

@@ -1,0 +1,152 @@
+"""`regmix evaluate --within`: the number of images is chosen by a rule, whatever interrupts or shares the work."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contracts.evaluated import journals, record, table
+from contracts.torchrun import in_two_processes
+from regmix.cli.entry import main
+from regmix.data import Digits, draw, load
+from regmix.evaluation.sequential import Rule
+from regmix.runs import Journal
+
+TINY = "--train-examples 200 --validation 50 --epochs 4 --model.width 4 --averaging none --method standard"
+FLAGS = "--attacks fgsm,pgd-2 --eps 0.05 --batch-size 32 --checkpoint last --no-verdict --within 4"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        assert main(f"train digits-regmix {TINY} --seed {seed} --out {root / str(seed)}".split()) == 0
+    return [root / "0", root / "1"]
+
+
+def evaluate(path: Path, *more: str) -> int:
+    return main(["evaluate", str(path), *FLAGS.split(), *more])
+
+
+def test_it_ends_at_the_first_look_at_which_every_column_and_the_worst_case_are_narrow(runs, tmp_path, capsys) -> None:
+    path = shutil.copytree(runs[0], tmp_path / "run")
+    assert evaluate(path) == 0
+    labels = load(Digits(), "test").labels
+    rule, held, header = Rule(len(labels), 10, 0.04), record(path), table(path)[0]
+    count = held["subject"]["sample"]["count"]
+    assert count in rule.looks()[:-1], "the case must not need all images"
+    rows = np.array(table(path)[1:], dtype=int)
+    # The rows are the stratified sample of that size, so --examples with the number is about the same images.
+    assert held["subject"]["sample"] == {"count": count, "of": len(labels), "how": "stratified", "seed": 0}
+    assert rows[:, 0].tolist() == draw(labels, count)[1].tolist()
+    columns = {name: rows[:, place] for place, name in enumerate(header) if place >= 2}
+    columns["worst"] = np.minimum.reduce([*columns.values()])
+
+    def narrow(looked: int) -> bool:
+        seen = np.isin(rows[:, 0], draw(labels, looked)[1].numpy())
+        return all(rule.is_narrow(int(column[seen].sum()), looked) for column in columns.values())
+
+    assert narrow(count)
+    assert not any(narrow(looked) for looked in rule.looks() if looked < count)
+    for name, column in held["columns"].items():
+        assert column["within"] == 0.04
+        correct = int(columns[name].sum())
+        assert (column["low"], column["high"]) == rule.interval(correct, count)
+    said = f"{count} of {len(labels)} test images: chosen by a rule (--within 4)"
+    assert said in capsys.readouterr().out
+    assert said in held["notes"][-1]
+    assert not journals(path)
+    page = tmp_path / "report.html"
+    assert main(["report", str(path), "-o", str(page)]) == 0
+    assert said in page.read_text()
+    # An evaluation with the number joins it.
+    words = f"evaluate {path} --attacks pgd-1 --eps 0.05 --checkpoint last --no-verdict --examples {count}"
+    assert main(words.split()) == 0
+    assert len(record(path)["columns"]) == 4
+
+
+def test_a_killed_evaluation_ends_with_the_same_table(runs, tmp_path, monkeypatch) -> None:
+    whole, broken = (shutil.copytree(runs[0], tmp_path / name) for name in ("whole", "broken"))
+    assert evaluate(whole) == 0
+    real, added = Journal.add, []
+
+    def kills(self, *words):
+        added.append(words)
+        if len(added) % 15 == 0:
+            raise KeyboardInterrupt
+        real(self, *words)
+
+    monkeypatch.setattr(Journal, "add", kills)
+    codes = [evaluate(broken)]
+    while codes[-1] == 130:
+        codes.append(evaluate(broken))
+    assert len(codes) > 2
+    assert codes[-1] == 0
+    assert table(broken) == table(whole)
+    passes = [
+        {name: (column["cost"]["forward"], column["cost"]["backward"]) for name, column in record(p)["columns"].items()}
+        for p in (whole, broken)
+    ]
+    assert passes[0] == passes[1]
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_same_images(runs, tmp_path) -> None:
+    one, two = (shutil.copytree(runs[0], tmp_path / name) for name in ("one", "two"))
+    assert evaluate(one) == 0
+    in_two_processes(f"evaluate {two} {FLAGS}")
+    assert table(two) == table(one)
+    costs = [{n: c["cost"]["forward"] for n, c in record(path)["columns"].items()} for path in (one, two)]
+    assert costs[0] == costs[1]
+
+
+def test_two_runs_are_compared_on_the_same_images_until_the_differences_are_narrow(runs, tmp_path, capsys) -> None:
+    first, second = (shutil.copytree(path, tmp_path / path.name) for path in runs)
+    capsys.readouterr()
+    assert evaluate(first, "--against", str(second), "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    mine, theirs = (np.array(table(path)[1:], dtype=int) for path in (first, second))
+    assert (mine[:, :2] == theirs[:, :2]).all(), "the same images"
+    count, header = len(mine), table(first)[0]
+    rule = Rule(len(load(Digits(), "test").labels), 10, 0.04)
+    assert count in rule.looks()
+    found = {each["column"]: each["paired"] for each in printed["differences"]}
+    assert [*found] == ["clean", "fgsm@0.05", "pgd-2@0.05", "worst case@0.05"]
+    for place, name in enumerate(header):
+        if place < 2:
+            continue
+        gained = int(((mine[:, place] == 1) & (theirs[:, place] == 0)).sum())
+        lost = int(((mine[:, place] == 0) & (theirs[:, place] == 1)).sum())
+        assert (found[name]["gained"], found[name]["lost"]) == (gained, lost)
+        assert rule.is_narrow_difference(gained, lost, count)
+        assert (found[name]["low"], found[name]["high"]) == rule.difference_interval(gained, lost, count)
+        # The rule has looked at differences, so a column's own interval holds at every look at once, and is wider.
+        column = record(first)["columns"][name]
+        assert column["within"] is None
+        assert column["low"] < column["accuracy"] < column["high"]
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--examples", "50"), "leave out --examples"),
+        (("--sample", "first"), "leave out --examples"),
+        (("--save",), "do not go together"),
+        (("--within", "0"), "must lie above 0"),
+        (("--within", "50"), "must lie above 0 and below 50"),
+    ],
+)
+def test_what_contradicts_the_rule_is_refused(runs, more, says, capsys) -> None:
+    assert evaluate(runs[0], *more) == 2
+    assert says in capsys.readouterr().err
+    assert not (runs[0] / "evaluations").exists()
+
+
+def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path, capsys) -> None:
+    other = tmp_path / "other"
+    assert main(f"train digits-regmix {TINY} --threat.eps 0.2 --out {other}".split()) == 0
+    words = f"evaluate {runs[0]} --against {other} --attacks fgsm --examples 20"
+    assert main(words.split()) == 2
+    assert "give --eps" in capsys.readouterr().err
