@@ -87,7 +87,8 @@ class Folder:
             if not self.stream:
                 notes += _leak(paths, train_folders.values())
         images = Stored.of(Files(paths, root), self.size, self.channels)
-        image_set = ImageSet(images, torch.tensor(labels), tuple(classes), tuple(notes))
+        files = tuple(path.relative_to(root).as_posix() for path in paths)
+        image_set = ImageSet(images, torch.tensor(labels), tuple(classes), tuple(notes), files)
         return image_set if self.stream else image_set.resident()
 
 

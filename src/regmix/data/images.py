@@ -30,12 +30,15 @@ class ImageSet:
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
     """Lines for the user about files that were skipped or images that were changed."""
+    files: tuple[str, ...] | None = None
+    """The file of each image, relative to the folder of the data; None where images are not in files of their own."""
 
     def __post_init__(self) -> None:
         if isinstance(self.images, Tensor) and (self.images.ndim != 4 or self.images.dtype != torch.uint8):
             raise UserError("the images of an ImageSet must be a uint8 tensor [N, C, H, W]")
         if self.labels.shape != (len(self.images),) or self.labels.dtype != torch.int64:
             raise UserError("the labels of an ImageSet must be an int64 tensor [N], one for every image")
+        assert self.files is None or len(self.files) == len(self), "a file for every image"
         if len(self) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.classes):
             raise UserError(f"the labels of an ImageSet must lie in 0..{len(self.classes) - 1}, one per class name")
 
@@ -51,7 +54,8 @@ class ImageSet:
     def subset(self, index: Int64[Tensor, "chosen"]) -> "ImageSet":
         """The images at these positions, in this order, with the same classes."""
         chosen = self.images.at(index) if isinstance(self.images, Stored) else self.images[index]
-        return ImageSet(chosen, self.labels[index], self.classes, self.notes)
+        files = None if self.files is None else tuple(self.files[number] for number in index.tolist())
+        return ImageSet(chosen, self.labels[index], self.classes, self.notes, files)
 
     def resident(self) -> "ImageSet":
         """The same images in memory."""

@@ -16,11 +16,12 @@ from regmix.data import changes, spread
 from regmix.evaluation.corrupting import under_corruptions
 from regmix.evaluation.curve import curve, curve_text, smallest
 from regmix.evaluation.evaluator import Evaluator
-from regmix.evaluation.examples import shown_examples, thumbnails
+from regmix.evaluation.examples import shown_examples
 from regmix.evaluation.filling import Filling
 from regmix.evaluation.masking import probe, verdict
 from regmix.evaluation.one_answer import one_answer
 from regmix.evaluation.outcomes import wilson
+from regmix.evaluation.per_image import write_images
 from regmix.evaluation.preflight import preflight
 from regmix.evaluation.saved import recheck, saver
 from regmix.evaluation.subject import PlacedModel, is_users, journal_key
@@ -30,7 +31,6 @@ from regmix.runs import Checkpoint, Journal, records
 from regmix.runs.distances import Curve, Distances
 from regmix.runs.evaluations import Outcomes, Stored, add, checked_folder, settings_digest
 from regmix.runs.records import Corruptions, Cost, Evaluation, Masking, Subject
-from regmix.runs.thumbnails import breaking
 from regmix.runtime import processes
 from regmix.runtime.files import digest
 from regmix.threats import format_eps
@@ -243,8 +243,7 @@ class CheckpointEvaluation:
             one_answer=self._one_answer, masking=masking, corruptions=self._corruptions, curve=self._curve(outcomes),
             seconds=time.perf_counter() - self._began, made=_now(),
         )  # fmt: skip
-        when = breaking(*add(task.run.path, evaluation, outcomes, shown))
-        thumbnails(task.test.images, outcomes.index, [*dict.fromkeys(when.first + when.last)]).write(self._folder)
+        write_images(self._folder, *add(task.run.path, evaluation, outcomes, shown), task.test.images)
 
     def forget(self) -> None:
         """Deletes the journal: the evaluation is written."""

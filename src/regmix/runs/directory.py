@@ -80,6 +80,7 @@ class Run:
         evaluation.json      the accuracies, and what they are about (records.Evaluation)
         outcomes.csv         a row per test image, a column per attack: does it survive? (evaluations.Outcomes)
         predictions.csv      the same, with the class that the model predicts under the attack
+        images.csv           the same for people, with the names of files and classes
         examples.npz         a few attacked images (evaluations.Examples)
         thumbnails.npz       small copies of the images that break first and last (thumbnails.Thumbnails)
         journal-*.jsonl      the progress of an evaluation that is not finished
