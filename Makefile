@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 # Two workers: the suite is sized for 2 cores, and each worker runs torch on one thread.
 WORKERS ?= 2
 
-.PHONY: demo test test-slow test-device test-all test-lowest check docs clean
+.PHONY: demo test test-slow test-device test-all test-lowest check docs notebook clean
 
 # Trains RegMix and standard training on real digits, attacks both, and writes demo/report.html.
 demo: $(VENV)/installed
@@ -43,6 +43,10 @@ check: $(VENV)/installed-test
 # The documentation site, docs/_build/index.html; a warning is an error.
 docs: $(VENV)/installed-test
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build
+
+# Runs the notebook of the docs, and keeps its outputs.
+notebook: $(VENV)/installed-test
+	$(BIN)/python docs/execute.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -19,7 +19,7 @@ version = release = regmix.__version__
 html_title = f"regmix {release}"
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.intersphinx",
     "sphinx_copybutton",
@@ -29,6 +29,7 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 myst_heading_anchors = 3
+nb_execution_mode = "off"  # the outputs are kept in the file: `make notebook`
 myst_enable_extensions = ["colon_fence"]
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

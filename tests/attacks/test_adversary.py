@@ -56,6 +56,14 @@ def test_the_model_and_the_images_are_left_as_they_were() -> None:
     assert torch.equal(x, X)
 
 
+def test_it_attacks_where_other_trainers_validate() -> None:
+    """In inference mode, which knows no gradients."""
+    expected = Adversary(Linear(), "pgd-3", Linf(0.1))(X, Y)
+    model = Linear()
+    with torch.inference_mode():
+        assert torch.equal(Adversary(model, "pgd-3", Linf(0.1))(X.clone(), Y.clone()), expected)
+
+
 def test_a_function_is_a_model_too() -> None:
     model = Linear()
     assert torch.equal(

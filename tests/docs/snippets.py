@@ -7,6 +7,7 @@ namespace per page. A comment directly above a block says what is special about 
     <!-- test: slow -->               it is run with the slow tests only
     <!-- test: add FLAGS -->          FLAGS follow every `regmix` command of the block, to make it small
     <!-- test: slow; add FLAGS -->    both
+    <!-- test: needs MODULE -->       it is run where this library is installed; also after `slow; `
     <!-- test: file NAME -->          it is written into the file NAME, not run
     <!-- test: setup
     Python code                       run before what follows
@@ -19,10 +20,13 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from contracts.torchvision_operators import declare_operators_of_torchvision
 from regmix.cli.entry import main
 
 ROOT = Path(__file__).parents[2]
@@ -82,20 +86,34 @@ def runs(block: Block, *, slow: bool) -> bool:
     )
 
 
-def run(page: Path, *, slow: bool) -> None:
-    """Runs a page's blocks in the current folder."""
+def library(block: Block) -> str:
+    """The library that a block is about; empty for most."""
+    found = re.search(r"needs (\w+)$", block.note)
+    return found[1] if found else ""
+
+
+def run(page: Path, *, slow: bool) -> set[str]:
+    """Runs a page's blocks in the current folder; returns the libraries without which some of them were left out."""
     names: dict[str, Any] = {"__name__": "snippet"}
+    missing = set()
     for block in blocks(page.read_text(encoding="utf-8")):
         if not runs(block, slow=slow):
             continue
         where = f"{page.relative_to(ROOT)}:{block.line}"
-        if block.note.startswith("file "):
+        if (name := library(block)) and find_spec(name) is None:
+            missing.add(name)
+        elif name:
+            declare_operators_of_torchvision()
+            with warnings.catch_warnings(action="ignore"):  # other libraries' own
+                exec(compile(block.text, where, "exec"), names)
+        elif block.note.startswith("file "):
             Path(block.note.removeprefix("file ")).write_text(block.text, encoding="utf-8")
         elif block.kind == "bash":
             for words in commands(block):
                 command(words, where)
         else:
             exec(compile(block.text, where, "exec"), names)
+    return missing
 
 
 def commands(block: Block) -> Iterator[list[str]]:

@@ -13,6 +13,7 @@ from contracts.evaluated import folder
 from contracts.finished import assert_same
 from regmix.cli.entry import main
 from regmix.data import Digits
+from regmix.jobs.console import shown
 from regmix.methods import Trades
 from regmix.recipes import recipe
 from regmix.types import Trust, UserError
@@ -167,6 +168,25 @@ def test_a_damaged_run_still_shows_itself_in_a_debugger(run: regmix.Run, tmp_pat
     copy = shutil.copytree(run.path, tmp_path / "damaged")
     (copy / "result.json").write_text("{")
     assert repr(regmix.Run.open(copy)).startswith(f"Run {copy}: {copy / 'result.json'}")
+
+
+def test_a_notebook_gets_plain_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Jupyter's kernels say that their output is a terminal that shows colours."""
+
+    class ZMQInteractiveShell:
+        pass
+
+    monkeypatch.setattr("builtins.get_ipython", ZMQInteractiveShell, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with shown(True) as display:
+        display.start("training", 100)
+        display.batch(50)
+        display.note("a remark")
+    assert capsys.readouterr().out == "a remark\n"
+    monkeypatch.delattr("builtins.get_ipython")
+    with shown(True) as display:
+        display.start("training", 100)
+    assert "\x1b" in capsys.readouterr().out, "FORCE_COLOR stands for a terminal"
 
 
 def test_progress_is_plain_lines_or_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

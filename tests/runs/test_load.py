@@ -51,7 +51,8 @@ def test_it_is_right_where_the_evaluation_saw_it_right(checkpoint, run: Path, mo
 
 def test_the_best_weights_are_meant_where_none_are_named(run: Path) -> None:
     unnamed, best, last = (regmix.load_model(str(run), *name).model.state_dict() for name in ((), ("best",), ("last",)))
-    assert all(torch.equal(unnamed[name], best[name]) for name in best)
+    opened = regmix.load_model(regmix.Run.open(str(run))).model.state_dict()
+    assert all(torch.equal(unnamed[name], best[name]) and torch.equal(opened[name], best[name]) for name in best)
     assert {*best} == {*last}
 
 

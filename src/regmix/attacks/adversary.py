@@ -1,5 +1,7 @@
 """An attack bound to a model and a threat, called as torchattacks' attacks are: (images, labels) to images."""
 
+import torch
+
 from regmix.attacks.base import Attack
 from regmix.attacks.diagnosis import IN_PLACE, explained
 from regmix.attacks.names import named_attacks
@@ -40,10 +42,11 @@ class Adversary:
         """
         batch = as_batch((images, labels))
         check_values(batch)
-        x = batch.x.detach().clamp(0, 1)
-        version = x._version
-        with borrowed(self.model), explained(self.model, batch):
-            delta = self.attack(self.model, x, batch.y, self.threat).detach()
+        with torch.inference_mode(False):  # other trainers validate in it, and it knows no gradients
+            x, y = batch.x.detach().clamp(0, 1), batch.y.clone()
+            version = x._version
+            with borrowed(self.model), explained(self.model, batch):
+                delta = self.attack(self.model, x, y, self.threat).detach()
         require(x._version == version, IN_PLACE)
         if not bool(delta.isfinite().all()):
             raise UserError(

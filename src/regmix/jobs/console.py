@@ -30,10 +30,12 @@ FIRST_LINE, NEXT_LINE = 15.0, 60.0
 def shown(progress: ProgressTo) -> "ConsoleDisplay":
     """The display for a job; of several processes only rank 0 shows anything.
 
-    A notebook gets plain lines, which stay readable where its outputs are saved.
+    A notebook gets plain lines: a bar would be saved there as thousands of outputs.
     """
     if isinstance(progress, bool):
-        progress = Console(quiet=not progress or processes.started()[0] > 0, force_jupyter=False)
+        terminal = False if Console().is_jupyter else None  # its standard output passes for a terminal
+        quiet = not progress or processes.started()[0] > 0
+        progress = Console(quiet=quiet, force_jupyter=False, force_terminal=terminal)
     return ConsoleDisplay(progress)
 
 

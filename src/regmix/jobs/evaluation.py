@@ -37,7 +37,8 @@ def evaluate_run(
         examples: number of test images, drawn evenly from the classes; None: all.
         checkpoint: best, last, averaged, or all that the run has.
         data: other test images than the run's own: a folder (see `other_images`) or another data source.
-        source, data_source: the module:function of the run's model and of its data, if yours. Their code is run.
+        source: the module:function of the run's model, if it is a function of yours. Its code is run.
+        data_source: the module:function of the run's data, if they are yours. Its code is run.
         trust_code: allows to run whatever code the run asks for.
         progress: as for `train`.
         more: further fields of `Questions`, such as batch_size, exact, verdict, save, draws, corruptions or curve.

@@ -56,8 +56,10 @@ def resume(
 
     Args:
         epochs: lengthens a finished run to so many epochs.
-        log, progress: as for `train`.
-        source, data_source: the module:function of the run's model and of its data, if yours. Their code is run.
+        log: as for `train`.
+        progress: as for `train`.
+        source: the module:function of the run's model, if it is a function of yours. Its code is run.
+        data_source: the module:function of the run's data, if they are yours. Its code is run.
         trust_code: allows to run whatever code the run asks for.
 
     Raises:

@@ -120,8 +120,9 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: Path, *, writes: bool = True) -> "Run":
+    def open(cls, path: str | Path, *, writes: bool = True) -> "Run":
         """Opens an existing run directory."""
+        path = Path(path)
         if not (path / CONFIG).is_file():
             raise UserError(f"{path} is not a run directory, because it has no {CONFIG}; give the folder of a training")
         if (path / WEIGHTS).is_file():

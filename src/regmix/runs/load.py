@@ -34,14 +34,14 @@ class Trained(NamedTuple):
 
 
 def load_model(
-    run: str | Path, checkpoint: Checkpoint | None = None, *, source: str | None = None, trust_code: bool = False
+    run: str | Path | Run, checkpoint: Checkpoint | None = None, *, source: str | None = None, trust_code: bool = False
 ) -> Trained:
     """Loads the model of a run directory, or one that `regmix export` wrote. The data of the training are not needed.
 
     Args:
-        run: the directory, a folder that `regmix export --format hub` or safetensors wrote, the file of weights in one
-            of these, or hf:OWNER/NAME for such a folder on the Hugging Face hub. Only weights and settings are read; no
-            code of the folder is run.
+        run: a run or its directory, a folder that `regmix export --format hub` or safetensors wrote, the file of
+            weights in one of these, or hf:OWNER/NAME for such a folder on the Hugging Face hub. Only weights and
+            settings are read; no code of the folder is run.
         checkpoint: best, last or averaged; None means the first of these that the run has.
         source: the module:function that makes the model, if the run has a model of your own. Its code is run.
         trust_code: allows to run whatever code the run asks for.
@@ -49,17 +49,19 @@ def load_model(
     Raises:
         UserError: no run directory, damaged files, no such weights, or code that is not allowed to run.
     """
-    folder, trust = folder_of(run), Trust(source, trust_code)
+    folder, trust = run.path if isinstance(run, Run) else folder_of(run), Trust(source, trust_code)
     if folder.is_file():
         folder, checkpoint = _of_file(folder, checkpoint)
     if (exported := read_exported(folder, trust)) is None:
         config, classes, shape, weights = _of_run(folder, checkpoint, trust)
     else:
         if checkpoint not in (None, exported.checkpoint):
-            raise UserError(f"{run} holds the {exported.checkpoint} weights only; leave out checkpoint={checkpoint!r}")
+            raise UserError(
+                f"{folder} holds the {exported.checkpoint} weights only; leave out checkpoint={checkpoint!r}"
+            )
         config, classes, shape, weights = exported.model, exported.classes, exported.shape, folder / WEIGHTS
     if source is not None and not isinstance(config, Function):
-        raise UserError(f"{run} has a model of its own kind, {config.name}; leave out source={source!r}")
+        raise UserError(f"{folder} has a model of its own kind, {config.name}; leave out source={source!r}")
     # Normalisation comes with the weights.
     model = build(config, len(classes), shape[0], size=shape[1:])
     load_weights(model, weights)
