@@ -47,7 +47,6 @@ def differences(case: Case, world: World, verbose: bool = False) -> tuple[float,
     Every term of the loss must be other than 0 in some step, or the comparison would say nothing about it.
     """
     method, threat = case.method, Linf(EPS)
-    memory = exact(method.memory(Setup(BATCH * world.per_epoch, CLASSES, (3, SIZE, SIZE), threat)))
     model = Net()
     model.body[1].momentum = world.model.body[1].momentum
     step = TrainStep(model, method, threat, CLASSES, case.mass)
@@ -57,6 +56,7 @@ def differences(case: Case, world: World, verbose: bool = False) -> tuple[float,
     for _ in range(case.unused):
         tape.draw("uniform", IMAGES)
     with given_numbers(tape):
+        memory = exact(method.memory(Setup(BATCH * world.per_epoch, CLASSES, (3, SIZE, SIZE), threat)))
         for number, (x, y, public) in enumerate(zip(world.images, world.labels, world.record, strict=True)):
             epoch, place = divmod(number, world.per_epoch)
             for _ in range(case.unused_each):

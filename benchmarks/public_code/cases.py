@@ -13,10 +13,12 @@ from public_code.originals import (
     fast_adversarial,
     function,
     guided,
+    law,
     liet,
     mart,
     n_fgsm,
     rs_cs,
+    sdi,
     ssat,
     stored,
     tdat,
@@ -132,6 +134,8 @@ BENCHMARK = [
     case(m.FgsmUap(), "FGSM_UAP", settings=SMOOTH | ALIASED, mass=MASS, part="with a copy"),
     case(m.FgsmCuap(), "FGSM_CUAP", settings=SMOOTH, mass=MASS, differs=True, remark=ALIAS),
     case(m.FgsmCuap(), "FGSM_CUAP", settings=SMOOTH | ALIASED, mass=MASS, part="with a copy"),
+    case(m.FgsmFuap(), "FGSM_FUAP", settings=SMOOTH, mass=MASS, differs=True, remark=ALIAS),
+    case(m.FgsmFuap(), "FGSM_FUAP", settings=SMOOTH | ALIASED, mass=MASS, part="with a copy"),
     case(m.Liet(), "LIET", epochs=2, per_epoch=22, settings={"label_smoothing": 0.6}),
 ]
 
@@ -181,6 +185,8 @@ ORIGINALS = [
     Case(m.FgsmUap(), "fzjcdt/fgsm_uap", universal("FGSM_One_UAP", ALIASED["replace"]), "with a copy", mass=MASS),
     Case(m.FgsmCuap(), "fzjcdt/fgsm_uap", universal("FGSM_Class_UAP"), mass=MASS, differs=True, remark=ALIAS),
     Case(m.FgsmCuap(), "fzjcdt/fgsm_uap", universal("FGSM_Class_UAP", ALIASED["replace"]), "with a copy", mass=MASS),
+    Case(m.FgsmFuap(), "fzjcdt/fgsm_uap", universal("FGSM_UAP"), mass=MASS, differs=True, remark=ALIAS),
+    Case(m.FgsmFuap(), "fzjcdt/fgsm_uap", universal("FGSM_UAP", ALIASED["replace"]), "with a copy", mass=MASS),
     Case(
         m.FgsmMepCs(), "Mengnan-Zhao-Happy/ConvergeSmooth", stored("FGSM_MEP_CS.py", "50000"), mass=0.6, epochs=4,
         per_epoch=1, repeat=True, clock_epochs=100, unused=1, arguments=(*SMALL, "--epsilon", "8", "--alpha", "8"),
@@ -220,6 +226,11 @@ ORIGINALS = [
     Case(
         m.FgsmMep(reset=2), "jiaxiaojunQAQ/FGSM-PGI", stored("FGSM_MEP.py", "50000"), mass=0.6, epochs=2, per_epoch=1,
         repeat=True, unused=1, arguments=(*SMALL, "--epochs_reset", "2"),
+    ),
+    Case(m.FgsmLaw(), "jiaxiaojunQAQ/FGSM-LAW", law, mass=0.7, pairs=True, arguments=SMALL),
+    Case(
+        m.FgsmSdi(refresh=3), "jiaxiaojunQAQ/FGSM-SDI", sdi, "one name mended", mass=0.5, per_epoch=5, inside=True,
+        arguments=("--batch_size", str(BATCH), "--att_num", "3"),
     ),
     Case(
         m.FgsmPgk(), "jiaxiaojunQAQ/FGSM-PGK",

@@ -30,6 +30,8 @@ class Tape:
 
     def fill(self, tensor: Tensor, low: float, high: float) -> Tensor:
         """Fills a tensor; a channel of a larger tensor is filled as a draw of the larger one would fill it."""
+        if tensor.is_meta:
+            return tensor
         base = tensor._base
         if base is not None and base.ndim == 4 and base.numel() == base.shape[1] * tensor.numel():
             channel = tensor.storage_offset() // base[0, 0].numel()

@@ -234,6 +234,22 @@ def elle(**settings: Any) -> Run:
     return run
 
 
+def law(world: World, folder: Path) -> None:
+    networks(world, "CIFAR10_models")
+    for name in ("Feature_model", "Feature_model.feature_resnet"):
+        networks(world, name)
+        sys.modules[name].Feature_ResNet18 = network(world)  # type: ignore[attr-defined]
+    run_script(
+        folder / "FGSM_LAW_CIFAR_10.py", UNIT, {"get_loaders_cutout(args": "loaders(args"}, {"loaders": loaders(world)}
+    )
+
+
+def sdi(world: World, folder: Path) -> None:
+    networks(world)
+    changes = UNIT | {"utils.get_loaders": loaders(world)}
+    run_script(folder / "FGSM_SDI.py", changes, {"args.attacker": "'attacker'"})
+
+
 def ssat(world: World, folder: Path) -> None:
     module = importlib.import_module("defenses.trainers.co_adv_trainer")
     attack = types.SimpleNamespace(

@@ -12,9 +12,17 @@ from torch import nn
 
 
 def run_script(
-    path: Path, changes: dict[str, Any], replace: dict[str, str] | None = None, main: str = "", package: str = ""
+    path: Path,
+    changes: dict[str, Any],
+    replace: dict[str, str] | None = None,
+    given: dict[str, Any] | None = None,
+    *,
+    main: str = "",
+    package: str = "",
 ) -> dict[str, Any]:
     """Executes a script with names of its modules changed and, in memory, words of its text; returns its names.
+
+    `given` are names that the changed words use.
 
     `changes` are given as module.name, for modules that it imports; a name alone is set in the script itself before its
     function `main` is called. Without `main` it runs as the main program.
@@ -29,7 +37,10 @@ def run_script(
         assert old in text, f"{path} has changed: it has no {old!r}"
         text = text.replace(old, new)
     name = "public_script" if main or package else "__main__"
-    scope: dict[str, Any] = {"__name__": f"{package}.{name}" if package else name, "__file__": str(path)}
+    scope: dict[str, Any] = (given or {}) | {
+        "__name__": f"{package}.{name}" if package else name,
+        "__file__": str(path),
+    }
     if package:
         scope["__package__"] = package
     exec(compile(text, str(path), "exec"), scope)

@@ -37,6 +37,20 @@ def smooth(labels: Target, classes: int, mass: float, dtype: torch.dtype | None 
     return soft.scatter_(1, labels[:, None], mass)
 
 
+def smooth_by(labels: Target, shares: Logits, mass: float) -> Logits:
+    """Soft labels [B, classes]: probability `mass` for the true class; the others divide the rest as `shares` do.
+
+    Labels that are mixtures become the mixtures of their smoothed classes. Shares are not negative.
+    """
+    shares = shares.clamp_min(torch.finfo(shares.dtype).tiny)
+    if labels.ndim == 1:
+        shares = shares.scatter(1, labels[:, None], 0)
+        return ((1 - mass) * shares / shares.sum(1, keepdim=True)).scatter(1, labels[:, None], mass)
+    apart = 1 - torch.eye(shares.shape[1], dtype=shares.dtype, device=shares.device)
+    # Sums over the other classes, and not the whole sum less one's own share, which would cancel.
+    return mass * labels + (1 - mass) * shares * ((labels / (shares @ apart)) @ apart)
+
+
 def cross_entropy(logits: Logits, target: Target) -> PerExample:
     """-sum_c target_c log softmax(logits)_c; the target is class indices or probabilities [B, classes]."""
     log_p = log_probabilities(logits)

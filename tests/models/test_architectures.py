@@ -1,7 +1,10 @@
 """Sizes, shapes, names and the function itself of every architecture."""
 
 import json
-from dataclasses import FrozenInstanceError, asdict
+import pickle
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from regmix.models import ModelConfig, PreActResNet, ResNet, SmallCnn, WideResNet, build
+from regmix.models.base import Activation
 from regmix.types import UserError
 
 SMALL = [ResNet(width=4), PreActResNet(width=4), WideResNet(depth=10, widen=1), SmallCnn(width=4)]
@@ -154,47 +158,64 @@ def blocks(state: dict[str, Tensor], stages: list[str]) -> list[tuple[str, int]]
     return found
 
 
-def resnet(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    x = bn(state, "bn1", F.conv2d(x, state["conv1.weight"], padding=1)).relu()
+Act = Callable[[Tensor], Tensor]
+FORMULAS: dict[str, Act] = {
+    "relu": lambda x: x.clamp_min(0),
+    "silu": lambda x: x / (1 + torch.exp(-x)),
+    "gelu": lambda x: x * (1 + torch.erf(x / 2**0.5)) / 2,
+    "softplus": lambda x: torch.log1p(torch.exp(x)),
+}
+
+
+def resnet(state: dict[str, Tensor], x: Tensor, act: Act) -> Tensor:
+    x = act(bn(state, "bn1", F.conv2d(x, state["conv1.weight"], padding=1)))
     for b, stride in blocks(state, [f"layer{i}." for i in range(1, 5)]):
-        out = bn(state, b + "bn1", F.conv2d(x, state[b + "conv1.weight"], stride=stride, padding=1)).relu()
+        out = act(bn(state, b + "bn1", F.conv2d(x, state[b + "conv1.weight"], stride=stride, padding=1)))
         out = bn(state, b + "bn2", F.conv2d(out, state[b + "conv2.weight"], padding=1))
         if b + "shortcut.0.weight" in state:
             x = bn(state, b + "shortcut.1", F.conv2d(x, state[b + "shortcut.0.weight"], stride=stride))
-        x = (out + x).relu()
+        x = act(out + x)
     return F.linear(x.mean((2, 3)), state["linear.weight"], state["linear.bias"])
 
 
 def preact(
-    state: dict[str, Tensor], x: Tensor, stages: list[str], shortcut: str, final: str, head: str, raw: bool = False
+    state: dict[str, Tensor],
+    x: Tensor,
+    act: Act,
+    stages: list[str],
+    shortcut: str,
+    final: str,
+    head: str,
+    raw: bool = False,
 ) -> Tensor:
     x = F.conv2d(x, state["conv1.weight"], padding=1)
     for b, stride in blocks(state, stages):
-        active = bn(state, b + "bn1", x).relu()
+        active = act(bn(state, b + "bn1", x))
         out = F.conv2d(active, state[b + "conv1.weight"], stride=stride, padding=1)
-        out = F.conv2d(bn(state, b + "bn2", out).relu(), state[b + "conv2.weight"], padding=1)
+        out = F.conv2d(act(bn(state, b + "bn2", out)), state[b + "conv2.weight"], padding=1)
         if b + shortcut in state:
             x = F.conv2d(x if raw else active, state[b + shortcut], stride=stride)
         x = x + out
     if final + ".weight" in state:
-        x = bn(state, final, x).relu()
+        x = act(bn(state, final, x))
     return F.linear(x.mean((2, 3)), state[head + ".weight"], state[head + ".bias"])
 
 
 def reference(config: ModelConfig, state: dict[str, Tensor], x: Tensor) -> Tensor:
+    act = FORMULAS[config.activation]
     match config:
         case ResNet():
-            return resnet(state, x)
+            return resnet(state, x, act)
         case PreActResNet():
             stages = [f"layer{i}." for i in range(1, 5)]
-            return preact(state, x, stages, "shortcut.0.weight", "bn", "linear", config.shortcut == "raw")
+            return preact(state, x, act, stages, "shortcut.0.weight", "bn", "linear", config.shortcut == "raw")
         case WideResNet():
             stages = [f"block{i}.layer." for i in range(1, 4)]
-            return preact(state, x, stages, "convShortcut.weight", "bn1", "fc")
+            return preact(state, x, act, stages, "convShortcut.weight", "bn1", "fc")
         case SmallCnn():
             for i, stride in ((1, 1), (2, 2), (3, 2)):
                 x = F.conv2d(x, state[f"conv{i}.weight"], stride=stride, padding=1)
-                x = bn(state, f"bn{i}", x).relu()
+                x = act(bn(state, f"bn{i}", x))
             return F.linear(x.mean((2, 3)), state["linear.weight"], state["linear.bias"])
 
 
@@ -202,6 +223,7 @@ def reference(config: ModelConfig, state: dict[str, Tensor], x: Tensor) -> Tenso
     "config",
     [
         *SMALL,
+        *(replace(config, activation=name) for config in SMALL for name in ("silu", "gelu", "softplus")),
         ResNet(depth=34, width=3),
         PreActResNet(depth=34, width=3),
         PreActResNet(width=3, shortcut="raw"),
@@ -222,3 +244,12 @@ def test_computes_what_its_parameter_names_say(config: ModelConfig) -> None:
             value.add_(0.1 * torch.randn_like(value))
     x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
     torch.testing.assert_close(model(x), reference(config, state, x))
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "softplus"])
+def test_a_network_with_another_activation_is_copied_pickled_and_exported(activation: Activation) -> None:
+    model, x = build(PreActResNet(width=2, activation=activation), 3).eval(), torch.rand(2, 3, 8, 8)
+    expected = model(x)
+    for other in (deepcopy(model), pickle.loads(pickle.dumps(model)), torch.export.export(model, (x,)).module()):
+        torch.testing.assert_close(other(x), expected)
+    assert not torch.equal(build(PreActResNet(width=2), 3).eval()(x), expected)

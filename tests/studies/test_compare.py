@@ -235,6 +235,8 @@ CHANGES = {
     "awp": [0.005],
     "awp_warm_up": [3],
     "label_mass": [0.9],
+    "label_rest": ["random"],
+    "ramp_of": ["terms"],
     "pad": [2],
     "flip": [True],
     "normalise": [True],

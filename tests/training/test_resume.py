@@ -64,6 +64,8 @@ def test_a_resumed_run_keeps_the_precision_it_began_with(
         "--method regmix --averaging gated_ema",
         "--method regmix --method.start carried --averaging none",
         "--method fgsm_pgk --averaging gated_ema --method.reset 3",
+        pytest.param("--method fgsm_fuap --averaging none", marks=pytest.mark.slow),
+        pytest.param("--method fgsm_sdi --method.refresh 3 --averaging none", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("epochs_before", [0, 1, 3])

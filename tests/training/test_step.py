@@ -88,3 +88,45 @@ def test_the_step_has_the_models_parameters_and_nothing_else() -> None:
     step = TrainStep(net, FgsmPgk(), Linf(), 4, 0.5)
     assert [id(p) for p in step.parameters()] == [id(p) for p in net.parameters()]
     assert {name.removeprefix("model.") for name in step.state_dict()} == {*net.state_dict()}
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_random_labels_give_their_mass_to_the_true_class_and_the_rest_at_random(mixed: bool) -> None:
+    x, mass, classes = reference.images(5), 0.6, 4
+    labels = 0.7 * reference.smoothed(LABELS, 1.0) + 0.3 * reference.smoothed(LABELS.flip(0), 1.0) if mixed else LABELS
+    batch = Batch(x, LABELS, torch.arange(5), soft=labels if mixed else None)
+    step = TrainStep(reference.tiny_net(), RegMix(), Linf(EPS), classes, mass, label_rest="random")
+    torch.manual_seed(3)
+    soft = step._smoothed(batch)
+    torch.manual_seed(3)
+    shares = torch.rand(5, classes)
+
+    def row(weights: list[float], label: int) -> torch.Tensor:
+        rest = sum(w for c, w in enumerate(weights) if c != label)
+        return torch.tensor([mass if c == label else (1 - mass) * w / rest for c, w in enumerate(weights)])
+
+    expected = torch.stack(
+        [
+            sum(float(part) * row(shares[i].tolist(), c) for c, part in enumerate(labels[i])) if mixed
+            else row(shares[i].tolist(), int(LABELS[i]))
+            for i in range(5)
+        ]
+    )  # fmt: skip
+    torch.testing.assert_close(soft, expected)
+    torch.testing.assert_close(soft.sum(1), torch.ones(5))
+    assert not torch.equal(step._smoothed(batch), soft), "drawn anew"
+
+
+@pytest.mark.parametrize("ramp_of", ["all", "terms"])
+def test_a_ramp_scales_the_terms_and_eps_only_if_told(ramp_of: str) -> None:
+    net, same, clock = reference.tiny_net(), reference.tiny_net(), Clock(1, 4, 0, 2)
+    batch = Batch(reference.images(5), LABELS, torch.arange(5))
+    share = 3 / (0.5 * 8)  # the third of eight steps, of which the first half is the ramp
+    step = TrainStep(net, RegMix(), Linf(EPS), 4, 1.0, 0.5, ramp_of=ramp_of)
+    torch.manual_seed(1)
+    ramped = step(batch, None, clock)
+    torch.manual_seed(1)
+    whole = RegMix()(same, batch, Linf(EPS if ramp_of == "terms" else share * EPS), None, clock)
+    assert ramped.terms["classify"] == whole.terms["classify"]
+    for name in ("mutual_main", "mutual_aux", "generalise"):
+        assert ramped.terms[name].item() == pytest.approx(share * whole.terms[name].item(), rel=1e-12)

@@ -46,11 +46,11 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
         Section("augmentation", rest=("pad", "flip"), parts=("crop", "colour", "erase", "mix")),
         Section("model", ("init",), ("init-weights", "freeze"), ("model",)),
         Section("threat model", parts=("threat",)),
-        Section("method", rest=("label-mass", "awp", "awp-warm-up"), parts=("method",)),
+        Section("method", rest=("label-mass", "label-rest", "awp", "awp-warm-up"), parts=("method",)),
         Section(
             "schedule",
             ("epochs", "batch-size", "optimizer", "lr", "ramp"),
-            ("accumulate", "momentum", "weight-decay", "decayed", "layer-decay", "clip-norm"),
+            ("accumulate", "ramp-of", "momentum", "weight-decay", "decayed", "layer-decay", "clip-norm"),
         ),
         Section("learning rate over time", parts=("schedule",)),
         Section("weight averaging", parts=("averaging",)),

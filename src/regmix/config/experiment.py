@@ -84,6 +84,8 @@ class Experiment:
     ramp: float = 0.0
     """Share of the training, in [0, 1], in which eps and the regularisation terms of the loss rise linearly from near 0
     to their full size. Validation uses the full eps throughout."""
+    ramp_of: Literal["all", "terms"] = "all"
+    """What rises in the ramp: eps and the regularisation terms, or the terms alone."""
     init: str | None = None
     """Weights to start from: a file, a run directory (its best weights, after standard training its last ones),
     hf:OWNER/NAME for model.safetensors of a repository of the Hugging Face hub, or pretrained for those that timm or
@@ -101,8 +103,9 @@ class Experiment:
     awp_warm_up: int = 0
     """Epochs to train before the weight perturbation starts (published: 10 with TRADES)."""
     label_mass: float = 1.0
-    """Label smoothing: probability of the true class in the training labels, in (0, 1]. The rest is spread evenly over
-    the other classes. 1 means no smoothing."""
+    """Label smoothing: probability of the true class in the training labels, in (0, 1]. 1 means no smoothing."""
+    label_rest: Literal["even", "random"] = "even"
+    """How the other classes share the rest: evenly, or by random weights, drawn anew in every step (as LIET's)."""
     pad: int = 0
     """Random crops: pad every side with this many zero pixels, then crop to the original size (CIFAR: 4). 0 means no
     crops."""

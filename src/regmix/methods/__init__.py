@@ -24,6 +24,8 @@ from regmix.methods.grad_align import GradAlign as GradAlign
 from regmix.methods.aaer import NAaer as NAaer
 from regmix.methods.aaer import RsAaer as RsAaer
 from regmix.methods.ssat import Ssat as Ssat
+from regmix.methods.fgsm_law import FgsmLaw as FgsmLaw
+from regmix.methods.fgsm_sdi import FgsmSdi as FgsmSdi
 from regmix.methods.elle import Elle as Elle
 from regmix.methods.free_at import FreeAt as FreeAt
 from regmix.methods.pgd_at import PgdAt as PgdAt
@@ -39,6 +41,7 @@ from regmix.methods.fgsm_mep_cs import FgsmMepCs as FgsmMepCs
 from regmix.methods.fgsm_pgk import FgsmPgk as FgsmPgk
 from regmix.methods.fgsm_uap import FgsmUap as FgsmUap
 from regmix.methods.fgsm_uap import FgsmCuap as FgsmCuap
+from regmix.methods.fgsm_fuap import FgsmFuap as FgsmFuap
 from regmix.methods.fgsm_pco import FgsmPco as FgsmPco
 from regmix.methods.tdat import Tdat as Tdat
 from regmix.methods.liet import Liet as Liet

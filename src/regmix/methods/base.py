@@ -29,6 +29,8 @@ class Method(ABC):
     reports_ratio = False
     """Whether it reports the statistic `ratio`: the accuracy of the batch after the attack divided by that before."""
 
+    needs_features = False
+    """Whether it needs the features of the model, which only models that end with a linear layer have."""
     hard_labels = False
     """Whether its loss needs one class per image, so that mixed labels have no meaning for it."""
     adversarial = True

@@ -59,11 +59,11 @@ class FgsmUap(Method):
 
     def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         assert memory is not None, f"{self.name} keeps a memory"
-        x, groups = batch.x, self.groups(batch)
+        x, (groups, noise) = batch.x, self.chosen(model, batch, threat, memory)
         shared, momentum = memory["delta"].gather().to(x.dtype), memory["momentum"].gather().to(x.dtype)
         if self.phase(clock):
             shared = self.radius * threat.corner(torch.full_like(x[:1], 0.5).expand_as(shared).contiguous())
-        start = threat.project(shared[groups], x)
+        start = threat.project(noise + shared[groups], x)
         ascent = ascend(model, x, batch.target, threat, start=start, steps=1, step_size=threat.eps, keep_graph=True)
         counts = torch.zeros_like(shared[:, :1, :1, :1]).index_add_(0, groups, torch.ones_like(x[:, :1, :1, :1]))
         sums = torch.zeros_like(shared).index_add_(0, groups, mean_one(ascent.gradient))
@@ -74,9 +74,9 @@ class FgsmUap(Method):
         memory["momentum"].write(batch, momentum)
         return proximal_losses(model, batch, ascent, self.lam)
 
-    def groups(self, batch: Batch) -> Tensor:
-        """Which of the perturbations each image has."""
-        return torch.zeros_like(batch.y)
+    def chosen(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory) -> tuple[Tensor, Images]:
+        """Which of the perturbations each image has, and what is added to it."""
+        return torch.zeros_like(batch.y), torch.zeros_like(batch.x)
 
     def _clip(self, shared: Images, threat: Threat) -> Images:
         """Brings perturbations into the ball of `radius`, at a grey image, which leaves them room."""
@@ -97,6 +97,5 @@ class FgsmCuap(FgsmUap):
         classes, shape, device = setup.classes, setup.shape, setup.device
         return Memory(delta=PerClass(classes, shape, device), momentum=PerClass(classes, shape, device))
 
-    def groups(self, batch: Batch) -> Tensor:
-        """The class of each image."""
-        return batch.y
+    def chosen(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory) -> tuple[Tensor, Images]:
+        return batch.y, torch.zeros_like(batch.x)

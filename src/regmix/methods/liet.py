@@ -11,7 +11,7 @@ from regmix.attacks import ascend
 from regmix.methods.base import Method
 from regmix.methods.memory import Memory, PerClass, Setup
 from regmix.methods.shared import batchnorm_mode, check_weights
-from regmix.objectives import cross_entropy, kl, log_probabilities
+from regmix.objectives import cross_entropy, kl, log_probabilities, smooth_by
 from regmix.threats import Linf, Threat
 from regmix.types import Batch, Clock, Labels, Logits, Losses, Tag, Target, require
 
@@ -113,8 +113,7 @@ class Liet(Method):
         """`mass` on the true class, and random shares of the rest on the others."""
         shares = torch.empty((len(y), classes), dtype=dtype, device=y.device)
         shares = shares.uniform_() if self.label_weights == "uniform" else shares.exponential_()
-        shares = shares.clamp_min(torch.finfo(dtype).tiny).scatter(1, y[:, None], 0)
-        return ((1 - self.mass) * shares / shares.sum(1, keepdim=True)).scatter(1, y[:, None], self.mass)
+        return smooth_by(y, shares, self.mass)
 
 
 def _class_perturbations(model: nn.Module, x: Tensor, labels: Target, threat: Threat) -> Tensor:

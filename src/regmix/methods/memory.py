@@ -191,7 +191,7 @@ class OneForAll:
     def write(self, batch: Batch, values: Tensor) -> None:
         """Keeps a tensor of the same shape, whatever the batch; all processes must call it."""
         values = processes.as_first(values.nan_to_num(0.0).contiguous())
-        if values.dtype == self.values.dtype:
+        if values.dtype == self.values.dtype and values.shape == self.values.shape:
             self.values.copy_(values)
         else:
             self.values = values

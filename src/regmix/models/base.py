@@ -1,15 +1,26 @@
 """Parts that all architectures here share: the protocol of their settings, the normalisation, common layers."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regmix.types import UserError
 
 MOST_SIZE = 65_536
 """Upper limit of widths, width factors and numbers of classes."""
+
+
+Activation = Literal["relu", "silu", "gelu", "softplus"]
+"""Names of the functions between layers. No name or shape of a checkpoint shows which one a network has."""
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "softplus": F.softplus,
+}
 
 
 class Architecture(Protocol):

@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regmix.models.base import Architecture, Normalise, conv3x3, pool, require, stage
+from regmix.models.base import ACTIVATIONS, Activation, Architecture, Normalise, conv3x3, pool, require, stage
 from regmix.models.resnet import BLOCKS
 from regmix.types import Tag
 
@@ -28,7 +27,7 @@ class PreActResNet(Architecture):
     - raw, with: locuslab/fast_adversarial and code derived from it, such as AAER's for SVHN.
     - raw, without: Wong2020Fast in RobustBench.
 
-    Activations other than ReLU and other strides do not show in a checkpoint either; they are not supported.
+    The activation does not show in a checkpoint either, and neither do strides, of which others are not supported.
     Sources: arXiv 1603.05027, 2002.11569.
 
     Raises:
@@ -41,9 +40,11 @@ class PreActResNet(Architecture):
     width: int = 64
     """Channels of the first stage."""
     shortcut: Shortcut = "activated"
-    """Input of a block's shortcut convolution. activated: after BatchNorm and ReLU. raw: before them."""
+    """Input of a block's shortcut convolution. activated: after BatchNorm and activation. raw: before them."""
     final_norm: bool = True
-    """Put BatchNorm and ReLU between the last block and the global average pool."""
+    """Put BatchNorm and activation between the last block and the global average pool."""
+    activation: Activation = "relu"
+    """Function between layers. silu, gelu and softplus are smooth, which can help robustness (arXiv 2010.00467)."""
 
     def network(self, classes: int, normalise: Normalise) -> nn.Module:
         require("PreActResNet depth", self.depth, BLOCKS)
@@ -52,9 +53,9 @@ class PreActResNet(Architecture):
 
 
 class PreActBlock(nn.Module):
-    """conv(relu(bn(conv(a)))) + x with a = relu(bn(x)); where the shape changes, + shortcut(a) or shortcut(x)."""
+    """conv(act(bn(conv(a)))) + x with a = act(bn(x)); where the shape changes, + shortcut(a) or shortcut(x)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, sees: Shortcut) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, sees: Shortcut, activation: Activation) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs)
         self.conv1 = conv3x3(inputs, outputs, stride)
@@ -63,24 +64,25 @@ class PreActBlock(nn.Module):
         self.shortcut: nn.Module | None = None
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False))
-        self.sees = sees
+        self.sees, self.activate = sees, ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        activated = F.relu(self.bn1(x))
+        activated = self.activate(self.bn1(x))
         residual = x
         if self.shortcut is not None:
             residual = self.shortcut(activated if self.sees == "activated" else x)
-        out: Tensor = self.conv2(F.relu(self.bn2(self.conv1(activated))))
+        out: Tensor = self.conv2(self.activate(self.bn2(self.conv1(activated))))
         return out + residual
 
 
 class PreActResidualNetwork(nn.Module):
-    """First convolution, four stages, optional BatchNorm and ReLU, global average pool, linear layer."""
+    """First convolution, four stages, optional BatchNorm and activation, global average pool, linear layer."""
 
     def __init__(self, config: PreActResNet, classes: int, normalise: Normalise) -> None:
         super().__init__()
         blocks, width = BLOCKS[config.depth], config.width
-        block = partial(PreActBlock, sees=config.shortcut)
+        block = partial(PreActBlock, sees=config.shortcut, activation=config.activation)
+        self.activate = ACTIVATIONS[config.activation]
         self.normalise = normalise
         self.conv1 = conv3x3(normalise.channels, width)
         self.layer1 = stage(block, blocks[0], width, width, stride=1)
@@ -94,6 +96,6 @@ class PreActResidualNetwork(nn.Module):
         out = self.conv1(self.normalise(x))
         out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
         if self.bn is not None:
-            out = F.relu(self.bn(out))
+            out = self.activate(self.bn(out))
         logits: Tensor = self.linear(pool(out))
         return logits

@@ -1,12 +1,12 @@
 """ResNet for small images."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regmix.models.base import Architecture, Normalise, conv3x3, pool, require, stage
+from regmix.models.base import ACTIVATIONS, Activation, Architecture, Normalise, conv3x3, pool, require, stage
 from regmix.types import Tag
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -32,18 +32,21 @@ class ResNet(Architecture):
     """Layers with weights: 18 or 34."""
     width: int = 64
     """Channels of the first stage."""
+    activation: Activation = "relu"
+    """Function between layers. silu, gelu and softplus are smooth, which can help robustness (arXiv 2010.00467)."""
 
     def network(self, classes: int, normalise: Normalise) -> nn.Module:
         require("ResNet depth", self.depth, BLOCKS)
         require("ResNet width", self.width)
-        return ResidualNetwork(BLOCKS[self.depth], self.width, classes, normalise)
+        return ResidualNetwork(self, classes, normalise)
 
 
 class ResidualBlock(nn.Module):
-    """relu(bn(conv(relu(bn(conv(x))))) + shortcut(x))."""
+    """act(bn(conv(act(bn(conv(x))))) + shortcut(x))."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: Activation) -> None:
         super().__init__()
+        self.activate = ACTIVATIONS[activation]
         self.conv1 = conv3x3(inputs, outputs, stride)
         self.bn1 = nn.BatchNorm2d(outputs)
         self.conv2 = conv3x3(outputs, outputs)
@@ -54,26 +57,29 @@ class ResidualBlock(nn.Module):
             self.shortcut.append(nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+        out = self.activate(self.bn1(self.conv1(x)))
+        return self.activate(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
 class ResidualNetwork(nn.Module):
     """First convolution, four stages, global average pool, linear layer."""
 
-    def __init__(self, blocks: tuple[int, ...], width: int, classes: int, normalise: Normalise) -> None:
+    def __init__(self, config: ResNet, classes: int, normalise: Normalise) -> None:
         super().__init__()
+        blocks, width = BLOCKS[config.depth], config.width
+        block = partial(ResidualBlock, activation=config.activation)
+        self.activate = ACTIVATIONS[config.activation]
         self.normalise = normalise
         self.conv1 = conv3x3(normalise.channels, width)
         self.bn1 = nn.BatchNorm2d(width)
-        self.layer1 = stage(ResidualBlock, blocks[0], width, width, stride=1)
-        self.layer2 = stage(ResidualBlock, blocks[1], width, 2 * width, stride=2)
-        self.layer3 = stage(ResidualBlock, blocks[2], 2 * width, 4 * width, stride=2)
-        self.layer4 = stage(ResidualBlock, blocks[3], 4 * width, 8 * width, stride=2)
+        self.layer1 = stage(block, blocks[0], width, width, stride=1)
+        self.layer2 = stage(block, blocks[1], width, 2 * width, stride=2)
+        self.layer3 = stage(block, blocks[2], 2 * width, 4 * width, stride=2)
+        self.layer4 = stage(block, blocks[3], 4 * width, 8 * width, stride=2)
         self.linear = nn.Linear(8 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(self.normalise(x))))
+        out = self.activate(self.bn1(self.conv1(self.normalise(x))))
         out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
         logits: Tensor = self.linear(pool(out))
         return logits

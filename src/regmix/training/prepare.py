@@ -126,7 +126,10 @@ def try_out(experiment: Experiment, model: nn.Module, images: ImageSet, fabric: 
     few = pick(images, torch.arange(2) % len(images), "cpu")
     sharded = experiment.shard_weights and processes.size() > 1
     averaged = not isinstance(experiment.averaging, NoAveraging)
-    return ready(model, few.x, few.y, len(images.classes), fabric, copied=averaged or sharded, whole=not sharded)
+    return ready(
+        model, few.x, few.y, len(images.classes), fabric, copied=averaged or sharded, whole=not sharded,
+        features=experiment.method.needs_features,
+    )  # fmt: skip
 
 
 def _check_smallest_batch(experiment: Experiment, model: nn.Module, images: ImageSet) -> None:

@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from regmix.evaluation import ask, check_tensors, why
+from regmix.methods.features import logits_and_features
 from regmix.objectives import cross_entropy
 from regmix.runtime.layout import place, settle
 from regmix.training.awp import same_buffers
@@ -17,14 +18,16 @@ from regmix.types import Images, Labels, UserError, require
 
 
 def ready(
-    model: nn.Module, x: Images, y: Labels, classes: int, fabric: Fabric, *, copied: bool, whole: bool
-) -> list[str]:
+    model: nn.Module, x: Images, y: Labels, classes: int, fabric: Fabric, *, copied: bool, whole: bool,
+    features: bool = False,
+) -> list[str]:  # fmt: skip
     """Moves a model to its device, in a memory layout in which it works, and tries there what a training step needs.
 
     Args:
         x, y: a few images in [0, 1] and their labels.
         copied: the training keeps a copy of the model.
         whole: the model fits into the memory of the device; otherwise it is tried on the CPU.
+        features: the method needs the model's features.
 
     Returns notes for the user about what the training will do. Weights, statistics, modes and the random state stay as
     they were.
@@ -51,6 +54,8 @@ def ready(
         in_eval = kept_in_eval(model)
         with _modes_kept(model), torch.no_grad():
             ask(model.eval(), x, classes)
+            if features:
+                logits_and_features(model, x)
         notes = [settle(model, x)]
         place(model, device)
         with _modes_kept(model):

@@ -64,8 +64,9 @@ class Trainee:
                 place(network, fabric.device)
         self.optimizer = make_optimizer(model, experiment)
         self._module = TrainStep(
-            model, experiment.method, experiment.threat, len(images.classes), experiment.label_mass, experiment.ramp
-        )
+            model, experiment.method, experiment.threat, len(images.classes), experiment.label_mass, experiment.ramp,
+            label_rest=experiment.label_rest, ramp_of=experiment.ramp_of,
+        )  # fmt: skip
         self._wrapped = fabric.setup_module(self._module)
         fabric.setup_optimizers(self.optimizer)
         self._finite, self._statistics = Finite(model), Statistics(model)
