@@ -76,7 +76,18 @@ def test_parts_share_rows_and_weight() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_that_carries_something_over_needs_the_whole_batch(method: str) -> None:
-    carried = {"free_at", "fgsm_bp", "tdat", "fgsm_uap", "fgsm_cuap", "liet", "fgsm_rs_cs", "fgsm_mep_cs"}
+    carried = {
+        "free_at",
+        "fgsm_bp",
+        "tdat",
+        "fgsm_uap",
+        "fgsm_cuap",
+        "liet",
+        "fgsm_rs_cs",
+        "fgsm_mep_cs",
+        "fgsm_fuap",
+        "fgsm_sdi",
+    }
     if method in carried:
         with pytest.raises(UserError, match=f"^{method} remembers something from one batch to the next"):
             Experiment(method=METHODS[method](), accumulate=2)
