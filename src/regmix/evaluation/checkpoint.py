@@ -25,7 +25,7 @@ from regmix.evaluation.preflight import preflight
 from regmix.evaluation.saved import recheck, saver
 from regmix.evaluation.subject import PlacedModel, is_users, journal_key
 from regmix.evaluation.task import Task
-from regmix.models import code_files
+from regmix.models import Answers, code_files
 from regmix.runs import Checkpoint, Journal, records
 from regmix.runs.distances import Curve, Distances
 from regmix.runs.evaluations import Outcomes, Stored, add, checked_folder, settings_digest
@@ -47,6 +47,8 @@ class CheckpointEvaluation:
 
     def __init__(self, task: Task, checkpoint: Checkpoint, loaded: PlacedModel, before: Sequence[Stored]) -> None:
         """before: the evaluations of this checkpoint that the run has already, the latest last."""
+        if isinstance(loaded.model, Answers):
+            task = task.without_gradients()
         self._task, self._loaded, self._before = task, loaded, before
         questions, test, run = task.questions, task.test, task.run
         code = [path.resolve() for path in code_files(loaded.model, task.experiment.model)]
@@ -82,12 +84,10 @@ class CheckpointEvaluation:
         """Looks for what would make the numbers meaningless."""
         task, images = self._task, self._task.test.images
         self._note_other_images()
-        if self._loaded.layout is not None:
-            self._note(self._loaded.layout)
         some = self._evaluator.take(spread(images.labels, PREFLIGHT))
         attacks = {named.name: loaded.attack for named, loaded in task.suite.items()}
         self._findings = preflight(self._model, some.x, some.y, len(images.classes), attacks)
-        for finding in self._findings:
+        for finding in ([self._loaded.layout] if self._loaded.layout else []) + self._findings:
             self._note(finding)
         self._model.eval()
         self._predicted[CLEAN] = torch.full_like(images.labels, -1)

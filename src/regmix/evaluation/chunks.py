@@ -41,6 +41,8 @@ class ChunkResult(NamedTuple):
     not_attacked: list[int]
     taken_for: list[int]
     """The classes that the model predicts for the broken rows; -1 where that is unknown."""
+    queries: list[int]
+    """The query that broke each of the broken rows; empty where the attack does not count."""
     spent: Spent
 
     @classmethod
@@ -52,7 +54,8 @@ class ChunkResult(NamedTuple):
         # A journal that an older version began has no answers and no costs.
         answers = journal.find(f"{name}, taken for", rows) or [-1] * len(broken)
         spent = Spent(*journal.find(f"{name}, cost", rows) or ())
-        return cls(broken, journal.find(f"{name}, not attacked", rows) or [], answers, spent)
+        idle, queries = (journal.find(f"{name}, {what}", rows) or [] for what in ("not attacked", "queries"))
+        return cls(broken, idle, answers, queries, spent)
 
     def add(self, journal: Journal, name: str, rows: Sequence[int]) -> None:
         """Writes it into the journal; the line that marks the chunk as done comes last."""
@@ -60,6 +63,8 @@ class ChunkResult(NamedTuple):
             journal.add(f"{name}, not attacked", rows, self.not_attacked)
         if self.taken_for:
             journal.add(f"{name}, taken for", rows, self.taken_for)
+        if self.queries:
+            journal.add(f"{name}, queries", rows, self.queries)
         journal.add(f"{name}, cost", rows, self.spent)
         journal.add(name, rows, self.broken)
 

@@ -18,8 +18,8 @@ from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
 from regmix.types import Batch, Images, Labels, Model
 
-COST_BITS = 48
-"""What a chunk takes is below 2^48 passes or microseconds."""
+COST_BITS, QUERY_BITS = 48, 24
+"""What a chunk takes is below 2^48 passes or microseconds, and a row's queries are below 2^24."""
 
 
 class World(Protocol):
@@ -39,6 +39,8 @@ class Survivors(NamedTuple):
     not_attacked: Bool[Tensor, "examples"]
     taken_for: Int[Tensor, "examples"]
     """The predicted class of every example that the attack has broken; -1 for the others, and where it is unknown."""
+    queries: Int[Tensor, "examples"]
+    """The query that broke the example, for attacks that count them; -1 for all others."""
     spent: Spent
     """What the attack took, in all processes together."""
 
@@ -88,6 +90,7 @@ class Evaluator:
         """
         broken, idle = torch.zeros_like(alive), torch.zeros_like(alive)
         taken_for, spent = torch.full((len(alive),), -1), torch.zeros(len(Spent()), len(alive), dtype=torch.long)
+        queries = torch.full((len(alive),), -1)
         size = self.batch_size
         first = alive.nonzero()[:size, 0]
         reference = self.take(first) if screen and len(first) else None
@@ -103,17 +106,21 @@ class Evaluator:
                     answers = result.predicted[result.broken].tolist()
                     if keep is not None and fallen:
                         keep(fallen, batch.x[result.broken], result.adversarial[result.broken])
-                    known = ChunkResult(fallen, chunk[result.not_attacked.cpu()].tolist(), answers, cost)
+                    idle_rows = chunk[result.not_attacked.cpu()].tolist()
+                    counts = [] if result.queries is None else result.queries[result.broken].tolist()
+                    known = ChunkResult(fallen, idle_rows, answers, counts, cost)
                     known.add(self.journal, name, rows)
                 broken[known.broken] = True
                 taken_for[known.broken] = torch.tensor(known.taken_for, dtype=torch.long)
                 idle[known.not_attacked] = True
+                if known.queries:
+                    queries[known.broken] = torch.tensor(known.queries)
                 spent[:, rows[0]] = torch.tensor(known.spent)
                 self.on_work(len(rows) * passes(chunks.suited))
         survivors, not_attacked = alive & ~self.world.any(broken), self.world.any(idle)
         classes = self._of_all(taken_for + 1, len(self.images.classes).bit_length()) - 1
         costs = [int(self._of_all(values, COST_BITS).sum()) for values in spent]
-        return Survivors(survivors, not_attacked, classes, Spent(*costs))
+        return Survivors(survivors, not_attacked, classes, self._of_all(queries + 1, QUERY_BITS) - 1, Spent(*costs))
 
     def distances(
         self, attack: Minimal, threat: Threat, alive: Bool[Tensor, "examples"], name: str
