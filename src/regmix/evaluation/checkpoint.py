@@ -18,7 +18,7 @@ from regmix.evaluation.curve import curve, curve_text, smallest
 from regmix.evaluation.evaluator import Evaluator
 from regmix.evaluation.examples import shown_examples, thumbnails
 from regmix.evaluation.filling import Filling
-from regmix.evaluation.masking import probe, verdict
+from regmix.evaluation.masking import judged
 from regmix.evaluation.one_answer import one_answer
 from regmix.evaluation.outcomes import wilson
 from regmix.evaluation.preflight import preflight
@@ -142,8 +142,8 @@ class CheckpointEvaluation:
         images = self._task.test.images
         self._one_answer = one_answer(self._predicted[CLEAN], images.labels, images.classes)
         if self._one_answer is not None:
-            self._findings.append(self._one_answer.text("the test images"))
-            self._note(self._findings[-1])
+            self._findings.append(told := self._one_answer.text("the test images"))
+            self._note(told)
         cost = Cost(len(images), self._task.questions.draws * len(images), 0, self._clean_seconds)
         self._add(CLEAN, replace(self._column(CLEAN, 0.0, self._clean), cost=cost), self._clean)
 
@@ -157,7 +157,7 @@ class CheckpointEvaluation:
             record = replace(record, rounded=rounded)
         self._add(column.name, record, alive)
         self._predicted[column.name] = filling.predicted
-        for note in [record.note, *filling.remarks] if record.note else filling.remarks:
+        for note in filter(None, [record.note, *filling.remarks]):
             self._note(note)
 
     def survives(self, rows: Tensor | slice = slice(None)) -> dict[str, Tensor]:
@@ -235,8 +235,9 @@ class CheckpointEvaluation:
         shown = shown_examples(self._model, task) if task.suite else None
         if not self._writes:
             return
-        survives = {name: alive.numpy() for name, alive in self._survives.items()}
-        predicted = {name: classes.numpy() for name, classes in self._predicted.items()}
+        survives, predicted = (
+            {name: values.numpy() for name, values in table.items()} for table in (self._survives, self._predicted)
+        )
         outcomes = Outcomes(task.test.index.numpy(), task.test.images.labels.numpy(), survives, predicted)
         evaluation = Evaluation(
             self.subject, self._columns, preflight=self._findings, notes=[*task.test.images.notes, *self._rule],
@@ -261,16 +262,12 @@ class CheckpointEvaluation:
             return None
         threat = self._task.experiment.threat
         batch = self._evaluator.take(right[spread(self._task.test.images.labels[right], PROBED)])
-        measured = probe(self._model, batch.x, batch.y, threat)
         survived = self._survived_before(threat.eps)
-        survived |= {
-            column.attack: self._survives[name] for name, column in self._columns.items() if column.eps == threat.eps
-        }
-        answer, signs = verdict(measured, survived, threat)
-        self._note(f"gradient masking: {answer}")
-        for text in signs:
-            self._note(f"- {text}")
-        return Masking(answer, signs, measured)
+        survived |= {c.attack: self._survives[name] for name, c in self._columns.items() if c.eps == threat.eps}
+        found = judged(self._model, batch, survived, threat)
+        for text in (f"gradient masking: {found.verdict}", *(f"- {sign}" for sign in found.signs)):
+            self._note(text)
+        return found
 
     def _survived_before(self, eps: float) -> dict[str, Tensor]:
         """Which images survived the attacks of earlier evaluations of this subject at a radius, by attack."""
@@ -290,7 +287,8 @@ class CheckpointEvaluation:
 
     def _add(self, name: str, column: records.Column, alive: Tensor) -> None:
         self._columns[name], self._survives[name] = column, alive
-        self._task.progress.column(self.subject.checkpoint, name, column.accuracy, column.low, column.high)
+        numbers = (column.accuracy, column.low, column.high, column.cost.text() if column.cost else "")
+        self._task.progress.column(self.subject.checkpoint, name, *numbers)
 
     def _note(self, text: str) -> None:
         self._task.progress.note(f"{self.subject.checkpoint:<9} {text}")

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import nn
 
-from regmix.attacks import Attack, Given
+from regmix.attacks import Attack, Eot, Given
 from regmix.attacks.rows import waits_for_nothing
 from regmix.evaluation.counting import Counter, counted
 from regmix.evaluation.one_batch import Attacked, attacked
@@ -102,7 +102,9 @@ class Chunks:
             result = attacked(
                 counted(self._model, counter), suited, x, y, self._threat, screen=counted(screen, counter)
             )
-        return result, Spent(counter.forward, counter.backward, round(1e6 * (time.perf_counter() - began)))
+        times = self._model.draws if isinstance(self._model, Eot) else 1
+        microseconds = round(1e6 * (time.perf_counter() - began))
+        return result, Spent(times * counter.forward, times * counter.backward, microseconds)
 
     def _make_screen(self, batch: Batch) -> None:
         assert isinstance(self._model, nn.Module)
