@@ -18,12 +18,22 @@ from regmix.evaluation.screening import NoCopy, screened
 from regmix.threats import Threat
 from regmix.types import Batch, Model
 
+PAUSE = 0.5
+"""Seconds between two looks at what other processes have done."""
+
 
 class Journal(Protocol):
     """Remembers which rows of a chunk a stage has broken, so that a killed evaluation continues where it was."""
 
     def find(self, stage: str, chunk: Sequence[int]) -> list[int] | None: ...
     def add(self, stage: str, chunk: Sequence[int], broken: Sequence[int]) -> None: ...
+    def claim(self, stage: str, chunk: Sequence[int]) -> bool:
+        """Whether this process may look at a chunk now: it is done, or no other living process works on it."""
+        ...
+
+    def refresh(self) -> None:
+        """Reads what other processes have done since."""
+        ...
 
 
 class Spent(NamedTuple):
@@ -67,6 +77,25 @@ class ChunkResult(NamedTuple):
             journal.add(f"{name}, queries", rows, self.queries)
         journal.add(f"{name}, cost", rows, self.spent)
         journal.add(name, rows, self.broken)
+
+
+def claimed(work: Sequence[tuple[str, Sequence[int]]], journal: Journal) -> Iterator[int]:
+    """The numbers of all pieces of work, each when it is done by another process, or free for this one.
+
+    work: stages with their rows.
+    """
+    waiting = [*range(len(work))]
+    while waiting:
+        left = []
+        for number in waiting:
+            if journal.claim(*work[number]):
+                yield number
+            else:
+                left.append(number)
+        waiting = left
+        if waiting:
+            time.sleep(PAUSE)
+            journal.refresh()
 
 
 class Chunks:
