@@ -65,6 +65,11 @@ class Nothing:
 
     def add(self, *_: object) -> None: ...
 
+    def claim(self, *_: object) -> bool:
+        return True
+
+    def refresh(self) -> None: ...
+
     def any(self, values: torch.Tensor) -> torch.Tensor:
         return values
 

@@ -91,6 +91,11 @@ class Alone:
 
     def add(self, *_) -> None: ...
 
+    def claim(self, *_) -> bool:
+        return True
+
+    def refresh(self) -> None: ...
+
 
 @pytest.mark.parametrize(
     ("method", "threat"),

@@ -22,6 +22,7 @@ from regmix.corruptions import Computed
 from regmix.data import Digits, Folder, draw, load
 from regmix.models import load_weights
 from regmix.runs import Journal
+from regmix.runs.records import Cost
 
 TINY = "--train-examples 400 --validation 50 --epochs 8 --model.width 8 --method standard"
 ATTACKS = "fgsm,apgd-ce,fab-t,pgd-5x2"
@@ -437,3 +438,19 @@ def test_a_column_says_how_many_images_were_not_attacked_and_so_does_it_when_con
             assert columns[name]["not_attacked"] == left
             assert columns[name]["note"].startswith(f"{left} of 24 images were not attacked")
         assert columns["fgsm@0.1"]["not_attacked"] == 0
+
+
+def test_every_column_says_what_it_took_in_the_terminal_the_record_and_the_report(run, tmp_path, capsys) -> None:
+    path = shutil.copytree(run, tmp_path / "run")
+    assert evaluate(path, "--eps", "0.1", attacks="fgsm,pgd-5x2") == 0
+    columns, told = record(path)["columns"], capsys.readouterr().out
+    page = tmp_path / "report.html"
+    assert main(["report", str(path), "-o", str(page)]) == 0
+    assert columns["clean"]["cost"]["forward"] == columns["clean"]["cost"]["images"] == 24
+    assert columns["fgsm@0.1"]["cost"]["backward"] >= columns["clean"]["correct"]
+    for name, column in columns.items():
+        cost = Cost(**column["cost"])
+        assert cost.seconds > 0
+        assert f"{name:<18} {100 * column['accuracy']:>5.1f}%" in told
+        assert cost.text() in told
+        assert cost.text() in page.read_text()

@@ -51,6 +51,11 @@ class Notes:
         if ", " not in stage:  # a chunk's further lines
             self.added.append(tuple(chunk))
 
+    def claim(self, *_) -> bool:
+        return True
+
+    def refresh(self) -> None: ...
+
 
 def a_case() -> tuple[nn.Module, Tensor, Tensor]:
     torch.manual_seed(0)

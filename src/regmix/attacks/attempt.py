@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from regmix.attacks.base import Attack
@@ -21,6 +21,8 @@ class Attempt(NamedTuple):
 
     delta: Images
     attacked: Bool[Tensor, "batch"]
+    queries: Int[Tensor, "batch"] | None = None
+    """The query, counted from 1, that a black-box attack broke the row with; -1 where it did not. None: not counted."""
 
 
 def attempt(attack: Attack, model: Model, x: Images, y: Labels, threat: Threat) -> Attempt:

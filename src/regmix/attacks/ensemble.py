@@ -48,7 +48,7 @@ class Ensemble:
             images, labels = x[rows.left], y[rows.left]
             if not len(images):
                 break
-            delta, taken = attempt(attack, model, images, labels, threat)
+            delta, taken, _ = attempt(attack, model, images, labels, threat)
             attacked[rows.left] |= taken
             with borrowed(model), torch.no_grad():
                 lead = margin(model(images + delta), labels)

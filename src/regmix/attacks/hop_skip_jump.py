@@ -1,12 +1,14 @@
 """HopSkipJump: an attack that asks only for decisions."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
 
 from regmix.attacks.attempt import Attempt
-from regmix.attacks.boundary import FINEST, Decide, bisect, first_point, normal_at
+from regmix.attacks.boundary import FINEST, bisect, first_point, normal_at
+from regmix.attacks.decisions import Decisions, Enough
 from regmix.attacks.minimal import within
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import L1, L2, Threat
@@ -32,7 +34,7 @@ class HopSkipJump:
     """
 
     queries: int = 5000
-    """Decisions per image, at most."""
+    """Decisions per image, at most, the one about the image itself among them."""
     samples: int = 100
     """Noisy points in the first round."""
     seed: int = 0
@@ -51,8 +53,8 @@ class HopSkipJump:
 
     def attempt(self, model: Model, x: Images, y: Labels, threat: Threat) -> Attempt:
         """A row for which no misclassified start is found is not attacked."""
-        delta, attacked = self._search(model, x, y, threat)
-        return Attempt(within(delta, x, threat), attacked)
+        found = self._search(model, x, y, threat)
+        return found._replace(delta=within(found.delta, x, threat))
 
     def shortest(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         return self._search(model, x, y, replace(threat, eps=LEAST)).delta  # type: ignore[type-var]
@@ -63,52 +65,50 @@ class HopSkipJump:
         self.check(threat)
         generator = torch.Generator(x.device).manual_seed(self.seed)
         delta, attacked = torch.zeros_like(x), torch.ones_like(y, dtype=torch.bool)
+        queries = torch.full_like(y, -1)
         with borrowed(model):
             seen = model(x).argmax(1)
             for row in range(len(x)):
-                image = x[row]
+                wrong = Decisions(model, x[row], y[row], threat, self.queries)
+                with suppress(Enough):
+                    self.walk(wrong, x[row], x[seen != y[row]], threat, generator)
+                attacked[row] = wrong.nearest is not None
+                if wrong.nearest is not None:
+                    delta[row] = wrong.nearest - x[row]
+                if wrong.success is not None:
+                    queries[row] = wrong.success
+        return Attempt(delta, attacked, queries)
 
-                def wrong(images: Images, label: Tensor = y[row]) -> Tensor:
-                    return model(images).argmax(1) != label
+    def walk(self, wrong: Decisions, x: Tensor, others: Images, threat: Threat, generator: Generator) -> None:
+        """Walks from a start, if there is one, towards the image x [C, H, W].
 
-                begun, found = self.walk(wrong, image, x[seen != y[row]], threat, generator)
-                attacked[row] = begun
-                if found is not None:
-                    delta[row] = found - image
-        return Attempt(delta, attacked)
+        others: misclassified images, the model's answers about which have been paid for by one query each.
 
-    def walk(
-        self, wrong: Decide, x: Tensor, others: Images, threat: Threat, generator: Generator
-    ) -> tuple[bool, Tensor | None]:
-        """Whether there was a start for the image x [C, H, W], and the nearest misclassified point at the end.
-
-        others: misclassified images, the model's answers about which have been paid for by one query.
+        Raises:
+            Enough: the queries are spent, or a misclassified image within eps was found; `wrong` has the nearest one.
         """
-        at, used = first_point(wrong, x, others, threat, generator)
+        wrong.known(others)
+        at, _ = first_point(wrong, x, others, threat, generator)
         if at is None:
-            return False, None
+            return
         size, euclid = x.numel(), isinstance(threat, L2)
         # The paper's theta: the step at which a bisection ends.
         theta = 1 / (size * size**0.5) if euclid else 1 / size**2
-        at, asked = bisect(wrong, x, at, threat, theta)
-        used, number = used + asked, 0
+        at, _ = bisect(wrong, x, at, threat, theta)
+        number = 0
         while True:
             number += 1
             distance = float(threat.norm((at - x)[None]))
-            if distance <= threat.eps:
-                return True, at
-            count = int(self.samples * number**0.5)
-            if used + count > self.queries:
-                return True, at
+            if (count := int(self.samples * number**0.5)) > wrong.left:
+                return
             # The paper's radius, of the theta at which the bisection has really ended.
             ended = max(theta, FINEST if euclid else FINEST / distance)
             radius = 0.1 if number == 1 else (size**0.5 if euclid else size) * ended * distance
             normal = normal_at(wrong, at, radius, count, euclid, generator)
             normal = threat.direction(normal[None])[0]
-            step, used = distance / number**0.5, used + count
+            step = distance / number**0.5
             while not wrong((at + step * normal).clamp(0, 1)[None])[0]:
-                step, used = step / 2, used + 1
-                if used > self.queries or step < 1e-9:
-                    return True, at
-            at, asked = bisect(wrong, x, (at + step * normal).clamp(0, 1), threat, theta)
-            used += asked + 1
+                step /= 2
+                if step < 1e-9:
+                    return
+            at, _ = bisect(wrong, x, (at + step * normal).clamp(0, 1), threat, theta)

@@ -50,9 +50,11 @@ WITH_STEPS: dict[str, Callable[[int], Attack]] = {
     "pgd": lambda steps: Pgd(steps=steps),
     "cw": lambda steps: Cw(steps=steps),
     "mi-fgsm": lambda steps: MiFgsm(steps=steps),
+    "square": lambda queries: Square(queries=queries),
+    "hop-skip-jump": lambda queries: HopSkipJump(queries=queries),
 }
 NAMES = (*FIXED, *(f"{name}-N" for name in WITH_STEPS), "pgd-NxR")
-"""The names of the attacks; N is a number of steps and R one of restarts."""
+"""The names of the attacks; N is a number of steps (of queries for square and hop-skip-jump) and R one of restarts."""
 
 
 def parse_attack(name: str) -> Attack:

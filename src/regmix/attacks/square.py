@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from regmix.attacks.attempt import Attempt
 from regmix.attacks.base import Screened, Whole, fooled
 from regmix.attacks.rows import Rows, put
 from regmix.attacks.squares import grid, propose_linf, propose_pointed, stripes
@@ -43,8 +44,13 @@ class Square:
     def passes(self) -> int:
         return self.queries
 
-    @torch.no_grad()
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
+        return self.attempt(model, x, y, threat).delta
+
+    @torch.no_grad()
+    def attempt(self, model: Model, x: Images, y: Labels, threat: Threat) -> Attempt:
+        """Every row is attacked; the queries to the first misclassification are counted."""
+        attacked, queries = torch.ones_like(y, dtype=torch.bool), torch.full_like(y, -1)
         generator = torch.Generator(x.device).manual_seed(self.seed)
         begin, propose = (stripes, propose_linf) if isinstance(threat, Linf) else (grid, propose_pointed)
         rows = Rows(x)
@@ -55,10 +61,11 @@ class Square:
             value = margin(model(images), y)
             out = fooled(model, images, value, y)
             for query in range(1, self.queries):
+                queries[rows.left[out]] = query
                 x, y, images, value = rows.leave(out, images - x, x, y, images, value)
                 near.leave(out)
                 if not len(x):
-                    return rows.delta
+                    return Attempt(rows.delta, attacked, queries)
                 area = self.share / 2 ** sum(query - 1 > halving for halving in HALVINGS) * x.shape[2] * x.shape[3]
                 side = max(1, round(math.sqrt(area)))
                 trial = propose(x, images, threat, side, generator)
@@ -67,6 +74,7 @@ class Square:
                 near.keep(better)
                 out = fooled(model, trial, torch.where(better, new, float("-inf")), y)
                 images, value = put(better, trial, images), put(better, new, value)
+            queries[rows.left[out]] = self.queries
             rows.leave(out, images - x)
         rows.delta[rows.left] = (images - x)[~out]
-        return rows.delta
+        return Attempt(rows.delta, attacked, queries)

@@ -28,5 +28,5 @@ class Transfer:
 
     def attempt(self, model: Model, x: Images, y: Labels, threat: Threat) -> Attempt:
         """A row whose perturbation is 0, for lack of a gradient in the source model, does not count as attacked."""
-        delta, attacked = attempt(self.attack, self.source, x, y, threat)
+        delta, attacked, _ = attempt(self.attack, self.source, x, y, threat)
         return Attempt(delta, attacked & (delta != 0).flatten(1).any(1))

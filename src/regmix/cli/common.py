@@ -17,6 +17,9 @@ from regmix.runtime import devices, processes
 from regmix.threats import parse_eps
 from regmix.types import Trust, UserError
 
+BLACK_BOX = ("square", "hop-skip-jump")
+"""Attacks that ask queries."""
+MOST_QUERIES = 99_999
 ModelSource = Annotated[str | None, tyro.conf.arg(name="model.source")]
 """The flag that names the code of a run's model."""
 DataSource = Annotated[str | None, tyro.conf.arg(name="data.source")]
@@ -51,6 +54,16 @@ class EvaluationFlags:
 def radii_in(text: str | None) -> list[float]:
     """The radii in a list such as 8/255,0.1."""
     return [parse_eps(radius) for radius in text.split(",")] if text else []
+
+
+def with_queries(attacks: str, queries: int | None) -> str:
+    """The names of attacks, black-box ones with their number of queries. Raises UserError for a bad number."""
+    if queries is None:
+        return attacks
+    if not 1 <= queries <= MOST_QUERIES:
+        raise UserError(f"--queries {queries}: give a number from 1 to {MOST_QUERIES}")
+    names = [name.strip() for name in attacks.split(",")]
+    return ",".join(f"{name}-{queries}" if name in BLACK_BOX else name for name in names)
 
 
 def names_in(text: str | None) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from regmix.attacks import parse_attacks
+from regmix.attacks import CLEAN, parse_attacks
 from regmix.cli.common import (
     DataSource,
     EvaluationFlags,
@@ -17,6 +17,7 @@ from regmix.cli.common import (
     radii_in,
     summary,
     trust_in,
+    with_queries,
 )
 from regmix.cli.flags import parse
 from regmix.cli.table import check, command_flags, part_flags, take_kinds
@@ -31,9 +32,10 @@ from regmix.evaluation.questions import Questions
 from regmix.evaluation.subject import EvaluationImages, PlacedModel, choose_images
 from regmix.jobs.console import ConsoleDisplay
 from regmix.jobs.evaluation import other_images
-from regmix.models import ModelConfig, ResNet
+from regmix.models import ONNX, Answers, BlackBox, ModelConfig, ResNet
 from regmix.runs import Checkpoint, Run
 from regmix.runtime import devices, processes
+from regmix.runtime.lock import locked
 from regmix.shorthand import named
 from regmix.threats import ThreatConfig
 from regmix.types import Trust, UserError
@@ -53,6 +55,9 @@ class EvaluateFlags(EvaluationFlags):
     """Adversarial images from elsewhere, as attacks of their own: files or folders, separated by commas. A .npz or .npy
     array, a .pt or .pth tensor (as AutoAttack and RobustBench save it), or a folder of PNG files named by position.
     Every image must lie in the threat model at every --eps. None: no such images."""
+    queries: int | None = None
+    """Queries that square and hop-skip-jump may ask about an image; the evaluation asks two more, about the clean image
+    and about the result. Their columns are then called square-N and hop-skip-jump-N. None: 5000."""
     checkpoint: Literal["best", "last", "averaged", "all"] = "all"
     """Which weights of the run to evaluate. best: the best ones on the validation images. last: those after the last
     epoch. averaged: their moving average."""
@@ -116,6 +121,10 @@ class ForeignFlags:
     weights: str | None = None
     """Which weights to use from a file that holds several sets. raw: the trained ones. averaged: their moving average
     (EMA or SWA). Otherwise the name of an entry. None: the only set there is."""
+    black_box: bool = False
+    """The function module:function is no model, but answers itself: from images [B, C, H, W] in [0, 1] to class numbers
+    [B] or scores [B, classes]. It is attacked by hop-skip-jump (classes) or square (scores) unless --attacks says
+    otherwise. An ONNX file is always a black box."""
     out: Path | None = None
     """Folder for the result. None: evaluations/NAME."""
 
@@ -184,7 +193,10 @@ def _trust(flags: RunFlags) -> Trust:
 
 def _questions(flags: EvaluateFlags) -> Questions:
     return Questions(
-        (*parse_attacks(flags.attacks), *named_given([Path(name) for name in names_in(flags.adversarial)])),
+        (
+            *parse_attacks(with_queries(flags.attacks, flags.queries)),
+            *named_given([Path(name) for name in names_in(flags.adversarial)]),
+        ),
         radii_in(flags.eps),
         flags.examples,
         flags.batch_size,
@@ -197,7 +209,7 @@ def _questions(flags: EvaluateFlags) -> Questions:
         flags.corruption_files,
         flags.sample,
         flags.sample_seed,
-        parse_attacks(flags.curve) if flags.curve else (),
+        parse_attacks(with_queries(flags.curve, flags.queries)) if flags.curve else (),
         None if flags.within is None else flags.within / 100,
     )
 
@@ -215,7 +227,10 @@ def _adopted(words: list[str]) -> _Start:
     base, parsed = _foreign_flags(words)
     shared = parsed.shared
     experiment = replace(base, data=parsed.data, model=parsed.model, threat=parsed.threat)
-    attacks = {named.name: named.attack for named in parse_attacks(shared.attacks) if named.attack is not None}
+    if isinstance(parsed.model, BlackBox) and not _are_given(words, "--attacks"):
+        shared = replace(shared, attacks=CLEAN)  # until its answers are seen
+    named_attacks = parse_attacks(with_queries(shared.attacks, shared.queries))
+    attacks = {named.name: named.attack for named in named_attacks if named.attack is not None}
     radii_in(shared.eps)  # before a model is built
     out = parsed.out or Path("evaluations") / Path(source.replace(":", "-")).stem
     test = choose_images(experiment.data, shared.examples, shared.sample, shared.sample_seed)
@@ -226,16 +241,28 @@ def _adopted(words: list[str]) -> _Start:
     origin, loaded = "", dict[Checkpoint, PlacedModel]()
     if processes.rank() == 0:
         foreign = Foreign(source, experiment, parsed.mean, parsed.std, parsed.weights, settled)
-        adopted = foreign.adopt(test.images, out, device, attacks)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with locked(out.parent, f"filled with {out.name}", wait=True):  # the same command may run elsewhere
+            adopted = foreign.adopt(test.images, out, device, attacks)
         origin, loaded = adopted.origin, {"last": adopted.loaded}
+        if shared.attacks == CLEAN and isinstance(adopted.loaded.model, Answers):
+            by_classes = adopted.loaded.model.only_classes
+            shared = replace(shared, attacks="hop-skip-jump" if by_classes else "square")
+    shared = processes.from_first(shared)
     origin = processes.from_first(origin)  # the other processes wait until the directory is there
     return _Start(shared, Run.open(out), trust, None, origin, test, loaded)
+
+
+def _are_given(words: list[str], flag: str) -> bool:
+    return any(word.split("=")[0] == flag for word in words)
 
 
 def _foreign_flags(words: list[str]) -> tuple[Experiment, ForeignFlags]:
     """The default experiment for a model from elsewhere, and the flags for it."""
     source = words[0]
-    if is_file_of_weights(source):
+    if source.endswith(ONNX) or _are_given(words, "--black-box"):
+        base = Experiment(model=BlackBox(source=source))
+    elif is_file_of_weights(source):
         base = Experiment(model=ResNet())
     else:
         kind, settings = named("model", source)
@@ -246,6 +273,6 @@ def _foreign_flags(words: list[str]) -> tuple[Experiment, ForeignFlags]:
     check(words, [*command_flags("evaluate", "foreign"), *part_flags(own)], "evaluate")
     start = ForeignFlags(EvaluateFlags(run=Path(source)), base.data, base.model, base.threat)
     parsed = parse(ForeignFlags, words, "evaluate", start)
-    if ":" in source and parsed.model != base.model:
+    if (":" in source or source.endswith(ONNX)) and parsed.model != base.model:
         raise UserError(f"{source} is the model already; leave out --model and its flags")
     return base, parsed

@@ -67,15 +67,15 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
     "evaluate": (
         Section(
             "attacks",
-            ("attacks", "adversarial", "eps", "curve", "checkpoint", "against"),
+            ("attacks", "queries", "adversarial", "eps", "curve", "checkpoint", "against"),
             ("exact", "draws", "verdict"),
         ),
         Section("test images", ("examples", "within", "data.root"), ("sample", "sample-seed")),
         Section("corruptions", ("corruptions",), ("severities", "corruption-files")),
         Section("run", ("save", "device", "json"), ("batch-size", "model.source", "data.source", "trust-code")),
         Section(
-            "a model from elsewhere: a file of weights, timm:NAME, hf:NAME, module:function",
-            ("out", "mean", "std"),
+            "a model from elsewhere: weights, ONNX, timm:NAME, hf:NAME, module:function",
+            ("black-box", "out", "mean", "std"),
             ("weights",),
             ("data", "model", "threat"),
         ),

@@ -79,16 +79,17 @@ def gradient_fault(model: Model, x: Images) -> str | None:
 
 def require_gradient(model: Model, x: Images, attacks: Mapping[str, Attack]) -> None:
     """Raises UserError if attacks need a gradient and the model gives none; the message names the attacks."""
-    names = [name for name, attack in attacks.items() if _needs_gradient(attack)]
+    names = [name for name, attack in attacks.items() if needs_gradient(attack)]
     if names and (fault := gradient_fault(model, x[:2])) is not None:
         raise UserError(
             f"{fault}, so {', '.join(names)} cannot attack the model; use square, hop-skip-jump or transfer:RUN instead"
         )
 
 
-def _needs_gradient(attack: Attack) -> bool:
+def needs_gradient(attack: Attack) -> bool:
+    """Whether an attack follows the model's gradient."""
     if isinstance(attack, Ensemble):
-        return any(_needs_gradient(stage) for _, stage in attack.stages)
+        return any(needs_gradient(stage) for _, stage in attack.stages)
     return not isinstance(attack, BLIND)
 
 

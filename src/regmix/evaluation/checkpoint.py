@@ -18,7 +18,7 @@ from regmix.evaluation.curve import curve, curve_text, smallest
 from regmix.evaluation.evaluator import Evaluator
 from regmix.evaluation.examples import shown_examples
 from regmix.evaluation.filling import Filling
-from regmix.evaluation.masking import probe, verdict
+from regmix.evaluation.masking import judged
 from regmix.evaluation.one_answer import one_answer
 from regmix.evaluation.outcomes import wilson
 from regmix.evaluation.per_image import write_images
@@ -26,7 +26,7 @@ from regmix.evaluation.preflight import preflight
 from regmix.evaluation.saved import recheck, saver
 from regmix.evaluation.subject import PlacedModel, is_users, journal_key
 from regmix.evaluation.task import Task
-from regmix.models import code_files
+from regmix.models import Answers, code_files
 from regmix.runs import Checkpoint, Journal, records
 from regmix.runs.distances import Curve, Distances
 from regmix.runs.evaluations import Outcomes, Stored, add, checked_folder, settings_digest
@@ -47,6 +47,8 @@ class CheckpointEvaluation:
 
     def __init__(self, task: Task, checkpoint: Checkpoint, loaded: PlacedModel, before: Sequence[Stored]) -> None:
         """before: the evaluations of this checkpoint that the run has already, the latest last."""
+        if isinstance(loaded.model, Answers):
+            task = task.without_gradients()
         self._task, self._loaded, self._before = task, loaded, before
         questions, test, run = task.questions, task.test, task.run
         code = [path.resolve() for path in code_files(loaded.model, task.experiment.model)]
@@ -82,12 +84,10 @@ class CheckpointEvaluation:
         """Looks for what would make the numbers meaningless."""
         task, images = self._task, self._task.test.images
         self._note_other_images()
-        if self._loaded.layout is not None:
-            self._note(self._loaded.layout)
         some = self._evaluator.take(spread(images.labels, PREFLIGHT))
         attacks = {named.name: loaded.attack for named, loaded in task.suite.items()}
         self._findings = preflight(self._model, some.x, some.y, len(images.classes), attacks)
-        for finding in self._findings:
+        for finding in ([self._loaded.layout] if self._loaded.layout else []) + self._findings:
             self._note(finding)
         self._model.eval()
         self._predicted[CLEAN] = torch.full_like(images.labels, -1)
@@ -142,8 +142,8 @@ class CheckpointEvaluation:
         images = self._task.test.images
         self._one_answer = one_answer(self._predicted[CLEAN], images.labels, images.classes)
         if self._one_answer is not None:
-            self._findings.append(self._one_answer.text("the test images"))
-            self._note(self._findings[-1])
+            self._findings.append(told := self._one_answer.text("the test images"))
+            self._note(told)
         cost = Cost(len(images), self._task.questions.draws * len(images), 0, self._clean_seconds)
         self._add(CLEAN, replace(self._column(CLEAN, 0.0, self._clean), cost=cost), self._clean)
 
@@ -157,7 +157,7 @@ class CheckpointEvaluation:
             record = replace(record, rounded=rounded)
         self._add(column.name, record, alive)
         self._predicted[column.name] = filling.predicted
-        for note in [record.note, *filling.remarks] if record.note else filling.remarks:
+        for note in filter(None, [record.note, *filling.remarks]):
             self._note(note)
 
     def survives(self, rows: Tensor | slice = slice(None)) -> dict[str, Tensor]:
@@ -235,8 +235,9 @@ class CheckpointEvaluation:
         shown = shown_examples(self._model, task) if task.suite else None
         if not self._writes:
             return
-        survives = {name: alive.numpy() for name, alive in self._survives.items()}
-        predicted = {name: classes.numpy() for name, classes in self._predicted.items()}
+        survives, predicted = (
+            {name: values.numpy() for name, values in table.items()} for table in (self._survives, self._predicted)
+        )
         outcomes = Outcomes(task.test.index.numpy(), task.test.images.labels.numpy(), survives, predicted)
         evaluation = Evaluation(
             self.subject, self._columns, preflight=self._findings, notes=[*task.test.images.notes, *self._rule],
@@ -260,16 +261,12 @@ class CheckpointEvaluation:
             return None
         threat = self._task.experiment.threat
         batch = self._evaluator.take(right[spread(self._task.test.images.labels[right], PROBED)])
-        measured = probe(self._model, batch.x, batch.y, threat)
         survived = self._survived_before(threat.eps)
-        survived |= {
-            column.attack: self._survives[name] for name, column in self._columns.items() if column.eps == threat.eps
-        }
-        answer, signs = verdict(measured, survived, threat)
-        self._note(f"gradient masking: {answer}")
-        for text in signs:
-            self._note(f"- {text}")
-        return Masking(answer, signs, measured)
+        survived |= {c.attack: self._survives[name] for name, c in self._columns.items() if c.eps == threat.eps}
+        found = judged(self._model, batch, survived, threat)
+        for text in (f"gradient masking: {found.verdict}", *(f"- {sign}" for sign in found.signs)):
+            self._note(text)
+        return found
 
     def _survived_before(self, eps: float) -> dict[str, Tensor]:
         """Which images survived the attacks of earlier evaluations of this subject at a radius, by attack."""
@@ -289,7 +286,8 @@ class CheckpointEvaluation:
 
     def _add(self, name: str, column: records.Column, alive: Tensor) -> None:
         self._columns[name], self._survives[name] = column, alive
-        self._task.progress.column(self.subject.checkpoint, name, column.accuracy, column.low, column.high)
+        numbers = (column.accuracy, column.low, column.high, column.cost.text() if column.cost else "")
+        self._task.progress.column(self.subject.checkpoint, name, *numbers)
 
     def _note(self, text: str) -> None:
         self._task.progress.note(f"{self.subject.checkpoint:<9} {text}")

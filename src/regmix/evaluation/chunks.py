@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import nn
 
-from regmix.attacks import Attack, Given
+from regmix.attacks import Attack, Eot, Given
 from regmix.attacks.rows import waits_for_nothing
 from regmix.evaluation.counting import Counter, counted
 from regmix.evaluation.one_batch import Attacked, attacked
@@ -18,12 +18,22 @@ from regmix.evaluation.screening import NoCopy, screened
 from regmix.threats import Threat
 from regmix.types import Batch, Model
 
+PAUSE = 0.5
+"""Seconds between two looks at what other processes have done."""
+
 
 class Journal(Protocol):
     """Remembers which rows of a chunk a stage has broken, so that a killed evaluation continues where it was."""
 
     def find(self, stage: str, chunk: Sequence[int]) -> list[int] | None: ...
     def add(self, stage: str, chunk: Sequence[int], broken: Sequence[int]) -> None: ...
+    def claim(self, stage: str, chunk: Sequence[int]) -> bool:
+        """Whether this process may look at a chunk now: it is done, or no other living process works on it."""
+        ...
+
+    def refresh(self) -> None:
+        """Reads what other processes have done since."""
+        ...
 
 
 class Spent(NamedTuple):
@@ -41,6 +51,8 @@ class ChunkResult(NamedTuple):
     not_attacked: list[int]
     taken_for: list[int]
     """The classes that the model predicts for the broken rows; -1 where that is unknown."""
+    queries: list[int]
+    """The query that broke each of the broken rows; empty where the attack does not count."""
     spent: Spent
 
     @classmethod
@@ -52,7 +64,8 @@ class ChunkResult(NamedTuple):
         # A journal that an older version began has no answers and no costs.
         answers = journal.find(f"{name}, taken for", rows) or [-1] * len(broken)
         spent = Spent(*journal.find(f"{name}, cost", rows) or ())
-        return cls(broken, journal.find(f"{name}, not attacked", rows) or [], answers, spent)
+        idle, queries = (journal.find(f"{name}, {what}", rows) or [] for what in ("not attacked", "queries"))
+        return cls(broken, idle, answers, queries, spent)
 
     def add(self, journal: Journal, name: str, rows: Sequence[int]) -> None:
         """Writes it into the journal; the line that marks the chunk as done comes last."""
@@ -60,8 +73,29 @@ class ChunkResult(NamedTuple):
             journal.add(f"{name}, not attacked", rows, self.not_attacked)
         if self.taken_for:
             journal.add(f"{name}, taken for", rows, self.taken_for)
+        if self.queries:
+            journal.add(f"{name}, queries", rows, self.queries)
         journal.add(f"{name}, cost", rows, self.spent)
         journal.add(name, rows, self.broken)
+
+
+def claimed(work: Sequence[tuple[str, Sequence[int]]], journal: Journal) -> Iterator[int]:
+    """The numbers of all pieces of work, each when it is done by another process, or free for this one.
+
+    work: stages with their rows.
+    """
+    waiting = [*range(len(work))]
+    while waiting:
+        left = []
+        for number in waiting:
+            if journal.claim(*work[number]):
+                yield number
+            else:
+                left.append(number)
+        waiting = left
+        if waiting:
+            time.sleep(PAUSE)
+            journal.refresh()
 
 
 class Chunks:
@@ -97,7 +131,9 @@ class Chunks:
             result = attacked(
                 counted(self._model, counter), suited, x, y, self._threat, screen=counted(screen, counter)
             )
-        return result, Spent(counter.forward, counter.backward, round(1e6 * (time.perf_counter() - began)))
+        times = self._model.draws if isinstance(self._model, Eot) else 1
+        microseconds = round(1e6 * (time.perf_counter() - began))
+        return result, Spent(times * counter.forward, times * counter.backward, microseconds)
 
     def _make_screen(self, batch: Batch) -> None:
         assert isinstance(self._model, nn.Module)

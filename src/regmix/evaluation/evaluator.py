@@ -1,6 +1,6 @@
 """The evaluator: a model and a test set; it predicts, attacks and corrupts, in chunks that processes share."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 from regmix.attacks import CLEAN, Attack, Minimal, packed, passes
 from regmix.attacks.rows import waits_for_nothing
-from regmix.data import ImageSet, batches, pick
-from regmix.evaluation.chunks import ChunkResult, Chunks, Journal, Spent, repeatable
+from regmix.data import ImageSet, pick
+from regmix.evaluation.chunks import ChunkResult, Chunks, Journal, Spent, claimed, repeatable
 from regmix.evaluation.one_batch import nearest, predict
 from regmix.evaluation.padded import padded
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
 from regmix.types import Batch, Images, Labels, Model
 
-COST_BITS = 48
-"""What a chunk takes is below 2^48 passes or microseconds."""
+COST_BITS, QUERY_BITS = 48, 24
+"""What a chunk takes is below 2^48 passes or microseconds, and a row's queries are below 2^24."""
 
 
 class World(Protocol):
@@ -39,6 +39,8 @@ class Survivors(NamedTuple):
     not_attacked: Bool[Tensor, "examples"]
     taken_for: Int[Tensor, "examples"]
     """The predicted class of every example that the attack has broken; -1 for the others, and where it is unknown."""
+    queries: Int[Tensor, "examples"]
+    """The query that broke the example, for attacks that count them; -1 for all others."""
     spent: Spent
     """What the attack took, in all processes together."""
 
@@ -58,10 +60,23 @@ class Evaluator:
 
     def predictions(self, index: Int[Tensor, "chosen"] | None = None) -> Labels:
         """The class that the model predicts for every test image, [N], or for those at these positions."""
-        images = self.images if index is None else self.images.subset(index)
-        with borrowed(self.model), repeatable(CLEAN, self.device):
-            stream = batches(images, self.batch_size, self.device)
-            return torch.cat([predict(self.model, batch.x, batch.y).cpu() for batch in stream])
+        chosen = torch.arange(len(self.images)) if index is None else index
+        chunks = torch.split(chosen, self.batch_size)
+        stage, found = f"{CLEAN}, predicted", [torch.zeros(0, dtype=torch.long)] * len(chunks)
+        work = [(stage, chunk.tolist()) for chunk in chunks]
+        with borrowed(self.model):
+            # Of torchrun's processes the first one decides; those of several machines share the work.
+            for number in range(len(chunks)) if self.world.size > 1 else claimed(work, self.journal):
+                rows = work[number][1]
+                known = self.journal.find(stage, rows)
+                if known is None:
+                    batch = self.take(chunks[number])
+                    with repeatable(f"{CLEAN}/{rows[0]}", self.device):
+                        known = predict(self.model, batch.x, batch.y).tolist()
+                    if self.world.rank == 0:
+                        self.journal.add(stage, rows, known)
+                found[number] = torch.tensor(known)
+        return torch.cat(found)
 
     def survivors(
         self,
@@ -88,12 +103,13 @@ class Evaluator:
         """
         broken, idle = torch.zeros_like(alive), torch.zeros_like(alive)
         taken_for, spent = torch.full((len(alive),), -1), torch.zeros(len(Spent()), len(alive), dtype=torch.long)
+        queries = torch.full((len(alive),), -1)
         size = self.batch_size
         first = alive.nonzero()[:size, 0]
         reference = self.take(first) if screen and len(first) else None
         chunks = Chunks(self.model, packed(attack, size), threat, name, reference, note)
         with borrowed(self.model):
-            for chunk in self._share(alive):
+            for chunk in self._share(alive, name):
                 rows = chunk.tolist()
                 known = ChunkResult.find(self.journal, name, rows)
                 if known is None:
@@ -103,17 +119,21 @@ class Evaluator:
                     answers = result.predicted[result.broken].tolist()
                     if keep is not None and fallen:
                         keep(fallen, batch.x[result.broken], result.adversarial[result.broken])
-                    known = ChunkResult(fallen, chunk[result.not_attacked.cpu()].tolist(), answers, cost)
+                    idle_rows = chunk[result.not_attacked.cpu()].tolist()
+                    counts = [] if result.queries is None else result.queries[result.broken].tolist()
+                    known = ChunkResult(fallen, idle_rows, answers, counts, cost)
                     known.add(self.journal, name, rows)
                 broken[known.broken] = True
                 taken_for[known.broken] = torch.tensor(known.taken_for, dtype=torch.long)
                 idle[known.not_attacked] = True
+                if known.queries:
+                    queries[known.broken] = torch.tensor(known.queries)
                 spent[:, rows[0]] = torch.tensor(known.spent)
                 self.on_work(len(rows) * passes(chunks.suited))
         survivors, not_attacked = alive & ~self.world.any(broken), self.world.any(idle)
         classes = self._of_all(taken_for + 1, len(self.images.classes).bit_length()) - 1
         costs = [int(self._of_all(values, COST_BITS).sum()) for values in spent]
-        return Survivors(survivors, not_attacked, classes, Spent(*costs))
+        return Survivors(survivors, not_attacked, classes, self._of_all(queries + 1, QUERY_BITS) - 1, Spent(*costs))
 
     def distances(
         self, attack: Minimal, threat: Threat, alive: Bool[Tensor, "examples"], name: str
@@ -130,7 +150,7 @@ class Evaluator:
         suited = packed(attack, self.batch_size)
         assert isinstance(suited, Minimal), "a copy of an attack is of its kind"
         with borrowed(self.model):
-            for chunk in self._share(alive):
+            for chunk in self._share(alive, stage):
                 rows = chunk.tolist()
                 known = self.journal.find(stage, rows)
                 if known is None:
@@ -144,11 +164,18 @@ class Evaluator:
                 self.on_work(len(rows) * passes(attack))
         return self._of_all(bits, 63).view(torch.float64)
 
-    def _share(self, alive: Bool[Tensor, "examples"]) -> Iterator[Int[Tensor, "chunk"]]:
-        """The chunks of the examples that this process attacks."""
-        todo, size = alive.nonzero()[:, 0], self.batch_size
-        for first in range(self.world.rank * size, len(todo), self.world.size * size):
-            yield todo[first : first + size]
+    def _share(self, alive: Bool[Tensor, "examples"], stage: str) -> Iterator[Int[Tensor, "chunk"]]:
+        """The chunks of the examples that this process attacks, or whose outcome it takes from the journal.
+
+        The processes of torchrun divide them beforehand. A process by itself looks at all of them, and claims those
+        that it attacks, because others may have been started on the same folder.
+        """
+        chunks = [chunk for chunk in torch.split(alive.nonzero()[:, 0], self.batch_size) if len(chunk)]
+        if self.world.size > 1:
+            yield from chunks[self.world.rank :: self.world.size]
+        else:
+            for number in claimed([(stage, chunk.tolist()) for chunk in chunks], self.journal):
+                yield chunks[number]
 
     def _of_all(self, values: Int[Tensor, "examples"], bits: int) -> Int[Tensor, "examples"]:
         """The values of all processes, each below 2^bits; every example has one in one process, and 0 in the others."""
@@ -171,9 +198,12 @@ class Evaluator:
         labels = self.images.labels
         wrong = torch.zeros(len(kinds), len(labels), dtype=torch.bool)
         everyone = list(range(len(labels)))
-        for number in range(self.world.rank, len(kinds), self.world.size):
-            name, severity = kinds[number]
-            stage = f"{name}-{severity}"
+        stages = [f"{name}-{severity}" for name, severity in kinds]
+        mine: Iterable[int] = range(self.world.rank, len(kinds), self.world.size)
+        if self.world.size == 1:
+            mine = claimed([(stage, everyone) for stage in stages], self.journal)
+        for number in mine:
+            (name, severity), stage = kinds[number], stages[number]
             fallen = self.journal.find(stage, everyone)
             if fallen is None:
                 fallen = (self._seen(make(name, severity)) != labels).nonzero()[:, 0].tolist()

@@ -14,6 +14,7 @@ from regmix.data import ImageSet, pick, spread
 from regmix.evaluation.answers import gradient_fault
 from regmix.evaluation.one_batch import perturb, predict
 from regmix.evaluation.task import Task
+from regmix.models import Answers
 from regmix.runs.evaluations import Examples as StoredExamples
 from regmix.runs.thumbnails import Thumbnails
 from regmix.runtime.borrowed import borrowed
@@ -54,8 +55,13 @@ def collect_examples(model: Model, batch: Batch, threat: Threat, attack: Attack)
     return Examples(*(part.cpu() for part in parts))
 
 
-def shown_examples(model: Model, task: Task) -> StoredExamples:
-    """A few test images before and after the last of the quick attacks, at the training's eps, for the report."""
+def shown_examples(model: Model, task: Task) -> StoredExamples | None:
+    """A few test images before and after the last of the quick attacks, at the training's eps, for the report.
+
+    None for a black box, whose queries are limited.
+    """
+    if isinstance(model, Answers):
+        return None
     threat, images = task.experiment.threat, task.test.images
     batch = pick(images, spread(images.labels, SHOWN), task.device)
     suite = ((named.name, loaded.attack) for named, loaded in task.suite.items())

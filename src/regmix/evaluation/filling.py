@@ -7,14 +7,15 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from regmix.attacks import Ensemble
+from regmix.attacks import Ensemble, HopSkipJump, Square
 from regmix.evaluation.chunks import Spent
 from regmix.evaluation.evaluator import Evaluator
 from regmix.evaluation.screening import SCREENED
 from regmix.evaluation.table import not_attacked_note
 from regmix.evaluation.task import Column
 from regmix.runs import records
-from regmix.runs.records import Cost, Stage
+from regmix.runs.columns import query_curve
+from regmix.runs.records import Cost, QueryCurve, Stage
 from regmix.types import Images, Labels
 
 Keep = Callable[[Sequence[int], Images, Images], None]
@@ -35,6 +36,8 @@ class Filling:
         self.predicted = torch.full((images,), -1)
         self.remarks: dict[str, None] = {}  # a dict, so that what is true of several stages is said once
         self._untried = torch.zeros(images, dtype=torch.bool)
+        self._correct = torch.zeros(images, dtype=torch.bool)
+        self._queries = torch.full((images,), -1)
         self._attacked = 0
         self._left = {stage: 0 for stage, _ in column.stages}
         self._spent = dict.fromkeys(self._left, Spent())
@@ -57,15 +60,17 @@ class Filling:
         """
         alive, untried = correct, correct
         self._attacked += int(correct.sum())
+        self._correct |= correct
         fresh = (self.predicted < 0) & (clean >= 0)
         self.predicted = torch.where(fresh, clean, self.predicted)
         for number, (stage, attack) in enumerate(self.column.stages):
             on_stage(number, int(alive.sum()))
             before = alive
-            alive, idle, taken_for, spent = evaluator.survivors(
+            alive, idle, taken_for, queries, spent = evaluator.survivors(
                 attack, self.column.asked.threat, alive, self.column.in_journal(stage),
                 screen=not exact and isinstance(attack, SCREENED), keep=keep, note=self.remarks.setdefault,
             )  # fmt: skip
+            self._queries = torch.maximum(self._queries, queries)
             untried = untried & idle & alive
             self.predicted = torch.where(before & ~alive, taken_for, self.predicted)
             self._left[stage] += int(alive.sum())
@@ -75,14 +80,14 @@ class Filling:
 
     def keep(self, rows: Tensor) -> None:
         """Forgets all images but those at these positions."""
-        self.survives, self.predicted, self._untried = (
-            values[rows] for values in (self.survives, self.predicted, self._untried)
+        self.survives, self.predicted, self._untried, self._correct, self._queries = (
+            values[rows] for values in (self.survives, self.predicted, self._untried, self._correct, self._queries)
         )
 
     def record(self, counted: records.Column) -> records.Column:
         """The record of the column: `counted`, with what only the attack knows."""
         examples, idle = len(self.survives), int(self._untried.sum())
-        record = replace(counted, source=self.column.source, cost=self._cost())
+        record = replace(counted, source=self.column.source, cost=self._cost(), queries=self._query_curve())
         if isinstance(self.column.attack, Ensemble):
             record = replace(record, stages=self._stages(examples), note=self.column.attack.note)
         if text := not_attacked_note(idle, examples):
@@ -92,6 +97,13 @@ class Filling:
     def _cost(self) -> Cost:
         forward, backward, microseconds = (sum(values) for values in zip(*self._spent.values(), strict=True))
         return Cost(self._attacked, forward, backward, microseconds / 1e6)
+
+    def _query_curve(self) -> QueryCurve | None:
+        """How many images each number of queries breaks; None for an attack that does not count them."""
+        attack, broken = self.column.attack, self._correct & ~self.survives
+        if not isinstance(attack, Square | HopSkipJump) or bool((self._queries[broken] < 0).any()):
+            return None
+        return query_curve(self._queries[broken].tolist(), self._attacked, attack.queries)
 
     def _stages(self, examples: int) -> list[Stage]:
         seconds, stages = 0.0, []

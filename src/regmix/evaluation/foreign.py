@@ -16,6 +16,8 @@ from regmix.evaluation.answers import check_tensors
 from regmix.evaluation.preflight import preflight
 from regmix.evaluation.subject import PlacedModel
 from regmix.models import (
+    ONNX,
+    BlackBox,
     FromElsewhere,
     Function,
     ModelConfig,
@@ -37,7 +39,7 @@ KNOWN = ("data", "model", "threat")
 
 def is_foreign(source: str) -> bool:
     """Whether a word names a file of weights or a model, such as module:function, rather than a run directory."""
-    return not Path(source).is_dir() and (is_file_of_weights(source) or ":" in source)
+    return not Path(source).is_dir() and (is_file_of_weights(source) or source.endswith(ONNX) or ":" in source)
 
 
 def is_file_of_weights(source: str) -> bool:
@@ -111,6 +113,8 @@ class Foreign:
         if isinstance(config, (Timm, Transformers)):
             model = self._build(config, images)
             return config, model, f"{source}: {load_weights(model, config.published(images.shape[0])).summary()}"
+        if isinstance(config, BlackBox):
+            return config, self._build(config, images), f"{source}: a black box; only its answers are used"
         origin = f"{source}: no file was loaded; the weights are those that {source} returns"
         return config, self._build(config, images), origin
 

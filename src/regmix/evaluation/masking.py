@@ -13,10 +13,10 @@ from regmix.evaluation.one_batch import perturb, predict
 from regmix.evaluation.outcomes import paired, wilson
 from regmix.evaluation.preflight import zero_gradients
 from regmix.objectives import cross_entropy
-from regmix.runs.records import Paired, Probe, Verdict
+from regmix.runs.records import Masking, Paired, Probe, Verdict
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import L1, L2, Linf, Threat
-from regmix.types import Images, Labels, Model
+from regmix.types import Batch, Images, Labels, Model
 
 QUERIES = 300
 WHITE_BOX = Ensemble((("apgd-ce", Apgd(steps=50)), ("apgd-dlr", Apgd("dlr", steps=50))))
@@ -30,6 +30,12 @@ OTHERS = 8
 """How many images of other classes an image is moved towards at the large radius."""
 PASSES = 10
 """Passes that are averaged for a random model."""
+
+
+def judged(model: Model, batch: Batch, survived: Mapping[str, Bool[Tensor, "examples"]], threat: Threat) -> Masking:
+    """The verdict from a probe of correctly classified images, and from which test images survived which attack."""
+    measured = probe(model, batch.x, batch.y, threat)
+    return Masking(*verdict(measured, survived, threat), measured)
 
 
 def probe(model: Model, x: Images, y: Labels, threat: Threat) -> Probe:

@@ -7,10 +7,10 @@ An attack is not trusted: its perturbation must be finite and lie in the threat 
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
-from regmix.attacks import Attack, Minimal, attempt, logits_in
+from regmix.attacks import Attack, Attempt, Minimal, attempt, logits_in
 from regmix.evaluation.answers import untouched
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model, PerExample, UserError
@@ -26,6 +26,8 @@ class Attacked(NamedTuple):
     """Which of the others the attack could not start from."""
     predicted: Labels
     """The classes that the model predicts for the adversarial images."""
+    queries: Int[Tensor, "batch"] | None
+    """The query that broke the row, where the attack counts them; see `Attempt`."""
 
 
 def attacked(
@@ -40,10 +42,10 @@ def attacked(
         UserError: perturbations that are not finite, or what `predict` raises.
         AssertionError: the attack has left the threat set.
     """
-    adversarial, tried = _perturb(screen or model, attack, x, y, threat)
+    adversarial, result = _perturb(screen or model, attack, x, y, threat)
     predicted = predict(model, adversarial, y)
     broken = predicted != y
-    return Attacked(adversarial, broken, ~(broken | tried), predicted)
+    return Attacked(adversarial, broken, ~(broken | result.attacked), predicted, result.queries)
 
 
 def nearest(
@@ -68,14 +70,13 @@ def perturb(model: Model, attack: Attack, x: Images, y: Labels, threat: Threat) 
     return _perturb(model, attack, x, y, threat)[0]
 
 
-def _perturb(
-    model: Model, attack: Attack, x: Images, y: Labels, threat: Threat
-) -> tuple[Images, Bool[Tensor, "batch"]]:
-    """The adversarial images, and which rows were attacked."""
-    delta, tried = attempt(attack, model, x, y, threat)
+def _perturb(model: Model, attack: Attack, x: Images, y: Labels, threat: Threat) -> tuple[Images, Attempt]:
+    """The adversarial images, and what the attack reports."""
+    result = attempt(attack, model, x, y, threat)
+    delta = result.delta
     longest = float(threat.norm(_finite(delta, attack)).max())
     assert longest <= threat.eps * (1 + 1e-5) + 1e-7, f"{attack} left the threat set: {longest} > {threat.eps}"
-    return (x + delta).clamp(0, 1), tried
+    return (x + delta).clamp(0, 1), result
 
 
 def _finite(delta: Images, attack: object) -> Images:

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
-from regmix.attacks import Attack, Eot
-from regmix.evaluation.answers import ask, gradient_fault, require_gradient
+from regmix.attacks import Attack, Eot, Square
+from regmix.evaluation.answers import ask, gradient_fault, needs_gradient, require_gradient
 from regmix.evaluation.one_answer import above_largest_class
 from regmix.evaluation.outcomes import wilson
+from regmix.models import Answers
 from regmix.objectives import cross_entropy, precise
 from regmix.runtime.borrowed import borrowed
 from regmix.types import Images, Labels, Model, UserError
@@ -40,6 +41,9 @@ def preflight(
             f"images lie in [{float(x.min()):.3g}, {float(x.max()):.3g}]; "
             "give them in [0, 1] and let the model normalise"
         )
+    if isinstance(model, Answers):  # every image is a query
+        _preflight_answers(model, x, classes, attacks or {})
+        return []
     with borrowed(model), torch.no_grad():
         logits = ask(model, x, classes)
         require_gradient(model, x, attacks or {})
@@ -49,6 +53,17 @@ def preflight(
                 "check that data and model belong together"
             )
         return list(_findings(model, x, y, precise(logits)))
+
+
+def _preflight_answers(model: Answers, x: Images, classes: int | None, attacks: Mapping[str, Attack]) -> None:
+    """Asks a black box about two images. Raises UserError if it cannot be evaluated, or not by these attacks."""
+    with borrowed(model), torch.no_grad():
+        ask(model, x[:2], classes)
+    for name, attack in attacks.items():
+        if needs_gradient(attack):
+            raise UserError(f"{name} follows gradients, which a black box has not; use hop-skip-jump, or square")
+        if model.only_classes and isinstance(attack, Square):
+            raise UserError(f"{name} needs scores, and the model answers with classes only; use hop-skip-jump")
 
 
 def _findings(model: Model, x: Images, y: Labels, logits: torch.Tensor) -> Iterator[str]:

@@ -15,7 +15,7 @@ from regmix import __version__
 from regmix.config import Experiment, build_model
 from regmix.data import DataConfig, How, ImageSet, class_changes, draw, fingerprint, load, pick
 from regmix.evaluation.questions import Questions
-from regmix.models import load_weights
+from regmix.models import Answers, load_weights
 from regmix.runs import Checkpoint, Run
 from regmix.runs.records import Subject
 from regmix.runtime.files import digest
@@ -80,6 +80,8 @@ class PlacedModel:
     @classmethod
     def place(cls, model: nn.Module, weights: str, test: ImageSet, device: torch.device) -> "PlacedModel":
         """Moves a model to the device and finds the layout in which it runs."""
+        if isinstance(model, Answers):
+            return cls(model, weights, None)
         few = pick(test, torch.arange(min(len(test), 2)), device)
         return cls(model, weights, settle(model.to(device), few.x))
 

@@ -80,7 +80,7 @@ def _attack_all(
         broken, idle = torch.ones_like(correct), torch.zeros_like(correct)
         if correct.any():
             try:
-                _, broken[correct], idle[correct], _ = attacked(model, attack, x[correct], y[correct], threat)
+                _, broken[correct], idle[correct], *_ = attacked(model, attack, x[correct], y[correct], threat)
             except (RuntimeError, TypeError):
                 require_gradient(model, x, suite)  # only after a failure, because it takes a pass through the model
                 raise

@@ -16,7 +16,7 @@ from regmix.evaluation.subject import EvaluationImages, check_images, load_check
 from regmix.runs import Run
 from regmix.runs.records import Source
 from regmix.threats import ThreatConfig
-from regmix.types import Trust
+from regmix.types import Trust, UserError
 
 
 class Progress(Protocol):
@@ -25,7 +25,7 @@ class Progress(Protocol):
     def stage(self, description: str, left: int) -> None: ...
     def work(self, amount: int) -> None: ...
     def note(self, text: str) -> None: ...
-    def column(self, checkpoint: str, name: str, accuracy: float, low: float, high: float) -> None: ...
+    def column(self, checkpoint: str, name: str, accuracy: float, low: float, high: float, cost: str) -> None: ...
     def corruption(self, checkpoint: str, name: str, accuracies: Sequence[float]) -> None: ...
 
 
@@ -75,6 +75,16 @@ class Task:
     corruptions: Computed | OfficialFiles
     kinds: Sequence[tuple[str, int]]
     """Names and severities of the corruptions."""
+
+    def without_gradients(self) -> "Task":
+        """The task for a black box: no bfloat16 copy, and no probe for gradient masking.
+
+        Raises:
+            UserError: several passes are to be averaged.
+        """
+        if self.questions.draws > 1:
+            raise UserError("--draws averages a model's logits, which a black box does not give; leave it out")
+        return replace(self, questions=replace(self.questions, exact=True, verdict=False))
 
     def columns(self) -> Iterator[Column]:
         """Every attack at every radius, radius by radius."""

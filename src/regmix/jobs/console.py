@@ -156,9 +156,10 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
         """Prints a remark."""
         self._print(text)
 
-    def column(self, checkpoint: str, name: str, accuracy: float, low: float, high: float) -> None:
-        """Prints the accuracy of a checkpoint under an attack, with its interval."""
-        self._print(f"{checkpoint:<9} {name:<18} {_percent(accuracy):>6}  [{_percent(low)}, {_percent(high)}]")
+    def column(self, checkpoint: str, name: str, accuracy: float, low: float, high: float, cost: str) -> None:
+        """Prints the accuracy of a checkpoint under an attack, with its interval, and what the attack took."""
+        interval = f"[{_percent(low)}, {_percent(high)}]"
+        self._print(f"{checkpoint:<9} {name:<18} {_percent(accuracy):>6}  {interval:<16}  {cost}")
 
     def corruption(self, checkpoint: str, name: str, accuracies: Sequence[float]) -> None:
         """Prints the mean accuracy under a corruption, and the accuracies from the weakest severity on."""

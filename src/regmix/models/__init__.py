@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from regmix.models.base import Architecture, Normalise, require
+from regmix.models.black_box import ONNX, Answers, BlackBox
 from regmix.models.function import Function, code_files, materialise
 from regmix.models.libraries import PRETRAINED, Timm, Transformers
 from regmix.models.preact_resnet import PreActResNet
@@ -19,12 +20,15 @@ from regmix.models.state import load_weights
 from regmix.models.wide_resnet import WideResNet
 from regmix.types import LEAST, MOST, UserError
 
-ModelConfig = SmallCnn | ResNet | PreActResNet | WideResNet | Timm | Transformers | Function
+ModelConfig = SmallCnn | ResNet | PreActResNet | WideResNet | Timm | Transformers | Function | BlackBox
 FromElsewhere = Timm | Transformers | Function
 """Networks whose code is not this package's: nothing is known of what they compute."""
 
 __all__ = [
+    "ONNX",
     "PRETRAINED",
+    "Answers",
+    "BlackBox",
     "FromElsewhere",
     "Function",
     "ModelConfig",

@@ -102,7 +102,7 @@ def materialise(model: nn.Module, shape: tuple[int, int, int]) -> None:
 def code_files(model: nn.Module, config: object) -> list[Path]:
     """The source files of the classes of a model's modules and of the function that built it."""
     definitions: set[Any] = {type(module) for module in model.modules()}
-    if isinstance(config, Function):
+    if isinstance(config, Function) and ":" in config.source:  # a black box may be a file
         definitions.add(sys.modules[config.source.partition(":")[0]])
     files = set()
     for definition in definitions:

@@ -1,5 +1,6 @@
 """The report's line charts, and what stands beside them: training curves and accuracy against eps."""
 
+import math
 from collections.abc import Sequence
 
 from regmix.evaluation import CLEAN
@@ -138,6 +139,28 @@ def distance_charts(those: Sequence[Subject]) -> list[Chart]:
                     x_ticks=[(x, text) for x, text in zip(ticks, texts(ticks), strict=True) if x <= known.eps[-1]],
                 )
             )  # fmt: skip
+    return charts
+
+
+def query_charts(those: Sequence[Subject]) -> list[Chart]:
+    """Success of black-box attacks against the queries that they ask: one chart per run, checkpoint and column."""
+    charts = []
+    for subject in those:
+        for checkpoint, evaluation in subject.run.evaluations.items():
+            for name, column in evaluation.columns.items():
+                if (known := column.queries) is None:
+                    continue
+                half = "not reached" if known.median is None else f"{known.median:,} queries"
+                note = f"broken images, of those attacked; half of them: {half}; at most {known.budget:,} queries"
+                places = {number: math.log10(number) for number in known.queries}
+                ticks = [(place, f"{number:,}") for number, place in places.items() if str(number).rstrip("0") == "1"]
+                line = Series("broken", [*places.values()], known.broken, subject.colour)
+                charts.append(
+                    line_chart(
+                        f"{subject.label}, {checkpoint}, {name}", [line], x_label="queries (logarithmic)",
+                        percent=True, note=note, x_ticks=ticks,
+                    )
+                )  # fmt: skip
     return charts
 
 

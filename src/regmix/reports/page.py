@@ -42,6 +42,8 @@ class Table:
     groups: list[Group]
     examples: str
     notes: list[str]
+    costs: list[tuple[str, str]]
+    """What each column took: its name with the checkpoint, and a text."""
 
 
 @dataclass(frozen=True)
@@ -243,7 +245,13 @@ def table(subject: Subject) -> Table | None:
             "The averaged weights have not been evaluated." if averages else "This run keeps no averaged weights."
         )
     remarks += [f"The {name} checkpoint has not been evaluated." for name in ("best", "last") if name not in evaluated]
-    return Table(evaluated, groups, examples, remarks)
+    costs = [
+        (f"{checkpoint}, {name}", column.cost.text())
+        for checkpoint, evaluation in zip(evaluated, evaluations, strict=True)
+        for name, column in evaluation.columns.items()
+        if column.cost is not None
+    ]
+    return Table(evaluated, groups, examples, remarks, costs)
 
 
 def others(run: LoadedRun) -> list[OtherEvaluation]:

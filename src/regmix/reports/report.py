@@ -89,6 +89,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
         eps_charts=curves.eps_charts(subjects),
         dashes=curves.eps_dashes(subjects),
         distance_charts=curves.distance_charts(subjects),
+        query_charts=curves.query_charts(subjects),
         galleries=[details.gallery(subject) for subject in subjects],
         settings=[details.settings(run) for run in runs],
         differences=details.differences(runs),

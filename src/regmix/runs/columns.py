@@ -1,5 +1,6 @@
 """What a column of the table of an evaluation is: an attack at a radius, what survives it, and what it took."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -20,6 +21,33 @@ class Cost:
         each = max(1, self.images)
         passes = f"{_short(self.forward / each)} forward and {_short(self.backward / each)} backward passes per image"
         return f"{passes}, {_short(self.seconds)} s"
+
+
+@dataclass(frozen=True)
+class QueryCurve:
+    """Success of a black-box attack against the queries that it may ask about an image."""
+
+    budget: int
+    """Queries per image at most; the evaluation asks two more, about the clean image and about the result."""
+    queries: list[int]
+    broken: list[float]
+    """The share of the attacked images that is broken within each number of queries."""
+    median: int | None
+    """Queries within which half of the attacked images are broken; None if fewer are broken."""
+
+
+def query_curve(broken: Sequence[int], attacked: int, budget: int) -> QueryCurve:
+    """The curve at 1, 2, 5, 10, ... queries and at the budget.
+
+    Args:
+        broken: the query that broke an image, counted from 1, for every broken image.
+        attacked: how many images were attacked.
+    """
+    steps = [lead * 10**power for power in range(len(str(budget))) for lead in (1, 2, 5)]
+    numbers = sorted({*(step for step in steps if step < budget), budget})
+    shares = [sum(query <= number for query in broken) / max(1, attacked) for number in numbers]
+    half = -(-attacked // 2)
+    return QueryCurve(budget, numbers, shares, sorted(broken)[half - 1] if 0 < half <= len(broken) else None)
 
 
 def _short(number: float) -> str:
@@ -81,5 +109,7 @@ class Column:
     within: float | None = None
     """The number of images was chosen by a rule: it ended when every interval was at most this share wide to each side.
     `low` and `high` are then about the whole test split. None: the number was given."""
+    queries: "QueryCurve | None" = None
+    """Of a black-box attack: success against queries."""
     cost: Cost | None = None
     """What the attack took; None for a column of an older version."""

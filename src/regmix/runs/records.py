@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from regmix.runs.columns import Column as Column
 from regmix.runs.columns import Cost as Cost
+from regmix.runs.columns import QueryCurve as QueryCurve
 from regmix.runs.columns import Rounded as Rounded
 from regmix.runs.columns import Source as Source
 from regmix.runs.columns import Stage as Stage
