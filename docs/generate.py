@@ -20,7 +20,7 @@ from regmix.methods import MethodConfig
 SECTIONS = {"Args:": "param", "Raises:": "raises", "Returns:": "returns", "Yields:": "yields"}
 HELP = {"train": "train digits-regmix", "bench": "bench step"}
 """What to ask for the help of a command, where it is not the command's name alone."""
-NOT_LIBRARY = {"cli", "runtime", "version", "__main__"}
+NOT_LIBRARY = {"cli", "runtime", "shorthand", "version", "__main__"}
 """Rooms without an API page."""
 
 
