@@ -7,10 +7,12 @@ from torch import Tensor, nn
 from contracts.devices import DEVICE
 from regmix.attacks import Apgd, Attack, Fab, Pgd, Square
 from regmix.attacks.base import Screened
-from regmix.evaluation import evaluator
+from regmix.evaluation import chunks
 from regmix.evaluation.one_batch import attacked
 from regmix.evaluation.padded import bucket, padded
+from regmix.models import Answers
 from regmix.threats import Linf
+from regmix.types import Batch
 
 pytestmark = pytest.mark.device
 
@@ -73,15 +75,15 @@ def test_logits_and_gradients_are_those_of_the_rows() -> None:
 def test_only_where_sizes_matter_are_batches_padded(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU more rows cost more time."""
     asked = []
-    monkeypatch.setattr(evaluator, "padded", lambda model: asked.append(model) or model)
-    monkeypatch.setattr(evaluator, "attacked", lambda *words, screen: screen)
-
-    class Whole:
-        model, images = Seen(), None
-
-    chunks = evaluator._Chunks(Whole(), Pgd(1), Linf(0.1), "pgd", None, print)
+    monkeypatch.setattr(chunks, "padded", lambda model: asked.append(model) or model)
+    mine = chunks.Chunks(Seen(), Pgd(1), Linf(0.1), "pgd", None, print)
     for counts in (True, False):
-        monkeypatch.setattr(evaluator, "waits_for_nothing", lambda values, counts=counts: counts)
-        x = images(3)
-        chunks.attack(evaluator.Batch(x, torch.zeros(3, dtype=torch.long, device=DEVICE)), 0)
+        monkeypatch.setattr(chunks, "waits_for_nothing", lambda values, counts=counts: counts)
+        mine.attack(Batch(images(3), torch.zeros(3, dtype=torch.long, device=DEVICE)), [0, 1, 2])
         assert len(asked) == (0 if counts else 1)
+
+
+def test_a_black_box_is_not_asked_about_rows_that_are_added() -> None:
+    box = Answers(lambda x: torch.zeros(len(x), 3), 3, b"")
+    padded(box)(images(13))
+    assert box.queries == 13

@@ -124,7 +124,8 @@ def corruption_kinds(questions: Questions, source: Computed | OfficialFiles, tes
     Raises:
         UserError: an unknown corruption, images for which there is none, or a missing file.
     """
-    names = source.names() if list(questions.corruptions) == ["all"] else questions.corruptions
+    asked = ((source.names() if name == "all" else [name]) for name in questions.corruptions)
+    names = dict.fromkeys(name for group in asked for name in group)
     kinds = [(name, severity) for name in names for severity in questions.severities]
     for name, severity in kinds:
         source.images(name, severity, test.subset(torch.arange(1)).pixels(), test.labels[:1])
