@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
+from torch import Tensor
 
 from regmix.attacks import TRANSFER, Attack, Ensemble, NamedAttack, Transfer
 from regmix.config import Experiment
@@ -16,7 +17,7 @@ from regmix.evaluation.subject import EvaluationImages, check_images, load_check
 from regmix.runs import Run
 from regmix.runs.records import Source
 from regmix.threats import ThreatConfig
-from regmix.types import Trust, UserError
+from regmix.types import Sample, Trust, UserError
 
 
 class Progress(Protocol):
@@ -75,6 +76,13 @@ class Task:
     corruptions: Computed | OfficialFiles
     kinds: Sequence[tuple[str, int]]
     """Names and severities of the corruptions."""
+
+    def only(self, rows: Tensor, sample: Sample) -> "Task":
+        """The task for the images at these positions only."""
+        test, source = self.test.only(rows, sample), self.corruptions
+        if isinstance(source, OfficialFiles):
+            source = replace(source, positions=test.index)
+        return replace(self, test=test, corruptions=source)
 
     def without_gradients(self) -> "Task":
         """The task for a black box: no bfloat16 copy, and no probe for gradient masking.

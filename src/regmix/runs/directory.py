@@ -81,7 +81,8 @@ class Run:
         examples.npz         a few attacked images (evaluations.Examples)
         thumbnails.npz       small copies of the images that break first and last (thumbnails.Thumbnails)
         journal-*.jsonl      the progress of an evaluation that is not finished
-        adversarial/COLUMN/  with --save: the broken images as PNG files and as adversarial.npz
+        journal-*-claims/    which process works on what (claims.Claims)
+        adversarial/COLUMN/  with --save: the broken images as PNG files and adversarial.npz, all in adversarial.pt
     """
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
