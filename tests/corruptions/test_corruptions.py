@@ -198,7 +198,7 @@ def test_an_elastic_plane_that_is_not_pulled_stays_and_one_that_is_shifted_moves
 @pytest.mark.parametrize(
     ("name", "severity", "channels", "message"),
     [
-        ("snow", 1, 3, "snow cannot be computed; read the official files with --corruption-files"),
+        ("spatter", 1, 3, "spatter cannot be computed; read the official files with --corruption-files"),
         ("rain", 1, 3, "unknown corruption 'rain'; known: gaussian_noise"),
         ("fog", 0, 3, "severity 0: it must be 1, 2, 3, 4 or 5"),
         ("fog", 6, 3, "severity 6"),

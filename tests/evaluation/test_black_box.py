@@ -82,7 +82,12 @@ def evaluate(source: str, *more: str, flags: str = f"--queries {BUDGET}") -> int
 
 
 @pytest.mark.parametrize(
-    ("kind", "attack"), [("classes", "hop-skip-jump"), ("column", "hop-skip-jump"), ("scores", "square")]
+    ("kind", "attack"),
+    [
+        ("classes", "hop-skip-jump"),
+        ("scores", "square"),
+        pytest.param("column", "hop-skip-jump", marks=pytest.mark.slow),
+    ],
 )
 def test_every_query_is_counted_and_the_budget_is_kept(service, kind, attack) -> None:
     assert evaluate(f"service:{kind}", "--black-box") == 0
@@ -112,6 +117,7 @@ def test_every_query_is_counted_and_the_budget_is_kept(service, kind, attack) ->
     assert f"at most {BUDGET} queries" in page
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_asks_nothing_twice(service, monkeypatch) -> None:
     from regmix.runs import Journal
 

@@ -10,6 +10,7 @@ from regmix.attacks.base import Screened
 from regmix.evaluation import chunks
 from regmix.evaluation.one_batch import attacked
 from regmix.evaluation.padded import bucket, padded
+from regmix.models import Answers
 from regmix.threats import Linf
 from regmix.types import Batch
 
@@ -75,10 +76,14 @@ def test_only_where_sizes_matter_are_batches_padded(monkeypatch: pytest.MonkeyPa
     """On a CPU more rows cost more time."""
     asked = []
     monkeypatch.setattr(chunks, "padded", lambda model: asked.append(model) or model)
-    monkeypatch.setattr(chunks, "attacked", lambda *words, screen: screen)
-    stage = chunks.Chunks(Seen(), Pgd(1), Linf(0.1), "pgd", None, print)
+    mine = chunks.Chunks(Seen(), Pgd(1), Linf(0.1), "pgd", None, print)
     for counts in (True, False):
         monkeypatch.setattr(chunks, "waits_for_nothing", lambda values, counts=counts: counts)
-        x = images(3)
-        stage.attack(Batch(x, torch.zeros(3, dtype=torch.long, device=DEVICE)), [0])
+        mine.attack(Batch(images(3), torch.zeros(3, dtype=torch.long, device=DEVICE)), [0, 1, 2])
         assert len(asked) == (0 if counts else 1)
+
+
+def test_a_black_box_is_not_asked_about_rows_that_are_added() -> None:
+    box = Answers(lambda x: torch.zeros(len(x), 3), 3, b"")
+    padded(box)(images(13))
+    assert box.queries == 13

@@ -51,7 +51,10 @@ def simulate(rule: Rule, sizes: list[int], correct: list[int], tries: int, seed:
     return float(covered.mean()), float(took.mean())
 
 
-@pytest.mark.parametrize("share", [0.03, 0.3, 0.5, 0.9])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("share", [0.03, pytest.param(0.3, marks=SLOW), 0.5, pytest.param(0.9, marks=SLOW)])
 @pytest.mark.parametrize("spread", [0.0, pytest.param(0.25, marks=pytest.mark.slow)])
 def test_two_thousand_samplings_of_ten_thousand_images_cover_the_truth(share, spread) -> None:
     """spread 0: all classes have the same accuracy, the worst case of a stratified sample."""

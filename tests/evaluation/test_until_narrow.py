@@ -10,8 +10,11 @@ import pytest
 from contracts.evaluated import journals, record, table
 from contracts.torchrun import in_two_processes
 from regmix.cli.entry import main
+from regmix.corruptions import OfficialFiles
 from regmix.data import Digits, draw, load
 from regmix.evaluation.sequential import Rule
+from regmix.evaluation.subject import choose_images
+from regmix.evaluation.task import Task
 from regmix.runs import Journal
 
 TINY = "--train-examples 200 --validation 50 --epochs 4 --model.width 4 --averaging none --method standard"
@@ -67,6 +70,7 @@ def test_it_ends_at_the_first_look_at_which_every_column_and_the_worst_case_are_
     assert len(record(path)["columns"]) == 4
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_ends_with_the_same_table(runs, tmp_path, monkeypatch) -> None:
     whole, broken = (shutil.copytree(runs[0], tmp_path / name) for name in ("whole", "broken"))
     assert evaluate(whole) == 0
@@ -102,6 +106,7 @@ def test_two_processes_take_the_same_images(runs, tmp_path) -> None:
     assert costs[0] == costs[1]
 
 
+@pytest.mark.slow
 def test_two_runs_are_compared_on_the_same_images_until_the_differences_are_narrow(runs, tmp_path, capsys) -> None:
     first, second = (shutil.copytree(path, tmp_path / path.name) for path in runs)
     capsys.readouterr()
@@ -128,6 +133,16 @@ def test_two_runs_are_compared_on_the_same_images_until_the_differences_are_narr
         assert column["low"] < column["accuracy"] < column["high"]
 
 
+def test_the_official_files_of_corruptions_are_read_at_the_images_that_are_left(tmp_path) -> None:
+    test = choose_images(Digits(), None)
+    sample, rows = draw(test.images.labels, 20)
+    source = OfficialFiles(tmp_path, test.index)
+    whole = Task(None, None, None, test, None, None, {}, source, ())  # type: ignore[arg-type]
+    few = whole.only(rows, sample)
+    assert few.test.index.tolist() == few.corruptions.positions.tolist() == rows.tolist()
+    assert few.test.images.labels.tolist() == test.images.labels[rows].tolist()
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -144,6 +159,7 @@ def test_what_contradicts_the_rule_is_refused(runs, more, says, capsys) -> None:
     assert not (runs[0] / "evaluations").exists()
 
 
+@pytest.mark.slow
 def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path, capsys) -> None:
     other = tmp_path / "other"
     assert main(f"train digits-regmix {TINY} --threat.eps 0.2 --out {other}".split()) == 0

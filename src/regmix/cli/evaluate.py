@@ -85,12 +85,12 @@ class EvaluateFlags(EvaluationFlags):
     --sample-seed gives. None: --examples images."""
     corruptions: str | None = None
     """Evaluate on corrupted images too (CIFAR-10-C): all, or names separated by commas, such as gaussian_noise,fog.
-    None: no corruptions."""
+    all,motion_blur,snow,frost: the fifteen of the benchmark. None: no corruptions."""
     severities: str = "1,2,3,4,5"
     """Severities of the corruptions, from 1 (weak) to 5 (strong), separated by commas."""
     corruption_files: Path | None = None
-    """Folder with the official .npy files of CIFAR-10-C or CIFAR-100-C. None: compute the corruptions (12 of the 15;
-    motion_blur, snow and frost need the files)."""
+    """Folder with the official .npy files of CIFAR-10-C or CIFAR-100-C. None: compute the corruptions (all: 12 of the
+    15; motion_blur, snow and frost must be named)."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Blurs: Gaussian, glass, defocus and zoom."""
 
 import numpy as np
+from jaxtyping import Float
 from numpy.random import Generator
 from scipy import ndimage
 
@@ -47,13 +48,17 @@ def defocus_blur(x: Pixels, severity: int, rng: Generator) -> Pixels:
 def zoom_blur(x: Pixels, severity: int, rng: Generator) -> Pixels:
     """The mean of the image and of its zoomed copies, with zoom factors from 1 to c in steps of 0.01."""
     factors = np.arange(1, (1.06, 1.11, 1.16, 1.21, 1.26)[severity - 1], 0.01)
-    return (x + sum(_zoom(x, factor) for factor in factors)) / (len(factors) + 1)
+    return (x + sum(zoomed(x, factor) for factor in factors)) / (len(factors) + 1)
 
 
-def _zoom(x: Pixels, factor: float) -> Pixels:
+Maps = Float[np.ndarray, "images channels height width"]
+
+
+def zoomed(x: Maps, factor: float) -> Maps:
+    """The middle of every image, enlarged by a factor, in the size of the image."""
     sides = x.shape[2:]
     kept = [int(np.ceil(side / factor)) for side in sides]
     top, left = ((side - keep) // 2 for side, keep in zip(sides, kept, strict=True))
-    large: Pixels = ndimage.zoom(x[:, :, top : top + kept[0], left : left + kept[1]], (1, 1, factor, factor), order=1)
+    large: Maps = ndimage.zoom(x[:, :, top : top + kept[0], left : left + kept[1]], (1, 1, factor, factor), order=1)
     top, left = ((have - side) // 2 for have, side in zip(large.shape[2:], sides, strict=True))
     return large[:, :, top : top + sides[0], left : left + sides[1]]

@@ -182,7 +182,7 @@ class CheckpointEvaluation:
             rule: how the number of images was chosen, for the report.
             within: the half width that the rule promises for every column; None if it looked at other numbers.
         """
-        task = self._task = replace(self._task, test=self._task.test.only(rows, sample))
+        task = self._task = self._task.only(rows, sample)
         self.subject = replace(self.subject, sample=sample)
         self._folder = checked_folder(task.run.path, self.subject)
         self._evaluator = replace(self._evaluator, images=task.test.images)

@@ -38,7 +38,7 @@ class Questions:
     draws: int = 1
     """Passes whose logits are averaged, for a random model (expectation over transformation)."""
     corruptions: Sequence[str] = ()
-    """Names such as fog; "all": those of the benchmark that can be computed or have files."""
+    """Names such as fog; "all": twelve of the benchmark, or those that have files."""
     severities: Sequence[int] = SEVERITIES
     """Severities of the corruptions, 1 to 5."""
     corruption_files: Path | None = None

@@ -41,11 +41,14 @@ class Rule:
     within: float
 
     def looks(self) -> list[int]:
-        """The numbers of images at which to look; the last is the whole split."""
+        """The numbers of images at which to look; the last is the whole split.
+
+        Where not even a column of one value would be narrow, there is nothing to look for.
+        """
         numbers = [min(FIRST, self.total)]
         while numbers[-1] < self.total:
             numbers.append(min(self.total, math.ceil(numbers[-1] * GROWTH)))
-        return numbers
+        return [count for count in numbers if self.is_narrow(0, count) or self.is_narrow_difference(0, 0, count)]
 
     @property
     def _asked(self) -> float:

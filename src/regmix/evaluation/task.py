@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
+from torch import Tensor
 
 from regmix.attacks import TRANSFER, Attack, Ensemble, NamedAttack, Transfer
 from regmix.config import Experiment
@@ -16,7 +17,7 @@ from regmix.evaluation.subject import EvaluationImages, check_images, load_check
 from regmix.runs import Run
 from regmix.runs.records import Source
 from regmix.threats import ThreatConfig
-from regmix.types import Trust, UserError
+from regmix.types import Sample, Trust, UserError
 
 
 class Progress(Protocol):
@@ -76,6 +77,13 @@ class Task:
     kinds: Sequence[tuple[str, int]]
     """Names and severities of the corruptions."""
 
+    def only(self, rows: Tensor, sample: Sample) -> "Task":
+        """The task for the images at these positions only."""
+        test, source = self.test.only(rows, sample), self.corruptions
+        if isinstance(source, OfficialFiles):
+            source = replace(source, positions=test.index)
+        return replace(self, test=test, corruptions=source)
+
     def without_gradients(self) -> "Task":
         """The task for a black box: no bfloat16 copy, and no probe for gradient masking.
 
@@ -124,7 +132,8 @@ def corruption_kinds(questions: Questions, source: Computed | OfficialFiles, tes
     Raises:
         UserError: an unknown corruption, images for which there is none, or a missing file.
     """
-    names = source.names() if list(questions.corruptions) == ["all"] else questions.corruptions
+    asked = ((source.names() if name == "all" else [name]) for name in questions.corruptions)
+    names = dict.fromkeys(name for group in asked for name in group)
     kinds = [(name, severity) for name in names for severity in questions.severities]
     for name, severity in kinds:
         source.images(name, severity, test.subset(torch.arange(1)).pixels(), test.labels[:1])

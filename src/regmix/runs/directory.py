@@ -84,7 +84,8 @@ class Run:
         examples.npz         a few attacked images (evaluations.Examples)
         thumbnails.npz       small copies of the images that break first and last (thumbnails.Thumbnails)
         journal-*.jsonl      the progress of an evaluation that is not finished
-        adversarial/COLUMN/  with --save: the broken images as PNG files and as adversarial.npz
+        journal-*-claims/    which process works on what (claims.Claims)
+        adversarial/COLUMN/  with --save: the broken images as PNG files and adversarial.npz, all in adversarial.pt
     report.html          the report, where `regmix.report` wrote it for this run alone
 
     It shows itself in a terminal and in a notebook.
