@@ -13,6 +13,7 @@ from regmix.data import (
     CropShift,
     CutMix,
     Cutout,
+    Idbh,
     Mixup,
     NoColour,
     NoCrop,
@@ -49,7 +50,8 @@ def test_a_file_of_an_earlier_version_has_no_augmentations() -> None:
 REFUSED = [
     ("fgsm_ep", {"crop": ResizedCrop()}, "resized crops"),
     ("atas", {"colour": RandAugment()}, "move pixels"),
-    ("fgsm_mep", {"colour": ColorShape()}, "move pixels"),
+    ("fgsm_mep", {"colour": ColorShape()}, "move pixels.*name other --colour.operations"),
+    ("fgsm_mep", {"colour": Idbh()}, "move pixels; use --colour jitter$"),
     ("fgsm_ep", {"mix": Mixup()}, "per image"),
     ("liet", {"mix": CutMix()}, "per class"),
     ("mart", {"mix": Mixup()}, "one class per image"),

@@ -1,6 +1,7 @@
 """Crops, erasing and mixing beside references that look at one image at a time, and what the loader makes of them."""
 
 import io
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from regmix.data import (
     CropShift,
     CutMix,
     Cutout,
+    Idbh,
     ImageSet,
     Loader,
     Mixup,
@@ -30,8 +32,10 @@ from regmix.data import (
     from_view,
     to_view,
 )
+from regmix.data.colour import OPERATIONS
 from regmix.data.crops import inside, resized
 from regmix.data.mix import beta
+from regmix.data.recolour import NAMES
 from regmix.data.stored import Stored
 from regmix.types import Batch, UserError
 
@@ -189,6 +193,7 @@ ALL = {
     "jitter": Augmentations(colour=ColourJitter()),
     "rand": Augmentations(colour=RandAugment()),
     "shape": Augmentations(colour=ColorShape()),
+    "idbh": Augmentations(colour=Idbh()),
     "erasing": Augmentations(erase=RandomErasing()),
     "cutout": Augmentations(erase=Cutout(side=4)),
     "mixup": Augmentations(mix=Mixup()),
@@ -262,6 +267,26 @@ def test_jitter_of_no_range_changes_nothing(images: ImageSet) -> None:
     nothing = Augmentations(colour=ColourJitter(brightness=0, contrast=0, saturation=0, hue=0))
     for batch, plain in zip(loader(images, nothing).epoch(0), loader(images, Augmentations()).epoch(0), strict=True):
         assert torch.allclose(batch.x, plain.x, atol=1e-6)
+
+
+@pytest.mark.parametrize(("bias", "shears", "most"), [("color", 1 / 16, 10), ("shape", 0.15, 30)])
+def test_idbh_draws_its_operations_as_often_and_as_strong_as_published(bias: Any, shears: float, most: int) -> None:
+    count = 16_000
+    (step,) = Idbh(bias).steps(uniform(count, Idbh.draws), 32, 32)
+    of = {name: step.amount[step.operation == NAMES.index(name)] for name in OPERATIONS}
+    assert len(of["skew_x"]) / count == pytest.approx(shears, abs=0.01)
+    assert len(of["skew_y"]) / count == pytest.approx(shears, abs=0.01)
+    assert len(of["rotate"]) / count == pytest.approx(2 * shears, abs=0.015)
+    assert {*of["rotate"].tolist()} == {sign * k for sign in (-1, 1) for k in range(1, most + 1)}
+    steepest = math.tan(0.15 if bias == "color" else 0.35)
+    for name in ("skew_x", "skew_y"):
+        assert math.tan(0.05) <= of[name].abs().min() < 0.06
+        assert 0.95 * steepest < of[name].abs().max() <= steepest
+        assert 0.4 < (of[name] > 0).double().mean() < 0.6
+    for name, low in (("saturation", 0.1), ("sharpness", 0.1), ("brightness", 0.5), ("contrast", 0.5)):
+        assert low <= of[name].min() < low + 0.05
+        assert 1.85 < of[name].max() <= 1.9
+    assert sum(map(len, of.values())) == count
 
 
 def test_each_image_gets_operations_of_its_own() -> None:

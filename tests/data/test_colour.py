@@ -37,6 +37,8 @@ AMOUNTS = {
     "shear_y": [-0.29, 0.0, 0.13, 0.31],
     "translate_x": [-3.7, 0.0, 2.2, 20.0],
     "translate_y": [-3.7, 0.0, 2.2, 20.0],
+    "skew_x": [-0.29, 0.0, 0.13, 0.31],
+    "skew_y": [-0.29, 0.0, 0.13, 0.31],
     "rotate": [-29.0, 0.0, 11.0, 90.0],
 }
 
@@ -93,6 +95,10 @@ def reference(name: str, image: np.ndarray, a: float) -> np.ndarray:
                     value = moved(image, i, j + a * (i + 0.5))
                 case "shear_y":
                     value = moved(image, i + a * (j + 0.5), j)
+                case "skew_x":
+                    value = moved(image, i, j + a * (i + 0.5 - height / 2))
+                case "skew_y":
+                    value = moved(image, i + a * (j + 0.5 - width / 2), j)
                 case "translate_x":
                     value = moved(image, i, j - int(a))
                 case "translate_y":
@@ -188,6 +194,10 @@ def theirs(name: str, x: Tensor, a: float) -> Tensor:
             return tv.affine(x, translate=[0, 0], shear=[degrees, 0.0], center=[0, 0], **plain)
         case "shear_y":
             return tv.affine(x, translate=[0, 0], shear=[0.0, degrees], center=[0, 0], **plain)
+        case "skew_x":
+            return tv.affine(x, translate=[0, 0], shear=[degrees, 0.0], **plain)
+        case "skew_y":
+            return tv.affine(x, translate=[0, 0], shear=[0.0, degrees], **plain)
         case "translate_x":
             return tv.affine(x, translate=[int(a), 0], shear=[0.0, 0.0], **plain)
         case "translate_y":

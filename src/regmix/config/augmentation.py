@@ -31,8 +31,8 @@ def check_augmentations(
         )
         require(
             isinstance(colour, NoColour) or not colour.moves,
-            f"{per_image}, which cannot follow the operations of {colour.name} that move pixels; use --colour jitter, "
-            "or name other --colour.operations",
+            f"{per_image}, which cannot follow the operations of {colour.name} that move pixels; use --colour jitter"
+            f"{', or name other --colour.operations' if hasattr(colour, 'operations') else ''}",
         )
     require(
         balance != "sampling" or not any(isinstance(part, PerImage | NumberPerImage) for part in parts),

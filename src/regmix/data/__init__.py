@@ -19,7 +19,7 @@ from regmix.data.images import ImageSet, Split
 from regmix.data.loader import Loader, batches, pick, steps_per_epoch
 from regmix.data.mix import CutMix, MixConfig, Mixup, NoMix
 from regmix.data.parquet import Parquet
-from regmix.data.recolour import ColorShape, ColourConfig, ColourJitter, NoColour, RandAugment
+from regmix.data.recolour import ColorShape, ColourConfig, ColourJitter, Idbh, NoColour, RandAugment
 from regmix.data.sample import How, draw, spread
 from regmix.data.saved import DataFunction, Images
 from regmix.data.splits import split_train
@@ -59,6 +59,7 @@ __all__ = [
     "Folder",
     "How",
     "Hub",
+    "Idbh",
     "ImageSet",
     "Imagenet32",
     "Images",

@@ -139,6 +139,16 @@ def rotate(x: Images, degrees: Amounts) -> Images:
     return _moved(x, across, down)
 
 
+def skew_x(x: Images, slope: Amounts) -> Images:
+    """Shifts each row to the left, by slope times its distance below the middle."""
+    return _moved(x, (1, slope, -slope.double() * x.shape[2] / 2), (0, 1, 0))
+
+
+def skew_y(x: Images, slope: Amounts) -> Images:
+    """Shifts each column up, by slope times its distance to the right of the middle."""
+    return _moved(x, (1, 0, 0), (slope, 1, -slope.double() * x.shape[3] / 2))
+
+
 Row = tuple[Tensor | float, Tensor | float, Tensor | float]
 
 
@@ -166,9 +176,9 @@ OPERATIONS: dict[str, Operation] = {
     operation.__name__: operation
     for operation in (
         *(identity, shear_x, shear_y, translate_x, translate_y, rotate, brightness, saturation, contrast, sharpness),
-        *(posterize, solarize, autocontrast, equalize, hue),
+        *(posterize, solarize, autocontrast, equalize, hue, skew_x, skew_y),
     )
 }
 """The operations by name."""
-MOVING = frozenset(("shear_x", "shear_y", "translate_x", "translate_y", "rotate"))
+MOVING = frozenset(("shear_x", "shear_y", "skew_x", "skew_y", "translate_x", "translate_y", "rotate"))
 """Operations that move pixels."""

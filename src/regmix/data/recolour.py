@@ -119,16 +119,15 @@ class RandAugment:
 class ColorShape:
     """Applies one operation on colours or shapes to each image, of uniform strength (part of IDBH, arXiv 2301.09879).
 
-    That one of eight operations is drawn is published; which eight, and how strong, is not known here, so both are
-    settings. Strengths are measured as in rand_augment. Methods that remember a perturbation per image cannot follow
-    operations that move pixels.
+    The operations and their strength are settings; those of the published mix are `idbh`. Strengths are measured as in
+    rand_augment. Methods that remember a perturbation per image cannot follow operations that move pixels.
     """
 
     name: Tag[Literal["color_shape"]] = field(default="color_shape", kw_only=True)
     magnitude: int = 30
-    """Largest strength, in 0..30; the strength is uniform between 0 and it (not known)."""
+    """Largest strength, in 0..30; the strength is uniform between 0 and it."""
     operations: tuple[str, ...] = COLOR_SHAPE
-    """The operations that are drawn from (not known)."""
+    """The operations that are drawn from."""
 
     def __post_init__(self) -> None:
         _check(self.magnitude, self.operations)
@@ -146,7 +145,55 @@ class ColorShape:
         return [_step(self.operations, noise[:, 0], level, noise[:, 2], height, width)]
 
 
-ColourConfig = NoColour | ColourJitter | RandAugment | ColorShape
+@dataclass(frozen=True)
+class Idbh:
+    """Applies one operation to each image: IDBH's ColorShape with its published operations and strengths.
+
+    With bias "color" each has probability 1/8: saturation by a factor in [0.1, 1.9], brightness and contrast in
+    [0.5, 1.9], sharpness in [0.1, 1.9], autocontrast, equalize, a shear by an angle of 0.05 to 0.15 radians in x or y,
+    and a rotation by 1 to 10 degrees. With bias "shape" shear (0.05 to 0.35) and rotation (1 to 30) have 0.3 each. Of
+    shear and rotation the sign is random; both are about the centre. Source: arXiv 2301.09879 and its public code
+    (TreeLLi/DA-Alone-Improves-AT; color for CIFAR-10, shape for SVHN).
+    """
+
+    name: Tag[Literal["idbh"]] = field(default="idbh", kw_only=True)
+    bias: Literal["color", "shape"] = "color"
+    """Which operations are frequent and strong."""
+
+    draws = 3
+    moves = True
+
+    def steps(self, noise: Noise, height: int, width: int) -> list[Step]:
+        """The one operation of each image."""
+        rows = IDBH[self.bias]
+        ends = torch.tensor([row[1] for row in rows], dtype=torch.float64).cumsum(0)
+        drawn = torch.bucketize(noise[:, 0].contiguous(), ends[:-1], right=True)
+        low, high = (torch.tensor([row[k] for row in rows], dtype=torch.float64)[drawn] for k in (2, 3))
+        amount = low + (high - low) * noise[:, 1]
+        names = [rows[k][0] for k in range(len(rows))]
+        skewed, turned = (
+            torch.tensor([name in kinds for name in names])[drawn] for kinds in (("skew_x", "skew_y"), ("rotate",))
+        )
+        sign = torch.where(noise[:, 2] < 0.5, -1.0, 1.0)
+        amount = torch.where(skewed, sign * amount.tan(), torch.where(turned, sign * amount.floor(), amount))
+        return [Step(torch.tensor([NAMES.index(name) for name in names])[drawn], amount)]
+
+
+IDBH: dict[str, tuple[tuple[str, float, float, float], ...]] = {
+    "color": (
+        ("saturation", 0.125, 0.1, 1.9), ("brightness", 0.125, 0.5, 1.9), ("contrast", 0.125, 0.5, 1.9),
+        ("sharpness", 0.125, 0.1, 1.9), ("autocontrast", 0.125, 0, 0), ("equalize", 0.125, 0, 0),
+        ("skew_x", 0.0625, 0.05, 0.15), ("skew_y", 0.0625, 0.05, 0.15), ("rotate", 0.125, 1, 11),
+    ),
+    "shape": (
+        ("saturation", 0.08, 0.1, 1.9), ("brightness", 0.08, 0.5, 1.9), ("contrast", 0.04, 0.5, 1.9),
+        ("sharpness", 0.08, 0.1, 1.9), ("autocontrast", 0.04, 0, 0), ("equalize", 0.08, 0, 0),
+        ("skew_x", 0.15, 0.05, 0.35), ("skew_y", 0.15, 0.05, 0.35), ("rotate", 0.3, 1, 31),
+    ),
+}  # fmt: skip
+"""Of each operation: its probability, and the range of its amount (shears in radians, rotations in whole degrees)."""
+
+ColourConfig = NoColour | ColourJitter | RandAugment | ColorShape | Idbh
 
 
 def _check(magnitude: int, operations: Sequence[str]) -> None:
@@ -172,7 +219,7 @@ def amount(
 ) -> Float64[Tensor, "batch"]:
     """The amount of an operation at a level in [0, 1]; the sign is -1 or 1."""
     match name:
-        case "shear_x" | "shear_y":
+        case "shear_x" | "shear_y" | "skew_x" | "skew_y":
             return 0.3 * level * sign
         case "translate_x":
             return 150 / 331 * width * level * sign
