@@ -29,6 +29,7 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 myst_heading_anchors = 3
+nb_merge_streams = True
 nb_execution_mode = "off"  # the outputs are kept in the file: `make notebook`
 myst_enable_extensions = ["colon_fence"]
 autodoc_member_order = "bysource"

@@ -31,7 +31,7 @@ from regmix.evaluation.given import named_given
 from regmix.evaluation.questions import Questions
 from regmix.evaluation.subject import EvaluationImages, PlacedModel, choose_images
 from regmix.jobs.console import ConsoleDisplay
-from regmix.jobs.evaluation import other_images
+from regmix.jobs.evaluation import ATTACKS, other_images
 from regmix.models import ONNX, Answers, BlackBox, ModelConfig, ResNet
 from regmix.runs import Checkpoint, Run
 from regmix.runtime import devices, processes
@@ -45,7 +45,7 @@ from regmix.types import Trust, UserError
 class EvaluateFlags(EvaluationFlags):
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """A run directory."""
-    attacks: str = "clean,fgsm,pgd-10,pgd-50"
+    attacks: str = ATTACKS
     """Attacks, separated by commas: clean (no attack), fgsm, pgd-N (N steps of eps/4), pgd-NxR (R random restarts),
     mi-fgsm-N, cw-N, cw-l2, apgd-ce, apgd-dlr, apgd-t, pma, malt-apgd-t, cr (constraint relaxation), fab-t, square,
     autoattack, autoattack-screened (cheaper, and not AutoAttack), strongest (dearer, and not AutoAttack),
