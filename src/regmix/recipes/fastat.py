@@ -26,6 +26,7 @@ def fastat_cifar10() -> Experiment:
     with BatchNorm in evaluation mode (here: attack_batchnorm="eval"), nu_at in train mode (here: in evaluation mode, as
     published); free_at has 4 replays over 50 passes, and every batch starts from no perturbation (here: from the last
     batch's, as published); runs without a weight average are tested on their last weights, the others on their best.
+    liet smooths its labels itself there: add --label-mass 1. elle has noise 1, step_size 1.25 and lam 1 there.
     """
     return Experiment(
         data=Cifar10(),
