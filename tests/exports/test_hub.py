@@ -31,7 +31,8 @@ def test_the_hub_reads_the_card(run: Run, tmp_path: Path) -> None:
     assert (head.library_name, head.pipeline_tag, head.license) == ("regmix", "image-classification", None)
     assert [result.metric_value for result in head.eval_results] == [0.8, 0.4]
     assert "pgd-50, linf eps 8/255" in head.eval_results[1].metric_name
-    assert json.loads((folder / "config.json").read_text())["model"] == {"name": "wide_resnet", "depth": 10, "widen": 1}
+    model = {"name": "wide_resnet", "depth": 10, "widen": 1, "activation": "relu"}
+    assert json.loads((folder / "config.json").read_text())["model"] == model
 
 
 def test_a_repository_of_the_hub_is_loaded_by_name(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
