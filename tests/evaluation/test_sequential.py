@@ -1,5 +1,8 @@
 """As many images as needed: the rule keeps its coverage although it looks many times."""
 
+import sys
+from functools import cache
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -102,15 +105,17 @@ def misses(rule: Rule, correct: int) -> float:
     return missed
 
 
-@pytest.mark.parametrize("correct", [40, 250])
-def test_the_exact_chance_of_a_miss_at_any_look_is_below_five_per_cent(correct) -> None:
-    assert misses(Rule(500, 1, 0.04), correct) < 0.05
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("share", [0.01, 0.03, 0.07, 0.1, 0.2, 0.3, 0.4, 0.5])
-def test_it_is_below_five_per_cent_for_ten_thousand_images(share) -> None:
-    assert misses(Rule(10_000, 1, 0.01), round(10_000 * share)) < 0.05
+@pytest.mark.parametrize(
+    ("total", "within"),
+    [(500, 0.04), *(pytest.param(*each, marks=SLOW) for each in ((10_000, 0.01), (3000, 0.02), (20_000, 0.015)))],
+)
+def test_the_exact_chance_of_a_miss_at_any_look_is_below_five_per_cent(total, within, monkeypatch) -> None:
+    rule = Rule(total, 1, within)
+    looks, known = rule.looks(), cache(edges)
+    monkeypatch.setattr(Rule, "looks", lambda self: looks)
+    monkeypatch.setattr(sys.modules[__name__], "edges", known)
+    worst = max(misses(rule, round(total * share)) for share in np.arange(0.02, 0.51, 0.02))
+    assert 0.02 < worst < 0.05, "not far below, or it would take more images than it must"
 
 
 def test_the_exact_interval_holds_what_its_definition_says() -> None:
@@ -118,8 +123,8 @@ def test_the_exact_interval_holds_what_its_definition_says() -> None:
         kept = [
             whole
             for whole in range(correct, total - count + correct + 1)
-            if hypergeom.sf(correct - 1, total, whole, count) > 0.025
-            and hypergeom.cdf(correct, total, whole, count) > 0.025
+            if hypergeom.sf(correct - 1, total, whole, count) > 0.02
+            and hypergeom.cdf(correct, total, whole, count) > 0.02
         ]
         assert exact_interval(correct, count, total) == (min(kept) / total, max(kept) / total)
 

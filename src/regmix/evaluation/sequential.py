@@ -9,9 +9,10 @@ k / n. The evaluation ends at the first look at which every column is narrow, an
 Why it keeps its coverage although one looks often: the column misses only if at some look it is narrow and the truth
 lies outside of k / n +- within, so outside of the exact interval of that look. Looks much before the one that the
 truth needs are narrow only by rare accidents, and looks after it miss rarely, because the error of k / n shrinks while
-`within` stays. The probability of a miss at any look is the sum over the paths of a Markov chain (the counts at the
-looks), and a test computes it: below 5 % for every K tried. As it counts a miss at any look, not only at the one at
-which this column is narrow first, it also holds when other columns decide when to stop.
+`within` stays. The probability of a miss at any look is a sum over the paths of a Markov chain (the counts at the
+looks), and a test computes it: at most 4.7 % in 207 cases (N from 400 to 20,000, +-1 to +-10 points). It counts a miss
+at any look, not only at the one at which this column is narrow first, so it also holds when other columns decide when
+to stop.
 
 Betting and empirical-Bernstein confidence sequences (arXiv 2010.09686, 2006.04347) allow a look after every image, and
 pay for that with about twice the images; a two-stage rule in the way of Stein may end with an interval that is wider
@@ -25,8 +26,8 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass
 
-LEVEL = 0.95
-"""Of the exact interval at every look."""
+LEVEL, Z = 0.96, 2.053749
+"""Of the exact interval at every look, and the two-sided quantile of the normal distribution that belongs to it."""
 FIRST, GROWTH = 50, 1.1
 """Images at the first look, and how many times as many at each next one."""
 
@@ -72,7 +73,7 @@ class Rule:
             return True
         m = count + 2
         variance = (gained + lost + 1 - (gained - lost) ** 2 / m) / m**2
-        return 1.959964 * math.sqrt(variance * (1 - count / self.total)) <= self._asked
+        return Z * math.sqrt(variance * (1 - count / self.total)) <= self._asked
 
     def interval(self, correct: int, count: int) -> tuple[float, float]:
         """The interval that the rule guarantees: +-within, but no accuracy that the images seen rule out."""
