@@ -61,3 +61,26 @@ def test_three_processes_of_which_one_is_killed_end_with_the_table_of_one(run, t
     # Both that lived tell the same table.
     accuracies = [[line.split("]")[0] for line in text.splitlines() if "@0.1 " in line] for text in told[1:]]
     assert accuracies[0] == accuracies[1] != []
+
+
+@pytest.mark.slow
+def test_a_file_of_weights_given_to_two_processes_at_once_makes_one_directory(run, tmp_path) -> None:
+    out = tmp_path / "out"
+    words = f"evaluate {run / 'last.safetensors'} --data digits --model small_cnn --model.width 6 --threat.eps 0.1"
+    command = [
+        sys.executable,
+        "-m",
+        "regmix",
+        *words.split(),
+        "--attacks",
+        "pgd-5",
+        "--examples",
+        "40",
+        "--out",
+        str(out),
+    ]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) for _ in range(2)]
+    told = [process.communicate(timeout=300)[0].decode() for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    assert len(table(out)) == 41
+    assert not journals(out)

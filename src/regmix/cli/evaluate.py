@@ -35,7 +35,6 @@ from regmix.jobs.evaluation import ATTACKS, other_images
 from regmix.models import ONNX, Answers, BlackBox, ModelConfig, ResNet
 from regmix.runs import Checkpoint, Run
 from regmix.runtime import devices, processes
-from regmix.runtime.lock import locked
 from regmix.shorthand import named
 from regmix.threats import ThreatConfig
 from regmix.types import Trust, UserError
@@ -241,9 +240,7 @@ def _adopted(words: list[str]) -> _Start:
     origin, loaded = "", dict[Checkpoint, PlacedModel]()
     if processes.rank() == 0:
         foreign = Foreign(source, experiment, parsed.mean, parsed.std, parsed.weights, settled)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with locked(out.parent, f"filled with {out.name}", wait=True):  # the same command may run elsewhere
-            adopted = foreign.adopt(test.images, out, device, attacks)
+        adopted = foreign.adopt(test.images, out, device, attacks)
         origin, loaded = adopted.origin, {"last": adopted.loaded}
         if shared.attacks == CLEAN and isinstance(adopted.loaded.model, Answers):
             by_classes = adopted.loaded.model.only_classes

@@ -1,6 +1,7 @@
 """Models that were not trained here, as run directories: they are evaluated and reported like any other run."""
 
 import json
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,6 +36,8 @@ from regmix.runtime.files import digest
 from regmix.types import UserError
 
 KNOWN = ("data", "model", "threat")
+PATIENCE = 2.0
+"""Seconds to wait for the settings of a directory that exists without them."""
 
 
 def is_foreign(source: str) -> bool:
@@ -162,7 +165,11 @@ class Foreign:
         settings = json.loads(to_json(replace(self.experiment, model=config)))
         text = json.dumps({name: settings[name] for name in KNOWN}, indent=2) + "\n"
         if not (out / CONFIG).is_file():
-            return Run.create(out, text, Environment(source=self.source))
+            try:
+                return Run.create(out, text, Environment(source=self.source))
+            except UserError:
+                if not _appears(out / CONFIG):
+                    raise
         run = Run.open(out)
         before = run.environment().source or self.source
         if run.config() != text or Path(before).resolve() != Path(self.source).resolve():
@@ -171,3 +178,11 @@ class Foreign:
         if known.classes and (text := class_changes(tuple(known.classes), images.classes)):
             raise UserError(f"{out} is about other classes: {text}; give another --out")
         return run
+
+
+def _appears(path: Path) -> bool:
+    """Waits for a file that the same command on another machine may be about to write."""
+    deadline = time.monotonic() + PATIENCE
+    while not path.is_file() and time.monotonic() < deadline:
+        time.sleep(PATIENCE / 20)
+    return path.is_file()
