@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from regmix import PgdAt, RegMix, Standard
-from regmix.attacks import AUTOATTACK, Fgsm, ascend
+from regmix.attacks import AUTOATTACK, DeepFool, Fgsm, ascend
 from regmix.data import Digits, batches, load
 from regmix.evaluation import evaluate
 from regmix.evaluation.evaluator import Evaluator
@@ -131,3 +131,17 @@ def test_autoattack_gives_no_weaker_verdict_than_pyautoattack(method, threat, sc
         alive, *_ = evaluator.survivors(attack, threat, alive, name, screen=screen)
     assert 5 < their_robust.sum() < 95, "the radius must leave something to find out"
     assert alive.sum() <= their_robust.sum() + 1 + screen
+
+
+@pytest.mark.parametrize("threat", [Linf(EPS), L2(0.5)])
+def test_deepfool_is_as_short_as_that_of_foolbox(case, threat) -> None:
+    foolbox = pytest.importorskip("foolbox")
+    model, x, y = case
+    right = model(x).argmax(1) == y
+    x, y = x[right], y[right]
+    attacks = {Linf: foolbox.attacks.LinfDeepFoolAttack, L2: foolbox.attacks.L2DeepFoolAttack}
+    wrapped = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+    theirs, *_ = attacks[type(threat)](steps=50)(wrapped, x, y, epsilons=None)
+    ours = DeepFool().shortest(model, x, y, threat)
+    assert (model(x + ours).argmax(1) != y).all()
+    assert threat.norm(ours).median() <= 1.005 * threat.norm(theirs - x).median()

@@ -8,7 +8,6 @@ from torch import Tensor
 from regmix.attacks.base import fooled, likeliest_wrong
 from regmix.attacks.malt import linearised
 from regmix.attacks.minimal import within
-from regmix.attacks.plane import to_plane
 from regmix.attacks.rows import Rows
 from regmix.objectives import margin
 from regmix.runtime.borrowed import borrowed
@@ -20,11 +19,12 @@ from regmix.types import Images, Labels, Model, UserError
 class DeepFool:
     """Walks to the nearest boundary of the model linearised at the present point, until the point is misclassified.
 
-        t       = argmin_t (z_y - z_t) / ||grad(z_t - z_y)||_*,   r = the shortest step to z_t - z_y = 0
-        x_{k+1} = x_k + r,   and asked is x + (1 + overshoot) (x_{k+1} - x)
+        d_t     = |z_y - z_t| / ||grad(z_t - z_y)||_*,   t = argmin_t d_t,   v the steepest direction of z_t - z_y
+        x_{k+1} = clip(x_k + max((1 + overshoot) d_t, d_t + least) v, 0, 1)
 
-    It is cheap and its perturbations are not the smallest ones. Source: arXiv 1511.04599. Deviation: the step is the
-    shortest one inside the image's range.
+    with ||v|| = 1 in the threat's norm. It is cheap and its perturbations are not the smallest ones. Source: arXiv
+    1511.04599. Deviations: `least`, without which float32 may stay at the boundary, and the clipping of every step;
+    Foolbox and adversarial-library have both.
 
     Raises:
         UserError: the threat is L1.
@@ -32,6 +32,8 @@ class DeepFool:
 
     steps: int = 50
     overshoot: float = 0.02
+    least: float = 1e-4
+    """How far beyond the boundary a step goes at least, in the threat's norm."""
     candidates: int = 9
     """How many wrong classes to look at, the likeliest at the image."""
 
@@ -61,19 +63,19 @@ class DeepFool:
             for _ in range(self.steps):
                 if not len(x):
                     break
-                at = at + self._step(model, at, y, wrong, threat)
-                tried = (x + (1 + self.overshoot) * (at - x)).clamp(0, 1)
+                at = (at + self._step(model, at, y, wrong, threat)).clamp(0, 1)
                 with torch.no_grad():
-                    out = fooled(model, tried, margin(model(tried), y), y)
-                x, y, wrong, at = rows.leave(out, tried - x, x, y, wrong, at)
+                    out = fooled(model, at, margin(model(at), y), y)
+                x, y, wrong, at = rows.leave(out, at - x, x, y, wrong, at)
         return rows.delta
 
     def _step(self, model: Model, at: Images, y: Labels, wrong: Tensor, threat: Threat) -> Images:
-        """The shortest step from `at` to the nearest linearised boundary inside [0, 1]."""
-        nearest = torch.full_like(at[:, 0, 0, 0], float("inf"))
-        normal, gap = torch.zeros_like(at), torch.zeros_like(nearest)
-        for lead, gradient, distance in linearised(model, at, y, wrong, threat):
+        """The step from `at` beyond the nearest linearised boundary; the image's range is not regarded."""
+        nearest, normal = torch.full_like(at[:, 0, 0, 0], float("inf")), torch.zeros_like(at)
+        for _, gradient, distance in linearised(model, at, y, wrong, threat):
             nearer = distance.abs() < nearest
-            nearest, gap = torch.where(nearer, distance.abs(), nearest), torch.where(nearer, lead, gap)
+            nearest = torch.where(nearer, distance.abs(), nearest)
             normal = torch.where(nearer.view(-1, 1, 1, 1), gradient, normal)
-        return to_plane(at, normal, gap, threat)
+        length = torch.maximum((1 + self.overshoot) * nearest, nearest + self.least)
+        # Without a gradient there is no boundary to go to.
+        return length.where(nearest.isfinite(), 0).view(-1, 1, 1, 1) * threat.direction(normal)
