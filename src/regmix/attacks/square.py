@@ -61,7 +61,7 @@ class Square:
             value = margin(model(images), y)
             out = fooled(model, images, value, y)
             for query in range(1, self.queries):
-                queries[rows.left[out]] = query
+                queries[rows.left] = torch.where(out, query, queries[rows.left])
                 x, y, images, value = rows.leave(out, images - x, x, y, images, value)
                 near.leave(out)
                 if not len(x):
@@ -74,7 +74,7 @@ class Square:
                 near.keep(better)
                 out = fooled(model, trial, torch.where(better, new, float("-inf")), y)
                 images, value = put(better, trial, images), put(better, new, value)
-            queries[rows.left[out]] = self.queries
+            queries[rows.left] = torch.where(out, self.queries, queries[rows.left])
             rows.leave(out, images - x)
         rows.delta[rows.left] = (images - x)[~out]
         return Attempt(rows.delta, attacked, queries)
