@@ -11,6 +11,7 @@ import torch
 from contracts.evaluated import record, table
 from regmix.cli.entry import main
 from regmix.data import Digits, draw, load
+from regmix.evaluation.preflight import preflight
 from regmix.models import Answers
 from regmix.runs.columns import query_curve
 from regmix.types import UserError
@@ -98,7 +99,7 @@ def test_every_query_is_counted_and_the_budget_is_kept(service, kind, attack) ->
     assert cost["images"] == correct
     assert cost["backward"] == 0
     assert cost["forward"] <= correct * (BUDGET + 1), "the one more confirms"
-    checks = 4  # two images are looked at twice before anything runs
+    checks = 8  # two images are asked about twice, before the run is made and before it is evaluated
     assert sum(service.SIZES) == checks + COUNT + cost["forward"]
     curve = held[name]["queries"]
     assert curve["budget"] == curve["queries"][-1] == BUDGET
@@ -176,7 +177,10 @@ def test_an_onnx_file_answers_like_the_model_it_was_made_from(tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("source", "more", "says"),
     [
-        ("service:classes", ("--attacks", "pgd-2"), "follows gradients"),
+        ("service:classes", ("--attacks", "hop-skip-jump,pgd-2"), "follows gradients"),
+        ("service:classes", ("--attacks", "clean"), "--queries 150 is for square and hop-skip-jump"),
+        ("service:classes", ("--mean", "0.5"), "leave out --mean and --std"),
+        ("service:classes", ("--curve", "fmn"), "follows gradients"),
         ("service:classes", ("--attacks", "square"), "answers with classes only"),
         ("service:three", (), "must return whole class numbers [2], or floating-point scores [2, 10]"),
         ("service:eleven", (), "answers with class 11"),
@@ -191,6 +195,15 @@ def test_what_cannot_be_evaluated_is_refused(service, source, more, says, capsys
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
+
+
+def test_a_random_black_box_is_told() -> None:
+    x, y = torch.rand(4, 1, 2, 2), torch.tensor([0, 1, 2, 1])
+    numbers = iter(range(100))
+    random = Answers(lambda images: torch.full((len(images),), next(numbers) % 3), 3, b"")
+    (finding,) = preflight(random, x, y, 3)
+    assert "the model is random" in finding
+    assert preflight(Answers(lambda images: torch.ones(len(images)).long(), 3, b""), x, y, 3) == []
 
 
 def test_answers_of_two_kinds_are_refused() -> None:

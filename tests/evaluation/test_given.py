@@ -13,7 +13,7 @@ from contracts.evaluated import folder, record, table
 from regmix.attacks import Pgd
 from regmix.cli.entry import main
 from regmix.data import Digits, draw, load
-from regmix.evaluation.given import load_given, tolerance
+from regmix.evaluation.given import load_given, named_given, tolerance
 from regmix.evaluation.subject import choose_images
 from regmix.runs.load import load_model
 from regmix.threats import L1, L2, Linf
@@ -189,3 +189,36 @@ def test_float32_rounding_is_tolerated_and_more_is_not(threat, tmp_path) -> None
     torch.save(x + more * delta, tmp_path / "x.pt")
     with pytest.raises(UserError, match="are farther"):
         load_given(tmp_path / "x.pt", test, [threat])
+
+
+def test_a_folder_is_called_by_its_whole_name(tmp_path) -> None:
+    """Ours are called after their column, such as pgd-10@0.15."""
+    for name in ("pgd-10@0.1", "pgd-10@0.15"):
+        (tmp_path / name).mkdir()
+    names = [named.name for named in named_given([tmp_path / "pgd-10@0.1", tmp_path / "pgd-10@0.15"])]
+    assert names == ["adversarial:pgd-10@0.1", "adversarial:pgd-10@0.15"]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"images": np.zeros((0, 1, 8, 8)), "index": np.zeros(0, int)}, "holds no images"),
+        ({"images": np.zeros((2, 1, 8, 8)), "index": np.array([0.9, 3.1])}, "one whole number for each"),
+        ({"images": np.full((500, 1, 8, 8), np.nan)}, "holds NaN or infinity"),
+        ({"images": np.zeros((500, 1, 8, 8), int)}, "images of torch.int64"),
+    ],
+)
+def test_arrays_that_say_nothing_are_refused(arrays, says, tmp_path) -> None:
+    np.savez(tmp_path / "given.npz", **arrays)
+    with pytest.raises(UserError, match=says):
+        load_given(tmp_path / "given.npz", choose_images(Digits(), 10), [Linf(EPS)])
+
+
+def test_the_order_of_bytes_does_not_matter_and_text_is_no_tensor(tmp_path) -> None:
+    test = choose_images(Digits(), 10)
+    np.save(tmp_path / "big.npy", (test.images.pixels().numpy() / 255).astype(">f4"))
+    given, _ = load_given(tmp_path / "big.npy", test, [Linf(EPS)])
+    assert len(given.images) == 10
+    (tmp_path / "text.pt").write_text("enough")
+    with pytest.raises(UserError, match="cannot be read as tensors"):
+        load_given(tmp_path / "text.pt", test, [Linf(EPS)])

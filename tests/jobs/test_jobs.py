@@ -119,6 +119,22 @@ def test_what_the_command_line_refuses_is_refused(run: regmix.Run, tmp_path: Pat
         regmix.train("digits-regmix", tmp_path / "new", log="printer")
     with pytest.raises(UserError, match="has 1 epochs already"):
         regmix.resume(run, epochs=1, progress=False)
+    for epochs in (2.5, "9", True):  # before anything is written
+        with pytest.raises(UserError, match="give a whole number"):
+            regmix.resume(run, epochs=epochs, progress=False)  # type: ignore[arg-type]
+    assert '"epochs": 1' in run.config()
+    for wrong in (
+        {"draws": 0},
+        {"draws": 2.5},
+        {"sample": "firts"},
+        {"examples": True},
+        {"save": "yes"},
+        {"batch_size": 0},
+    ):
+        with pytest.raises(UserError, match=next(iter(wrong)).replace("_", " ")):
+            regmix.evaluate_run(run, "clean", progress=False, **wrong)
+    with pytest.raises(UserError, match="--within 70: give the half width"):
+        regmix.evaluate_run(run, "clean", within=70, progress=False)
     with pytest.raises(UserError, match="unknown attack"):
         regmix.evaluate_run(run, "pgd", progress=False)
     with pytest.raises(UserError, match="unknown argument 'exampls'; did you mean examples"):

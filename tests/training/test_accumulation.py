@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from regmix.config import Experiment, GatedEma
+from regmix.config import Ema, Experiment, GatedEma
 from regmix.data import Digits, Loader, Mixup, load
 from regmix.methods import METHODS, FgsmAt, FgsmPgk, Standard
 from regmix.recipes import recipe
@@ -59,7 +59,7 @@ def test_the_weights_are_those_of_the_whole_batch(parts: int, changes: dict[str,
 
 def test_each_image_finds_its_own_memory_and_batchnorm_sees_the_parts() -> None:
     model = nn.Sequential(nn.BatchNorm2d(1), without_batchnorm()).double()
-    trainee = trained(model, 3, method=FgsmPgk(), averaging=GatedEma())
+    trainee = trained(model, 3, method=FgsmPgk(), averaging=Ema())
     assert int(model[0].num_batches_tracked) == 4 * 3 * 2  # two forward passes for each part of each step
     assert trainee.memory is not None
     assert trainee.memory["delta"].gather().abs().flatten(1).amax(1).gt(0).all()
@@ -93,6 +93,11 @@ def test_a_method_that_carries_something_over_needs_the_whole_batch(method: str)
             Experiment(method=METHODS[method](), accumulate=2)
     else:
         Experiment(method=METHODS[method](), accumulate=2)
+
+
+def test_a_gate_that_counts_over_the_batch_needs_it_whole() -> None:
+    with pytest.raises(UserError, match="gated_ema counts the correct predictions of a whole batch"):
+        Experiment(method=FgsmPgk(), averaging=GatedEma(), accumulate=2)
 
 
 @pytest.mark.parametrize("parts", [0, -1, 129])

@@ -110,8 +110,9 @@ def test_recorded_steps_train_as_the_others_do(method: Method, monkeypatch: pyte
         {"averaging": GatedEma(), "method": FgsmPgk(reset=2), "awp": 0.01, "awp_warm_up": 2},
         {"averaging": Swa(start=1), "label_mass": 0.6, "method": RegMix(start="carried")},
         {"method": FreeAt(replays=2)},
+        {"accumulate": 3},
     ],
-    ids=["clipped", "ramped", "perturbed weights", "smoothed", "replayed"],
+    ids=["clipped", "ramped", "perturbed weights", "smoothed", "replayed", "accumulated"],
 )
 def test_what_changes_from_step_to_step_changes_in_recorded_steps_too(
     changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch

@@ -66,6 +66,13 @@ def with_queries(attacks: str, queries: int | None) -> str:
     return ",".join(f"{name}-{queries}" if name in BLACK_BOX else name for name in names)
 
 
+def check_queries(attacks: str, queries: int | None) -> None:
+    """Raises UserError where a number of queries is given and no attack takes it."""
+    names = [name.strip() for name in attacks.split(",")]
+    if queries is not None and not any(name in BLACK_BOX for name in names):
+        raise UserError(f"--queries {queries} is for {' and '.join(BLACK_BOX)}; name one of them in --attacks")
+
+
 def names_in(text: str | None) -> list[str]:
     """The names in a list that commas separate."""
     return [name.strip() for name in text.split(",")] if text else []

@@ -11,6 +11,7 @@ from regmix.cli.common import (
     DataSource,
     EvaluationFlags,
     ModelSource,
+    check_queries,
     console_for,
     names_in,
     print_result,
@@ -191,10 +192,11 @@ def _trust(flags: RunFlags) -> Trust:
 
 
 def _questions(flags: EvaluateFlags) -> Questions:
+    check_queries(f"{flags.attacks},{flags.curve}" if flags.curve else flags.attacks, flags.queries)
     return Questions(
         (
             *parse_attacks(with_queries(flags.attacks, flags.queries)),
-            *named_given([Path(name) for name in names_in(flags.adversarial)]),
+            *named_given([Path(name) for name in names_in(flags.adversarial) if name]),
         ),
         radii_in(flags.eps),
         flags.examples,
@@ -226,9 +228,13 @@ def _adopted(words: list[str]) -> _Start:
     base, parsed = _foreign_flags(words)
     shared = parsed.shared
     experiment = replace(base, data=parsed.data, model=parsed.model, threat=parsed.threat)
-    if isinstance(parsed.model, BlackBox) and not _are_given(words, "--attacks"):
+    chosen_by_answers = isinstance(parsed.model, BlackBox) and not _are_given(words, "--attacks")
+    if chosen_by_answers:
         shared = replace(shared, attacks=CLEAN)  # until its answers are seen
-    named_attacks = parse_attacks(with_queries(shared.attacks, shared.queries))
+    asked = f"{shared.attacks},{shared.curve}" if shared.curve else shared.attacks
+    if not chosen_by_answers:
+        check_queries(asked, shared.queries)
+    named_attacks = parse_attacks(with_queries(asked, shared.queries))
     attacks = {named.name: named.attack for named in named_attacks if named.attack is not None}
     radii_in(shared.eps)  # before a model is built
     out = parsed.out or Path("evaluations") / Path(source.replace(":", "-")).stem
@@ -242,7 +248,7 @@ def _adopted(words: list[str]) -> _Start:
         foreign = Foreign(source, experiment, parsed.mean, parsed.std, parsed.weights, settled)
         adopted = foreign.adopt(test.images, out, device, attacks)
         origin, loaded = adopted.origin, {"last": adopted.loaded}
-        if shared.attacks == CLEAN and isinstance(adopted.loaded.model, Answers):
+        if chosen_by_answers and isinstance(adopted.loaded.model, Answers):
             by_classes = adopted.loaded.model.only_classes
             shared = replace(shared, attacks="hop-skip-jump" if by_classes else "square")
     shared = processes.from_first(shared)

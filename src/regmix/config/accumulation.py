@@ -1,12 +1,13 @@
 """Which methods can learn from a batch that is computed in parts."""
 
+from regmix.config.averaging import AveragingConfig, GatedEma
 from regmix.methods.base import Method
 from regmix.methods.memory import NumberPerImage, PerImage, Setup
 from regmix.threats import Threat
 from regmix.types import require
 
 
-def check_accumulation(parts: int, batch_size: int, method: Method, threat: Threat) -> None:
+def check_accumulation(parts: int, batch_size: int, method: Method, threat: Threat, averaging: AveragingConfig) -> None:
     """Raises UserError where a batch cannot be computed in this many parts, or where the method needs it whole.
 
     What is remembered for an image is read and written once per step, whatever the parts. What is remembered for a row
@@ -15,6 +16,10 @@ def check_accumulation(parts: int, batch_size: int, method: Method, threat: Thre
     require(
         1 <= parts <= batch_size,
         f"accumulate is {parts}; it must lie in 1..{batch_size}, the images of a batch",
+    )
+    require(
+        parts == 1 or not isinstance(averaging, GatedEma),
+        "gated_ema counts the correct predictions of a whole batch, which --accumulate divides; use --averaging ema",
     )
     memory = method.memory(Setup(1, 2, (1, 1, 1), threat))
     kept = () if memory is None else memory.parts.values()

@@ -203,7 +203,7 @@ class Experiment:
             f"{self.method.name} takes second derivatives, which sharded weights do not give; leave out "
             "--shard-weights",
         )
-        check_accumulation(self.accumulate, self.batch_size, self.method, self.threat)
+        check_accumulation(self.accumulate, self.batch_size, self.method, self.threat, self.averaging)
         check_augmentations(self.augmentations, self.pad, self.balance, self.method, self.threat)
         if isinstance(self.averaging, GatedEma):
             known = " and ".join(name for name, method in METHODS.items() if method.reports_ratio)

@@ -86,6 +86,7 @@ class CheckpointEvaluation:
         self._note_other_images()
         some = self._evaluator.take(spread(images.labels, PREFLIGHT))
         attacks = {named.name: loaded.attack for named, loaded in task.suite.items()}
+        attacks |= {named.name: named.attack for named in task.questions.curve if named.attack is not None}
         self._findings = preflight(self._model, some.x, some.y, len(images.classes), attacks)
         for finding in ([self._loaded.layout] if self._loaded.layout else []) + self._findings:
             self._note(finding)

@@ -90,7 +90,8 @@ class Filling:
         record = replace(counted, source=self.column.source, cost=self._cost(), queries=self._query_curve())
         if isinstance(self.column.attack, Ensemble):
             record = replace(record, stages=self._stages(examples), note=self.column.attack.note)
-        if text := not_attacked_note(idle, examples):
+        why = ("there is no adversarial image of them",) if self.column.asked.named.given is not None else ()
+        if text := not_attacked_note(idle, examples, *why):
             record = replace(record, not_attacked=idle, note=f"{text}. {record.note}".strip())
         return record
 

@@ -102,6 +102,8 @@ class Foreign:
 
     def _load(self, images: ImageSet) -> tuple[ModelConfig, nn.Module, str]:
         """The model with its weights, its settings, and where the weights are from."""
+        if isinstance(self.experiment.model, BlackBox) and (self.mean or self.std):
+            raise UserError(f"{self.source} is a black box and gets images in [0, 1]; leave out --mean and --std")
         source, config = self.source, self.experiment.model
         if is_file_of_weights(source):
             loaded = self._load_file(config, images)

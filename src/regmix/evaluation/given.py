@@ -27,7 +27,7 @@ def named_given(paths: Sequence[Path]) -> tuple[NamedAttack, ...]:
     Raises:
         UserError: two of them would be called alike.
     """
-    names = [f"{GIVEN}{path.resolve().stem}" for path in paths]
+    names = [f"{GIVEN}{path.resolve().name if path.is_dir() else path.resolve().stem}" for path in paths]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two of the files of --adversarial would be called {name}; rename one of them")
@@ -73,6 +73,8 @@ def _rows(held: GivenFile, test: EvaluationImages, path: Path) -> Tensor:
     """For every test image of the evaluation its row in the file; -1 where the file has none."""
     count, row = len(held.images), torch.full((len(test.images),), -1)
     if held.index is not None:
+        if not count:
+            raise UserError(f"{path} holds no images")
         if int(held.index.min()) < 0 or int(held.index.max()) >= test.sample.of or int(held.index.bincount().max()) > 1:
             raise UserError(f"{path} names a position twice, or one outside of the {test.sample.of} test images")
         place = torch.full((test.sample.of,), -1)

@@ -42,8 +42,7 @@ def preflight(
             "give them in [0, 1] and let the model normalise"
         )
     if isinstance(model, Answers):  # every image is a query
-        _preflight_answers(model, x, classes, attacks or {})
-        return []
+        return _preflight_answers(model, x, classes, attacks or {})
     with borrowed(model), torch.no_grad():
         logits = ask(model, x, classes)
         require_gradient(model, x, attacks or {})
@@ -55,15 +54,19 @@ def preflight(
         return list(_findings(model, x, y, precise(logits)))
 
 
-def _preflight_answers(model: Answers, x: Images, classes: int | None, attacks: Mapping[str, Attack]) -> None:
-    """Asks a black box about two images. Raises UserError if it cannot be evaluated, or not by these attacks."""
+def _preflight_answers(model: Answers, x: Images, classes: int | None, attacks: Mapping[str, Attack]) -> list[str]:
+    """Asks a black box twice about two images. Raises UserError if it cannot be evaluated, or not by these attacks."""
     with borrowed(model), torch.no_grad():
-        ask(model, x[:2], classes)
+        first, second = ask(model, x[:2], classes), model(x[:2])
     for name, attack in attacks.items():
         if needs_gradient(attack):
             raise UserError(f"{name} follows gradients, which a black box has not; use hop-skip-jump, or square")
         if model.only_classes and isinstance(attack, Square):
             raise UserError(f"{name} needs scores, and the model answers with classes only; use hop-skip-jump")
+    same = float((first - second).abs().max()) <= 1e-5 * float(first.abs().max())
+    return (
+        [] if same else ["the model is random: two answers about one image differ, so other queries give other numbers"]
+    )
 
 
 def _findings(model: Model, x: Images, y: Labels, logits: torch.Tensor) -> Iterator[str]:

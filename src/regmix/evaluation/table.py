@@ -95,11 +95,11 @@ def check_made_for(attack: Attack, threat: Threat) -> None:
     getattr(attack, "check", lambda _: None)(threat)
 
 
-def not_attacked_note(rows: int, examples: int) -> str:
+def not_attacked_note(rows: int, examples: int, why: str = "no start or no gradient there") -> str:
     """What to print beside the accuracy under an attack that skipped surviving examples; empty if it skipped none."""
     if not rows:
         return ""
-    return f"{rows} of {examples} images were not attacked (no start or no gradient there) and count as robust"
+    return f"{rows} of {examples} images were not attacked ({why}) and count as robust"
 
 
 def _iterated(batches: object) -> Iterator[object]:

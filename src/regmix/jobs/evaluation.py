@@ -41,7 +41,8 @@ def evaluate_run(
         data_source: the module:function of the run's data, if they are yours. Its code is run.
         trust_code: allows to run whatever code the run asks for.
         progress: as for `train`.
-        more: further fields of `Questions`, such as batch_size, exact, verdict, save, draws, corruptions or curve.
+        more: further fields of `Questions`, such as batch_size, exact, verdict, save, draws, corruptions or curve;
+            `within` in points, as for the command.
 
     Raises:
         UserError: an unknown attack, other classes or another shape than the run's, missing weights, or a model that
@@ -89,6 +90,8 @@ def _questions(
 ) -> Questions:
     for name in more:
         known(name, [field.name for field in fields(Questions)], "argument")
+    if isinstance(more.get("within"), int | float):
+        more["within"] /= 100
     if isinstance(more.get("curve"), str):
         more["curve"] = parse_attacks(more["curve"])
     if isinstance(more.get("corruptions"), str):

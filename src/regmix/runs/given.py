@@ -56,14 +56,15 @@ def read_given(path: Path, shape: tuple[int, int, int]) -> GivenFile:
     else:
         raise UserError(f"{path} is no .npz, .npy, .pt or .pth file, and no folder of PNG files")
     images = _channels_first(read.images, shape, path)
-    if images.dtype != torch.uint8 and not (images.is_floating_point() and images.isfinite().all()):
-        raise UserError(
-            f"{path} holds {images.dtype} images, or NaN or infinity; give uint8, or finite floats in [0, 1]"
-        )
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise UserError(f"{path} holds images of {images.dtype}; give uint8, or floats in [0, 1]")
+    if not images.isfinite().all():
+        raise UserError(f"{path} holds NaN or infinity; check the program that made it")
     for values in (read.index, read.labels):
         if values is not None and (values.shape != images.shape[:1] or values.is_floating_point()):
             raise UserError(f"{path} does not have one whole number for each of its {len(images)} images")
-    return GivenFile(images, read.index, read.labels)
+    index, labels = (None if values is None else values.long() for values in (read.index, read.labels))
+    return GivenFile(images, index, labels)
 
 
 def given_source(path: Path) -> Source:
@@ -77,7 +78,7 @@ def given_source(path: Path) -> Source:
 def _read_tensors(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} cannot be read as tensors: {reason}") from None
 
@@ -90,14 +91,16 @@ def _read_arrays(path: Path) -> GivenFile:
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     try:
-        tensors = {name: torch.from_numpy(values) for name, values in arrays.items() if values.dtype.kind in "iufb"}
+        tensors = {
+            name: torch.from_numpy(values.astype(values.dtype.newbyteorder("="), copy=False))
+            for name, values in arrays.items()
+            if values.dtype.kind in "iufb"
+        }
     except TypeError as error:
         raise UserError(f"{path} holds numbers of an unusual type: {error}") from None
     index = tensors.get("index")
     labels = next((tensors[name] for name in LABELS if name in tensors), None)
-    return GivenFile(
-        _only_images(tensors, path), None if index is None else index.long(), None if labels is None else labels.long()
-    )
+    return GivenFile(_only_images(tensors, path), index, labels)
 
 
 def _only_images(held: object, path: Path) -> Tensor:
