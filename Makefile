@@ -65,4 +65,4 @@ $(VENV)-lowest/installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest demo docs/_build docs/_generated
+	rm -rf $(VENV) $(VENV)-lowest demo docs/_build docs/_generated docs/jupyter_execute

@@ -24,7 +24,7 @@ extensions = [
     "sphinx.ext.intersphinx",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "_generated/*.md"]
+exclude_patterns = ["_build", "_generated/*.md", "jupyter_execute"]
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
