@@ -37,6 +37,9 @@ SPARED = "the code computes the clean output that guides the attack in every ste
 IN_EVAL = {
     "replace": {"# self.model.eval()\n": "self.model.eval()\n", "# train\n": "self.model.train()\n"}
 }  # fmt: skip
+GAT: dict[str, Any] = {"mirrored": True, "per_epoch": 4, "clock_epochs": 100, "frozen": True}
+NUAT: dict[str, Any] = {"mirrored": True, "epochs": 3, "per_epoch": 2, "frozen": True}
+TDAT: dict[str, Any] = {"clock_epochs": 110, "unused": 1, "inside": True}
 TWICE = {"replace": {"criterion(r_out, labels)": "criterion(out, labels)"}}
 
 BENCHMARK = [
@@ -69,45 +72,19 @@ BENCHMARK = [
     case(
         m.Gat(),
         "GAT",
-        mirrored=True,
-        per_epoch=4,
-        clock_epochs=100,
-        frozen=True,
         differs=True,
         remark="in every other step the code's attack takes the softmax of probabilities: next row",
+        **GAT,
     ),
-    case(
-        m.Gat(),
-        "GAT",
-        mirrored=True,
-        per_epoch=4,
-        clock_epochs=100,
-        frozen=True,
-        settings=TWICE,
-        part="one softmax",
-        remark=SPARED,
-    ),
+    case(m.Gat(), "GAT", settings=TWICE, part="one softmax", remark=SPARED, **GAT),
     case(
         m.NuAt(),
         "Nu_AT",
-        mirrored=True,
-        epochs=3,
-        per_epoch=2,
-        frozen=True,
         differs=True,
         remark="the code attacks in train mode, the authors' own in evaluation mode: next row",
+        **NUAT,
     ),
-    case(
-        m.NuAt(),
-        "Nu_AT",
-        mirrored=True,
-        epochs=3,
-        per_epoch=2,
-        frozen=True,
-        settings=IN_EVAL,
-        part="in evaluation mode",
-        remark=SPARED,
-    ),
+    case(m.NuAt(), "Nu_AT", settings=IN_EVAL, part="in evaluation mode", remark=SPARED, **NUAT),
     case(
         m.FgsmMep(reset=2),
         "FGSM_PGI",
@@ -173,8 +150,8 @@ ORIGINALS = [
     ),
     Case(
         m.NuAt(), "val-iisc/NuAT",
-        guided("NuAT_WA_cifar10.py", "Nuc_reg = 0.0", "\n#####", "NucAttack", Nuc_max=4), "WA", mirrored=True,
-        epochs=3, per_epoch=2, clock_epochs=100, frozen=True, remark=SPARED,
+        guided("NuAT_WA_cifar10.py", "Nuc_reg = 0.0", "\n#####", "NucAttack", Nuc_max=4), "WA", clock_epochs=100,
+        remark=SPARED, **NUAT,
     ),
     Case(
         m.Atas(), "HuangZhiChao95/ATAS", atas, epochs=8, per_epoch=1, repeat=True, clock_epochs=30,
@@ -216,12 +193,12 @@ ORIGINALS = [
         per_epoch=12, unused_each=1, remark=LOGGED,
     ),
     Case(
-        m.Tdat(), "bookman233/TDAT", tdat, arguments=SMALL, clock_epochs=110, unused=1, inside=True, differs=True,
-        remark="a constant in the code, 1.0000001 in place of 1: next row",
+        m.Tdat(), "bookman233/TDAT", tdat, arguments=SMALL, differs=True,
+        remark="a constant in the code, 1.0000001 in place of 1: next row", **TDAT,
     ),
     Case(
         m.Tdat(), "bookman233/TDAT", partial(tdat, replace={"1.0000001": "1.0"}), "1 in place of 1.0000001",
-        arguments=SMALL, clock_epochs=110, unused=1, inside=True,
+        arguments=SMALL, **TDAT,
     ),
     Case(
         m.FgsmMep(reset=2), "jiaxiaojunQAQ/FGSM-PGI", stored("FGSM_MEP.py", "50000"), mass=0.6, epochs=2, per_epoch=1,

@@ -1,4 +1,4 @@
-"""Short forms in which a user names a part of an experiment. Imports nothing heavy, because the help needs it."""
+"""Short forms in which a user names things. Imports nothing heavy, because the help needs it."""
 
 
 def named(part: str, text: str) -> tuple[str, dict[str, str]]:
@@ -12,3 +12,8 @@ def named(part: str, text: str) -> tuple[str, dict[str, str]]:
     libraries = {"timm": ("timm", "architecture"), "hf": ("transformers", "repository")} if part == "model" else {}
     kind, setting = libraries.get(before, ("function", "source"))
     return kind, {setting: after if before in libraries else text}
+
+
+def names_in(text: str | None) -> list[str]:
+    """The names in a list that commas separate."""
+    return [name.strip() for name in text.split(",")] if text else []

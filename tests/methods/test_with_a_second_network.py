@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from methods import reference
 from methods.reference import CLASSES, HIDDEN, SHAPE, Given, Plain
 from regmix.methods import FgsmFuap, FgsmLaw, FgsmSdi, Setup
-from regmix.methods.fgsm_sdi import WIDTH
+from regmix.methods.generator import WIDTH
 from regmix.threats import Linf
 from regmix.types import Batch, Clock
 

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from regmix.cli.common import in_one_process, names_in
+from regmix.cli.common import in_one_process
 from regmix.cli.flags import parse_some
 from regmix.cli.train import parse_training
 from regmix.recipes import recipe
+from regmix.shorthand import names_in
 from regmix.studies.bench import bench_line, bench_step, step_in_own_process
 from regmix.studies.compare import method_words
 

@@ -14,6 +14,7 @@ from regmix.data import DataFunction, How
 from regmix.models import Function
 from regmix.runs import Run
 from regmix.runtime import devices, processes
+from regmix.shorthand import names_in
 from regmix.threats import parse_eps
 from regmix.types import Trust, UserError
 
@@ -62,20 +63,13 @@ def with_queries(attacks: str, queries: int | None) -> str:
         return attacks
     if not 1 <= queries <= MOST_QUERIES:
         raise UserError(f"--queries {queries}: give a number from 1 to {MOST_QUERIES}")
-    names = [name.strip() for name in attacks.split(",")]
-    return ",".join(f"{name}-{queries}" if name in BLACK_BOX else name for name in names)
+    return ",".join(f"{name}-{queries}" if name in BLACK_BOX else name for name in names_in(attacks))
 
 
 def check_queries(attacks: str, queries: int | None) -> None:
     """Raises UserError where a number of queries is given and no attack takes it."""
-    names = [name.strip() for name in attacks.split(",")]
-    if queries is not None and not any(name in BLACK_BOX for name in names):
+    if queries is not None and not any(name in BLACK_BOX for name in names_in(attacks)):
         raise UserError(f"--queries {queries} is for {' and '.join(BLACK_BOX)}; name one of them in --attacks")
-
-
-def names_in(text: str | None) -> list[str]:
-    """The names in a list that commas separate."""
-    return [name.strip() for name in text.split(",")] if text else []
 
 
 def trust_in(experiment: Experiment, *, everything: bool) -> Trust:

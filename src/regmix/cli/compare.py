@@ -5,8 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from regmix.cli.common import names_in, radii_in
+from regmix.cli.common import radii_in
 from regmix.cli.many_runs import Evaluations, ManyRunsFlags, compare_runs, parse_many, plan_runs
+from regmix.shorthand import names_in
 from regmix.studies.compare import check_comparison, method_words, reaching_trainings
 from regmix.types import UserError
 

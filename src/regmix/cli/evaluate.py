@@ -13,7 +13,6 @@ from regmix.cli.common import (
     ModelSource,
     check_queries,
     console_for,
-    names_in,
     print_result,
     radii_in,
     summary,
@@ -36,7 +35,7 @@ from regmix.jobs.evaluation import ATTACKS, other_images
 from regmix.models import ONNX, Answers, BlackBox, ModelConfig, ResNet
 from regmix.runs import Checkpoint, Run
 from regmix.runtime import devices, processes
-from regmix.shorthand import named
+from regmix.shorthand import named, names_in
 from regmix.threats import ThreatConfig
 from regmix.types import Trust, UserError
 
@@ -159,9 +158,7 @@ def evaluate(words: list[str]) -> None:
     with ConsoleDisplay(console_for(flags.json)) as display:
         if start.origin:
             display.note(start.origin)
-        test = start.test
-        if start.root is not None:
-            test = other_images(start.run, str(start.root), questions, start.trust)
+        test = start.test if start.test is not None else _others(start, start.run, questions)
         assessment = Assessment(start.run, questions, test, start.trust)
         if flags.against is None:
             assessment.run(checkpoints, flags.device, display, start.loaded)
@@ -177,14 +174,16 @@ def _compared(
     """Evaluates the run and a second one, and tells the differences; returns them with the second run's summary."""
     assert flags.against is not None
     other = Run.open(flags.against)
-    test = None
-    if start.root is not None:
-        test = other_images(other, str(start.root), first.questions, start.trust)
-    second = Assessment(other, first.questions, test, start.trust)
+    second = Assessment(other, first.questions, _others(start, other, first.questions), start.trust)
     differences = evaluate_both(first, second, checkpoints, flags.device, display)
     for difference in differences:
         display.note(difference.text())
     return {"against": summary(other), "differences": [asdict(difference) for difference in differences]}
+
+
+def _others(start: _Start, run: Run, questions: Questions) -> EvaluationImages | None:
+    """The test images that --data.root names, for a run; None: its own."""
+    return None if start.root is None else other_images(run, start.root, questions, start.trust)
 
 
 def _trust(flags: RunFlags) -> Trust:

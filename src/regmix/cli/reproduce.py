@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from regmix.cli.common import in_one_process, names_in
+from regmix.cli.common import in_one_process
 from regmix.cli.flags import parse_some
 from regmix.cli.train import parse_training
 from regmix.config import UNIONS, Experiment
 from regmix.jobs.console import ConsoleDisplay
 from regmix.runtime import devices
+from regmix.shorthand import names_in
 from regmix.studies.compare import Planned, say
 from regmix.studies.reproduce import (
     NAMES,

@@ -170,7 +170,7 @@ class Idbh:
         drawn = torch.bucketize(noise[:, 0].contiguous(), ends[:-1], right=True)
         low, high = (torch.tensor([row[k] for row in rows], dtype=torch.float64)[drawn] for k in (2, 3))
         amount = low + (high - low) * noise[:, 1]
-        names = [rows[k][0] for k in range(len(rows))]
+        names = [row[0] for row in rows]
         skewed, turned = (
             torch.tensor([name in kinds for name in names])[drawn] for kinds in (("skew_x", "skew_y"), ("rotate",))
         )

@@ -15,6 +15,7 @@ from regmix.jobs.console import ProgressTo, shown
 from regmix.jobs.training import path_of
 from regmix.runs import CONFIG, Checkpoint, Run
 from regmix.runtime import devices
+from regmix.shorthand import names_in
 from regmix.threats import parse_eps
 from regmix.types import Trust, UserError, known
 
@@ -95,7 +96,7 @@ def _questions(
     if isinstance(more.get("curve"), str):
         more["curve"] = parse_attacks(more["curve"])
     if isinstance(more.get("corruptions"), str):
-        more["corruptions"] = [name.strip() for name in more["corruptions"].split(",")]
+        more["corruptions"] = names_in(more["corruptions"])
     radii = eps.split(",") if isinstance(eps, str) else [eps] if isinstance(eps, int | float) else eps
     listed = attacks if isinstance(attacks, str) else ",".join(attacks)
     return Questions(parse_attacks(listed), [parse_eps(str(radius)) for radius in radii], examples, **more)

@@ -11,6 +11,7 @@ from regmix.jobs.settings import with_changes
 from regmix.recipes import recipe
 from regmix.runs import CONFIG, Run
 from regmix.runtime import processes
+from regmix.shorthand import names_in
 from regmix.training import start
 from regmix.training.display import Display
 from regmix.training.loggers import Several, make_loggers
@@ -106,7 +107,7 @@ def _base(experiment: str | Experiment | Run, trust: Trust) -> tuple[str, Experi
 @contextmanager
 def _training(progress: ProgressTo, log: str | Sequence[str], experiment: Experiment, out: Path) -> Iterator[Display]:
     """The display of a training: the console and the loggers, which are rank 0's alone."""
-    names = [name.strip() for name in log.split(",") if name.strip()] if isinstance(log, str) else log
+    names = [name for name in names_in(log) if name] if isinstance(log, str) else log
     loggers = make_loggers(names if processes.started()[0] == 0 else [], experiment, out)
     with shown(progress) as display:
         try:

@@ -1,23 +1,19 @@
 """FGSM-SDI: one step from where a generator, which learns to mislead the model, begins."""
 
-import math
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method
-from regmix.methods.learned import Learned
+from regmix.methods.generator import generator
 from regmix.methods.memory import Memory, OneForAll, Setup
 from regmix.methods.shared import check_attack
 from regmix.objectives import cross_entropy
 from regmix.threats import Threat
 from regmix.types import Batch, Clock, Images, Losses, Tag, require
-
-RATE, WEIGHT_DECAY, WIDTH = 0.001, 5e-4, 64
 
 
 @dataclass(frozen=True)
@@ -83,32 +79,3 @@ class FgsmSdi(Method):
         """The end of the step; its gradient is that of the start, where nothing is clipped."""
         ascent = ascend(model, batch.x, batch.y, threat, start=start, steps=1, step_size=0.0)
         return threat.project(start + self.step_size * threat.eps * threat.direction(ascent.gradient), batch.x)
-
-
-class _Residual(nn.Module):
-    """x + a residual of two convolutions, each behind BatchNorm without weights and PReLU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        convolutions = [nn.Conv2d(WIDTH, WIDTH, 3, padding=1) for _ in range(2)]
-        for convolution in convolutions:
-            nn.init.xavier_uniform_(convolution.weight, math.sqrt(2))
-        behind = [[nn.BatchNorm2d(WIDTH, affine=False), nn.PReLU(), convolution] for convolution in convolutions]
-        self.residual = nn.Sequential(*behind[0], *behind[1])
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.residual(x) + x
-        return y
-
-
-@cache
-def generator(channels: int) -> Learned:
-    """The generator's outline: images and directions [B, 2 channels, H, W] to [B, channels, H, W], before the tanh."""
-
-    def build() -> nn.Module:
-        return nn.Sequential(
-            nn.Conv2d(2 * channels, WIDTH, 3, padding=1, bias=False), nn.BatchNorm2d(WIDTH, eps=0.001), nn.ReLU(),
-            _Residual(), nn.BatchNorm2d(WIDTH, affine=False), nn.Conv2d(WIDTH, channels, 3, padding=1),
-        )  # fmt: skip
-
-    return Learned(build, rate=RATE, weight_decay=WEIGHT_DECAY)

@@ -22,9 +22,9 @@ def parts_of(batch: Batch, count: int) -> list[Batch]:
     if count == 1:
         return [batch]
     smallest = round(images * processes.size() / batch.weight) // processes.size()
-    number, first, parts = min(count, smallest), 0, []
-    for place in range(number):  # plain numbers, for which a recorded step does not wait
-        size = images // number + (place < images % number)
+    first, parts = 0, []
+    for shown in batch.x.tensor_split(min(count, smallest)):
+        size = len(shown)
         part = cast(Batch, tree_map_only(Tensor, partial(torch.narrow, dim=0, start=first, length=size), batch))
         parts.append(part._replace(weight=batch.weight * size / images))
         first += size
