@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from contracts.evaluated import evaluated, record, table
+from contracts.evaluated import evaluated, folder, record, table
 from contracts.finished import assert_same_weights, rows
 from regmix.cli.entry import main
+from regmix.evaluation.per_image import IMAGES
 
 WORDS = "train digits-regmix --method fgsm_pgk --averaging ema --train-examples 200 --validation 50 --epochs 3 "
 WORDS += "--model.width 4 --pad 1 --seed 1"
@@ -27,7 +28,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def numbers(run: Path) -> dict:
     """What the evaluations have found."""
     return {
-        name: ({column: found["correct"] for column, found in record(run, name)["columns"].items()}, table(run, name))
+        name: (
+            {column: found["correct"] for column, found in record(run, name)["columns"].items()},
+            table(run, name),
+            (folder(run, name) / IMAGES).read_text(),
+        )
         for name in evaluated(run)
     }
 
@@ -57,7 +62,7 @@ def test_a_truncated_file_is_recovered_or_named(seed: int, whole: Path, tmp_path
 
     report = tmp_path / "report.html"
     if ends_well(main(["report", str(broken), "-o", str(report)]), capsys, damaged):
-        unread = damaged.suffix in (".pt", ".safetensors") or damaged.name == "data.json"
+        unread = damaged.suffix in (".pt", ".safetensors") or damaged.name in ("data.json", IMAGES)
         assert unread, f"the report says nothing of {damaged.name}"
     if ends_well(main(["train", "--resume", str(broken)]), capsys, damaged):
         assert rows(broken) == rows(whole)

@@ -42,7 +42,10 @@ KINDS = (
     ("model", "resnet", ("width", "depth")),
     ("model", "wide_resnet", ("widen", "depth")),
 )
-EVALUATION = ("eps", "examples", "batch-size", "draws", "severities", "attacks", "corruptions", "checkpoint")
+EVALUATION = (
+    "eps", "examples", "sample-seed", "within", "queries", "batch-size", "draws", "severities", "attacks", "curve",
+    "corruptions", "checkpoint",
+)  # fmt: skip
 ENDLESS = {"epochs", "method.steps", "draws", "method.replays"}
 """Settings of which a large value is no mistake, but takes for ever."""
 RECORDS = (".json", ".jsonl", ".csv")

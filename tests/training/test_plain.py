@@ -148,8 +148,7 @@ def test_fifty_steps_agree_with_a_plain_implementation(
     method: Method, threat: L2 | Linf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    monkeypatch.setattr(F, "relu", F.silu)
-    model = build(ResNet(width=8), CLASSES, 3, [0.4] * 3, [0.3] * 3)
+    model = build(ResNet(width=8, activation="silu"), CLASSES, 3, [0.4] * 3, [0.3] * 3)
     data, schedule = images(STEPS_PER_EPOCH * 16, 0), Cyclic()
     plain = Plain(copy.deepcopy(model), data, schedule, threat.name, threat.eps)
     drawn: list[torch.Tensor] = []

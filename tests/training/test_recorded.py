@@ -11,7 +11,7 @@ from contracts.devices import DEVICE, ON_CPU
 from contracts.test_methods import METHODS
 from regmix.config import Ema, GatedEma, NoAveraging, OneCycle, Swa
 from regmix.data import Digits, Loader, load
-from regmix.methods import FgsmAt, FgsmBp, FgsmPgk, FreeAt, GradAlign, Liet, Method, PgdAt, RegMix, Tdat
+from regmix.methods import FgsmAt, FgsmBp, FgsmFuap, FgsmPgk, FreeAt, GradAlign, Liet, Method, PgdAt, RegMix, Tdat
 from regmix.models import Function, SmallCnn, build
 from regmix.recipes import recipe
 from regmix.runtime import devices
@@ -88,7 +88,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_recorded_steps_train_as_the_others_do(method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
-    if isinstance(method, FreeAt | FgsmBp | Tdat):
+    if isinstance(method, FreeAt | FgsmBp | FgsmFuap | Tdat):
         monkeypatch.setattr(recorded, "REHEARSALS", 2)
     one = Training("off", method=method).run()
     other = Training("on" if ON_CPU else "auto", method=method).run()

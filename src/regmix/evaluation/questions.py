@@ -16,7 +16,7 @@ from regmix.runs.given import given_source
 from regmix.runs.records import Source
 from regmix.runtime.files import digest
 from regmix.threats import Threat, ThreatConfig
-from regmix.types import NO_TRUST, Trust, UserError, known, require
+from regmix.types import NO_TRUST, Trust, UserError, check_bounds, known, require
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,9 @@ class Questions:
     within: float | None = None
     """Evaluate as many images as it takes until every interval is at most this wide to each side, a share such as 0.01;
     see `sequential.Rule`. None: `examples` images."""
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
 
     def columns(self, threat: ThreatConfig) -> "dict[str, Asked]":
         """The columns with an attack, by name, radius by radius.
