@@ -17,6 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
     "errors": set(),
     "shorthand": set(),
+    "arguments": {"errors"},
     "types": {"errors"},
     "threats": {"types"},
     "objectives": {"types"},
@@ -28,8 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "methods": CORE | {"runtime", "data", "attacks"},
 }
 MAY_IMPORT["config"] = CORE | {"runtime", "data", "models", "methods"}
-MAY_IMPORT["runs"] = {"types", "runtime", "data", "models", "config"}
-MAY_IMPORT["evaluation"] = MAY_IMPORT["config"] | {"version", "attacks", "corruptions", "config", "runs"}
+MAY_IMPORT["runs"] = {"arguments", "types", "runtime", "data", "models", "config"}
+MAY_IMPORT["evaluation"] = MAY_IMPORT["config"] | {"version", "arguments", "attacks", "corruptions", "config", "runs"}
 MAY_IMPORT["training"] = MAY_IMPORT["evaluation"] | {"evaluation"}
 MAY_IMPORT["recipes"] = CORE | {"data", "models", "methods", "config"}
 MAY_IMPORT["reports"] = {"types", "version", "threats", "runtime", "runs", "evaluation", "methods"}

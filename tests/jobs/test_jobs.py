@@ -120,7 +120,7 @@ def test_what_the_command_line_refuses_is_refused(run: regmix.Run, tmp_path: Pat
     with pytest.raises(UserError, match="has 1 epochs already"):
         regmix.resume(run, epochs=1, progress=False)
     for epochs in (2.5, "9", True):  # before anything is written
-        with pytest.raises(UserError, match="give a whole number"):
+        with pytest.raises(UserError, match="give int or None"):
             regmix.resume(run, epochs=epochs, progress=False)  # type: ignore[arg-type]
     assert '"epochs": 1' in run.config()
     for wrong in (

@@ -9,7 +9,7 @@ import torch
 from regmix.config import from_json
 from regmix.corruptions import Computed, OfficialFiles
 from regmix.evaluation.checkpoint import CheckpointEvaluation
-from regmix.evaluation.questions import Questions, check_attacks, check_open_number, check_values, source_weights
+from regmix.evaluation.questions import Questions, check_attacks, check_open_number, source_weights
 from regmix.evaluation.subject import EvaluationImages, PlacedModel, check_images, choose_images, load_checkpoint
 from regmix.evaluation.task import Progress, Task, corruption_kinds, load_suite
 from regmix.evaluation.until_narrow import fill_until_narrow
@@ -43,7 +43,6 @@ class Assessment:
         self._experiment = from_json(run.config(), run.path / CONFIG, trust)
         check_attacks(questions, self._experiment.threat, trust)
         check_open_number(questions)
-        check_values(questions)
         if test is None:
             test = choose_images(self._experiment.data, questions.examples, questions.sample, questions.sample_seed)
         check_images(run, test.images)

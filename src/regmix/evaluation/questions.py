@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
 
+from regmix.arguments import check_fields
 from regmix.attacks import NamedAttack
 from regmix.config import Experiment, from_json
 from regmix.corruptions import SEVERITIES
@@ -16,7 +16,7 @@ from regmix.runs.given import given_source
 from regmix.runs.records import Source
 from regmix.runtime.files import digest
 from regmix.threats import Threat, ThreatConfig
-from regmix.types import NO_TRUST, Trust, UserError, check_bounds, known, require
+from regmix.types import NO_TRUST, Trust, UserError, check_bounds, require
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,11 @@ class Questions:
     see `sequential.Rule`. None: `examples` images."""
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_bounds(self)
+        for name in ("batch_size", "draws"):
+            value = getattr(self, name)
+            require(value >= 1, f"the {name.replace('_', ' ')} is {value}; it must be at least 1")
 
     def columns(self, threat: ThreatConfig) -> "dict[str, Asked]":
         """The columns with an attack, by name, radius by radius.
@@ -124,24 +128,6 @@ def check_attacks(questions: Questions, threat: ThreatConfig, trust: Trust = NO_
     for named in questions.attacks:
         if named.source is not None:
             open_source(named.source, trust)
-
-
-def check_values(questions: Questions) -> None:
-    """Raises UserError for numbers that mean nothing, which Python may give; the command line has typed them."""
-    known(questions.sample, get_args(How), "sample")
-    for name in ("batch_size", "draws"):
-        value = getattr(questions, name)
-        require(
-            type(value) is int and value >= 1,
-            f"the {name.replace('_', ' ')} is {value!r}; give a whole number of at least 1",
-        )
-    for name, optional in (("examples", True), ("sample_seed", False)):
-        value = getattr(questions, name)
-        fits = type(value) is int or (optional and value is None)
-        require(fits, f"{name} is {value!r}; give a whole number")
-    for name in ("exact", "verdict", "save"):
-        value = getattr(questions, name)
-        require(isinstance(value, bool), f"{name} is {value!r}; give True or False")
 
 
 def check_open_number(questions: Questions) -> None:

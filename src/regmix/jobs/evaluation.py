@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from regmix.arguments import checked
 from regmix.attacks import parse_attacks
 from regmix.config import from_json
 from regmix.data import DataConfig, Folder, trained_on
@@ -22,9 +23,11 @@ from regmix.types import Trust, UserError, known
 ATTACKS = "clean,fgsm,pgd-10,pgd-50"
 
 
+@checked
 def evaluate_run(
-    run: str | Path | Run, attacks: str | Sequence[str] = ATTACKS, *, eps: str | float | Sequence[str | float] = (),
-    examples: int | None = None, checkpoint: Checkpoint | Literal["all"] = "all", device: devices.Device = "auto",
+    run: str | Path | Run, attacks: str | Sequence[str] = ATTACKS, *,
+    eps: str | float | Sequence[str | float] | None = None, examples: int | None = None,
+    checkpoint: Checkpoint | Literal["all"] = "all", device: devices.Device = "auto",
     data: str | Path | DataConfig | None = None, source: str | None = None, data_source: str | None = None,
     trust_code: bool = False, progress: ProgressTo = True, **more: Any,
 ) -> Run:  # fmt: skip
@@ -34,7 +37,7 @@ def evaluate_run(
 
     Args:
         attacks: names, or one text with commas between them.
-        eps: radii in pixel units of [0, 1], such as 0.1 or "8/255,16/255"; empty: the radius of the training.
+        eps: radii in pixel units of [0, 1], such as 0.1 or "8/255,16/255"; None: the radius of the training.
         examples: number of test images, drawn evenly from the classes; None: all.
         checkpoint: best, last, averaged, or all that the run has.
         data: other test images than the run's own: a folder (see `other_images`) or another data source.
@@ -87,8 +90,9 @@ def _notes(own: DataConfig, other: DataConfig) -> Iterator[str]:
 
 
 def _questions(
-    attacks: str | Sequence[str], eps: str | float | Sequence[str | float], examples: int | None, more: dict[str, Any]
-) -> Questions:
+    attacks: str | Sequence[str], eps: str | float | Sequence[str | float] | None, examples: int | None,
+    more: dict[str, Any],
+) -> Questions:  # fmt: skip
     for name in more:
         known(name, [field.name for field in fields(Questions)], "argument")
     if isinstance(more.get("within"), int | float):
@@ -97,6 +101,6 @@ def _questions(
         more["curve"] = parse_attacks(more["curve"])
     if isinstance(more.get("corruptions"), str):
         more["corruptions"] = names_in(more["corruptions"])
-    radii = eps.split(",") if isinstance(eps, str) else [eps] if isinstance(eps, int | float) else eps
+    radii = eps.split(",") if isinstance(eps, str) else [eps] if isinstance(eps, int | float) else eps or ()
     listed = attacks if isinstance(attacks, str) else ",".join(attacks)
     return Questions(parse_attacks(listed), [parse_eps(str(radius)) for radius in radii], examples, **more)

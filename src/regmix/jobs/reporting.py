@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from regmix.arguments import checked
 from regmix.jobs.training import path_of
 from regmix.reports import write_report
 from regmix.runs import REPORT, Run
@@ -25,6 +26,7 @@ class Report:
         return f'<p>Report: <a href="{name}" target="_blank">{name}</a></p>'
 
 
+@checked
 def report(runs: str | Path | Run | Sequence[str | Path | Run], out: str | Path | None = None) -> Report:
     """Writes one self-contained HTML file about one or several runs, as `regmix report` does.
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from regmix.arguments import checked
 from regmix.config import Experiment, from_json
 from regmix.jobs.console import ProgressTo, shown
 from regmix.jobs.settings import with_changes
@@ -18,6 +19,7 @@ from regmix.training.loggers import Several, make_loggers
 from regmix.types import Trust, UserError
 
 
+@checked
 def train(
     experiment: str | Experiment | Run, out: str | Path | None = None, *, log: str | Sequence[str] = (),
     progress: ProgressTo = True, trust_code: bool = False, command: str = "", **changes: Any,
@@ -49,6 +51,7 @@ def train(
         return start.run(chosen, folder, display, command)
 
 
+@checked
 def resume(
     run: str | Path | Run, epochs: int | None = None, *, log: str | Sequence[str] = (), progress: ProgressTo = True,
     source: str | None = None, data_source: str | None = None, trust_code: bool = False,

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from regmix.arguments import checked
 from regmix.data.single import Transform
 from regmix.models import Function, ModelConfig, build, load_weights
 from regmix.runs import CHECKPOINTS, CONFIG, RESULT, Checkpoint, Run
@@ -33,6 +34,7 @@ class Trained(NamedTuple):
         return Transform(self.shape)
 
 
+@checked
 def load_model(
     run: str | Path | Run, checkpoint: Checkpoint | None = None, *, source: str | None = None, trust_code: bool = False
 ) -> Trained:

@@ -16,7 +16,7 @@ from regmix.training.display import Display
 from regmix.training.environment import environment
 from regmix.training.prepare import Prepared, initial_weights, prepare
 from regmix.training.session import Session
-from regmix.types import NO_TRUST, Interrupted, Trust, UserError, require
+from regmix.types import NO_TRUST, Interrupted, Trust, UserError
 
 
 def run(experiment: Experiment, out: Path, display: Display, command: str = "") -> Run:
@@ -66,7 +66,6 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST, epochs: int | 
 
 def _longer(experiment: Experiment, epochs: int, directory: Run) -> Experiment:
     """The experiment with more epochs. Raises UserError unless its run is finished and has fewer."""
-    require(type(epochs) is int, f"epochs is {epochs!r}; give a whole number")
     if directory.result().status != "finished":
         raise UserError(
             f"{directory.path} is not finished; continue it with regmix train --resume {directory.path} first, "
