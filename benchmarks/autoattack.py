@@ -110,8 +110,8 @@ def main() -> None:
         inside, real_grad, real_screened = Timed(), torch.autograd.grad, rough_copy.Screened
         torch.autograd.grad = inside(real_grad)
         ours.forward = inside(ours.forward)
-        rough_copy.Screened = lambda rough, exact, slack, nearby=None: real_screened(
-            inside(rough), exact, slack, nearby and (lambda: TimedNearby(nearby(), inside))
+        rough_copy.Screened = lambda rough, exact, slack, incremental, **more: real_screened(
+            inside(rough), exact, slack, incremental and (lambda: TimedNearby(incremental(), inside)), **more
         )
         began = time.perf_counter()
         evaluator = Evaluator(

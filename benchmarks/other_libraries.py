@@ -27,7 +27,6 @@ from regmix.attacks import Ensemble, parse_attack
 from regmix.data import pick
 from regmix.evaluation import Evaluator, predict
 from regmix.evaluation.screening import SCREENED
-from regmix.runtime import devices
 from regmix.threats import Linf, format_eps
 
 OURS = ("autoattack", "autoattack-screened", "strongest")
@@ -80,11 +79,10 @@ def left_by_ours(name: str, model: nn.Module, test: Any, threat: Linf) -> dict[s
     began, device = time.perf_counter(), torch.device("cpu")
     evaluator = Evaluator(model, test, device, BATCH, Nothing(), Nothing(), on_work=lambda _: None)
     alive = evaluator.predictions() == test.labels
-    rough = devices.computes_in_bfloat16(device)
     attack = parse_attack(name)
     assert isinstance(attack, Ensemble)
     for stage, part in attack.stages:
-        screen = rough and isinstance(part, SCREENED)
+        screen = isinstance(part, SCREENED)
         alive = evaluator.survivors(part, threat, alive, f"{name}/{stage}", screen=screen)[0]
     return {"left": alive.nonzero()[:, 0].tolist(), "seconds": time.perf_counter() - began}
 

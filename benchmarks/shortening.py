@@ -3,13 +3,12 @@
 python benchmarks/shortening.py RUN [RUN ...] --examples 600 --out FOLDER [--checkpoint best] [--threads 1]
 
 Meets correctly classified validation images of each run, never test images. APGD-CE goes first. Of the images that it
-leaves, the table tells the least share of the clean lead z_y - max z_j that APGD-CE and PMA reached, which of APGD-T's
-nine targets break the image, in the order of the logits and in MALT's, and what each target reached. The budgets of
-`autoattack-screened` are read off it. Everything is kept in FOLDER/NAME.pt.
+leaves, PMA and each of APGD-T's nine targets try all, FAB-T and Square those that are near the boundary. The limits of
+`autoattack-screened` are read off what is told: which attack breaks what, and the share of the clean lead
+z_y - max z_j that PMA left. The leads after every attack are kept in FOLDER/NAME.pt.
 """
 
 import argparse
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from torch import Tensor
 from regmix.attacks import Apgd, Attack, Fab, Square
 from regmix.attacks.base import likeliest_wrong
 from regmix.attacks.malt import linear_distances
-from regmix.config import build_model, from_json
+from regmix.config import Experiment, build_model, from_json
 from regmix.data import ImageSet, draw, load, pick, split_train
 from regmix.evaluation.one_batch import predict
 from regmix.evaluation.screening import screened
@@ -27,7 +26,8 @@ from regmix.models import load_weights
 from regmix.objectives import margin
 from regmix.runs import Run
 from regmix.runtime import devices
-from regmix.types import Images, Labels, Model
+from regmix.threats import Threat
+from regmix.types import Images, Labels, Logits, Model
 
 NEAR = 0.4
 """FAB-T and Square run on the images that are left with less than this share of their clean lead."""
@@ -39,19 +39,14 @@ class OneTarget(Apgd):
 
     rank: int = 0
 
-    def wrong(self, model: Model, x: Images, y: Labels, logits: Tensor, threat: object) -> Tensor:
+    def wrong(self, model: Model, x: Images, y: Labels, logits: Logits, threat: Threat) -> Tensor:
         return likeliest_wrong(logits, y, self.targets)[:, self.rank : self.rank + 1]
 
 
-def validation(run: Run, experiment: object, root: str | None) -> ImageSet:
+def validation(experiment: Experiment, root: str | None) -> ImageSet:
     source = experiment.data if root is None else replace(experiment.data, root=root)
-    _, images = split_train(
-        load(source, "train"),
-        examples=experiment.train_examples,
-        validation=experiment.validation,
-        seed=experiment.split_seed,
-    )
-    return images
+    sizes = experiment.train_examples, experiment.validation, experiment.split_seed
+    return split_train(load(source, "train"), *sizes)[1]
 
 
 def main() -> None:
@@ -69,57 +64,67 @@ def main() -> None:
     for path in flags.runs:
         run = Run.open(path)
         experiment = from_json(run.config(), str(path))
-        every = validation(run, experiment, flags.data_root)
+        every = validation(experiment, flags.data_root)
         _, positions = draw(every.labels, min(flags.examples, len(every)), "stratified")
         images = every.subset(positions)
-        model = build_model(replace(experiment, normalise=False), images)
-        load_weights(model, run.weights(flags.checkpoint))
-        model = model.eval().to(memory_format=torch.channels_last)
-        measure(f"{path.name} {flags.checkpoint}", model, images, experiment.threat, flags.out)
+        kept = flags.out / f"{path.name}-{flags.checkpoint}.pt"
+        print(f"{path.name} {flags.checkpoint}, {len(images)} validation images", flush=True)
+        if not kept.exists():
+            model = build_model(replace(experiment, normalise=False), images)
+            load_weights(model, run.weights(flags.checkpoint))
+            torch.save(measure(model.eval().to(memory_format=torch.channels_last), images, experiment.threat), kept)
+        tell(torch.load(kept))
 
 
 @torch.no_grad()
-def measure(title: str, model: torch.nn.Module, images: ImageSet, threat: object, out: Path) -> None:
+def measure(model: torch.nn.Module, images: ImageSet, threat: Threat) -> dict[str, Tensor]:
+    """The leads without an attack and after each one, of the images that APGD-CE leaves; nan: not tried."""
     x, y = pick(images, torch.arange(len(images)), torch.device("cpu"))[:2]
     clean = predict(model, x, y) == y
     x, y = x[clean], y[clean]
-    pair = screened(model, x[:250], y[:250]) if devices.computes_in_bfloat16(x.device) else model
+    asked = screened(model, x[:250], y[:250])
 
-    def least(attack: Attack, x: Images, y: Labels) -> tuple[Tensor, float]:
-        """The lead that each row is left with, by the exact model; at most 0 where it is broken."""
-        began = time.perf_counter()
-        delta = attack(pair, x, y, threat)
-        return -margin(model(x + delta), y), time.perf_counter() - began
+    def left_by(attack: Attack, rows: Tensor) -> Tensor:
+        delta = attack(asked, x[rows], y[rows], threat)
+        lead = torch.full((len(x),), torch.nan)
+        lead[rows] = -margin(model(x[rows] + delta), y[rows])
+        return lead
 
-    lead = -margin(model(x), y)
-    ce, seconds = least(Apgd("ce"), x, y)
-    left = ce > 0
-    x, y, lead, ce = x[left], y[left], lead[left], ce[left]
-    print(
-        f"{title}: {len(clean)} images, {int(clean.sum())} correct, {len(x)} left by APGD-CE, {seconds:.1f} s",
-        flush=True,
-    )
-    pm, seconds = least(Apgd("pm"), x, y)
-    print(f"  PMA breaks {int((pm <= 0).sum())}, {seconds:.1f} s", flush=True)
-    logits = model(x)
-    wrong = likeliest_wrong(logits, y, 9)
-    order = linear_distances(model, x, y, wrong, threat).argsort(dim=1, stable=True)
+    everyone = torch.arange(len(x))
+    found = {"lead": -margin(model(x), y), "ce": left_by(Apgd("ce"), everyone)}
+    rows = everyone[found["ce"] > 0]
+    found["pm"] = left_by(Apgd("pm"), rows)
+    wrong = likeliest_wrong(model(x), y, 9)
+    found["malt"] = linear_distances(model, x, y, wrong, threat).argsort(dim=1, stable=True)
     reached = []
     for rank in range(wrong.shape[1]):
-        got, seconds = least(OneTarget(targets=9, rank=rank), x, y)
-        reached.append(got)
-        print(f"  target {rank} breaks {int((got <= 0).sum())}, {seconds:.1f} s", flush=True)
-    found = {"lead": lead, "ce": ce, "pm": pm, "targets": torch.stack(reached, 1), "malt": order}
-    nearest = torch.column_stack([found["targets"], ce, pm]).amin(1)
-    rest = ((nearest > 0) & (nearest < NEAR * lead)).nonzero()[:, 0]
-    for name, attack in {"fab": Fab(targets=9), "square": Square(queries=5000)}.items():
-        got, seconds = least(attack, x[rest], y[rest])
-        found[name] = torch.full_like(lead, torch.nan).index_copy_(0, rest, got)
-        print(
-            f"  {name} breaks {int((got <= 0).sum())} of the {len(rest)} that are left near, {seconds:.1f} s",
-            flush=True,
-        )
-    torch.save(found, out / f"{title.replace(' ', '-')}.pt")
+        reached.append(left_by(OneTarget(targets=9, rank=rank), rows))
+        print(f"  target {rank + 1} of {wrong.shape[1]}", flush=True)
+    found["targets"] = torch.stack(reached, 1)
+    least = torch.column_stack([found["targets"], found["ce"], found["pm"]]).amin(1)
+    near = everyone[(least > 0) & (least < NEAR * found["lead"])]
+    found["fab"], found["square"] = left_by(Fab(targets=9), near), left_by(Square(queries=5000), near)
+    return {name: values[rows] for name, values in found.items()}
+
+
+def tell(found: dict[str, Tensor]) -> None:
+    share, targets = found["pm"] / found["lead"], found["targets"] <= 0
+    apgd_t, pma = targets.any(1), found["pm"] <= 0
+    first = targets.gather(1, found["malt"][:, :1])[:, 0]
+    missed = apgd_t & ~pma
+    left = ~apgd_t & ~pma
+    least = torch.column_stack([found["pm"], found["targets"]]).amin(1) / found["lead"]
+    tried = found["fab"].isfinite()
+    shares = ", ".join(f"{value:.3f}" for value in share[missed].tolist()) or "none"
+    print(f"  {len(pma)} left by APGD-CE; APGD-T breaks {int(apgd_t.sum())}, PMA {int(pma.sum())}")
+    print(f"  of APGD-T's PMA misses {int(missed.sum())} (shares that it left: {shares}), and with MALT's first target "
+          f"{int((missed & ~first).sum())}")  # fmt: skip
+    for name in ("fab", "square"):
+        print(f"  {name} breaks {int((found[name] <= 0).sum())} of the {int(tried.sum())} near ones that are left")
+    for limit in (0.3, 0.6):
+        below = float((share[left] < limit).float().mean())
+        print(f"  share below {limit} after PMA: {below:.2f} of the {int(left.sum())} that are left")
+    print(f"  share below 0.05 after APGD-T: {float((least[left] < 0.05).float().mean()):.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -69,13 +69,15 @@ def test_autoattack_is_the_standard_ensemble() -> None:
     assert all(parse_attack(name) == attack for name, attack in AUTOATTACK.stages)
 
 
-def test_screening_shortens_the_last_two_attacks_and_says_that_it_is_not_autoattack() -> None:
-    (first, ce), (_, rest) = AUTOATTACK_SCREENED.stages
-    assert (first, ce) == AUTOATTACK.stages[0]
-    assert isinstance(rest, Shortened)
-    assert (rest.first, *rest.full) == tuple(attack for _, attack in AUTOATTACK.stages[1:])
+def test_screening_keeps_autoattack_for_near_examples_and_says_that_it_is_not_autoattack() -> None:
+    for stages, auto in ((AUTOATTACK_SCREENED.stages, AUTOATTACK.stages), (AUTOATTACK_SCREENED.l1, AUTOATTACK.l1)):
+        ((name, attack),) = stages
+        assert isinstance(attack, Shortened)
+        assert attack.first == parse_attack("pma")
+        assert [dear for _, dear in attack.dear] == [Malt(targets=1), *(part for _, part in auto)]
+        assert name == ", ".join(["pma", "malt-apgd-t", *(part for part, _ in auto)])
     assert AUTOATTACK_SCREENED.note.startswith("This is not AutoAttack")
-    assert passes(AUTOATTACK_SCREENED) < passes(AUTOATTACK) / 2
+    assert passes(AUTOATTACK_SCREENED) < passes(AUTOATTACK) / 4
 
 
 def test_the_strongest_ensemble_has_more_than_autoattack_and_says_that_it_is_not_autoattack() -> None:

@@ -81,7 +81,9 @@ ATTACKS = {
         Ensemble((("apgd-ce", Apgd("ce", steps=20)), ("fab-t", Fab(steps=20)), ("square", Square(50)))), reach=1.05
     ),
     "shortened": Row(
-        Shortened(Apgd(targets=4, steps=50), (Fab(targets=1, steps=5), Square(20)), (Fab(steps=20), Square(50)), 0.2),
+        Shortened(
+            Apgd("pm", steps=50), (Fab(targets=1, steps=5), Square(20)), ((0.4, Apgd(targets=4)), (0.2, Square(50)))
+        ),
         reach=1.05,
     ),
 }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from regmix.attacks import AUTOATTACK, Fgsm, HopSkipJump, Pgd, Square
 from regmix.evaluation import evaluate, gradient_fault, preflight
 from regmix.evaluation.screening import NoCopy, screened
+from regmix.runtime import devices
 from regmix.runtime.layout import is_contiguous, place, settle
 from regmix.threats import Linf
 from regmix.types import Batch, UserError
@@ -157,7 +158,10 @@ class View(nn.Module):
         (lambda m: m.as_strided((len(m), 64), (64, 1)), "other logits in channels_last"),
     ],
 )
-def test_a_model_that_cannot_work_in_channels_last_runs_contiguous(flat, said: str, channels: int) -> None:
+def test_a_model_that_cannot_work_in_channels_last_runs_contiguous(
+    flat, said: str, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "computes_in_bfloat16", lambda device: True)
     model, x = View(flat, channels), images()[:, :channels]
     expected = model(x)
     line = settle(model, x[:2])

@@ -1,14 +1,16 @@
 """Attacks on what is still alive: chunks, what is remembered, and processes that share the work."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from regmix.attacks import Apgd, Attempt, Fgsm, Screened
 from regmix.data import ImageSet
 from regmix.evaluation import Evaluator, chunks, evaluate
-from regmix.evaluation.screening import screened
+from regmix.evaluation.screening import NoCopy, screened
 from regmix.evaluation.screening.rough_copy import _folded
 from regmix.models import PreActResNet, ResNet, SmallCnn, build
+from regmix.runtime import devices
 from regmix.threats import Linf
 
 COUNT = 23
@@ -71,6 +73,13 @@ def an_evaluator(model, x, y, journal=None, world=None, work=None) -> Evaluator:
     return Evaluator(model, images, torch.device("cpu"), 5, journal or Notes(), world or Alone(), on_work)
 
 
+@pytest.fixture(params=["bfloat16", "float32"])
+def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the fast copy of a model computes in."""
+    monkeypatch.setattr(devices, "computes_in_bfloat16", lambda device: request.param == "bfloat16")
+    return request.param
+
+
 def attack(alive, attack=None, *, eps=0.05, screen=False, journal=None, world=None, work=None):
     ours = an_evaluator(*a_case(), journal, world, work)
     return ours.survivors(attack or Fgsm(), Linf(eps), alive, "fgsm", screen=screen).alive
@@ -126,14 +135,14 @@ def test_processes_share_the_chunks_and_agree_with_one() -> None:
     assert torch.equal(attack(alive, world=OneOf(0, 3, found[1] | found[2])), one)
 
 
-def test_a_screen_never_decides_what_is_broken() -> None:
+def test_a_screen_never_decides_what_is_broken(arithmetic: str) -> None:
     """An attack that finds nothing but what fools the rough copy breaks nothing."""
     alive = torch.ones(COUNT, dtype=torch.bool)
 
     class Boasts:
         def __call__(self, model, x, y, threat):
             assert isinstance(model, Screened)
-            model.rough = lambda images: torch.zeros(len(images), 4)
+            object.__setattr__(model, "rough", lambda images: torch.zeros(len(images), 4))
             return torch.zeros_like(x)
 
     assert attack(alive, Boasts(), screen=True).all()
@@ -174,7 +183,7 @@ def test_a_random_model_gives_the_same_table_again_and_leaves_the_random_state_a
     assert torch.equal(table(notes), whole)
 
 
-def test_screened_and_exact_attacks_agree() -> None:
+def test_screened_and_exact_attacks_agree(arithmetic: str) -> None:
     alive = torch.ones(COUNT, dtype=torch.bool)
     rough = attack(alive, Apgd(steps=40), eps=0.05, screen=True)
     exact = attack(alive, Apgd(steps=40), eps=0.05)
@@ -182,7 +191,7 @@ def test_screened_and_exact_attacks_agree() -> None:
     assert (rough != exact).sum() <= 1
 
 
-def test_batchnorm_is_folded_exactly_and_the_model_is_left_alone() -> None:
+def test_batchnorm_is_folded_exactly_and_the_model_is_left_alone(arithmetic: str) -> None:
     for config, shape in ((ResNet(width=8), (4, 3, 32, 32)), (PreActResNet(width=8), (4, 3, 32, 32)),
                           (SmallCnn(width=8), (4, 1, 8, 8))):  # fmt: skip
         torch.manual_seed(0)
@@ -198,6 +207,7 @@ def test_batchnorm_is_folded_exactly_and_the_model_is_left_alone() -> None:
             screen = screened(model, x, y)
             assert (screen(x) - logits).abs().max() < 0.05 * logits.abs().max()
             assert torch.equal(screen.exact(x), logits)
+        assert screen.repeats is (arithmetic == "bfloat16")
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
         assert 0 < screen.slack < 0.1 * logits.abs().max()
         import copy
@@ -207,14 +217,14 @@ def test_batchnorm_is_folded_exactly_and_the_model_is_left_alone() -> None:
             torch.testing.assert_close(folded(x), logits, rtol=1e-4, atol=1e-5)
 
 
-def test_batchnorm_without_running_statistics_is_kept() -> None:
+def test_batchnorm_without_running_statistics_is_kept(arithmetic: str) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten()).eval()
     x = torch.rand(3, 3, 5, 5)
     with torch.no_grad():
         assert (screened(model, x, torch.zeros(3, dtype=torch.long))(x) - model(x)).abs().max() < 0.1
 
 
-def test_a_model_that_cannot_be_traced_is_used_as_it_is() -> None:
+def test_a_model_that_cannot_be_traced_is_used_as_it_is(arithmetic: str) -> None:
     class Branches(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -226,6 +236,10 @@ def test_a_model_that_cannot_be_traced_is_used_as_it_is() -> None:
 
     model, x = Branches().eval(), torch.rand(2, 3, 8, 8)
     assert _folded(model) is None
+    if arithmetic == "float32":  # it would be no faster
+        with pytest.raises(NoCopy, match=r"^$"):
+            screened(model, x, torch.zeros(2, dtype=torch.long))
+        return
     with torch.no_grad():
         assert (screened(model, x, torch.zeros(2, dtype=torch.long))(x) - model(x)).abs().max() < 0.05
 

@@ -1,12 +1,14 @@
 """Recorded steps give what the same steps give otherwise."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import regmix
 from contracts.devices import DEVICE, ON_CPU
 from contracts.test_methods import METHODS
 from regmix.config import Ema, GatedEma, NoAveraging, OneCycle, Swa
@@ -228,6 +230,12 @@ def test_a_method_that_hides_what_it_takes_from_the_clock_is_not_recorded() -> N
 
     experiment = replace(recipe("digits-regmix"), cuda_graph="on")
     assert "give it a `phase`" in (obstacle(experiment, Growing(), DEVICE) or "")
+
+
+def test_what_cannot_be_recorded_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="grad_align takes second derivatives; leave out --cuda-graph on"):
+        regmix.train("digits-regmix", tmp_path / "run", method="grad_align", cuda_graph="on", progress=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_recordings_are_few_and_the_oldest_goes_first() -> None:

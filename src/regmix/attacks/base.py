@@ -1,7 +1,7 @@
 """The protocol of an attack, and models that answer roughly first (screening)."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -61,17 +61,26 @@ class Whole:
     def leave(self, out: Bool[Tensor, "batch"]) -> None: ...
 
 
+@dataclass(frozen=True, eq=False)
 class Screened:
     """A fast model with rough logits, and the exact model, which confirms every misclassification.
 
     Attacks call it like any model and get rough logits. An example counts as broken only if the exact model confirms
-    it; the exact model is called where max_{c != y} z_c - z_y of the rough logits is at least -`slack`. `nearby` makes
-    a `Nearby` of the rough model.
+    it; the exact model is called where max_{c != y} z_c - z_y of the rough logits is at least -`slack`.
     """
 
-    def __init__(self, rough: Model, exact: Model, slack: float, nearby: Callable[[], Nearby] | None = None) -> None:
-        self.rough, self.exact, self.slack = rough, exact, slack
-        self.nearby: Callable[[], Nearby] = nearby or (lambda: Whole(self.rough))
+    rough: Model
+    exact: Model
+    slack: float
+    incremental: Callable[[], Nearby] | None = None
+    """Makes a `Nearby` of the rough model; None: it computes every image as a whole."""
+    repeats: bool = True
+    """A search that ends near the decision boundary is repeated on the exact model. False where both differ by the
+    rounding of float32 alone."""
+
+    def nearby(self) -> Nearby:
+        """A `Nearby` of the rough model."""
+        return Whole(self.rough) if self.incremental is None else self.incremental()
 
     def __call__(self, images: Images) -> Logits:
         return self.rough(images)

@@ -73,7 +73,7 @@ class Fab:
             for pairs, wrong in rows.pairs(targets, together):
                 near = run(model, pairs, wrong) <= CLOSE
                 close.append((pairs[near], wrong[near]))
-            if isinstance(model, Screened):
+            if isinstance(model, Screened) and model.repeats:
                 for pairs, wrong in rows.again(close, together):
                     run(model.exact, pairs, wrong)
         return rows.delta

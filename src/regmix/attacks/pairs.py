@@ -49,7 +49,7 @@ def climb_pairs(model: Model, x: Images, y: Labels, aims: Aims, climb: Climb, to
         for pairs, target in aims(logits, rows):
             near = run(model, pairs, target)
             close.append((pairs[near], target[near]))
-        if isinstance(model, Screened):
+        if isinstance(model, Screened) and model.repeats:
             for pairs, target in rows.again(close, together or len(x)):
                 run(model.exact, pairs, target)
     return rows.delta

@@ -1,4 +1,4 @@
-"""A sequence of attacks with smaller budgets for rows far from the decision boundary."""
+"""A cheap attack on all rows, and dearer ones only on rows near the decision boundary."""
 
 from dataclasses import dataclass
 
@@ -15,25 +15,25 @@ from regmix.types import Images, Labels, Model
 
 @dataclass(frozen=True)
 class Shortened:
-    """A first attack on all rows, then full attacks on rows near the decision boundary and brief ones on the others.
+    """A first attack and brief ones on all rows, then dear attacks, each on the rows that are near enough for it.
 
-    With the lead l(d) = z_y - max_{j != y} z_j at x + d, a row is near if l(d) < near l(0) for the perturbation d of
-    the first attack. A row also gets the full attacks if a brief attack reduces its lead further than the first attack
-    did, because that suggests masked gradients.
+    With the lead l(d) = z_y - max_{j != y} z_j at x + d, the share of a row is min_d l(d) / l(0) over the perturbations
+    of all attacks so far. A dear attack gets the rows whose share is below its limit. A row also gets all of them if a
+    brief attack reduces its lead further than the first attack did, because that suggests masked gradients.
     """
 
     first: Attack
     brief: tuple[Attack, ...]
-    full: tuple[Attack, ...]
-    near: float
-    """A row is near if its lead falls below this share of its clean lead."""
+    dear: tuple[tuple[float, Attack], ...]
+    """Limits of the share, and attacks."""
     together: int = 0
     """How many (image, target) pairs to attack at once; 0 means as many as there are images."""
 
     @property
     def passes(self) -> int:
-        """An estimate that takes an eighth of the rows for near."""
-        return sum(map(passes, (self.first, *self.brief))) + sum(map(passes, self.full)) // 8
+        """An estimate that takes the share of the surviving rows to be uniform on [0, 1]."""
+        dear = sum(round(limit * passes(attack)) for limit, attack in self.dear)
+        return sum(map(passes, (self.first, *self.brief))) + dear
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         rows = Rows(x)
@@ -51,10 +51,9 @@ class Shortened:
             clean = -margin(model(x), y)
             run(self.first, rows.left)
             reached = rows.least.clone()
-            near = reached < self.near * clean
             for attack in self.brief:
-                run(attack, (~near).nonzero()[:, 0])
-            near |= rows.least < reached
-            for attack in self.full:
-                run(attack, near.nonzero()[:, 0])
+                run(attack, rows.left)
+            masked = rows.least < reached
+            for limit, attack in self.dear:
+                run(attack, (masked | (rows.least < limit * clean)).nonzero()[:, 0])
         return rows.delta

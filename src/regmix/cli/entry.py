@@ -14,7 +14,10 @@ from regmix.errors import Interrupted, UserError
 from regmix.runtime.signals import ending, handled, survive_hangup
 from regmix.runtime.threads import share_the_cpu
 
-INTERRUPTED = "continue a training with `regmix train --resume RUN`, anything else by giving the same command again"
+INTERRUPTED = (
+    "continue a training whose directory is there with `regmix train --resume RUN`, anything else by giving the same "
+    "command again"
+)
 
 OUT_OF_MEMORY = (
     "out of memory", "can't allocate memory", "cannot allocate memory", "failed to map segment", "error -4 while",

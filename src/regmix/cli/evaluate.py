@@ -63,8 +63,9 @@ class EvaluateFlags(EvaluationFlags):
     batch_size: int = 250
     """Images per batch."""
     exact: bool = False
-    """Run the attacks of AutoAttack in float32 only. Without it, a bfloat16 copy of the model searches first (faster);
-    in both cases an image counts as broken only if the float32 model misclassifies it."""
+    """Let the attacks of AutoAttack ask the model alone. Without it, a fast copy searches first: BatchNorm is folded
+    into its convolutions, and it computes in bfloat16 where the hardware does. In both cases an image counts as broken
+    only if the model itself, in float32, misclassifies it."""
     save: bool = False
     """Save the adversarial images as PNG and npz. They are rounded to whole grey levels inside the threat model, and
     checked again after they are read back from the disk."""

@@ -1,7 +1,6 @@
 """The evaluation of a run directory: attacks its checkpoints on the test split and saves the outcomes beside them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -132,8 +131,6 @@ class Assessment:
         for note in (*test.images.notes, *([test.sample.text()] if questions.within is None else [])):
             progress.note(note)
         place = devices.start(device, "32", patient=True).device
-        # An emulated bfloat16 copy would be slower than the model itself.
-        questions = replace(questions, exact=questions.exact or not devices.computes_in_bfloat16(place))
         suite = load_suite(questions, test, self._experiment.threat, place, self._trust)
         task = Task(self._run, self._experiment, questions, test, place, progress, suite, source, kinds)
         stored = self._run.evaluations()

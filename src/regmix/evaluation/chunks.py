@@ -99,7 +99,7 @@ def claimed(work: Sequence[tuple[str, Sequence[int]]], journal: Journal) -> Iter
 
 
 class Chunks:
-    """Attacks the chunks of one stage. A bfloat16 copy of the model is made at the first chunk that is attacked."""
+    """Attacks the chunks of one stage. A fast copy of the model is made at the first chunk that is attacked."""
 
     def __init__(
         self,
@@ -141,7 +141,8 @@ class Chunks:
             try:
                 self._screen = screened(self._model, batch.x, batch.y)
             except NoCopy as reason:
-                self._note(f"no bfloat16 copy of the model screens, as with --exact ({reason})")
+                if str(reason):
+                    self._note(f"no fast copy of the model screens, as with --exact ({reason})")
 
 
 @contextmanager

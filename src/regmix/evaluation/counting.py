@@ -1,6 +1,6 @@
 """Counts what passes through a model: images forward, and gradients of images back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Bool
 from torch import Tensor
@@ -30,9 +30,9 @@ class Counter:
 def counted(model: Model, counter: Counter) -> Model:
     """The model, whose passes are counted. A model that screens is counted in both of its parts."""
     if isinstance(model, Screened):
-        return Screened(
-            counted(model.rough, counter), counted(model.exact, counter), model.slack,
-            lambda: _CountedNearby(model.nearby(), counter),
+        return replace(
+            model, rough=counted(model.rough, counter), exact=counted(model.exact, counter),
+            incremental=lambda: _CountedNearby(model.nearby(), counter),
         )  # fmt: skip
 
     def logits(images: Images) -> Logits:

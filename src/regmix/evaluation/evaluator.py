@@ -97,9 +97,9 @@ class Evaluator:
         Args:
             alive: which examples to attack, bool [N] on the host.
             name: of the attack, in the journal.
-            screen: the attack may ask a bfloat16 copy of the model, if that is an nn.Module; the model itself decides.
+            screen: the attack may ask a fast copy of the model, if that is an nn.Module; the model itself decides.
             keep: called with the positions of broken examples, their images, and their adversarial images.
-            note: called with a line if there is no bfloat16 copy, so that the attack asks the model alone.
+            note: called with a line if there is no fast copy, so that the attack asks the model alone.
         """
         broken, idle = torch.zeros_like(alive), torch.zeros_like(alive)
         taken_for, spent = torch.full((len(alive),), -1), torch.zeros(len(Spent()), len(alive), dtype=torch.long)

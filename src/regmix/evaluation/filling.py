@@ -55,7 +55,7 @@ class Filling:
 
         Args:
             clean: what the model predicts without an attack, [N]; -1 where that is not known yet.
-            exact: no bfloat16 copy of the model screens.
+            exact: no fast copy of the model screens.
             on_stage: called before a stage with its number and how many images are left for it.
         """
         alive, untried = correct, correct

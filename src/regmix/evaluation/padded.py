@@ -1,5 +1,7 @@
 """Batches of few sizes for a GPU, where libraries prepare every new shape of a convolution anew."""
 
+from dataclasses import replace
+
 import torch
 
 from regmix.attacks.base import Screened
@@ -24,7 +26,7 @@ def padded(model: Model) -> Model:
     if isinstance(model, Answers):  # every row is a query
         return model
     if isinstance(model, Screened):
-        return Screened(padded(model.rough), padded(model.exact), model.slack, model.nearby)
+        return replace(model, rough=padded(model.rough), exact=padded(model.exact))
 
     def logits(images: Images) -> Logits:
         more = bucket(len(images)) - len(images)

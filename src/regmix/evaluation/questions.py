@@ -31,7 +31,7 @@ class Questions:
     """How many images of the test split; None means all."""
     batch_size: int = 250
     exact: bool = False
-    """No bfloat16 copy of the model screens AutoAttack's attacks."""
+    """No fast copy of the model screens AutoAttack's attacks."""
     verdict: bool = True
     """Probe for gradient masking."""
     save: bool = False

@@ -85,7 +85,7 @@ class Task:
         return replace(self, test=test, corruptions=source)
 
     def without_gradients(self) -> "Task":
-        """The task for a black box: no bfloat16 copy, and no probe for gradient masking.
+        """The task for a black box: no fast copy, and no probe for gradient masking.
 
         Raises:
             UserError: several passes are to be averaged.

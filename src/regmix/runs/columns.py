@@ -11,7 +11,7 @@ class Cost:
     images: int
     """How many images were attacked: those that are classified correctly without an attack."""
     forward: int
-    """Images that passed forward through the network, a bfloat16 copy's passes among them."""
+    """Images that passed forward through the network, a fast copy's passes among them."""
     backward: int
     """Images whose gradients passed back through it."""
     seconds: float
@@ -101,7 +101,7 @@ class Column:
     source: Source | None = None
     """Of a transfer attack."""
     exact: bool = False
-    """No bfloat16 copy of the model screened."""
+    """No fast copy of the model screened."""
     made: str = ""
     """Date and time, UTC."""
     regmix: str = ""

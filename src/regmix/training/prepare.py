@@ -18,6 +18,7 @@ from regmix.runs.exported import WEIGHTS, folder_of
 from regmix.runtime import devices, processes
 from regmix.training.display import Display
 from regmix.training.readiness import ready
+from regmix.training.recorded import check_recordable
 from regmix.types import Trust, UserError, require
 
 
@@ -42,6 +43,7 @@ def prepare(experiment: Experiment, display: Display) -> Prepared:
         experiment.device, experiment.precision, together=not experiment.shard_weights,
         some_unused=isinstance(experiment.model, FromElsewhere),
     )  # fmt: skip
+    check_recordable(experiment, fabric.device)
     for note in try_out(experiment, model, validation_set, fabric):
         display.note(note)
     return Prepared(fabric, model, train_set, validation_set)

@@ -54,6 +54,16 @@ def obstacle(experiment: Experiment, method: Method, device: torch.device) -> st
     return None
 
 
+def check_recordable(experiment: Experiment, device: torch.device) -> None:
+    """Raises UserError if recorded steps are insisted on and impossible, as far as it shows before the first step."""
+    if experiment.cuda_graph == "on" and (why := obstacle(experiment, experiment.method, device)):
+        raise _impossible(why)
+
+
+def _impossible(why: str) -> UserError:
+    return UserError(f"the training step cannot be recorded: {why}; leave out --cuda-graph on")
+
+
 @dataclass
 class Recording:
     """A recorded step: where it reads its batch and leaves its results, and where the state lay that it changes."""
@@ -146,7 +156,7 @@ class RecordedSteps:
 
     def _leave(self, why: str) -> None:
         if self._insists:
-            raise UserError(f"the training step cannot be recorded: {why}; leave out --cuda-graph on")
+            raise _impossible(why)
         self.recorder = None
         self._recordings.clear()
         self._note(f"{NOT_RECORDED}: {why}")

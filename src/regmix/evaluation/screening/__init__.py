@@ -1,4 +1,4 @@
-"""A bfloat16 copy of the model that screens attacks, and its shortcuts; only the model itself decides what is broken.
+"""A fast copy of the model that screens attacks, and its shortcuts; only the model itself decides what is broken.
 
 May import what evaluation may; only evaluation imports it.
 """

@@ -1,7 +1,8 @@
-"""A fast bfloat16 copy of a model for attacks, beside the exact model, which decides."""
+"""A fast copy of a model for attacks, beside the exact model, which decides."""
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import fx, nn
@@ -11,36 +12,40 @@ from regmix.attacks import Apgd, Fab, Relaxation, Screened, Shortened, Square
 from regmix.evaluation.answers import gradient_fault, why
 from regmix.evaluation.screening.incremental import Incremental
 from regmix.objectives import margin, precise
+from regmix.runtime import devices
 from regmix.runtime.layout import is_contiguous
 from regmix.types import Images, Labels, Logits
 
 SCREENED = (Apgd, Fab, Relaxation, Shortened, Square)
-"""Attacks for which a bfloat16 copy of the model may screen; the other attacks report their last iterate only."""
+"""Attacks for which a fast copy of the model may screen; the other attacks report their last iterate only."""
 
 AGREE = 0.25
 """How far the copy's margins may lie from the model's, in units of the mean difference between an image's logits."""
 
 
 class NoCopy(Exception):  # noqa: N818  it is no error
-    """A model has no usable copy and must be attacked without one; says why, as a clause."""
+    """A model has no usable copy and must be attacked without one; says why, as a clause, if anything is lost."""
 
 
 def screened(model: nn.Module, x: Images, y: Labels) -> Screened:
-    """The model together with a copy in bfloat16 and channels_last whose BatchNorm is folded into its convolutions.
+    """The model together with a copy in channels_last whose BatchNorm is folded into its convolutions.
 
-    `x`, `y` are a batch of the images to attack. The largest difference of margins on them is the slack within which
-    the exact model is asked. If folding is not possible, or changes the float32 logits by more than a thousandth of
-    their size, the copy keeps its BatchNorm.
+    The copy computes in bfloat16 where the hardware does, and in float32 elsewhere. `x`, `y` are a batch of the images
+    to attack. The largest difference of margins on them is the slack within which the exact model is asked. If folding
+    is not possible, or changes the float32 logits by more than a thousandth of their size, the copy keeps its
+    BatchNorm; in float32 there is then no copy.
 
     Raises:
-        NoCopy: the model cannot be copied, or the copy fails, gives other logits, or gives no gradient although the
-            model does.
+        NoCopy: the model cannot be copied, or the copy fails, gives other logits, gives no gradient although the model
+            does, or would be no faster.
     """
     with torch.no_grad():
         exact = model(x)
     try:
         pair = _screened(model, x, y, exact)
         same_gradient = gradient_fault(pair, x[:2]) is None or gradient_fault(model, x[:2]) is not None
+    except NoCopy:
+        raise
     except Exception as error:  # a user's module may raise anything
         raise NoCopy(f"{type(error).__name__}: {why(error)}") from None
     spread = float((precise(exact).amax(1) - precise(exact).amin(1)).mean())
@@ -63,18 +68,23 @@ def _screened(model: nn.Module, x: Images, y: Labels, exact: Logits) -> Screened
     if is_contiguous(model):
         layout = torch.contiguous_format
     rough = rough.to(memory_format=layout)  # type: ignore[call-overload]
-    for module in rough.modules():
-        # autocast would convert these weights again in every pass
-        if type(module) in (nn.Conv2d, nn.Linear) and _is_plain(module):
-            module.to(torch.bfloat16)
-    answer = _in_bfloat16(rough, x.device.type, layout)
+    in_bfloat16 = devices.computes_in_bfloat16(x.device)
+    if in_bfloat16:
+        for module in rough.modules():
+            # autocast would convert these weights again in every pass
+            if type(module) in (nn.Conv2d, nn.Linear) and _is_plain(module):
+                module.to(torch.bfloat16)
+    elif rough is not folded:
+        raise NoCopy
+    answer = _answers(rough, x.device.type, layout, in_bfloat16)
     with torch.no_grad():
         slack = float((margin(answer(x), y) - margin(exact, y)).abs().max())
+    incremental = None
     if (
         isinstance(rough, fx.GraphModule) and x.device.type == "cpu" and layout is torch.channels_last
     ):  # measured on CPUs only
-        return Screened(answer, model, slack, lambda: _IncrementalInBfloat16(rough))
-    return Screened(answer, model, slack)
+        incremental = partial(_IncrementalCopy, rough, in_bfloat16)
+    return Screened(answer, model, slack, incremental, repeats=in_bfloat16)
 
 
 def _is_plain(module: nn.Module) -> bool:
@@ -111,15 +121,21 @@ def _fold(traced: fx.GraphModule) -> nn.Module:
     return traced
 
 
-def _in_bfloat16(model: nn.Module, device: str, layout: torch.memory_format) -> Callable[[Images], Logits]:
+def _answers(
+    model: nn.Module, device: str, layout: torch.memory_format, in_bfloat16: bool
+) -> Callable[[Images], Logits]:
     def answer(images: Images) -> Logits:
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=in_bfloat16):
             return precise(model(images.contiguous(memory_format=layout)))
 
     return answer
 
 
-class _IncrementalInBfloat16(Incremental):
+class _IncrementalCopy(Incremental):
+    def __init__(self, graph: fx.GraphModule, in_bfloat16: bool) -> None:
+        super().__init__(graph)
+        self._in_bfloat16 = in_bfloat16
+
     def __call__(self, images: Images, trial: Images, side: int) -> Logits:
-        with torch.autocast(trial.device.type, torch.bfloat16):
+        with torch.autocast(trial.device.type, torch.bfloat16, enabled=self._in_bfloat16):
             return precise(super().__call__(images, trial.contiguous(memory_format=torch.channels_last), side))
