@@ -74,7 +74,7 @@ def test_screening_keeps_autoattack_for_near_examples_and_says_that_it_is_not_au
         ((name, attack),) = stages
         assert isinstance(attack, Shortened)
         assert attack.first == parse_attack("pma")
-        assert [dear for _, dear in attack.dear] == [Malt(targets=1), *(part for _, part in auto)]
+        assert [dear for _, dear in attack.dear] == [Malt(targets=1, candidates=9), *(part for _, part in auto)]
         assert name == ", ".join(["pma", "malt-apgd-t", *(part for part, _ in auto)])
     assert AUTOATTACK_SCREENED.note.startswith("This is not AutoAttack")
     assert passes(AUTOATTACK_SCREENED) < passes(AUTOATTACK) / 4

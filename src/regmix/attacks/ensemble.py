@@ -73,7 +73,7 @@ _BRIEF = Fab(targets=1, steps=15), Square(queries=300)
 def _shortened(gradients: tuple[Attack, ...]) -> Shortened:
     """`benchmarks/shortening.py` shows why: PMA and MALT's first target broke all that APGD-T broke, on four models."""
     near, close = ((0.3, attack) for attack in gradients), ((0.05, attack) for attack in (_FAB, _SQUARE))
-    return Shortened(Apgd("pm"), _BRIEF, ((0.6, Malt(targets=1)), *near, *close))
+    return Shortened(Apgd("pm"), _BRIEF, ((0.6, Malt(targets=1, candidates=9)), *near, *close))
 
 
 _PARTS = "pma, malt-apgd-t, apgd-ce, apgd-t, fab-t, square"

@@ -48,7 +48,8 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(compare.Planned, "train", train)
     cheap = {
-        "main": Battery("clean,pgd-10,pgd-50", examples=40, checkpoints=("best", "last", "averaged")),
+        "main": Battery("clean,pgd-10,pgd-50", examples=40),
+        "after": Battery("clean,pgd-50", examples=40, checkpoints=("last", "averaged")),
         "strongest": Battery("apgd-ce", examples=20),
         "double": Battery("pgd-50", (2.0,), 40),
         "curve": Battery("pgd-50", (0.5, 1.0), 40),

@@ -55,14 +55,15 @@ def amr(scale: Scale, base: Experiment) -> Study:
     claims.append(
         Claim(
             "RegMix's averaged weights are more robust than FGSM-PGK's averaged weights (pgd-50).",
-            Accuracy("regmix", "pgd-50", checkpoint="averaged"), Accuracy("pgk", "pgd-50", checkpoint="averaged"),
+            Accuracy("regmix", "pgd-50", "after", checkpoint="averaged"),
+            Accuracy("pgk", "pgd-50", "after", checkpoint="averaged"),
             "FGSM-PGK's average is the one that its paper evaluates; RegMix's is an assumption.",
         )
     )  # fmt: skip
     return Study(
         "amr", "Adversarial mutual regularisation",
         "Does the asymmetric pair of KL divergences do better than the l2 term of FGSM-PGK?",
-        (REGMIX, PGK, PGK_KL, GAMMA0, PGD2, PGD10), ("main", "strongest"), tuple(claims),
+        (REGMIX, PGK, PGK_KL, GAMMA0, PGD2, PGD10), ("main", "after", "strongest"), tuple(claims),
         f"{SETTING} {SELECTION} A white-box attack gives an upper bound of the robust accuracy.",
     )  # fmt: skip
 

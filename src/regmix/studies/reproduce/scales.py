@@ -43,7 +43,8 @@ def _batteries(
 ) -> dict[str, Battery]:
     """The batteries of a scale; `main`, `few`, `hard` and `strong` are numbers of images, None means all."""
     return {
-        "main": Battery("clean,pgd-10,pgd-50", examples=main, checkpoints=("best", "last", "averaged")),
+        "main": Battery("clean,pgd-10,pgd-50", examples=main),
+        "after": Battery("clean,pgd-50", examples=few, checkpoints=("last", "averaged")),
         "strongest": Battery(strongest, examples=strong),
         "double": Battery("pgd-50", (2.0,), main),
         "curve": Battery("pgd-50", CURVE, few),
