@@ -6,6 +6,7 @@ from scipy.stats import ttest_rel
 
 from contracts.evaluated import change, folder
 from regmix.config import Experiment, to_json
+from regmix.evaluation import wilson
 from regmix.reports import words, write_report
 from regmix.reports.comparison import (
     arms,
@@ -15,6 +16,7 @@ from regmix.reports.comparison import (
     differences,
     doubts,
     holm,
+    mean,
     shared_columns,
     table,
 )
@@ -78,8 +80,16 @@ def test_difference_changes_sign_with_the_order():
 
 def test_without_any_variance():
     same = np.ones((2, 10), bool)
-    assert difference(same, same) == (0, 0, 0, 1)
-    assert difference(same, ~same) == (1, 1, 1, 0)
+    centre, low, high, p = difference(same, same)
+    assert (centre, p) == (0, 1)
+    assert -0.3 < low < -0.1 < 0.1 < high < 0.3, "ten images show no more"
+    centre, low, high, p = difference(same, ~same)
+    assert (centre, high) == (1, 1)
+    assert 0.5 < low < 0.8
+    assert p == 2 / 2**10
+    assert difference(~same, same)[:3] == (-1, -1, -low)
+    assert mean(~same) == (0, *wilson(0, 10))
+    assert mean(same) == (1, *wilson(10, 10))
 
 
 def test_holm():

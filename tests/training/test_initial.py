@@ -52,6 +52,24 @@ def test_of_standard_training_the_last_weights_are_taken(tmp_path: Path) -> None
     assert initial_weights(Experiment(init=str(tmp_path / "robust"))) == tmp_path / "robust" / "last.safetensors"
 
 
+def test_weights_for_other_classes_are_told(tmp_path: Path, capsys) -> None:
+    """The last layer has as many outputs, which mean something else."""
+    trained(tmp_path / "first")
+    result = json.loads((tmp_path / "first" / "result.json").read_text())
+    result["classes"] = result["classes"][::-1]
+    (tmp_path / "first" / "result.json").write_text(json.dumps(result))
+    capsys.readouterr()
+    trained(tmp_path / "second", f"--init {tmp_path}/first")
+    assert "; the classes are other ones (" in capsys.readouterr().out
+
+
+def test_labels_that_speak_against_the_class_are_refused(tmp_path: Path, capsys) -> None:
+    words = f"train digits-regmix {TINY} --label-mass 0.1 --out {tmp_path}/run"
+    assert main(words.split()) == 2
+    assert "of 10 classes it must be more than 0.1" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_last_layer_starts_anew_for_another_number_of_classes(tmp_path: Path) -> None:
     source, target = build(SmallCnn(width=4), 7, 1), build(SmallCnn(width=4), 10, 1)
     own = {name: value.clone() for name, value in target.state_dict().items()}

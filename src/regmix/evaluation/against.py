@@ -55,8 +55,10 @@ def evaluate_both(
     begun = [[*each.begin(chosen, device, progress)] for each in (first, second)]
     evaluations, questions, test = [*begun[0], *begun[1]], first.questions, first.test
     if questions.within is None:
-        for evaluation in evaluations:
-            evaluation.fill(torch.arange(len(test.images)), last=True)
+        for each, its in zip((first, second), begun, strict=True):
+            progress.note(f"{each.path}:")
+            for evaluation in its:
+                evaluation.fill(torch.arange(len(test.images)), last=True)
     else:
         seed = questions.sample_seed
         progress.note(fill_until_narrow(evaluations, test, questions.within, seed, paired=True))

@@ -282,7 +282,7 @@ class CheckpointEvaluation:
         interval = self._interval(correct, count) if self._interval else wilson(correct, count)
         return records.Column(
             attack, eps, format_eps(eps), correct / count, *interval, correct, exact=self._task.questions.exact,
-            made=_now(), regmix=__version__, within=self._within,
+            batch_size=self._task.questions.batch_size, made=_now(), regmix=__version__, within=self._within,
         )  # fmt: skip
 
     def _add(self, name: str, column: records.Column, alive: Tensor) -> None:

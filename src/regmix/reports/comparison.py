@@ -10,6 +10,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from regmix.evaluation import paired, wilson
 from regmix.reports import words
 from regmix.reports.load import LoadedRun, checkpoints
 from regmix.reports.statistics import same_examples
@@ -74,6 +75,8 @@ def difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[flo
 
     The 95 % interval and the two-sided p-value are Student's t with the error and the degrees of freedom of
     `uncertainty`. A method with a single seed adds no term to the error; the interval then does not cover its seed.
+    Where nothing varies, between images or between seeds, both are about the images alone: Agresti and Min's interval
+    (see `paired`) and the exact sign test.
     """
     from scipy.stats import t
 
@@ -82,7 +85,8 @@ def difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[flo
     centre = float(c.mean())
     error, freedom = uncertainty(c, [first.mean(1), second.mean(1)])
     if error == 0:
-        return centre, centre, centre, 1.0 if centre == 0 else 0.0
+        pair = paired(first[0], second[0])
+        return centre, pair.low, pair.high, 1.0 if centre == 0 else min(1.0, 2 * 0.5 ** len(c))
     half = float(t.ppf(0.975, freedom)) * error
     return centre, centre - half, centre + half, 2 * float(t.sf(abs(centre) / error, freedom))
 
@@ -91,12 +95,15 @@ def mean(survives: NDArray[np.bool_]) -> tuple[float, float, float]:
     """(mean, low, high) of a method's accuracy over seeds and N examples, bool [seeds, N].
 
     The 95 % interval is as in `difference`, with the error and the degrees of freedom of `uncertainty`, within [0, 1].
+    Where nothing varies it is Wilson's, about the images alone.
     """
     from scipy.stats import t
 
     centre = float(survives.mean())
     error, freedom = uncertainty(survives.mean(0), [survives.mean(1)])
-    half = float(t.ppf(0.975, freedom)) * error if error else 0.0
+    if error == 0:
+        return centre, *wilson(int(survives[0].sum()), survives.shape[1])
+    half = float(t.ppf(0.975, freedom)) * error
     return centre, max(0.0, centre - half), min(1.0, centre + half)
 
 

@@ -10,10 +10,10 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from regmix.config import Experiment, NoAveraging, build_model, from_json
-from regmix.data import ImageSet, NoColour, load, pick, split_train, steps_per_epoch
+from regmix.data import ImageSet, NoColour, class_changes, load, pick, split_train, steps_per_epoch
 from regmix.models import PRETRAINED, FromElsewhere, Timm, Transformers, load_weights
 from regmix.models.files import few
-from regmix.runs import CONFIG, Run
+from regmix.runs import CONFIG, RESULT, Run
 from regmix.runs.exported import WEIGHTS, folder_of
 from regmix.runtime import devices, processes
 from regmix.training.display import Display
@@ -55,6 +55,12 @@ def training_data(experiment: Experiment) -> tuple[ImageSet, ImageSet]:
         load(experiment.data, "train"), experiment.train_examples, experiment.validation, experiment.split_seed
     )
     require(len(train_set.classes) >= 2, f"the images are all of one class, {train_set.classes[0]!r}; add another")
+    fewest = 1 / len(train_set.classes)
+    require(
+        experiment.label_mass > fewest,
+        f"label_mass is {experiment.label_mass:g}, the probability of the true class; of {len(train_set.classes)} "
+        f"classes it must be more than {fewest:g} (label smoothing of 0.1 is a mass of 0.9)",
+    )
     side = min(train_set.shape[1:])
     flag, border = "pad" if experiment.pad else "crop most", experiment.border
     require(border < side, f"{flag} is {border}; it must be less than the images' side, {side} pixels")
@@ -106,9 +112,19 @@ def _load_initial(model: nn.Module, experiment: Experiment, images: ImageSet) ->
     assert path is not None
     try:
         loaded = load_weights(model, path, experiment.init_weights, len(images.classes))
-        return f"weights to start from: {loaded.summary()}"
+        return f"weights to start from: {loaded.summary()}{_other_classes(path.parent, images)}"
     except UserError as error:
         raise UserError(str(error).replace("--weights", "--init-weights")) from None
+
+
+def _other_classes(folder: Path, images: ImageSet) -> str:
+    """A remark where the weights are those of a run with as many classes, but others or in another order."""
+    if not (folder / RESULT).is_file():
+        return ""
+    theirs = tuple(Run.open(folder, writes=False).result().classes or ())
+    if len(theirs) != len(images.classes) or not (text := class_changes(theirs, images.classes)):
+        return ""
+    return f"; the classes are other ones ({text}), so the last layer begins with what it learned about those"
 
 
 def _freeze(model: nn.Module, names: Sequence[str]) -> None:

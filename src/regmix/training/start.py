@@ -14,6 +14,7 @@ from regmix.runtime import devices, processes
 from regmix.runtime.files import digest
 from regmix.training.display import Display
 from regmix.training.environment import environment
+from regmix.training.found import found, idle
 from regmix.training.prepare import Prepared, initial_weights, prepare
 from regmix.training.session import Session
 from regmix.types import NO_TRUST, Interrupted, Trust, UserError
@@ -92,8 +93,10 @@ def _train(experiment: Experiment, prepared: Prepared, directory: Run, display: 
             f"{experiment.lr:g}, whatever their number"
         )
     images = prepared.train_set
-    for note in images.notes:
+    for note in (*images.notes, *found(experiment, prepared)):
         display.note(note)
+    for line in idle(experiment):
+        display.warn(line)
     with directory.claim(), _naming_code(experiment):
         now = Data(fingerprint(images), fingerprint(prepared.validation_set), [*images.notes])
         _check_same_images(directory, now, images.classes, display)

@@ -1,0 +1,71 @@
+"""What a training tells before its first step."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from regmix.config import NoAveraging, OneCycle, Piecewise, Swa
+from regmix.data import ImageSet
+from regmix.models import SmallCnn, build
+from regmix.recipes import recipe
+from regmix.runtime import devices
+from regmix.training.found import found, idle
+from regmix.training.prepare import Prepared
+
+
+def lines(counts: list[int], **changes: Any) -> list[str]:
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    images = ImageSet(
+        torch.zeros(len(labels), 1, 8, 8, dtype=torch.uint8), labels, tuple(f"c{n}" for n in range(len(counts)))
+    )
+    model = build(SmallCnn(width=4), len(counts), 1)
+    model.linear.requires_grad_(False)
+    experiment = replace(recipe("digits-regmix"), **changes)
+    return found(experiment, Prepared(devices.start("cpu", "32"), model, images, images.subset(torch.arange(2))))
+
+
+def test_images_classes_and_network_are_told() -> None:
+    sizes, classes, network = lines([4, 5, 6], precision="32")
+    assert sizes == "images: 15 to train on and 2 to validate on, 1x8x8 (channels, height, width)"
+    assert classes == "classes: 3, c0 4, c1 5, c2 6"
+    model = build(SmallCnn(width=4), 3, 1)
+    every = sum(p.numel() for p in model.parameters())
+    last = sum(p.numel() for p in model.linear.parameters())
+    assert network == f"network: {every:,} parameters, of which {every - last:,} are trained; cpu, float32"
+
+
+def test_uneven_classes_get_advice_unless_they_are_balanced() -> None:
+    assert "consider --balance" in lines([3, 9, 5])[1]
+    assert "consider --balance" not in lines([4, 9, 5])[1]
+    assert "consider --balance" not in lines([3, 9, 5], balance="loss")[1]
+
+
+def test_of_many_classes_the_ends_are_told() -> None:
+    assert lines([5, 2, *[4] * 15, 6])[1].startswith("classes: 18, from c1 2 to c17 6 images to train on")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, None),
+        ({"averaging": Swa(start=3)}, "--averaging.start 3"),
+        ({"averaging": Swa(start=2)}, None),
+        ({"schedule": Piecewise((3, 5))}, "--schedule piecewise"),
+        ({"schedule": Piecewise((2, 5))}, None),
+        ({"schedule": OneCycle(warm_up=0.3)}, "--schedule one_cycle"),
+        ({"schedule": OneCycle(warm_up=0.4)}, None),
+        ({"awp": 0.01, "awp_warm_up": 3}, "--awp"),
+        ({"awp": 0.01, "awp_warm_up": 2}, None),
+        ({"label_rest": "random"}, "--label-rest random"),
+        ({"label_rest": "random", "label_mass": 0.8}, None),
+        ({"ramp_of": "terms"}, "--ramp-of terms"),
+        ({"ramp_of": "terms", "ramp": 0.5}, None),
+    ],
+)
+def test_a_setting_without_effect_is_told(changes: dict[str, Any], told: str | None) -> None:
+    settings = {"epochs": 3, "averaging": NoAveraging()} | changes
+    said = [*idle(replace(recipe("digits-regmix"), **settings))]
+    assert len(said) == (told is not None)
+    assert told is None or said[0].startswith(told)
