@@ -151,6 +151,8 @@ def evaluate(words: list[str]) -> None:
     if words and is_foreign(words[0]):
         start = _adopted(words)
     else:
+        if words and not words[0].startswith("-"):  # what it is matters more than flags that do not fit it
+            Run.open(words[0], writes=False)
         parsed = parse(RunFlags, words, "evaluate")
         start = _Start(parsed.shared, Run.open(parsed.shared.run), _trust(parsed), root=parsed.root)
     flags = start.flags
