@@ -10,7 +10,7 @@ from methods import reference
 from methods.reference import CLASSES, Given, Plain
 from regmix.methods import FgsmAt, FgsmRs, Method, Mutual, NFgsm, PgdAt, RegMix
 from regmix.threats import L2, Linf
-from regmix.types import Batch, UserError
+from regmix.types import Batch
 
 LABELS = torch.tensor([0, 2, 3, 1, 2])
 RADIUS = {"linf": 0.1, "l2": 0.4}
@@ -91,9 +91,8 @@ def test_automatic_weights_are_those_of_ten_classes(classes: int) -> None:
     assert Mutual(weights="auto").per_example(classes) == Mutual(alpha=50, beta=20, gamma=20).per_example(10)
 
 
-@pytest.mark.parametrize("ignored", [{"alpha": 500.0}, {"gamma": 0.0, "beta": 1.0}, {"reduction": "example"}])
-def test_what_automatic_weights_would_ignore_is_refused(ignored: dict) -> None:
-    with pytest.raises(UserError, match=f"^{', '.join(sorted(ignored))}: no effect while the weights are auto"):
-        RegMix(weights="auto", **ignored)
-    RegMix(weights="given", **ignored)
-    RegMix(weights="auto")
+@pytest.mark.parametrize("ignored", [{"alpha": 500.0}, {"beta": 1.0, "gamma": 0.0}, {"reduction": "example"}, {}])
+def test_what_automatic_weights_ignore_is_known(ignored: dict) -> None:
+    assert RegMix(weights="auto", **ignored).ignored == [*ignored]
+    assert RegMix(weights="given", **ignored).ignored == []
+    assert Mutual(weights="auto").ignored == []

@@ -126,7 +126,7 @@ def test_every_setting_agrees_with_the_formula(start: str, bn: str, inner: str) 
     seen = 0
     choices = [itertools.product((s, s[::-1]), ("none", *s)) for _, s in TERMS.values()]
     for units, *chosen in itertools.product(("element", "example", "auto"), *choices):
-        settings: dict[str, Any] = {"weights": "auto"} if units == "auto" else {**WEIGHTS, "reduction": units}
+        settings: dict[str, Any] = {"weights": "auto"} if units == "auto" else {"reduction": units}
         weights = AUTOMATIC if units == "auto" else WEIGHTS
         expected, gradient = [classify.detach()], classify_gradient.clone()
         for (term, (letter, _)), (order, stop) in zip(TERMS.items(), chosen, strict=True):
@@ -135,7 +135,7 @@ def test_every_setting_agrees_with_the_formula(start: str, bn: str, inner: str) 
             value, part = parts[term, order, stop]
             expected.append(scale * value)
             gradient += scale * part
-        method = RegMix(**settings, start=start, attack_batchnorm=bn, inner=inner)
+        method = RegMix(**WEIGHTS, **settings, start=start, attack_batchnorm=bn, inner=inner)
         for name, buffer in net.named_buffers():
             buffer.copy_(buffers[name])
         net.zero_grad()

@@ -8,6 +8,7 @@ import torch
 
 from regmix.config import NoAveraging, OneCycle, Piecewise, Swa
 from regmix.data import ImageSet
+from regmix.methods import Mutual, PgdAt, RegMix
 from regmix.models import SmallCnn, build
 from regmix.recipes import recipe
 from regmix.runtime import devices
@@ -60,6 +61,9 @@ def test_of_many_classes_the_ends_are_told() -> None:
         ({"awp": 0.01, "awp_warm_up": 2}, None),
         ({"label_rest": "random"}, "--label-rest random"),
         ({"label_rest": "random", "label_mass": 0.8}, None),
+        ({"method": RegMix(weights="auto", alpha=500.0)}, "alpha: no effect"),
+        ({"method": PgdAt(mutual=Mutual(weights="auto", beta=3.0))}, "beta: no effect"),
+        ({"method": RegMix(weights="auto")}, None),
         ({"ramp_of": "terms"}, "--ramp-of terms"),
         ({"ramp_of": "terms", "ramp": 0.5}, None),
     ],

@@ -54,6 +54,12 @@ def sweep(words: list[str]) -> None:
 
     corners = [run for point in grid([replace(axis, values=axis.ends()) for axis in axes]) for run in plan(point)]
     check_ranking([run.experiment for run in corners])
+    for axis in axes:
+        name = axis.flag.rpartition(".")[2]
+        if any(name in getattr(run.experiment.method, "ignored", ()) for run in corners):
+            raise UserError(
+                f"--space: {axis.flag} has no effect with --method.weights auto; add --method.weights given"
+            )
     evaluations = Evaluations(corners, flags)
     axes = typed(axes, [run.experiment for run in corners])
     if flags.engine == "local":

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from regmix.methods.shared import check_weights
 from regmix.objectives import cross_entropy, kl, log_probabilities
-from regmix.types import Batch, Losses, require
+from regmix.types import Batch, Losses
 
 AUTOMATIC = 5.0, 2.0, 2.0
 
@@ -26,7 +26,7 @@ class Mutual:
     Source: arXiv 2510.05317, as far as it is known (see RegMix).
 
     Raises:
-        UserError: a weight that is negative or not finite, or that `weights` = auto would ignore.
+        UserError: a weight that is negative or not finite.
     """
 
     alpha: float = 0.0
@@ -43,12 +43,14 @@ class Mutual:
 
     def __post_init__(self) -> None:
         check_weights(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
+
+    @property
+    def ignored(self) -> list[str]:
+        """Settings that somebody has changed although `weights` = auto ignores them."""
+        if self.weights == "given":
+            return []
         usual = {field.name: field.default for field in fields(self)}
-        idle = [name for name in ("alpha", "beta", "gamma", "reduction") if getattr(self, name) != usual[name]]
-        require(
-            self.weights == "given" or not idle,
-            f"{', '.join(idle)}: no effect while the weights are auto; set weights to given, or leave it out",
-        )
+        return [name for name in ("alpha", "beta", "gamma", "reduction") if getattr(self, name) != usual[name]]
 
     def per_example(self, classes: int) -> tuple[float, float, float]:
         """The factors of alpha's, beta's and gamma's divergence, as a mean over examples."""

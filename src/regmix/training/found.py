@@ -6,6 +6,7 @@ import torch
 
 from regmix.config import Experiment, OneCycle, Piecewise, Swa
 from regmix.data import ImageSet
+from regmix.methods import Mutual
 from regmix.runtime import devices
 from regmix.training.prepare import Prepared
 
@@ -39,6 +40,9 @@ def idle(experiment: Experiment) -> Iterator[str]:
         yield f"--schedule piecewise: no milestone lies within {length}, so the learning rate stays the same"
     if isinstance(schedule, OneCycle) and schedule.warm_up * epochs < 1:
         yield f"--schedule one_cycle: {length} is too short for it, the learning rate never reaches its peak"
+    mutual = experiment.method if isinstance(experiment.method, Mutual) else getattr(experiment.method, "mutual", None)
+    if isinstance(mutual, Mutual) and mutual.ignored:
+        yield f"{', '.join(mutual.ignored)}: no effect while the weights are auto (--method.weights given changes that)"
     if experiment.awp and experiment.awp_warm_up >= epochs:
         yield f"--awp: it begins after epoch {experiment.awp_warm_up} of {epochs}, so never"
     if experiment.label_rest == "random" and experiment.label_mass == 1:

@@ -182,3 +182,10 @@ def test_ray_tries_the_grid(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert {row["point"]["method.alpha"] for row in points(out)} == {"10", "50"}
     assert (out / "report.html").is_file()
+
+
+def test_an_axis_that_automatic_weights_ignore_is_refused(tmp_path: Path, capsys) -> None:
+    words = "sweep digits-regmix --method.weights auto --space method.alpha=25,500 --out"
+    assert main([*words.split(), str(tmp_path / "sweep")]) == 2
+    assert "method.alpha has no effect with --method.weights auto" in capsys.readouterr().err
+    assert not (tmp_path / "sweep").exists()
