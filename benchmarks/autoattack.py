@@ -11,20 +11,18 @@ import argparse
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from from_runs import experiment_of, model_of
 from pyautoattack import AutoAttack
 
 from regmix.attacks import AUTOATTACK, AUTOATTACK_SCREENED, Attack
 from regmix.attacks.base import Nearby
-from regmix.config import build_model, from_json
 from regmix.data import batches, draw, load, pick
 from regmix.evaluation import Evaluator, predict
 from regmix.evaluation.screening import rough_copy
-from regmix.models import load_weights
 from regmix.runs import Run
 from regmix.runtime import devices
 from regmix.threats import Linf
@@ -90,13 +88,11 @@ def main() -> None:
     device = devices.start(flags.device, "32").device
     where = torch.cuda.get_device_name() if device.type == "cuda" else f"{flags.threads} thread(s)"
     run = Run.open(flags.run)
-    experiment = from_json(run.config(), str(flags.run))
+    experiment = experiment_of(run)
     every = load(experiment.data, "test")
     sample, positions = draw(every.labels, flags.examples, flags.sample)
     test = every.subset(positions)
-    model = build_model(replace(experiment, normalise=False), test)
-    load_weights(model, run.weights(flags.checkpoint))
-    model.eval().to(device)
+    model = model_of(run, experiment, flags.checkpoint, test).to(device)
     ours = copy.deepcopy(model).to(memory_format=torch.channels_last)  # as regmix evaluate does
     threat = experiment.threat
     assert isinstance(threat, Linf)

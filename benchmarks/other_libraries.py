@@ -8,7 +8,6 @@ perturbation of theirs counts if it lies in the ball and in [0, 1] up to roundin
 behind rounded inputs, whose gradients lead nowhere. What is finished is kept in FOLDER and not repeated.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import pyautoattack
 import torch
 import torchattacks
 from autoattack import Nothing
+from from_runs import parser_for_runs
 from strongest import Masked, from_run
 from torch import Tensor, nn
 
@@ -117,15 +117,9 @@ def compare(title: str, model: nn.Module, test: Any, threat: Any, kept: Kept) ->
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+")
+    parser = parser_for_runs(__doc__, examples=500)
     parser.add_argument("--masked", type=Path)
-    parser.add_argument("--checkpoint", default="best")
-    parser.add_argument("--examples", type=int, default=500)
     parser.add_argument("--sample", choices=("stratified", "first"), default="stratified")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--data-root")
-    parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(given.threads)
@@ -134,7 +128,6 @@ if __name__ == "__main__":
     wanted = [(path, False) for path in given.runs] + ([(given.masked, True)] if given.masked else [])
     for given.run, masked in wanted:
         title, network, images, threat_model = from_run(given)
-        network = network.eval()
         if masked:
             title, network = f"{title}, masked", Masked(network).eval()
         for parameter in network.parameters():

@@ -8,21 +8,19 @@ leaves, PMA and each of APGD-T's nine targets try all, FAB-T and Square those th
 z_y - max z_j that PMA left. The leads after every attack are kept in FOLDER/NAME.pt.
 """
 
-import argparse
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
+from from_runs import experiment_of, model_of, parser_for_runs
 from torch import Tensor
 
 from regmix.attacks import Apgd, Attack, Fab, Square
 from regmix.attacks.base import likeliest_wrong
 from regmix.attacks.malt import linear_distances
-from regmix.config import Experiment, build_model, from_json
+from regmix.config import Experiment
 from regmix.data import ImageSet, draw, load, pick, split_train
 from regmix.evaluation.one_batch import predict
 from regmix.evaluation.screening import screened
-from regmix.models import load_weights
 from regmix.objectives import margin
 from regmix.runs import Run
 from regmix.runtime import devices
@@ -43,36 +41,27 @@ class OneTarget(Apgd):
         return likeliest_wrong(logits, y, self.targets)[:, self.rank : self.rank + 1]
 
 
-def validation(experiment: Experiment, root: str | None) -> ImageSet:
-    source = experiment.data if root is None else replace(experiment.data, root=root)
+def validation(experiment: Experiment) -> ImageSet:
     sizes = experiment.train_examples, experiment.validation, experiment.split_seed
-    return split_train(load(source, "train"), *sizes)[1]
+    return split_train(load(experiment.data, "train"), *sizes)[1]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--checkpoint", default="best")
-    parser.add_argument("--examples", type=int, default=600)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--data-root")
-    parser.add_argument("--out", type=Path, required=True)
-    flags = parser.parse_args()
+    flags = parser_for_runs(__doc__, examples=600).parse_args()
     flags.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(flags.threads)
     devices.start("cpu", "32")
     for path in flags.runs:
         run = Run.open(path)
-        experiment = from_json(run.config(), str(path))
-        every = validation(experiment, flags.data_root)
+        experiment = experiment_of(run, flags.data_root)
+        every = validation(experiment)
         _, positions = draw(every.labels, min(flags.examples, len(every)), "stratified")
         images = every.subset(positions)
         kept = flags.out / f"{path.name}-{flags.checkpoint}.pt"
         print(f"{path.name} {flags.checkpoint}, {len(images)} validation images", flush=True)
         if not kept.exists():
-            model = build_model(replace(experiment, normalise=False), images)
-            load_weights(model, run.weights(flags.checkpoint))
-            torch.save(measure(model.eval().to(memory_format=torch.channels_last), images, experiment.threat), kept)
+            model = model_of(run, experiment, flags.checkpoint, images).to(memory_format=torch.channels_last)
+            torch.save(measure(model, images, experiment.threat), kept)
         tell(torch.load(kept))
 
 

@@ -16,15 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from from_runs import experiment_of, model_of
 from hop_skip_jump import trained
 from torch import Tensor, nn
 
 from regmix.attacks import AUTOATTACK, Apgd, Attack, Fab, Malt, Relaxation, Square, parse_attack
-from regmix.config import build_model, from_json
 from regmix.data import Digits, ImageSet, draw, load, pick
 from regmix.evaluation.one_batch import attacked, predict
 from regmix.methods import PgdAt, RegMix, Standard
-from regmix.models import SmallCnn, load_weights
+from regmix.models import SmallCnn
 from regmix.runs import Run
 from regmix.runtime import devices
 from regmix.threats import Linf, Threat, format_eps, parse_eps
@@ -76,13 +76,11 @@ def main() -> None:
 
 def from_run(flags: argparse.Namespace) -> tuple[str, nn.Module, ImageSet, Threat]:
     run = Run.open(flags.run)
-    experiment = from_json(run.config(), str(flags.run))
-    source = experiment.data if flags.data_root is None else replace(experiment.data, root=flags.data_root)
-    every = load(source, "test")
+    experiment = experiment_of(run, flags.data_root)
+    every = load(experiment.data, "test")
     sample, positions = draw(every.labels, flags.examples, flags.sample)
     test = every.subset(positions)
-    model = build_model(replace(experiment, normalise=False), test)
-    load_weights(model, run.weights(flags.checkpoint))
+    model = model_of(run, experiment, flags.checkpoint, test)
     threat = experiment.threat if flags.eps is None else replace(experiment.threat, eps=flags.eps)
     title = f"{flags.run.name} {flags.checkpoint}, {sample.text()}, {flags.threads} thread(s)"
     return title, model.to(memory_format=torch.channels_last), test, threat

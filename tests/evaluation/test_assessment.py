@@ -455,3 +455,4 @@ def test_every_column_says_what_it_took_in_the_terminal_the_record_and_the_repor
         assert f"{name:<18} {100 * column['accuracy']:>5.1f}%" in told
         assert cost.text() in told
         assert cost.text() in page.read_text()
+        assert column["batch_size"] == 8

@@ -182,3 +182,10 @@ def test_the_flag_that_answers_is_the_one_that_is_asked_for(tmp_path, monkeypatc
     assert "--model.shortcut raw" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main([*words.split(), "--model.shortcut=raw"]) == 0
+
+
+def test_a_file_that_is_no_weights_is_named_before_flags_that_do_not_fit_it(tmp_path, capsys) -> None:
+    (tmp_path / "model.pt2").write_bytes(b"")
+    for words in (["--data", "folder"], ["--model", "resnet"], []):
+        assert main(["evaluate", str(tmp_path / "model.pt2"), *words]) == 2
+        assert "model.pt2 is not a run directory" in capsys.readouterr().err

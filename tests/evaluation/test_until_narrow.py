@@ -1,6 +1,7 @@
 """`regmix evaluate --within`: the number of images is chosen by a rule, whatever interrupts or shares the work."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -157,6 +158,15 @@ def test_what_contradicts_the_rule_is_refused(runs, more, says, capsys) -> None:
     assert evaluate(runs[0], *more) == 2
     assert says in capsys.readouterr().err
     assert not (runs[0] / "evaluations").exists()
+
+
+def test_the_rows_of_two_runs_are_told_apart(runs, tmp_path, capsys) -> None:
+    first, second = (shutil.copytree(path, tmp_path / path.name) for path in runs)
+    words = f"evaluate {first} --against {second} --attacks fgsm --examples 20 --checkpoint last --no-verdict"
+    assert main(words.split()) == 0
+    before, mine, theirs = re.split(f"^(?:{first}|{second}):$", capsys.readouterr().out, flags=re.MULTILINE)
+    assert "clean" not in before
+    assert all(len(re.findall(r"^last +clean ", rows, re.MULTILINE)) >= 1 for rows in (mine, theirs))
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from methods import reference
 from methods.reference import CLASSES, Given, Plain
-from regmix.methods import FgsmAt, FgsmRs, Method, Mutual, NFgsm, PgdAt, RegMix
+from regmix.methods import FgsmAt, FgsmRs, Method, Mutual, NFgsm, PgdAt, RegMix, Standard
 from regmix.threats import L2, Linf
 from regmix.types import Batch
 
@@ -91,8 +91,8 @@ def test_automatic_weights_are_those_of_ten_classes(classes: int) -> None:
     assert Mutual(weights="auto").per_example(classes) == Mutual(alpha=50, beta=20, gamma=20).per_example(10)
 
 
-@pytest.mark.parametrize("ignored", [{"alpha": 500.0}, {"beta": 1.0, "gamma": 0.0}, {"reduction": "example"}, {}])
-def test_what_automatic_weights_ignore_is_known(ignored: dict) -> None:
-    assert RegMix(weights="auto", **ignored).ignored == [*ignored]
-    assert RegMix(weights="given", **ignored).ignored == []
-    assert Mutual(weights="auto").ignored == []
+def test_a_method_has_its_weights_itself_or_in_a_part() -> None:
+    own, part = RegMix(), Mutual(alpha=3)
+    assert Mutual.of(own) is own
+    assert Mutual.of(PgdAt(mutual=part)) is part
+    assert Mutual.of(Standard()) is None

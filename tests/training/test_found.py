@@ -8,11 +8,11 @@ import torch
 
 from regmix.config import NoAveraging, OneCycle, Piecewise, Swa
 from regmix.data import ImageSet
-from regmix.methods import Mutual, PgdAt, RegMix
+from regmix.methods import FgsmAt, Mutual, PgdAt, RegMix, Standard
 from regmix.models import SmallCnn, build
 from regmix.recipes import recipe
 from regmix.runtime import devices
-from regmix.training.found import found, idle
+from regmix.training.found import found, idle, ignored_weights
 from regmix.training.prepare import Prepared
 
 
@@ -61,8 +61,8 @@ def test_of_many_classes_the_ends_are_told() -> None:
         ({"awp": 0.01, "awp_warm_up": 2}, None),
         ({"label_rest": "random"}, "--label-rest random"),
         ({"label_rest": "random", "label_mass": 0.8}, None),
-        ({"method": RegMix(weights="auto", alpha=500.0)}, "alpha: no effect"),
-        ({"method": PgdAt(mutual=Mutual(weights="auto", beta=3.0))}, "beta: no effect"),
+        ({"method": RegMix(weights="auto", alpha=500.0)}, "--method.alpha: no effect"),
+        ({"method": PgdAt(mutual=Mutual(weights="auto", beta=3.0))}, "--method.mutual.beta: no effect"),
         ({"method": RegMix(weights="auto")}, None),
         ({"ramp_of": "terms"}, "--ramp-of terms"),
         ({"ramp_of": "terms", "ramp": 0.5}, None),
@@ -73,3 +73,12 @@ def test_a_setting_without_effect_is_told(changes: dict[str, Any], told: str | N
     said = [*idle(replace(recipe("digits-regmix"), **settings))]
     assert len(said) == (told is not None)
     assert told is None or said[0].startswith(told)
+
+
+@pytest.mark.parametrize("changed", [{"alpha": 500.0}, {"beta": 1.0, "gamma": 0.5}, {"reduction": "example"}, {}])
+def test_weights_that_automatic_ones_replace_are_known(changed: dict[str, Any]) -> None:
+    own, part = RegMix(weights="auto", **changed), FgsmAt(mutual=Mutual(weights="auto", **changed))
+    assert ignored_weights(own) == [f"method.{name}" for name in changed]
+    assert ignored_weights(part) == [f"method.mutual.{name}" for name in changed]
+    for method in (RegMix(**changed), FgsmAt(mutual=Mutual(**changed)), Standard()):
+        assert ignored_weights(method) == []

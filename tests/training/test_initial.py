@@ -60,7 +60,9 @@ def test_weights_for_other_classes_are_told(tmp_path: Path, capsys) -> None:
     (tmp_path / "first" / "result.json").write_text(json.dumps(result))
     capsys.readouterr()
     trained(tmp_path / "second", f"--init {tmp_path}/first")
-    assert "; the classes are other ones (" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "; the classes are other ones (" in told
+    assert "images: 60 to train on and 50 to validate on" in told
 
 
 def test_labels_that_speak_against_the_class_are_refused(tmp_path: Path, capsys) -> None:

@@ -71,7 +71,11 @@ _BRIEF = Fab(targets=1, steps=15), Square(queries=300)
 
 
 def _shortened(gradients: tuple[Attack, ...]) -> Shortened:
-    """`benchmarks/shortening.py` shows why: PMA and MALT's first target broke all that APGD-T broke, on four models."""
+    """The cheap attacks, and behind them these and FAB-T and Square.
+
+    The limits are read off benchmarks/shortening.py: on four models PMA and MALT's first target broke all images that
+    APGD-T broke.
+    """
     near, close = ((0.3, attack) for attack in gradients), ((0.05, attack) for attack in (_FAB, _SQUARE))
     return Shortened(Apgd("pm"), _BRIEF, ((0.6, Malt(targets=1, candidates=9)), *near, *close))
 

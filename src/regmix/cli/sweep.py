@@ -8,6 +8,7 @@ from rich.console import Console
 from regmix.cli.many_runs import Evaluations, ManyRunsFlags, compare_runs, parse_many, plan_runs
 from regmix.studies.compare import Planned, check_ranking, say
 from regmix.studies.sweep import Budget, Engine, Point, grid, parse_space, search, typed, write_page
+from regmix.training.found import ignored_weights
 from regmix.types import UserError
 
 
@@ -55,11 +56,9 @@ def sweep(words: list[str]) -> None:
     corners = [run for point in grid([replace(axis, values=axis.ends()) for axis in axes]) for run in plan(point)]
     check_ranking([run.experiment for run in corners])
     for axis in axes:
-        name = axis.flag.rpartition(".")[2]
-        if any(name in getattr(run.experiment.method, "ignored", ()) for run in corners):
-            raise UserError(
-                f"--space: {axis.flag} has no effect with --method.weights auto; add --method.weights given"
-            )
+        if any(axis.flag in ignored_weights(run.experiment.method) for run in corners):
+            weights = f"--{axis.flag.rpartition('.')[0]}.weights"
+            raise UserError(f"--space: {axis.flag} has no effect with {weights} auto; add {weights} given")
     evaluations = Evaluations(corners, flags)
     axes = typed(axes, [run.experiment for run in corners])
     if flags.engine == "local":

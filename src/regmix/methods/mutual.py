@@ -1,7 +1,7 @@
 """The KL terms of RegMix, which every method with an attack can add to its loss."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -44,13 +44,11 @@ class Mutual:
     def __post_init__(self) -> None:
         check_weights(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
 
-    @property
-    def ignored(self) -> list[str]:
-        """Settings that somebody has changed although `weights` = auto ignores them."""
-        if self.weights == "given":
-            return []
-        usual = {field.name: field.default for field in fields(self)}
-        return [name for name in ("alpha", "beta", "gamma", "reduction") if getattr(self, name) != usual[name]]
+    @staticmethod
+    def of(method: object) -> "Mutual | None":
+        """The weights of these terms in a method; None if it cannot have them."""
+        weights = method if isinstance(method, Mutual) else getattr(method, "mutual", None)
+        return weights if isinstance(weights, Mutual) else None
 
     def per_example(self, classes: int) -> tuple[float, float, float]:
         """The factors of alpha's, beta's and gamma's divergence, as a mean over examples."""

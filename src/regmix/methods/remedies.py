@@ -16,6 +16,6 @@ def remedy(method: Method, level: int) -> Method:
 
     First N-FGSM (arXiv 2202.01181), which costs no more than FGSM; then PGD-AT with ten steps.
     """
-    given = method if isinstance(method, Mutual) else getattr(method, "mutual", Mutual())
+    given = Mutual.of(method) or Mutual()
     mutual = Mutual(**{field.name: getattr(given, field.name) for field in fields(Mutual)})
     return NFgsm(mutual=mutual) if level == 1 else PgdAt(mutual=mutual)

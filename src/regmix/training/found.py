@@ -6,7 +6,7 @@ import torch
 
 from regmix.config import Experiment, OneCycle, Piecewise, Swa
 from regmix.data import ImageSet
-from regmix.methods import Mutual
+from regmix.methods import Method, Mutual
 from regmix.runtime import devices
 from regmix.training.prepare import Prepared
 
@@ -20,11 +20,12 @@ def found(experiment: Experiment, prepared: Prepared) -> list[str]:
     """Lines about the images, their classes, the network and the device."""
     fabric, model, images, validation = prepared
     size = "x".join(map(str, images.shape))
-    every, trained = (sum(p.numel() for p in model.parameters() if p.requires_grad or all_) for all_ in (True, False))
+    every = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     precision = devices.resolved(experiment.precision, fabric.device)
     return [
         f"images: {len(images):,} to train on and {len(validation):,} to validate on, {size} (channels, height, width)",
-        f"classes: {len(images.classes)}, {_counts(images)}{_advice(images, experiment)}",
+        f"classes: {len(images.classes)}, {_counts(images, experiment)}",
         f"network: {every:,} parameters" + (f", of which {trained:,} are trained" if trained < every else "")
         + f"; {fabric.device.type}, {'bfloat16' if precision == 'bf16' else f'float{precision}'}",
     ]  # fmt: skip
@@ -40,9 +41,9 @@ def idle(experiment: Experiment) -> Iterator[str]:
         yield f"--schedule piecewise: no milestone lies within {length}, so the learning rate stays the same"
     if isinstance(schedule, OneCycle) and schedule.warm_up * epochs < 1:
         yield f"--schedule one_cycle: {length} is too short for it, the learning rate never reaches its peak"
-    mutual = experiment.method if isinstance(experiment.method, Mutual) else getattr(experiment.method, "mutual", None)
-    if isinstance(mutual, Mutual) and mutual.ignored:
-        yield f"{', '.join(mutual.ignored)}: no effect while the weights are auto (--method.weights given changes that)"
+    if weights := ignored_weights(experiment.method):
+        given = f"--{weights[0].rpartition('.')[0]}.weights given"
+        yield f"--{', --'.join(weights)}: no effect while the weights are auto; add {given}"
     if experiment.awp and experiment.awp_warm_up >= epochs:
         yield f"--awp: it begins after epoch {experiment.awp_warm_up} of {epochs}, so never"
     if experiment.label_rest == "random" and experiment.label_mass == 1:
@@ -51,18 +52,23 @@ def idle(experiment: Experiment) -> Iterator[str]:
         yield "--ramp-of terms: without --ramp nothing rises"
 
 
-def _counts(images: ImageSet) -> str:
+def ignored_weights(method: Method) -> list[str]:
+    """The flags, such as method.alpha, that have an unusual value although `weights` = auto ignores them."""
+    mutual = Mutual.of(method)
+    if mutual is None or mutual.weights == "given":
+        return []
+    prefix, usual = "method" if isinstance(method, Mutual) else "method.mutual", type(mutual)()
+    names = ("alpha", "beta", "gamma", "reduction")
+    return [f"{prefix}.{name}" for name in names if getattr(mutual, name) != getattr(usual, name)]
+
+
+def _counts(images: ImageSet, experiment: Experiment) -> str:
     counts = torch.bincount(images.labels, minlength=len(images.classes)).tolist()
-    if len(counts) <= MOST_NAMED:
-        return ", ".join(f"{name} {count:,}" for name, count in zip(images.classes, counts, strict=True))
-    least, most = (pick(range(len(counts)), key=counts.__getitem__) for pick in (min, max))
-    return (
-        f"from {images.classes[least]} {counts[least]:,} to {images.classes[most]} {counts[most]:,} images to train on"
-    )
-
-
-def _advice(images: ImageSet, experiment: Experiment) -> str:
-    counts = torch.bincount(images.labels, minlength=len(images.classes))
-    if experiment.balance != "none" or counts.max() < UNEVEN * counts.min().clamp_min(1):
-        return ""
-    return "; they are uneven: consider --balance loss or --balance sampler"
+    named = [f"{name} {count:,}" for name, count in zip(images.classes, counts, strict=True)]
+    least, most = min(counts), max(counts)
+    text = ", ".join(named)
+    if len(named) > MOST_NAMED:
+        text = f"from {named[counts.index(least)]} to {named[counts.index(most)]} images to train on"
+    if experiment.balance == "none" and most >= UNEVEN * max(1, least):
+        text += "; they are uneven: consider --balance loss or --balance sampler"
+    return text

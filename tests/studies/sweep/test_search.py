@@ -184,8 +184,9 @@ def test_ray_tries_the_grid(tmp_path: Path) -> None:
     assert (out / "report.html").is_file()
 
 
-def test_an_axis_that_automatic_weights_ignore_is_refused(tmp_path: Path, capsys) -> None:
-    words = "sweep digits-regmix --method.weights auto --space method.alpha=25,500 --out"
+@pytest.mark.parametrize(("method", "prefix"), [("regmix", "method"), ("pgd_at", "method.mutual")])
+def test_an_axis_that_automatic_weights_ignore_is_refused(method: str, prefix: str, tmp_path: Path, capsys) -> None:
+    words = f"sweep digits-regmix --method {method} --{prefix}.weights auto --space {prefix}.alpha=25,500 --out"
     assert main([*words.split(), str(tmp_path / "sweep")]) == 2
-    assert "method.alpha has no effect with --method.weights auto" in capsys.readouterr().err
+    assert f"{prefix}.alpha has no effect with --{prefix}.weights auto" in capsys.readouterr().err
     assert not (tmp_path / "sweep").exists()

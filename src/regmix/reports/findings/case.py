@@ -115,9 +115,8 @@ class Case:
     @property
     def mutual(self) -> Mutual | None:
         """The weights of RegMix's terms, if the method has one above 0."""
-        method = self.method
-        weights = method if isinstance(method, Mutual) else getattr(method, "mutual", None)
-        return weights if isinstance(weights, Mutual) and any(weights.per_example(self.classes)) else None
+        weights = Mutual.of(self.method)
+        return weights if weights is not None and any(weights.per_example(self.classes)) else None
 
     @property
     def classes(self) -> int:
