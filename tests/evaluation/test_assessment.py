@@ -456,3 +456,23 @@ def test_every_column_says_what_it_took_in_the_terminal_the_record_and_the_repor
         assert cost.text() in told
         assert cost.text() in page.read_text()
         assert column["batch_size"] == 8
+
+
+def test_the_curve_and_the_corruptions_say_what_they_took(colourful, tmp_path, capsys) -> None:
+    path, page = shutil.copytree(colourful, tmp_path / "run"), tmp_path / "report.html"
+    for name, severities in (("fmn", "1,2"), ("deepfool", "2,3,4")):
+        words = f"evaluate {path} --attacks clean --no-verdict --checkpoint last --curve {name}"
+        assert main([*words.split(), "--corruptions", "fog", "--severities", severities]) == 0
+    told, found = capsys.readouterr().out, record(path)
+    assert main(["report", str(path), "-o", str(page)]) == 0
+    (corruptions,), searches = found["corruptions"], found["curve"]["costs"]
+    assert {*searches} == {"fmn", "deepfool"}
+    for cost in searches.values():
+        assert cost["images"] == found["columns"]["clean"]["correct"]
+        assert cost["forward"] > cost["images"]
+        assert cost["backward"] > 0
+        assert Cost(**cost).text() in told
+    assert corruptions["cost"]["images"] == corruptions["cost"]["forward"] == 5 * 16
+    for cost in (*searches.values(), corruptions["cost"]):
+        assert cost["seconds"] > 0
+        assert Cost(**cost).text() in page.read_text()

@@ -10,7 +10,7 @@ import pytest
 
 from regmix.runs import Run
 from regmix.runs.evaluations import Outcomes, add, folder_of, has_columns, settings_digest
-from regmix.runs.records import Column, Corruptions, Environment, Evaluation, Masking, Source, Subject
+from regmix.runs.records import Column, Corruptions, Cost, Environment, Evaluation, Masking, Source, Subject
 from regmix.runtime.files import digest
 from regmix.types import Fingerprint, Sample, UserError
 
@@ -52,8 +52,8 @@ def test_what_is_not_asked_again_is_kept(run: Run) -> None:
     about = subject(run)
     evaluation, outcomes = found(about, clean=[1, 1, 1, 1])
     fog, more = (
-        Corruptions("computed", {"fog": {1: 0.5}}),
-        Corruptions("computed", {"fog": {2: 0.25}, "snow": {1: 0.75}}),
+        Corruptions("computed", {"fog": {1: 0.5}}, Cost(8, 8, 0, 0.5)),
+        Corruptions("computed", {"fog": {2: 0.25}, "snow": {1: 0.75}}, Cost(16, 16, 0, 0.25)),
     )
     first = replace(evaluation, seconds=2.0, masking=Masking("masked", ["a sign"]), corruptions=[fog])
     second = replace(evaluation, seconds=3.0, corruptions=[more])
@@ -61,7 +61,9 @@ def test_what_is_not_asked_again_is_kept(run: Run) -> None:
     whole, _ = add(run.path, second, outcomes, None)
     assert whole == run.evaluations()[0].evaluation
     assert whole.masking == first.masking
-    assert whole.corruptions == [Corruptions("computed", {"fog": {1: 0.5, 2: 0.25}, "snow": {1: 0.75}})]
+    assert whole.corruptions == [
+        Corruptions("computed", {"fog": {1: 0.5, 2: 0.25}, "snow": {1: 0.75}}, Cost(24, 24, 0, 0.75))
+    ]
     assert whole.seconds == 5.0
 
 

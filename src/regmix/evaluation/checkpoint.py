@@ -74,6 +74,7 @@ class CheckpointEvaluation:
         self._predicted: dict[str, Tensor] = {}
         self._corruptions: list[Corruptions] = []
         self._distances: dict[str, NDArray[np.float64]] = {}
+        self._curve_costs: dict[str, Cost] = {}
         self._findings: list[str] = []
         self._one_answer: OneAnswer | None = None
         self._interval: Interval | None = None
@@ -201,8 +202,10 @@ class CheckpointEvaluation:
             assert isinstance(named.attack, Minimal), "checked before"
             later = sum(passes(other.attack) for other in task.questions.curve[number:] if other.attack is not None)
             task.progress.stage(f"{self.subject.checkpoint}, smallest by {named.name}", int(self._clean.sum()) * later)
-            found = self._evaluator.distances(named.attack, task.experiment.threat, self._clean, named.name)
+            found, spent = self._evaluator.distances(named.attack, task.experiment.threat, self._clean, named.name)
             self._distances[named.name] = found.numpy()
+            cost = self._curve_costs[named.name] = spent.cost(int(self._clean.sum()))
+            self._note(f"smallest perturbation by {named.name} took {cost.text()}")
 
     def _curve(self, outcomes: Outcomes) -> Curve | None:
         """The curve that follows from all distances and columns of this subject, earlier ones among them."""
@@ -213,14 +216,16 @@ class CheckpointEvaluation:
         if self._distances:
             self._folder.mkdir(parents=True, exist_ok=True)
             distances.write(self._folder)
-        columns, survives = {**self._columns}, {**outcomes.survives}
+        columns, survives, costs = {**self._columns}, {**outcomes.survives}, {**self._curve_costs}
         for stored in self._before:
             if stored.folder == self._folder:
                 columns = {**stored.evaluation.columns, **columns}
                 survives = {**stored.outcomes().survives, **survives}
+                costs = {**(known.costs if (known := stored.evaluation.curve) else {}), **costs}
         bounds = {name: (column.eps, survives[name]) for name, column in columns.items()}
         names = [*distances.found, *(name for name in bounds if name != CLEAN)]
         drawn = curve(smallest(distances.found, bounds), names, {c.eps for c in columns.values()})
+        drawn = replace(drawn, costs=costs)
         self._note(curve_text(drawn))
         return drawn
 

@@ -15,6 +15,7 @@ from regmix.evaluation.counting import Counter, counted
 from regmix.evaluation.one_batch import Attacked, attacked
 from regmix.evaluation.padded import padded
 from regmix.evaluation.screening import NoCopy, screened
+from regmix.runs.records import Cost
 from regmix.threats import Threat
 from regmix.types import Batch, Model
 
@@ -43,6 +44,33 @@ class Spent(NamedTuple):
     backward: int = 0
     microseconds: int = 0
 
+    def cost(self, images: int) -> Cost:
+        """The same for a record. images: how many it was spent on."""
+        return Cost(images, self.forward, self.backward, self.microseconds / 1e6)
+
+
+class Meter:
+    """Measures what a piece of work takes, from now on: passes of the models that it counts, and time."""
+
+    def __init__(self, model: Model) -> None:
+        """model: one that averages several passes counts as often."""
+        self._times = model.draws if isinstance(model, Eot) else 1
+        self._began, self._counter = time.perf_counter(), Counter()
+
+    def counted(self, model: Model) -> Model:
+        """The model, whose passes are counted here."""
+        return counted(model, self._counter)
+
+    def spent(self) -> Spent:
+        """What was spent since the beginning."""
+        seconds = time.perf_counter() - self._began
+        return Spent(self._times * self._counter.forward, self._times * self._counter.backward, round(1e6 * seconds))
+
+
+def in_journal(name: str) -> str:
+    """The stage under which the journal keeps what a stage took."""
+    return f"{name}, cost"
+
 
 class ChunkResult(NamedTuple):
     """What became of the rows of a chunk."""
@@ -63,7 +91,7 @@ class ChunkResult(NamedTuple):
             return None
         # A journal that an older version began has no answers and no costs.
         answers = journal.find(f"{name}, taken for", rows) or [-1] * len(broken)
-        spent = Spent(*journal.find(f"{name}, cost", rows) or ())
+        spent = Spent(*journal.find(in_journal(name), rows) or ())
         idle, queries = (journal.find(f"{name}, {what}", rows) or [] for what in ("not attacked", "queries"))
         return cls(broken, idle, answers, queries, spent)
 
@@ -75,7 +103,7 @@ class ChunkResult(NamedTuple):
             journal.add(f"{name}, taken for", rows, self.taken_for)
         if self.queries:
             journal.add(f"{name}, queries", rows, self.queries)
-        journal.add(f"{name}, cost", rows, self.spent)
+        journal.add(in_journal(name), rows, self.spent)
         journal.add(name, rows, self.broken)
 
 
@@ -119,21 +147,17 @@ class Chunks:
 
     def attack(self, batch: Batch, rows: Sequence[int]) -> tuple[Attacked, Spent]:
         """Attacks a chunk; `rows` are the positions of its examples."""
-        began = time.perf_counter()
+        meter = Meter(self._model)
         if self._reference is not None:
             self._make_screen(self._reference)
             self._reference = None
-        x, y, counter = batch.x, batch.y, Counter()
+        x, y = batch.x, batch.y
         asked = self._screen or self._model
         screen = asked if waits_for_nothing(x) else padded(asked)
         suited = self.suited.at(rows) if isinstance(self.suited, Given) else self.suited
         with repeatable(f"{self._name}/{rows[0]}", x.device):
-            result = attacked(
-                counted(self._model, counter), suited, x, y, self._threat, screen=counted(screen, counter)
-            )
-        times = self._model.draws if isinstance(self._model, Eot) else 1
-        microseconds = round(1e6 * (time.perf_counter() - began))
-        return result, Spent(times * counter.forward, times * counter.backward, microseconds)
+            result = attacked(meter.counted(self._model), suited, x, y, self._threat, screen=meter.counted(screen))
+        return result, meter.spent()
 
     def _make_screen(self, batch: Batch) -> None:
         assert isinstance(self._model, nn.Module)

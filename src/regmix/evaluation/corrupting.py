@@ -12,7 +12,7 @@ def under_corruptions(evaluator: Evaluator, task: Task, checkpoint: Checkpoint) 
     images = task.test.images
     task.progress.stage(f"{checkpoint}, corruptions", len(task.kinds) * len(images))
     make = partial(task.corruptions.images, images=images.pixels(), labels=images.labels)
-    right = evaluator.withstood(task.kinds, make)
+    right, spent = evaluator.withstood(task.kinds, make)
     accuracy: dict[str, dict[int, float]] = {}
     for (name, severity), share in zip(task.kinds, right.double().mean(1).tolist(), strict=True):
         accuracy.setdefault(name, {})[severity] = share
@@ -22,4 +22,6 @@ def under_corruptions(evaluator: Evaluator, task: Task, checkpoint: Checkpoint) 
     means = [sum(column) / len(accuracy) for column in zip(*rows, strict=True)]
     task.progress.corruption(checkpoint, "mean of all", means)
     folder = task.questions.corruption_files
-    return Corruptions("computed" if folder is None else str(folder), accuracy)
+    cost = spent.cost(len(task.kinds) * len(images))
+    task.progress.note(f"{checkpoint:<9} corruptions took {cost.text()}")
+    return Corruptions("computed" if folder is None else str(folder), accuracy, cost)

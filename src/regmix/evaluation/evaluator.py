@@ -11,7 +11,7 @@ from torch import Tensor
 from regmix.attacks import CLEAN, Attack, Minimal, packed, passes
 from regmix.attacks.rows import waits_for_nothing
 from regmix.data import ImageSet, pick
-from regmix.evaluation.chunks import ChunkResult, Chunks, Journal, Spent, claimed, repeatable
+from regmix.evaluation.chunks import ChunkResult, Chunks, Journal, Meter, Spent, claimed, in_journal, repeatable
 from regmix.evaluation.one_batch import nearest, predict
 from regmix.evaluation.padded import padded
 from regmix.runtime.borrowed import borrowed
@@ -132,13 +132,16 @@ class Evaluator:
                 self.on_work(len(rows) * passes(chunks.suited))
         survivors, not_attacked = alive & ~self.world.any(broken), self.world.any(idle)
         classes = self._of_all(taken_for + 1, len(self.images.classes).bit_length()) - 1
-        costs = [int(self._of_all(values, COST_BITS).sum()) for values in spent]
-        return Survivors(survivors, not_attacked, classes, self._of_all(queries + 1, QUERY_BITS) - 1, Spent(*costs))
+        return Survivors(
+            survivors, not_attacked, classes, self._of_all(queries + 1, QUERY_BITS) - 1, self._spent(spent)
+        )
 
     def distances(
         self, attack: Minimal, threat: Threat, alive: Bool[Tensor, "examples"], name: str
-    ) -> Float[Tensor, "examples"]:
+    ) -> tuple[Float[Tensor, "examples"], Spent]:
         """The length of the smallest perturbation that the attack finds for each of these examples; 0 for the others.
+
+        Also what the attack took, in all processes together.
 
         The examples are divided into chunks as in `survivors`. inf: none was found.
 
@@ -147,6 +150,7 @@ class Evaluator:
         """
         # The bits of a float64 are an integer, which the journal and the other processes keep exactly.
         bits, stage = torch.zeros(len(alive), dtype=torch.int64), f"{name}, distances"
+        spent = torch.zeros(len(Spent()), len(alive), dtype=torch.long)
         suited = packed(attack, self.batch_size)
         assert isinstance(suited, Minimal), "a copy of an attack is of its kind"
         with borrowed(self.model):
@@ -154,15 +158,17 @@ class Evaluator:
                 rows = chunk.tolist()
                 known = self.journal.find(stage, rows)
                 if known is None:
-                    batch = self.take(chunk)
-                    asked = None if waits_for_nothing(batch.x) else padded(self.model)
+                    batch, meter = self.take(chunk), Meter(self.model)
+                    asked = meter.counted(self.model if waits_for_nothing(batch.x) else padded(self.model))
                     with repeatable(f"{stage}/{rows[0]}", self.device):
-                        found = nearest(self.model, suited, batch.x, batch.y, threat, asked=asked)
+                        found = nearest(meter.counted(self.model), suited, batch.x, batch.y, threat, asked=asked)
                     known = found.cpu().view(torch.int64).tolist()
+                    self.journal.add(in_journal(stage), rows, meter.spent())
                     self.journal.add(stage, rows, known)
                 bits[chunk] = torch.tensor(known, dtype=torch.int64)
+                spent[:, rows[0]] = self._remembered(stage, rows)
                 self.on_work(len(rows) * passes(attack))
-        return self._of_all(bits, 63).view(torch.float64)
+        return self._of_all(bits, 63).view(torch.float64), self._spent(spent)
 
     def _share(self, alive: Bool[Tensor, "examples"], stage: str) -> Iterator[Int[Tensor, "chunk"]]:
         """The chunks of the examples that this process attacks, or whose outcome it takes from the journal.
@@ -177,6 +183,14 @@ class Evaluator:
             for number in claimed([(stage, chunk.tolist()) for chunk in chunks], self.journal):
                 yield chunks[number]
 
+    def _remembered(self, stage: str, rows: Sequence[int]) -> Int[Tensor, "costs"]:
+        """What the journal says that a stage took; 0 where an older version wrote it."""
+        return torch.tensor(Spent(*self.journal.find(in_journal(stage), rows) or ()))
+
+    def _spent(self, costs: Int[Tensor, "costs places"]) -> Spent:
+        """The sum of what all processes spent; every place was filled by one process, and is 0 in the others."""
+        return Spent(*(int(self._of_all(values, COST_BITS).sum()) for values in costs))
+
     def _of_all(self, values: Int[Tensor, "examples"], bits: int) -> Int[Tensor, "examples"]:
         """The values of all processes, each below 2^bits; every example has one in one process, and 0 in the others."""
         powers = 2 ** torch.arange(bits)[:, None]
@@ -186,8 +200,8 @@ class Evaluator:
         self,
         kinds: Sequence[tuple[str, int]],
         make: Callable[[str, int], UInt8[Tensor, "examples channels height width"]],
-    ) -> Bool[Tensor, "kinds examples"]:
-        """Which examples are classified correctly under which corruption.
+    ) -> tuple[Bool[Tensor, "kinds examples"], Spent]:
+        """Which examples are classified correctly under which corruption, and what that took in all processes together.
 
         Every process takes every size-th kind; kinds that the journal remembers are not made again.
 
@@ -197,6 +211,7 @@ class Evaluator:
         """
         labels = self.images.labels
         wrong = torch.zeros(len(kinds), len(labels), dtype=torch.bool)
+        spent = torch.zeros(len(Spent()), len(kinds), dtype=torch.long)
         everyone = list(range(len(labels)))
         stages = [f"{name}-{severity}" for name, severity in kinds]
         mine: Iterable[int] = range(self.world.rank, len(kinds), self.world.size)
@@ -206,19 +221,23 @@ class Evaluator:
             (name, severity), stage = kinds[number], stages[number]
             fallen = self.journal.find(stage, everyone)
             if fallen is None:
-                fallen = (self._seen(make(name, severity)) != labels).nonzero()[:, 0].tolist()
+                meter = Meter(self.model)
+                seen = self._seen(meter.counted(self.model), make(name, severity))
+                fallen = (seen != labels).nonzero()[:, 0].tolist()
+                self.journal.add(in_journal(stage), everyone, meter.spent())
                 self.journal.add(stage, everyone, fallen)
             wrong[number, fallen] = True
+            spent[:, number] = self._remembered(stage, everyone)
             self.on_work(len(labels))
-        return ~self.world.any(wrong)
+        return ~self.world.any(wrong), self._spent(spent)
 
     def take(self, index: Int[Tensor, "chosen"]) -> Batch:
         """The batch of the examples at these positions, on the device."""
         return pick(self.images, index, self.device)
 
-    def _seen(self, images: UInt8[Tensor, "examples channels height width"]) -> Labels:
+    def _seen(self, model: Model, images: UInt8[Tensor, "examples channels height width"]) -> Labels:
         """The predictions for other images of the same examples."""
         parts = zip(torch.split(images, self.batch_size), torch.split(self.images.labels, self.batch_size), strict=True)
         with borrowed(self.model):
-            seen = [predict(self.model, x.to(self.device).float() / 255, y.to(self.device)).cpu() for x, y in parts]
+            seen = [predict(model, x.to(self.device).float() / 255, y.to(self.device)).cpu() for x, y in parts]
         return torch.cat(seen)

@@ -96,8 +96,7 @@ class Filling:
         return record
 
     def _cost(self) -> Cost:
-        forward, backward, microseconds = (sum(values) for values in zip(*self._spent.values(), strict=True))
-        return Cost(self._attacked, forward, backward, microseconds / 1e6)
+        return Spent(*(sum(values) for values in zip(*self._spent.values(), strict=True))).cost(self._attacked)
 
     def _query_curve(self) -> QueryCurve | None:
         """How many images each number of queries breaks; None for an attack that does not count them."""

@@ -251,6 +251,10 @@ def table(subject: Subject) -> Table | None:
         for name, column in evaluation.columns.items()
         if column.cost is not None
     ]
+    for checkpoint, evaluation in zip(evaluated, evaluations, strict=True):
+        searches = evaluation.curve.costs if evaluation.curve is not None else {}
+        costs += [(f"{checkpoint}, smallest by {name}", cost.text()) for name, cost in searches.items()]
+        costs += [(f"{checkpoint}, corruptions", each.cost.text()) for each in evaluation.corruptions if each.cost]
     return Table(evaluated, groups, examples, remarks, costs)
 
 

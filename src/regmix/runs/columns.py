@@ -1,20 +1,25 @@
 """What a column of the table of an evaluation is: an attack at a radius, what survives it, and what it took."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What an attack took, on all images and in all processes together."""
+    """What an attack, or the corruptions, took: on all images and in all processes together."""
 
     images: int
-    """How many images were attacked: those that are classified correctly without an attack."""
+    """Of an attack: how many images were attacked, those that are classified correctly without an attack. Of the
+    corruptions: the corrupted images."""
     forward: int
     """Images that passed forward through the network, a fast copy's passes among them."""
     backward: int
     """Images whose gradients passed back through it."""
     seconds: float
+
+    def __add__(self, other: "Cost") -> "Cost":
+        """Both together."""
+        return Cost(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
     def text(self) -> str:
         """The passes per attacked image and the time, such as "52 forward and 50 backward passes per image, 3.1 s"."""

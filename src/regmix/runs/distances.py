@@ -2,12 +2,13 @@
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from regmix.runs.columns import Cost
 from regmix.runtime.files import read_text, write_atomically
 from regmix.types import UserError
 
@@ -43,6 +44,8 @@ class Curve:
     """The median among them; an image that is misclassified without a perturbation has the distance 0."""
     unbroken: int
     """Images for which no perturbation was found."""
+    costs: dict[str, Cost] = field(default_factory=dict)
+    """What each attack took that looked for the smallest perturbation; without those of an older version."""
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,8 @@ class Corruptions:
 
     source: str
     accuracy: dict[str, dict[int, float]]
+    cost: Cost | None = None
+    """Of all evaluations together; None from an older version."""
 
 
 @dataclass(frozen=True)
@@ -239,10 +241,12 @@ class Evaluation:
         assert newer.subject.key == self.subject.key, "evaluations of different subjects"
         corruptions = {each.source: each for each in self.corruptions}
         for each in newer.corruptions:
-            known = corruptions[each.source].accuracy if each.source in corruptions else {}
+            before = corruptions.get(each.source, Corruptions(each.source, {}))
+            known = before.accuracy
             names = [*known, *(name for name in each.accuracy if name not in known)]
             accuracy = {name: {**known.get(name, {}), **each.accuracy.get(name, {})} for name in names}
-            corruptions[each.source] = Corruptions(each.source, accuracy)
+            costs = [cost for cost in (before.cost, each.cost) if cost is not None]
+            corruptions[each.source] = Corruptions(each.source, accuracy, sum(costs[1:], costs[0]) if costs else None)
         return replace(
             newer, columns={**self.columns, **newer.columns}, masking=newer.masking or self.masking,
             curve=newer.curve or self.curve, corruptions=[*corruptions.values()], seconds=self.seconds + newer.seconds,
