@@ -13,6 +13,7 @@ from regmix.cli.entry import main
 from regmix.data import ImageSet
 from regmix.evaluation.per_image import images_csv
 from regmix.runs.evaluations import Outcomes
+from regmix.runs.thumbnails import Thumbnails
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,11 @@ def test_every_photograph_has_its_file_its_class_and_what_each_attack_makes_of_i
         for column in ("clean", "fgsm@0.3", "pgd-2@0.3"):
             assert row[column] in ("a cat, old", "dög")
             assert (row[column] == row["class"]) == (outcome[column] == "1")
+    assert main(f"report {run} -o {tmp_path / 'report.html'}".split()) == 0
+    page, shown = (tmp_path / "report.html").read_text(), Thumbnails.read(folder(run))
+    assert shown is not None
+    assert [*shown.files] == [rows[place]["file"] for place in shown.index]
+    assert all(file in page for file in shown.files)
 
 
 def test_images_without_files_have_no_such_column_and_unknown_predictions_stay_empty() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import binom, norm
 
 from regmix.cli.train import parse_training
 from regmix.config import Experiment, to_json
@@ -281,6 +281,29 @@ def test_bonferroni_corrects_for_the_number_of_classes() -> None:
     assert wilson(18, 50, z)[1] > 0.4
     weak = np.where(LABELS == 3, np.arange(N) // 10 < 18, np.arange(N) // 10 < 40)
     assert names(sound(evaluations={"best": evaluation(GOOD | {"pgd-20@0.15": weak})})) == []
+
+
+def many_classes(lost: int) -> LoadedRun:
+    """50 classes of 10 images, of which some have no image that survives; 60 % of the others do."""
+    label, order = np.arange(N) % 50, np.arange(N) // 50
+    survive = (order < 6) & (label >= lost)
+    whole, outcomes = evaluation({"clean": np.where(label < 2, False, order < 9), "pgd-20@0.15": survive})
+    data = replace(whole.subject.data, classes=tuple(map(str, range(50))), counts=(10,) * 50)
+    whole = replace(whole, subject=replace(whole.subject, data=data))
+    return sound(evaluations={"best": (whole, replace(outcomes, label=label))})
+
+
+def test_many_classes_that_are_lost_are_found_although_none_has_images_enough() -> None:
+    """At half of the mean accuracy, as many as 6 of 50 classes of 10 images are lost by chance."""
+    for lost, expected in ((6, []), (7, ["weak classes"])):
+        half = 0.6 * (50 - lost) / 50 / 2
+        assert binom.ppf(0.975, 50, (1 - half) ** 10) == 6
+        assert names(many_classes(lost)) == expected
+    (found,) = find(subjects_of([many_classes(15)]))[0]
+    assert found.name == "weak classes"
+    assert found.what.startswith("15 of 50 classes have no test image that survives the attack, 2 of them none that is")
+    assert '"0", "1", ' in found.what
+    assert "--epochs 16" in found.change
 
 
 def test_accuracy_on_mixed_images_says_nothing_about_fitting() -> None:

@@ -105,6 +105,26 @@ def test_damaged_thumbnails_are_named(write_run, tmp_path):
         load(path)
 
 
+def test_thumbnails_of_an_older_version_name_no_files(write_run, tmp_path):
+    path = write_run(tmp_path / "run")
+    pixels = np.zeros((2, 1, 8, 8), np.uint8)
+    np.savez_compressed(folder(path) / "thumbnails.npz", index=np.array([4, 7]), pixels=pixels)
+    (few,) = load(path).thumbnails.values()
+    assert few.files.tolist() == ["", ""]
+
+
+def test_damaged_loss_surfaces_are_named(write_run, tmp_path):
+    path = write_run(tmp_path / "run")
+    file, one = folder(path) / "loss-surfaces.npz", np.zeros(1)
+    sound = {"index": one, "label": one, "broken": one, "steps": np.zeros(3), "loss": np.zeros((1, 3, 3))}
+    np.savez_compressed(file, **sound)
+    assert load(path).surfaces
+    for arrays in ({"index": one}, sound | {"loss": np.zeros((2, 3, 3))}, sound | {"steps": np.zeros(5)}):
+        np.savez_compressed(file, **arrays)
+        with pytest.raises(UserError, match=r"loss-surfaces\.npz is damaged"):
+            load(path)
+
+
 def test_bytes_that_are_no_text_are_damage(write_run, tmp_path):
     path = write_run(tmp_path / "run")
     (path / "result.json").write_bytes(b"\xff\xfe{}")

@@ -34,6 +34,15 @@ def test_one_shade_means_one_loss_in_both_panels() -> None:
     assert chart.scale_ticks[0].text == "0"
 
 
+def test_one_plane_is_drawn_alone() -> None:
+    both = drawn(plane(0.0, 1.0), plane(1.0, 12.0))
+    alone = surfaces("Loss", [("first", plane(0.0, 1.0))], STEPS, x_label="", y_label="")
+    assert len(alone.panels) == 1
+    assert alone.right == LEFT + SIDE < both.right
+    assert {band.opacity for band in alone.panels[0].bands} == {alone.scale[0].opacity, 1}
+    assert alone.scale_ticks[-1].at <= alone.right
+
+
 def test_ticks_are_short_and_zero_has_no_sign() -> None:
     steps = [-1.0, -4.5e-8, 1.0000001]
     chart = surfaces("Loss", [("a", plane(0, 1)), ("b", plane(0, 1))], steps, x_label="", y_label="")

@@ -14,9 +14,9 @@ from regmix import __version__
 from regmix.attacks import CLEAN, Eot, Minimal, passes
 from regmix.data import changes, spread
 from regmix.evaluation.corrupting import under_corruptions
-from regmix.evaluation.curve import curve, curve_text, smallest
+from regmix.evaluation.curve import curve_text, merged_curve
 from regmix.evaluation.evaluator import Evaluator
-from regmix.evaluation.examples import shown_examples
+from regmix.evaluation.examples import shown_examples, write_loss_surfaces
 from regmix.evaluation.filling import Filling
 from regmix.evaluation.masking import judged
 from regmix.evaluation.one_answer import one_answer
@@ -28,7 +28,7 @@ from regmix.evaluation.subject import PlacedModel, is_users, journal_key
 from regmix.evaluation.task import Task
 from regmix.models import Answers, code_files
 from regmix.runs import Checkpoint, Journal, records
-from regmix.runs.distances import Curve, Distances
+from regmix.runs.distances import Curve
 from regmix.runs.evaluations import Outcomes, Stored, add, checked_folder, settings_digest
 from regmix.runs.records import Corruptions, Cost, Evaluation, Masking, Subject
 from regmix.runtime import processes
@@ -209,24 +209,10 @@ class CheckpointEvaluation:
 
     def _curve(self, outcomes: Outcomes) -> Curve | None:
         """The curve that follows from all distances and columns of this subject, earlier ones among them."""
-        index = self._task.test.index.numpy()
-        distances = Distances.read(self._folder, index).merged(Distances(index, self._distances))
-        if not distances.found:
-            return None
-        if self._distances:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            distances.write(self._folder)
-        columns, survives, costs = {**self._columns}, {**outcomes.survives}, {**self._curve_costs}
-        for stored in self._before:
-            if stored.folder == self._folder:
-                columns = {**stored.evaluation.columns, **columns}
-                survives = {**stored.outcomes().survives, **survives}
-                costs = {**(known.costs if (known := stored.evaluation.curve) else {}), **costs}
-        bounds = {name: (column.eps, survives[name]) for name, column in columns.items()}
-        names = [*distances.found, *(name for name in bounds if name != CLEAN)]
-        drawn = curve(smallest(distances.found, bounds), names, {c.eps for c in columns.values()})
-        drawn = replace(drawn, costs=costs)
-        self._note(curve_text(drawn))
+        earlier = [stored for stored in self._before if stored.folder == self._folder]
+        drawn = merged_curve(self._folder, self._distances, self._curve_costs, self._columns, outcomes, earlier)
+        if drawn is not None:
+            self._note(curve_text(drawn))
         return drawn
 
     def corrupt(self) -> None:
@@ -251,6 +237,7 @@ class CheckpointEvaluation:
             seconds=time.perf_counter() - self._began, made=_now(),
         )  # fmt: skip
         write_images(self._folder, *add(task.run.path, evaluation, outcomes, shown), task.test.images)
+        write_loss_surfaces(self._folder, self._model, task, shown)
 
     def forget(self) -> None:
         """Deletes the journal: the evaluation is written."""

@@ -58,18 +58,20 @@ def image_planes(
     steps = _steps(points, reach)
     with measurable(model, x, y, batch_size):
         random = threat.corner(x, torch.Generator(x.device).manual_seed(seed))
+        positions = torch.cartesian_prod(steps, steps)
         parts = []
         for at in slices(len(x), batch_size):
             images = x[at].detach().clone().requires_grad_()
             (gradient,) = gradients(losses(model, images, y[at]).sum(), [images])
             first = threat.eps * threat.direction(gradient, x[at])
+            values, several = [], max(1, batch_size // len(first))
             with torch.no_grad():
-                values = [
-                    losses(model, (x[at] + s * first + t * random[at]).clamp(0, 1), y[at])
-                    for t in steps.tolist()
-                    for s in steps.tolist()
-                ]
-            parts.append(torch.stack(values, 1).cpu().view(-1, points, points))
+                for some in slices(len(positions), several):
+                    # [points of the plane, 1, 1, 1, 1], to move all images of the slice to several points at once
+                    t, s = positions[some].to(x)[:, :, None, None, None, None].unbind(1)
+                    there = (x[at] + s * first + t * random[at]).clamp(0, 1)
+                    values.append(losses(model, there.flatten(0, 1), y[at].repeat(len(there))).view(len(there), -1))
+            parts.append(torch.cat(values).T.reshape(-1, points, points).cpu())
     return Plane(steps, torch.cat(parts))
 
 

@@ -40,9 +40,11 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Broken:
-    """When an image breaks: its position in the test split, its class, and what it is taken for (None: not known)."""
+    """When an image breaks: its position in the test split, its file (None: none of its own), its class, and what it is
+    taken for (None: not known)."""
 
     index: int
+    file: str | None
     label: str
     taken_for: str | None
     eps: float | None
@@ -107,14 +109,15 @@ def per_class(subject: Subject) -> Classes | None:
         if (own := outcomes.label == number).any()
     ]
     matrix = _matrix(outcomes, column, len(names))
-    when = breaking(evaluation, outcomes)
+    when, few = breaking(evaluation, outcomes), subject.run.thumbnails.get(checkpoint)
+    files = {} if few is None else dict(zip(few.index.tolist(), few.files.tolist(), strict=True))
 
     def broken(row: int) -> Broken:
         known = outcomes.predicted.get(column)
         taken = None if known is None or known[row] < 0 else names[known[row]]
         radius = None if math.isinf(when.eps[row]) else float(when.eps[row])
         return Broken(
-            int(outcomes.index[row]), names[outcomes.label[row]],
+            position := int(outcomes.index[row]), files.get(position) or None, names[outcomes.label[row]],
             None if outcomes.survives[column][row] else taken, radius, int(when.attacks[row]),
         )  # fmt: skip
 

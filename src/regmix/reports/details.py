@@ -13,6 +13,7 @@ from regmix.reports.images import data_uri, magnification, triples
 from regmix.reports.load import LoadedRun
 from regmix.reports.statistics import radii
 from regmix.reports.subject import Subject
+from regmix.reports.surfaces import Surfaces, surfaces
 from regmix.runs.evaluations import EXAMPLES
 from regmix.runs.records import Corruptions
 from regmix.runtime.files import flat
@@ -80,6 +81,20 @@ def gallery(subject: Subject) -> Gallery:
         f"{count} of these {len(pictures)} images are misclassified after the attack."
     )
     return Gallery(text, pictures, magnification(examples))
+
+
+def loss_surfaces(subject: Subject) -> Surfaces | None:
+    """The loss around an example image that the attack breaks and one that it does not break; None: not measured."""
+    few = subject.run.surfaces.get(subject.checkpoint or "")
+    if few is None or not np.isfinite(few.loss).any():
+        return None
+    names = subject.run.evaluations[subject.checkpoint or ""].subject.data.classes
+    rows = zip(few.index.tolist(), few.label.tolist(), few.broken.tolist(), few.loss.tolist(), strict=True)
+    return surfaces(
+        "Loss around two test images" if len(few.index) == 2 else "Loss around a test image",
+        [(f"{index}: {names[label]}, {'broken' if gone else 'not broken'}", loss) for index, label, gone, loss in rows],
+        few.steps.tolist(), x_label="steepest direction / ε", y_label="random direction / ε",
+    )  # fmt: skip
 
 
 def settings(run: LoadedRun) -> Settings:
@@ -189,8 +204,8 @@ def confusions(classes: Classes) -> list[tuple[str, str]]:
     return [(f"{pair.label} taken for {pair.taken_for}", f"{pair.images} of {pair.of}") for pair in classes.pairs]
 
 
-def breaking(subject: Subject, images: Sequence[Broken]) -> list[tuple[str | None, str, str]]:
-    """Images that break first or last: a thumbnail as data URI, position and class, and when they break, as texts."""
+def breaking(subject: Subject, images: Sequence[Broken]) -> list[tuple[str | None, str, str, str]]:
+    """Images that break first or last: a thumbnail as data URI, position and class, file, when they break, as texts."""
     few = subject.run.thumbnails.get(subject.checkpoint or "")
     shown = few is not None and few.pixels.shape[1] in (1, 3)
     pixels = dict(zip(few.index.tolist(), few.pixels, strict=True)) if few is not None and shown else {}
@@ -199,5 +214,5 @@ def breaking(subject: Subject, images: Sequence[Broken]) -> list[tuple[str | Non
         taken = f", as {image.taken_for}" if image.taken_for is not None else ""
         when = "never" if image.eps is None else f"at {words.eps_equals(format_eps(image.eps))}{taken}"
         picture = data_uri(pixels[image.index]) if image.index in pixels else None
-        rows.append((picture, f"{image.index}: {image.label}", when))
+        rows.append((picture, f"{image.index}: {image.label}", image.file or "", when))
     return rows

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from regmix.runs import CHECKPOINTS, METRICS, Run
 from regmix.runs.evaluations import OUTCOMES, Examples, Outcomes, Stored
+from regmix.runs.loss_surface import LossSurfaces
 from regmix.runs.records import Column, Environment, Epoch, Evaluation, Result
 from regmix.runs.thumbnails import Thumbnails
 from regmix.runtime.files import read_steadily
@@ -52,6 +53,7 @@ class LoadedRun:
     outcomes: dict[str, Outcomes] = field(default_factory=dict)
     examples: dict[str, Examples] = field(default_factory=dict)
     thumbnails: dict[str, Thumbnails] = field(default_factory=dict)
+    surfaces: dict[str, LossSurfaces] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -140,10 +142,14 @@ def aligned(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
             chosen[stored.evaluation.subject.checkpoint] = stored
         outcomes = {name: each.outcomes() for name, each in chosen.items() if (each.folder / OUTCOMES).is_file()}
         examples = {name: few for name, each in chosen.items() if (few := each.examples()) is not None}
-        small = {name: Thumbnails.read(each.folder) for name, each in chosen.items()}
+        small = {name: copies for name, each in chosen.items() if (copies := Thumbnails.read(each.folder)) is not None}
+        around = {name: loss for name, each in chosen.items() if (loss := LossSurfaces.read(each.folder)) is not None}
         evaluations: dict[str, Evaluation] = {name: chosen[name].evaluation for name in CHECKPOINTS if name in chosen}
-        kept = {name: few for name, few in small.items() if few is not None}
-        shown.append(replace(run, evaluations=evaluations, outcomes=outcomes, examples=examples, thumbnails=kept))
+        shown.append(
+            replace(
+                run, evaluations=evaluations, outcomes=outcomes, examples=examples, thumbnails=small, surfaces=around
+            )
+        )
     return shown
 
 

@@ -91,6 +91,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
         distance_charts=curves.distance_charts(subjects),
         query_charts=curves.query_charts(subjects),
         galleries=[details.gallery(subject) for subject in subjects],
+        loss_surfaces=[details.loss_surfaces(subject) for subject in subjects],
         settings=[details.settings(run) for run in runs],
         differences=details.differences(runs),
         others=[page.others(subject.run) for subject in subjects],

@@ -1,4 +1,4 @@
-"""Lays out the loss over a plane for two models side by side, with one colour scale; the template draws it as SVG."""
+"""Lays out the loss over one or two planes, side by side with one colour scale; the template draws it as SVG."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Panel:
-    """One model: its name, the panel's left edge, its cells, and the ticks of its x axis."""
+    """One plane: its name, the panel's left edge, its cells, and the ticks of its x axis."""
 
     label: str
     full_label: str
@@ -35,7 +35,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Surfaces:
-    """Two planes as the template draws them, in the chart's coordinates."""
+    """The planes as the template draws them, in the chart's coordinates."""
 
     title: str
     note: str
@@ -45,10 +45,10 @@ class Surfaces:
     y_ticks: list[Tick]
     scale: list[Band]
     scale_ticks: list[Tick]
+    right: int
     width: int = field(default=WIDTH, init=False)
     height: int = field(default=HEIGHT, init=False)
     left: int = field(default=LEFT, init=False)
-    right: int = field(default=LEFT + 2 * SIDE + GAP, init=False)
     top: int = field(default=TOP, init=False)
     side: int = field(default=SIDE, init=False)
     bottom: int = field(default=TOP + SIDE, init=False)
@@ -64,16 +64,16 @@ def surfaces(
     y_label: str,
     note: str = "",
 ) -> Surfaces:
-    """Lays out two planes of equal grids.
+    """Lays out one or two planes of equal grids.
 
-    The shades divide the range of the finite values of both planes into equal parts, so that one shade means one loss
+    The shades divide the range of the finite values of all planes into equal parts, so that one shade means one loss
     everywhere. Cells without a finite value stay blank, and the note says how many they are.
 
     Args:
-        planes: per model its name and its values [points][points], rows along the second direction, upwards.
+        planes: for each its name and its values [points][points], rows along the second direction, upwards.
         steps: the positions of rows and columns, ascending and evenly spaced.
     """
-    assert len(planes) == 2, "two models side by side"
+    assert len(planes) in (1, 2), "at most two side by side"
     assert all(len(rows) == len(steps) and all(len(row) == len(steps) for row in rows) for _, rows in planes)
     values = [value for _, rows in planes for row in rows for value in row]
     finite = [value for value in values if math.isfinite(value)]
@@ -86,7 +86,7 @@ def surfaces(
     centre = [(one + other) / 2 for one, other in pairwise(edges)]
     ticks = [(centre[n], f"{round(steps[n], 4) + 0:g}") for n in (0, len(steps) // 2, len(steps) - 1)]
     marks = [value for value in nice(low, high) if low <= value <= high]
-    right = LEFT + 2 * SIDE + GAP
+    right = LEFT + len(planes) * (SIDE + GAP) - GAP
 
     def along(value: float) -> float:
         return round(LEFT + (value - low) / (high - low) * (right - LEFT), 1)
@@ -105,13 +105,14 @@ def surfaces(
                 bands=_bands(rows, edges, left, low, high),
                 x_ticks=without_overlap([Tick(round(left + at, 1), text) for at, text in ticks]),
             )
-            for (label, rows), left in zip(planes, (LEFT, LEFT + SIDE + GAP), strict=True)
+            for (label, rows), left in zip(planes, (LEFT, LEFT + SIDE + GAP), strict=False)
         ],
         y_ticks=[Tick(round(TOP + SIDE - at, 1), text) for at, text in ticks],
         scale=[
             Band(_cell(LEFT + n * width, SCALE_TOP, LEFT + (n + 1) * width, SCALE_TOP + SCALE_HEIGHT), _opacity(n))
             for n in range(BANDS)
         ],
+        right=right,
         scale_ticks=without_overlap([Tick(along(v), t) for v, t in zip(marks, texts(marks), strict=True)]),
     )
 

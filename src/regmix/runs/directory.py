@@ -83,6 +83,7 @@ class Run:
         images.csv           the same for people, with the names of files and classes
         examples.npz         a few attacked images (evaluations.Examples)
         thumbnails.npz       small copies of the images that break first and last (thumbnails.Thumbnails)
+        loss-surfaces.npz    the loss around a few images (loss_surface.LossSurfaces)
         journal-*.jsonl      the progress of an evaluation that is not finished
         journal-*-claims/    which process works on what (claims.Claims)
         adversarial/COLUMN/  with --save: the broken images as PNG files and adversarial.npz, all in adversarial.pt

@@ -263,11 +263,11 @@ def changed_source(column: Column) -> str:
     return source.path
 
 
-def read_arrays(path: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Reads arrays by name. Raises UserError if the file is damaged or lacks one."""
+def read_arrays(path: Path, names: Iterable[str], optional: Iterable[str] = ()) -> dict[str, Any]:
+    """Reads arrays by name, and optional ones that are there. Raises UserError if the file is damaged or lacks one."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return {name: file[name] for name in names}
+            return {name: file[name] for name in (*names, *(name for name in optional if name in file))}
     except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} is damaged: {error}") from None
 

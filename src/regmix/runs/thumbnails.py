@@ -50,10 +50,12 @@ class Thumbnails:
 
     index: NDArray[np.int64]
     pixels: NDArray[np.uint8]
+    files: NDArray[np.str_]
+    """The files that hold the images, relative to the data's folder; empty where there are none."""
 
     def write(self, folder: Path) -> None:
         """Writes compressed arrays, one per field."""
-        write_arrays(folder / THUMBNAILS, {"index": self.index, "pixels": self.pixels})
+        write_arrays(folder / THUMBNAILS, {name: np.asarray(value) for name, value in vars(self).items()})
 
     @staticmethod
     def read(folder: Path) -> "Thumbnails | None":
@@ -61,7 +63,9 @@ class Thumbnails:
         path = folder / THUMBNAILS
         if not path.is_file():
             return None
-        few = Thumbnails(**read_arrays(path, Thumbnails.__dataclass_fields__))
-        if few.pixels.ndim != 4 or few.pixels.dtype != np.uint8 or few.index.shape != few.pixels.shape[:1]:
+        arrays = read_arrays(path, ("index", "pixels"), optional=("files",))
+        few = Thumbnails(**{"files": np.full(len(arrays["index"]), ""), **arrays})
+        images = few.pixels.shape[:1]
+        if few.pixels.ndim != 4 or few.pixels.dtype != np.uint8 or not few.index.shape == few.files.shape == images:
             raise UserError(f"{path} is damaged: its arrays do not have the same number of images; delete it")
         return few

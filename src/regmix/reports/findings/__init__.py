@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from regmix.reports.findings.case import Case, Finding, Number
+from regmix.reports.findings.classes import weak_class, weak_classes
 from regmix.reports.findings.evaluated import (
     eps_tests_nothing,
     eps_too_large,
@@ -15,7 +16,6 @@ from regmix.reports.findings.evaluated import (
     masked_gradients,
     not_evaluated,
     robust_overfitting,
-    weak_class,
 )
 from regmix.reports.findings.training import (
     catastrophic_overfitting,
@@ -50,11 +50,12 @@ FINDINGS: tuple[Callable[[Case], Finding | None], ...] = (
     gamma_too_high,
     weak_at_larger_eps,
     weak_class,
+    weak_classes,
     few_test_images,
     not_evaluated,
 )
 """All rules. What makes the others meaningless comes first."""
-OF_SOUND_RUNS = {robust_overfitting, weak_class, weak_at_larger_eps}
+OF_SOUND_RUNS = {robust_overfitting, weak_class, weak_classes, weak_at_larger_eps}
 """Rules that are not asked once there is a finding: what they would find is its consequence."""
 
 

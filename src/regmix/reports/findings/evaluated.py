@@ -2,15 +2,10 @@
 
 import math
 
-import numpy as np
-from scipy.stats import norm
-
 from regmix.evaluation import CLEAN, Paired, paired, wilson
-from regmix.reports.classes import per_class
 from regmix.reports.findings.case import Case, Finding, Number, difference
 from regmix.reports.findings.training import catastrophic_overfitting
 from regmix.reports.findings.weights import overfitting_flags
-from regmix.reports.words import percent
 
 NOTHING = 0.01
 """An attack that changes less than one point tests nothing that matters."""
@@ -18,8 +13,6 @@ WIDE = 0.05
 """Half the width of an interval above which an accuracy tells little: published methods lie within 5 points."""
 CLAIM = 0.0138
 """The largest improvement that the paper of RegMix claims; what a comparison should be able to see."""
-HALF = 0.5
-"""A class carries the loss if its robust accuracy is below this part of the mean of the others."""
 USUAL_EPS = {"linf": "8/255", "l2": "0.5", "l1": "12"}
 """The radii that are usual for colour images of 32 pixels."""
 HALF_LEVEL = 0.5 / 255
@@ -216,47 +209,4 @@ def few_test_images(case: Case) -> Finding | None:
         ["the evaluation was cut down with --examples"],
         case.evaluate("--attacks", ",".join([CLEAN, *attacks]), "--eps", robust.eps_text, "--examples", str(needed)),
         "half the width of the interval",
-    )
-
-
-def weak_class(case: Case) -> Finding | None:
-    """One class is less than half as robust as the mean of the others: it carries the loss.
-
-    Test: the upper end of its Wilson interval at 95 %, corrected for the number of classes (Bonferroni), is below half
-    of the mean of the others. Compare arXiv 2105.14240 on classes in adversarial training.
-    """
-    classes = per_class(case.subject)
-    if classes is None or not case.is_adversarial or len(classes.rows) < 3 or case.answers_one_class:
-        return None
-    z = float(norm.ppf(1 - 0.025 / len(classes.rows)))
-    worst = min(classes.rows, key=lambda row: row.robust.accuracy)
-    others = float(np.mean([row.robust.accuracy for row in classes.rows if row is not worst]))
-    low, high = wilson(round(worst.robust.accuracy * worst.images), worst.images, z)
-    if high >= HALF * others:
-        return None
-    clean = float(np.mean([row.clean.accuracy for row in classes.rows if row is not worst]))
-    confused = classes.confusion(worst.name)
-    label_fault = worst.clean.high < HALF * clean
-    causes = [
-        "the labels of this class are wrong, mixed with another's, or few in the training images",
-        "this class is harder than the others at this ε",
-    ]
-    return Finding(
-        "a weak class",
-        f'Class "{worst.name}" has {percent(worst.robust.accuracy)} robust accuracy, the others {percent(others)} in '
-        "the mean"
-        + (
-            f'; it is mostly taken for "{confused.taken_for}" ({confused.images} of {confused.of}).'
-            if confused
-            else "."
-        ),
-        [
-            Number(f'robust accuracy of "{worst.name}"', worst.robust.accuracy, low, high),
-            Number("mean robust accuracy of the other classes", others),
-            Number(f'accuracy of "{worst.name}" without an attack', *vars(worst.clean).values()),
-            *([Number(f'share taken for "{confused.taken_for}"', confused.images / confused.of)] if confused else []),
-        ],
-        causes if label_fault else causes[::-1],
-        case.train() if label_fault else case.train("--epochs", str(2 * int(case.setting("epochs")))),
-        f'robust accuracy of "{worst.name}"' + (", once its training labels are mended" if label_fault else ""),
     )
