@@ -160,9 +160,10 @@ def test_what_contradicts_the_rule_is_refused(runs, more, says, capsys) -> None:
     assert not (runs[0] / "evaluations").exists()
 
 
-def test_the_rows_of_two_runs_are_told_apart(runs, tmp_path, capsys) -> None:
+@pytest.mark.parametrize("images", ["--examples 20", "--within 15"])
+def test_the_rows_of_two_runs_are_told_apart(runs, tmp_path, capsys, images) -> None:
     first, second = (shutil.copytree(path, tmp_path / path.name) for path in runs)
-    words = f"evaluate {first} --against {second} --attacks fgsm --examples 20 --checkpoint last --no-verdict"
+    words = f"evaluate {first} --against {second} --attacks fgsm {images} --checkpoint last --no-verdict"
     assert main(words.split()) == 0
     before, mine, theirs = re.split(f"^(?:{first}|{second}):$", capsys.readouterr().out, flags=re.MULTILINE)
     assert "clean" not in before

@@ -54,14 +54,18 @@ def evaluate_both(
         raise UserError(f"{first.path} and {second.path} have no checkpoint in common; give --checkpoint")
     begun = [[*each.begin(chosen, device, progress)] for each in (first, second)]
     evaluations, questions, test = [*begun[0], *begun[1]], first.questions, first.test
+
+    def name_run(number: int) -> None:
+        if number % len(begun[0]) == 0:
+            progress.note(f"{(first if number == 0 else second).path}:")
+
     if questions.within is None:
-        for each, its in zip((first, second), begun, strict=True):
-            progress.note(f"{each.path}:")
-            for evaluation in its:
-                evaluation.fill(torch.arange(len(test.images)), last=True)
+        for number, evaluation in enumerate(evaluations):
+            name_run(number)
+            evaluation.fill(torch.arange(len(test.images)), last=True)
     else:
         seed = questions.sample_seed
-        progress.note(fill_until_narrow(evaluations, test, questions.within, seed, paired=True))
+        progress.note(fill_until_narrow(evaluations, test, questions.within, seed, paired=True, on_settle=name_run))
     found = []
     for mine, theirs in halves(evaluations):
         table, other = mine.survives(), theirs.survives()
