@@ -35,7 +35,10 @@ BATCH = 250
 
 
 def others(model: nn.Module, eps: float) -> dict[str, Attack]:
-    """The attacks of other libraries by name: (images, labels) to adversarial images."""
+    """The attacks of other libraries by name: (images, labels) to adversarial images.
+
+    Without AutoAttack of torchattacks, whose four attacks are those of pyautoattack.
+    """
     fool = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
 
     def of_foolbox(attack: Any) -> Attack:
@@ -46,10 +49,8 @@ def others(model: nn.Module, eps: float) -> dict[str, Attack]:
         adversarial: Tensor = attack.run_standard_evaluation(x, y, bs=BATCH)
         return adversarial
 
-    classes = int(model(torch.zeros(1, 3, 32, 32)).shape[1])
     return {
         "pyautoattack standard": auto,
-        "torchattacks AutoAttack": torchattacks.AutoAttack(model, norm="Linf", eps=eps, n_classes=classes),
         "torchattacks PGD-100": torchattacks.PGD(model, eps=eps, alpha=eps / 10, steps=100),
         "torchattacks Jitter-50": torchattacks.Jitter(model, eps=eps, alpha=eps / 10, steps=50),
         "torchattacks VMI-FGSM-20": torchattacks.VMIFGSM(model, eps=eps, alpha=eps / 5, steps=20),
