@@ -459,7 +459,8 @@ def test_every_column_says_what_it_took_in_the_terminal_the_record_and_the_repor
 
 
 def test_the_curve_and_the_corruptions_say_what_they_took(colourful, tmp_path, capsys) -> None:
-    path, page = shutil.copytree(colourful, tmp_path / "run"), tmp_path / "report.html"
+    path = shutil.copytree(colourful, tmp_path / "run", ignore=shutil.ignore_patterns("evaluations"))
+    page = tmp_path / "report.html"
     for name, severities in (("fmn", "1,2"), ("deepfool", "2,3,4")):
         words = f"evaluate {path} --attacks clean --no-verdict --checkpoint last --curve {name}"
         assert main([*words.split(), "--corruptions", "fog", "--severities", severities]) == 0
