@@ -1,10 +1,10 @@
 """Does an attack of another library break an image that `strongest` leaves?
 
-python benchmarks/other_libraries.py RUN [RUN ...] [--masked RUN] --examples 500 --out FOLDER [--checkpoint best]
+python benchmarks/other_libraries.py RUN [RUN ...] [--masked] --examples 500 --out FOLDER [--checkpoint best]
 
 For every run: `autoattack`, `autoattack-screened` and `strongest` on all test images that are classified correctly,
 then the attacks of pyautoattack, torchattacks and Foolbox at the same eps on those that `strongest` leaves. A
-perturbation of theirs counts if it lies in the ball and in [0, 1] up to rounding. --masked attacks the run's network
+perturbation of theirs counts if it lies in the ball and in [0, 1] up to rounding. --masked attacks the runs' networks
 behind rounded inputs, whose gradients lead nowhere. What is finished is kept in FOLDER and not repeated.
 """
 
@@ -45,8 +45,8 @@ def others(model: nn.Module, eps: float) -> dict[str, Attack]:
         return lambda x, y: attack(fool, x, foolbox.criteria.Misclassification(y), epsilons=eps)[1]
 
     def auto(x: Tensor, y: Tensor) -> Tensor:
-        attack = pyautoattack.AutoAttack(model, norm="Linf", eps=eps, version="standard", device="cpu", verbose=False)
-        adversarial: Tensor = attack.run_standard_evaluation(x, y, bs=BATCH)
+        attack = pyautoattack.AutoAttack(model, norm="Linf", eps=eps, version="standard", device="cpu")
+        adversarial: Tensor = attack.run_standard_evaluation(x, y, batch_size=BATCH)
         return adversarial
 
     return {
@@ -119,19 +119,18 @@ def compare(title: str, model: nn.Module, test: Any, threat: Any, kept: Kept) ->
 
 if __name__ == "__main__":
     parser = parser_for_runs(__doc__, examples=500)
-    parser.add_argument("--masked", type=Path)
+    parser.add_argument("--masked", action="store_true")
     parser.add_argument("--sample", choices=("stratified", "first"), default="stratified")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
     given.eps = None
-    wanted = [(path, False) for path in given.runs] + ([(given.masked, True)] if given.masked else [])
-    for given.run, masked in wanted:
+    for given.run in given.runs:
         title, network, images, threat_model = from_run(given)
-        if masked:
+        if given.masked:
             title, network = f"{title}, masked", Masked(network).eval()
         for parameter in network.parameters():
             parameter.requires_grad_(False)
-        kept_in = given.out / f"{given.run.name}{'-masked' if masked else ''}-{given.examples}.json"
+        kept_in = given.out / f"{given.run.name}{'-masked' if given.masked else ''}-{given.examples}.json"
         compare(title, network, images, threat_model, Kept(kept_in))
