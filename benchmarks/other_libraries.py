@@ -8,6 +8,7 @@ perturbation of theirs counts if it lies in the ball and in [0, 1] up to roundin
 behind rounded inputs, whose gradients lead nowhere. What is finished is kept in FOLDER and not repeated.
 """
 
+import copy
 import json
 import time
 from collections.abc import Callable
@@ -39,6 +40,7 @@ def others(model: nn.Module, eps: float) -> dict[str, Attack]:
 
     Without AutoAttack of torchattacks, whose four attacks are those of pyautoattack.
     """
+    model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # as pyautoattack needs it
     fool = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
 
     def of_foolbox(attack: Any) -> Attack:
@@ -46,7 +48,7 @@ def others(model: nn.Module, eps: float) -> dict[str, Attack]:
 
     def auto(x: Tensor, y: Tensor) -> Tensor:
         attack = pyautoattack.AutoAttack(model, norm="Linf", eps=eps, version="standard", device="cpu")
-        adversarial: Tensor = attack.run_standard_evaluation(x, y, batch_size=BATCH)
+        adversarial: Tensor = attack.run_standard_evaluation(x, y, batch_size=BATCH)[0]
         return adversarial
 
     return {
@@ -112,6 +114,7 @@ def compare(title: str, model: nn.Module, test: Any, threat: Any, kept: Kept) ->
     print(f"  of AutoAttack's breaks strongest misses {len(left['strongest'] - left['autoattack'])}")
     rows = torch.tensor(sorted(left["strongest"]), dtype=torch.int64)
     x, y = pick(test, rows, torch.device("cpu"))[:2]
+    x = x.contiguous()
     for name, attack in others(model, threat.eps).items():
         row = kept(name, lambda attack=attack: broken_by(attack, model, x, y, threat.eps))
         print(f"  {name:26s} breaks {len(row['broken'])} of the {len(rows)}  {row['seconds']:8.1f} s", flush=True)
@@ -126,7 +129,8 @@ if __name__ == "__main__":
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
     given.eps = None
-    for given.run in given.runs:
+    for path in given.runs:
+        given.run = path
         title, network, images, threat_model = from_run(given)
         if given.masked:
             title, network = f"{title}, masked", Masked(network).eval()
