@@ -108,6 +108,7 @@ def test_no_loss_around_an_image_where_the_model_is_random(run: Path, tmp_path: 
     shown = Examples(*(np.zeros(1),) * 2, rows, rows, 9 - rows, "fgsm", 0.1)
     test = load(Digits(), "test")
     task = SimpleNamespace(test=SimpleNamespace(images=test, index=torch.arange(len(test))), device=torch.device("cpu"),
+                           questions=SimpleNamespace(batch_size=8),
                            experiment=SimpleNamespace(threat=Linf(0.1)))  # fmt: skip
     write_loss_surfaces(tmp_path, Noisy(), task, shown)  # type: ignore[arg-type]
     assert LossSurfaces.read(tmp_path) is None

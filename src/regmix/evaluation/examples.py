@@ -94,7 +94,8 @@ def write_loss_surfaces(folder: Path, model: Model, task: Task, shown: StoredExa
     rows = spread(task.test.images.labels, SHOWN)[chosen]
     batch = pick(task.test.images, rows, task.device)
     try:
-        plane = image_planes(model, batch.x, batch.y, task.experiment.threat, points=POINTS)
+        threat, at_once = task.experiment.threat, task.questions.batch_size
+        plane = image_planes(model, batch.x, batch.y, threat, points=POINTS, batch_size=at_once)
     except UserError:
         return
     index = task.test.index[rows].numpy()
