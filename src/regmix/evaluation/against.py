@@ -54,10 +54,11 @@ def evaluate_both(
         raise UserError(f"{first.path} and {second.path} have no checkpoint in common; give --checkpoint")
     begun = [[*each.begin(chosen, device, progress)] for each in (first, second)]
     evaluations, questions, test = [*begun[0], *begun[1]], first.questions, first.test
+    headings = {0: first.path, len(begun[0]): second.path}
 
     def name_run(number: int) -> None:
-        if number % len(begun[0]) == 0:
-            progress.note(f"{(first if number == 0 else second).path}:")
+        if number in headings:
+            progress.note(f"{headings[number]}:")
 
     if questions.within is None:
         for number, evaluation in enumerate(evaluations):

@@ -44,6 +44,15 @@ class Spent(NamedTuple):
     backward: int = 0
     microseconds: int = 0
 
+    @classmethod
+    def find(cls, journal: Journal, name: str, rows: Sequence[int]) -> "Spent":
+        """What the journal says that a stage took; nothing where an older version began the journal."""
+        return cls(*journal.find(f"{name}, cost", rows) or ())
+
+    def add(self, journal: Journal, name: str, rows: Sequence[int]) -> None:
+        """Writes it into the journal."""
+        journal.add(f"{name}, cost", rows, self)
+
     def cost(self, images: int) -> Cost:
         """The same for a record. images: how many it was spent on."""
         return Cost(images, self.forward, self.backward, self.microseconds / 1e6)
@@ -67,11 +76,6 @@ class Meter:
         return Spent(self._times * self._counter.forward, self._times * self._counter.backward, round(1e6 * seconds))
 
 
-def in_journal(name: str) -> str:
-    """The stage under which the journal keeps what a stage took."""
-    return f"{name}, cost"
-
-
 class ChunkResult(NamedTuple):
     """What became of the rows of a chunk."""
 
@@ -89,11 +93,10 @@ class ChunkResult(NamedTuple):
         broken = journal.find(name, rows)
         if broken is None:
             return None
-        # A journal that an older version began has no answers and no costs.
+        # A journal that an older version began has no answers.
         answers = journal.find(f"{name}, taken for", rows) or [-1] * len(broken)
-        spent = Spent(*journal.find(in_journal(name), rows) or ())
         idle, queries = (journal.find(f"{name}, {what}", rows) or [] for what in ("not attacked", "queries"))
-        return cls(broken, idle, answers, queries, spent)
+        return cls(broken, idle, answers, queries, Spent.find(journal, name, rows))
 
     def add(self, journal: Journal, name: str, rows: Sequence[int]) -> None:
         """Writes it into the journal; the line that marks the chunk as done comes last."""
@@ -103,7 +106,7 @@ class ChunkResult(NamedTuple):
             journal.add(f"{name}, taken for", rows, self.taken_for)
         if self.queries:
             journal.add(f"{name}, queries", rows, self.queries)
-        journal.add(in_journal(name), rows, self.spent)
+        self.spent.add(journal, name, rows)
         journal.add(name, rows, self.broken)
 
 

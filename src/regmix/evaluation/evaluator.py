@@ -11,7 +11,7 @@ from torch import Tensor
 from regmix.attacks import CLEAN, Attack, Minimal, packed, passes
 from regmix.attacks.rows import waits_for_nothing
 from regmix.data import ImageSet, pick
-from regmix.evaluation.chunks import ChunkResult, Chunks, Journal, Meter, Spent, claimed, in_journal, repeatable
+from regmix.evaluation.chunks import ChunkResult, Chunks, Journal, Meter, Spent, claimed, repeatable
 from regmix.evaluation.one_batch import nearest, predict
 from regmix.evaluation.padded import padded
 from regmix.runtime.borrowed import borrowed
@@ -163,10 +163,10 @@ class Evaluator:
                     with repeatable(f"{stage}/{rows[0]}", self.device):
                         found = nearest(meter.counted(self.model), suited, batch.x, batch.y, threat, asked=asked)
                     known = found.cpu().view(torch.int64).tolist()
-                    self.journal.add(in_journal(stage), rows, meter.spent())
+                    meter.spent().add(self.journal, stage, rows)
                     self.journal.add(stage, rows, known)
                 bits[chunk] = torch.tensor(known, dtype=torch.int64)
-                spent[:, rows[0]] = self._remembered(stage, rows)
+                spent[:, rows[0]] = torch.tensor(Spent.find(self.journal, stage, rows))
                 self.on_work(len(rows) * passes(attack))
         return self._of_all(bits, 63).view(torch.float64), self._spent(spent)
 
@@ -182,10 +182,6 @@ class Evaluator:
         else:
             for number in claimed([(stage, chunk.tolist()) for chunk in chunks], self.journal):
                 yield chunks[number]
-
-    def _remembered(self, stage: str, rows: Sequence[int]) -> Int[Tensor, "costs"]:
-        """What the journal says that a stage took; 0 where an older version wrote it."""
-        return torch.tensor(Spent(*self.journal.find(in_journal(stage), rows) or ()))
 
     def _spent(self, costs: Int[Tensor, "costs places"]) -> Spent:
         """The sum of what all processes spent; every place was filled by one process, and is 0 in the others."""
@@ -224,10 +220,10 @@ class Evaluator:
                 meter = Meter(self.model)
                 seen = self._seen(meter.counted(self.model), make(name, severity))
                 fallen = (seen != labels).nonzero()[:, 0].tolist()
-                self.journal.add(in_journal(stage), everyone, meter.spent())
+                meter.spent().add(self.journal, stage, everyone)
                 self.journal.add(stage, everyone, fallen)
             wrong[number, fallen] = True
-            spent[:, number] = self._remembered(stage, everyone)
+            spent[:, number] = torch.tensor(Spent.find(self.journal, stage, everyone))
             self.on_work(len(labels))
         return ~self.world.any(wrong), self._spent(spent)
 

@@ -65,14 +65,10 @@ def gallery(subject: Subject) -> Gallery:
         return Gallery(f"The examples have {examples.x.shape[1]} channels; only grey and RGB images are shown.", [])
     names = run.evaluations[checkpoint].subject.data.classes
 
-    def class_name(index: np.int64) -> str:
-        number = int(index)
-        return names[number] if 0 <= number < len(names) else str(number)
-
     pictures = []
     rows = zip(images, examples.label, examples.clean_prediction, examples.adversarial_prediction, strict=False)
     for pixels, label, before, after in rows:
-        predictions = class_name(label), class_name(before), class_name(after)
+        predictions = _class_name(names, label), _class_name(names, before), _class_name(names, after)
         pictures.append(Picture(*pixels, *predictions, broken=bool(after != label)))
     radius = next((text for eps, text in radii([run]) if same_eps(eps, examples.eps)), format_eps(examples.eps))
     count = sum(picture.broken for picture in pictures)
@@ -81,6 +77,11 @@ def gallery(subject: Subject) -> Gallery:
         f"{count} of these {len(pictures)} images are misclassified after the attack."
     )
     return Gallery(text, pictures, magnification(examples))
+
+
+def _class_name(names: Sequence[str], number: float) -> str:
+    """The name of a class of a file of arrays, which may be damaged."""
+    return names[int(number)] if 0 <= number < len(names) else str(int(number))
 
 
 def loss_surfaces(subject: Subject) -> Surfaces | None:
@@ -92,7 +93,10 @@ def loss_surfaces(subject: Subject) -> Surfaces | None:
     rows = zip(few.index.tolist(), few.label.tolist(), few.broken.tolist(), few.loss.tolist(), strict=True)
     return surfaces(
         "Loss around two test images" if len(few.index) == 2 else "Loss around a test image",
-        [(f"{index}: {names[label]}, {'broken' if gone else 'not broken'}", loss) for index, label, gone, loss in rows],
+        [
+            (f"{index}: {_class_name(names, label)}, {'broken' if gone else 'not broken'}", loss)
+            for index, label, gone, loss in rows
+        ],
         few.steps.tolist(), x_label="steepest direction / ε", y_label="random direction / ε",
     )  # fmt: skip
 

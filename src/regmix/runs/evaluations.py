@@ -110,7 +110,7 @@ class Examples:
 
     def write(self, path: Path) -> None:
         """Writes compressed arrays, one per field."""
-        write_arrays(path, {name: np.asarray(value) for name, value in vars(self).items()})
+        write_arrays(path, vars(self))
 
     @staticmethod
     def read(path: Path) -> "Examples":
@@ -272,10 +272,10 @@ def read_arrays(path: Path, names: Iterable[str], optional: Iterable[str] = ()) 
         raise UserError(f"{path} is damaged: {error}") from None
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Writes compressed arrays by name, atomically."""
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes compressed arrays, or numbers and texts, by name, atomically."""
     # Without allow_pickle=False, which older versions of numpy would write as one more array.
-    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+    write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
 
 
 def _digest(path: Path, known: dict[Path, str]) -> str:

@@ -31,7 +31,7 @@ class LossSurfaces:
 
     def write(self, folder: Path) -> None:
         """Writes compressed arrays, one per field."""
-        write_arrays(folder / SURFACES, {name: np.asarray(value) for name, value in vars(self).items()})
+        write_arrays(folder / SURFACES, vars(self))
 
     @staticmethod
     def read(folder: Path) -> "LossSurfaces | None":

@@ -55,7 +55,7 @@ class Thumbnails:
 
     def write(self, folder: Path) -> None:
         """Writes compressed arrays, one per field."""
-        write_arrays(folder / THUMBNAILS, {name: np.asarray(value) for name, value in vars(self).items()})
+        write_arrays(folder / THUMBNAILS, vars(self))
 
     @staticmethod
     def read(folder: Path) -> "Thumbnails | None":

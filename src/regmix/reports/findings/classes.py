@@ -72,7 +72,7 @@ def weak_classes(case: Case) -> Finding | None:
     mean = float(np.mean([row.robust.accuracy for row in classes.rows]))
     chances = [(1 - HALF * mean) ** row.images for row in classes.rows]
     limit = _quantile(chances)
-    if len(lost) <= limit or not mean:
+    if len(lost) <= limit:
         return None
     clean = sum(row.clean.accuracy == 0 for row in lost)
     worst = ", ".join(f'"{row.name}"' for row in sorted(lost, key=lambda row: row.clean.accuracy)[:NAMED])
@@ -82,7 +82,7 @@ def weak_classes(case: Case) -> Finding | None:
         f"that is classified correctly without it: {worst}{' and others' if len(lost) > NAMED else ''}.",
         [
             Number("classes without an image that survives", len(lost)),
-            Number("as many as chance would leave at half of the mean accuracy (97.5 %)", limit),
+            Number("such classes that chance leaves at most (97.5 %), were each half as robust as the mean", limit),
             Number("mean robust accuracy of the classes", mean),
         ],
         [
