@@ -62,8 +62,7 @@ def cropped(images: Tensor, pad: int) -> Tensor:
     places = torch.randint(2 * pad + 1, (len(images), 2)).tolist()
     height, width = images.shape[2:]
     parts = [
-        image[:, top : top + height, left : left + width]
-        for image, (top, left) in zip(padded, places, strict=True)
+        image[:, top : top + height, left : left + width] for image, (top, left) in zip(padded, places, strict=True)
     ]
     return torch.stack(parts)
 

@@ -107,13 +107,18 @@ def open_source(path: Path, trust: Trust = NO_TRUST) -> tuple[Run, Experiment, C
 
 
 def source_weights(named: NamedAttack) -> Source | None:
-    """The weights that a transfer attack takes its examples from, or the file of images; None for another attack."""
+    """The weights that a transfer attack takes its examples from, or the file of images.
+
+    None for another attack, and where the weights were removed: with which it was done is then not asked.
+    """
     if named.given is not None:
         return given_source(named.given)
     if named.source is None:
         return None
     run = Run.open(named.source)
-    path = run.weights(run.checkpoints()[0])
+    if not (checkpoints := run.checkpoints()):
+        return None
+    path = run.weights(checkpoints[0])
     return Source(str(path.resolve()), digest(path))
 
 

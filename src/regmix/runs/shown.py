@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from pydantic import JsonValue
 
@@ -89,12 +89,12 @@ def tables(run: "Run") -> list[Table]:
     for stored in run.evaluations():
         if not stored.outdated:
             groups.setdefault(stored.evaluation.images, []).append(stored.evaluation)
-    return [_table(group, run.checkpoints()) for group in groups.values()]
+    return [_table(group) for group in groups.values()]
 
 
-def _table(evaluations: Sequence[Evaluation], checkpoints: Sequence[Checkpoint]) -> Table:
+def _table(evaluations: Sequence[Evaluation]) -> Table:
     by_checkpoint = {evaluation.subject.checkpoint: evaluation for evaluation in evaluations}  # the latest counts
-    shown = {name: by_checkpoint[name] for name in checkpoints if name in by_checkpoint}
+    shown = {name: by_checkpoint[name] for name in get_args(Checkpoint) if name in by_checkpoint}
     columns = dict.fromkeys(name for evaluation in shown.values() for name in evaluation.columns)
     rows = [[name, *(_cell(evaluation.columns.get(name)) for evaluation in shown.values())] for name in columns]
     notes = dict.fromkeys(note for evaluation in shown.values() for note in evaluation.notes)

@@ -111,6 +111,16 @@ def test_claims_are_computed_from_the_tables_of_the_runs(tmp_path, monkeypatch, 
     assert trainings == []
     assert attacked == []
     assert claims(Path("out")) == result
+    # The same without the weights, as evidence is published; what is not there cannot be made from it.
+    for weights in Path("out/runs").glob("*/*.safetensors"):
+        weights.unlink()
+    assert reproduce("agr", "--out", "out") == 0
+    assert (trainings, claims(Path("out"))) == ([], result)
+    (there,) = Path("out/runs/regmix-seed0/evaluations").glob("best-40-*")
+    there.rename("aside")
+    assert reproduce("agr", "--out", "out") == 2
+    assert "regmix-seed0 was not evaluated for main, and its weights were removed" in capfd.readouterr().err
+    Path("aside").rename(there)
     assert reproduce("amr", "--out", "out", "--list") == 0
     assert "8 of 12 trainings left" in capfd.readouterr().out
     assert reproduce("agr", "--out", "out", "--lr", "0.01") == 2

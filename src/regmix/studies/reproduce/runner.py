@@ -111,10 +111,18 @@ class Runner:
         for number, (study, arm, name, run) in enumerate(todo, 1):
             battery = self.scale.batteries[name]
             questions, test = self.asked(study, name, run), self.tested(arm, name)
-            checkpoints = [each for each in battery.checkpoints if each in Run.open(run.path).checkpoints()]
-            assessment = Assessment(Run.open(run.path), questions, test, _trust(run))
-            if assessment.is_done(checkpoints):
+            record = Run.open(run.path)
+            weights = record.checkpoints()
+            there = weights or {stored.evaluation.subject.checkpoint for stored in record.evaluations()}
+            checkpoints = [each for each in battery.checkpoints if each in there]
+            assessment = Assessment(record, questions, test, _trust(run))
+            if checkpoints and assessment.is_done(checkpoints):
                 continue
+            if not weights:
+                raise UserError(
+                    f"{run.path} was not evaluated for {name}, and its weights were removed; remove the folder, and "
+                    "give the command again"
+                )
             with display() as progress:
                 assessment.run(checkpoints, device, progress)
             worked += 1
