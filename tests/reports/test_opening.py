@@ -91,3 +91,4 @@ def test_a_run_that_was_not_evaluated_does_not_hide_the_others(write_run, tmp_pa
     accuracies, differences = first_screen(*runs).charts
     assert len(accuracies.rows) == 2
     assert len(differences.rows) == 1
+    assert accuracies.note == "best checkpoint, 95% intervals; not evaluated: that of TRADES"

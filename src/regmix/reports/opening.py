@@ -108,11 +108,16 @@ def _comparison(subjects: Sequence[Subject], arms: Sequence[comparison.Arm]) -> 
         for subject, arm in zip(subjects, arms, strict=True)
         if all(checkpoint in run.evaluations for run in arm.runs)
     ]
+    missing = [
+        subject.label
+        for subject, arm in zip(subjects, arms, strict=True)
+        if any(checkpoint not in run.evaluations for run in arm.runs)
+    ]
     arms = [arm for _, arm in there]
     if column is None or not arms or column not in comparison.shared_columns(arms).get(checkpoint, []):
         return []
     rows = _both(first, arms, [arm.label for arm in arms], [colour for colour, _ in there])
-    charts = [_accuracies(first, sorted(rows, key=lambda row: -row.dots[0].value))]
+    charts = [_accuracies(first, sorted(rows, key=lambda row: -row.dots[0].value), missing)]
     differences = [
         Row(f"minus {pair.second}", [Dot(pair.difference, pair.low, pair.high)], words.points(pair.difference))
         for pair in comparison.differences(arms, checkpoint, column)
@@ -133,8 +138,10 @@ def _seeds(subject: Subject, arm: comparison.Arm) -> IntervalChart:
     return _accuracies(subject, _both(subject, single, labels, [subject.colour] * len(single)))
 
 
-def _accuracies(subject: Subject, rows: Sequence[Row]) -> IntervalChart:
+def _accuracies(subject: Subject, rows: Sequence[Row], missing: Sequence[str] = ()) -> IntervalChart:
     note = f"{subject.checkpoint} checkpoint, 95% intervals"
+    if missing:
+        note += f"; not evaluated: that of {', '.join(missing)}"
     legend = (subject.where, "without an attack")
     return interval_chart("Images classified correctly", rows, note=note, legend=legend)
 
