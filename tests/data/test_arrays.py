@@ -62,6 +62,13 @@ def test_grey_pillow_images_have_one_channel() -> None:
     assert torch.equal(images.images, torch.from_numpy(CODES[:, :1]))
 
 
+def test_pillow_images_of_16_bits_are_scaled_and_of_32_refused() -> None:
+    deep = [Image.fromarray((257 * code[0].astype(np.uint16)).astype(np.uint16)) for code in CODES]
+    assert torch.equal(image_set(Items(deep)).images[:, :1], torch.from_numpy(CODES[:, :1]))
+    with pytest.raises(UserError, match="the image of item 0 cannot be read: 32-bit pixels"):
+        image_set(Items([Image.fromarray(code[0].astype(np.int32)) for code in CODES]))
+
+
 def test_names_come_from_the_data_set_or_from_the_caller() -> None:
     items = Items(CODES)
     items.classes = ["cat", "dog", "fox"]

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from regmix.cli.entry import main
+from regmix.config import Experiment, to_json
 from regmix.data import Folder, load
 from regmix.types import UserError
 
@@ -151,6 +152,18 @@ def test_a_name_with_an_accent_is_one_class_however_it_is_spelled(root):
     (root / "train" / other).mkdir()
     with pytest.raises(UserError, match="are called 'café', in two spellings; merge them"):
         read(root)
+
+
+def test_names_that_are_not_utf_8(root):
+    """As archives of Windows leave them. Records of classes and files are UTF-8."""
+    image = next((root / "test" / "cat").iterdir())
+    image.rename(image.with_name(os.fsdecode(b"caf\xe9.png")))
+    assert "test/cat/caf\\xe9.png" in read(root, "test").files
+    (root / "train" / "cat").rename(root / "train" / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(UserError, match=r"caf\\xe9: the name of this class folder is not UTF-8; rename it"):
+        read(root)
+    with pytest.raises(UserError, match="is not UTF-8; rename it"):
+        to_json(Experiment(data=Folder(root=os.fsdecode(b"caf\xe9"))))
 
 
 @pytest.mark.parametrize("name", ["Cat", "cat ", "CAT"])

@@ -1,18 +1,19 @@
 """What a training tells before its first step."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
-from regmix.config import NoAveraging, OneCycle, Piecewise, Swa
+from regmix.config import Guard, NoAveraging, OneCycle, Piecewise, Swa
 from regmix.data import ImageSet
+from regmix.data.balance import Balance
 from regmix.methods import FgsmAt, Mutual, PgdAt, RegMix, Standard
 from regmix.models import SmallCnn, build
 from regmix.recipes import recipe
 from regmix.runtime import devices
-from regmix.training.found import found, idle, ignored_weights
+from regmix.training.found import found, idle, ignored_weights, unlearnable
 from regmix.training.prepare import Prepared
 
 
@@ -66,6 +67,9 @@ def test_of_many_classes_the_ends_are_told() -> None:
         ({"method": RegMix(weights="auto")}, None),
         ({"ramp_of": "terms"}, "--ramp-of terms"),
         ({"ramp_of": "terms", "ramp": 0.5}, None),
+        ({"best_of": "either"}, "--best-of either"),
+        ({"guard": Guard(action="stop"), "method": Standard()}, "--guard.action stop"),
+        ({"guard": Guard(action="stop"), "method": PgdAt(steps=2)}, None),
     ],
 )
 def test_a_setting_without_effect_is_told(changes: dict[str, Any], told: str | None) -> None:
@@ -73,6 +77,22 @@ def test_a_setting_without_effect_is_told(changes: dict[str, Any], told: str | N
     said = [*idle(replace(recipe("digits-regmix"), **settings))]
     assert len(said) == (told is not None)
     assert told is None or said[0].startswith(told)
+
+
+def test_classes_without_a_training_image_are_told() -> None:
+    def told(*labels: int) -> list[str]:
+        return [*unlearnable(ImageSet(torch.zeros(len(labels), 1, 4, 4, dtype=torch.uint8), torch.tensor(labels),
+                                      ("0", "1", "2")))]  # fmt: skip
+
+    assert told(0, 1, 2) == []
+    (one,) = told(1, 2)
+    assert one.startswith("no training image is left of 0; the network cannot learn it")
+    assert "of 0, 2; the network cannot learn them" in told(1)[0]
+
+
+def test_an_advice_names_a_value_that_there_is() -> None:
+    advice = lines([3, 9, 5])[1].partition("consider ")[2]
+    assert [words.split()[1] for words in advice.split(" or ")] == [*get_args(Balance)[1:]]
 
 
 @pytest.mark.parametrize("changed", [{"alpha": 500.0}, {"beta": 1.0, "gamma": 0.5}, {"reduction": "example"}, {}])

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,12 @@ from torch import nn
 from methods import reference
 from regmix.cli.entry import main
 from regmix.config.guard import Guard
+from regmix.methods import FgsmPgk
+from regmix.methods.remedies import MAX_ROLLBACKS, remedy
+from regmix.runs import Run
 from regmix.runs.records import Epoch
 from regmix.threats import L2, Linf
+from regmix.training import validation
 from regmix.training.guard import alignment
 from regmix.types import Batch, UserError
 
@@ -150,6 +155,28 @@ def test_rollback_goes_on_from_the_last_healthy_validation_with_the_remedy(
     undisturbed, _ = train(tmp_path / "other", "--guard.action rollback")
     assert [row["loss"] for row in rows[:3]] == [row["loss"] for row in undisturbed[:3]]
     assert all(one["loss"] != other["loss"] for one, other in zip(rows[3:], undisturbed[3:], strict=True))
+
+
+def test_weights_of_an_epoch_that_is_undone_are_not_the_best(tmp_path: Path, collapse_in_epoch, monkeypatch) -> None:
+    real, seen = validation.validate, []
+
+    def rising(*arguments: Any, **more: Any) -> Any:
+        values, warning = real(*arguments, **more)
+        seen.append(0.01 * len(seen))
+        return values | {"pgd": seen[-1]}, warning
+
+    monkeypatch.setattr(validation, "validate", rising)
+    collapse_in_epoch(2)
+    saved = []
+    keep = Run.save_weights
+    monkeypatch.setattr(Run, "save_weights", lambda run, name, state: (saved.append(name), keep(run, name, state)))
+    _, result = train(tmp_path / "run", "--guard.action rollback --best-of either --averaging ema --epochs 2")
+    assert (saved.count("best"), result["best_epoch"]) == (4, 2)  # weights and average of epoch 1, and of epoch 2 anew
+
+
+@pytest.mark.parametrize("level", range(1, MAX_ROLLBACKS + 1))
+def test_remedies_report_what_the_average_of_a_run_may_need(level: int) -> None:
+    assert remedy(FgsmPgk(), level).reports_ratio
 
 
 def test_a_second_collapse_brings_the_stronger_remedy_and_a_third_none(

@@ -17,7 +17,8 @@ from regmix.config import Experiment, from_json
 from regmix.methods import RegMix, Trades
 from regmix.models import SmallCnn, build, load_weights
 from regmix.threats import Linf
-from regmix.training.prepare import initial_weights
+from regmix.training.prepare import _freeze, initial_weights
+from regmix.training.readiness import kept_in_eval, train_mode
 from regmix.training.session import Session
 from regmix.training.step import TrainStep
 from regmix.types import Batch, Clock
@@ -43,7 +44,6 @@ def test_a_training_starts_from_the_weights_of_a_run_or_a_file(tmp_path: Path, c
 
 
 def test_of_standard_training_the_last_weights_are_taken(tmp_path: Path) -> None:
-    """Its best ones are chosen under attack, and so are those of an early epoch."""
     trained(tmp_path / "plain", "--method standard")
     assert initial_weights(Experiment(init=str(tmp_path / "plain"))) == tmp_path / "plain" / "last.safetensors"
     trained(tmp_path / "robust", "--method fgsm_at")
@@ -120,6 +120,25 @@ def test_frozen_parts_keep_their_weights_and_statistics(tmp_path: Path) -> None:
     assert not all(torch.equal(frozen[name], untrained[name]) for name in frozen if name not in names)
 
 
+def test_frozen_parts_of_a_model_that_comes_in_evaluation_mode_keep_their_statistics() -> None:
+    """As a model does whose function has just loaded its weights."""
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(4, 2)).eval()
+    _freeze(model, ["0"])
+    train_mode(model, kept_in_eval(model))
+    assert [module.training for module in model] == [False, True, True, True]
+
+
+def test_weights_with_another_normalisation_are_not_normalised_anew(tmp_path: Path, capsys) -> None:
+    """The file's normalisation is the one that the weights were trained with."""
+    trained(tmp_path / "plain")
+    words = f"train digits-regmix {TINY} --normalise --out {tmp_path}"
+    assert main(f"{words}/refused --init {tmp_path}/plain".split()) == 2
+    assert "leave out --normalise" in capsys.readouterr().err
+    assert not (tmp_path / "refused").exists()
+    trained(tmp_path / "normalised", "--normalise")
+    assert main(f"{words}/same --init {tmp_path}/normalised".split()) == 0
+
+
 def test_a_fine_tuning_resumes_exactly_without_the_file_it_started_from(tmp_path: Path, monkeypatch) -> None:
     trained(tmp_path / "first")
     words = (
@@ -148,9 +167,6 @@ def test_a_run_without_a_state_does_not_begin_anew_from_other_weights(tmp_path: 
         patch.setattr(Session, "begin_or_resume", lambda self: (_ for _ in ()).throw(KeyboardInterrupt()))
         words = f"train digits-regmix {TINY} --init {tmp_path}/first --out {tmp_path}/run"
         assert main(words.split()) == 130
-    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
-    for path in (tmp_path / "run").glob("state*"):
-        path.unlink()
     trained(tmp_path / "second", "--seed 4")
     (tmp_path / "second" / "best.safetensors").replace(tmp_path / "first" / "best.safetensors")
     assert main(["train", "--resume", str(tmp_path / "run")]) == 2

@@ -101,6 +101,17 @@ def test_a_logger_that_fails_does_not_end_the_training(
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "finished"
 
 
+def test_a_log_that_cannot_be_ended_does_not_spoil_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(self: Csv) -> None:
+        raise ConnectionError("the server is gone")
+
+    monkeypatch.setattr(Csv, "end", fails)
+    assert train(tmp_path / "run", "csv") == 0
+    assert "--log csv failed and is left out: the server is gone" in capsys.readouterr().out
+
+
 def test_what_cannot_log_is_said_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

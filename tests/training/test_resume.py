@@ -16,7 +16,7 @@ import pytest
 from contracts.finished import assert_same, rows
 from regmix.cli.entry import main
 from regmix.runtime import devices
-from regmix.training import validation
+from regmix.training import start, validation
 from regmix.training.session import Session
 from regmix.training.trainee import Trainee
 
@@ -176,6 +176,29 @@ def test_only_a_finished_run_is_lengthened(tmp_path: Path, monkeypatch: pytest.M
     assert main(["train", "--resume", str(path)]) == 0
     assert main(["train", "--resume", str(path), "--epochs", "2"]) == 2
     assert "give a larger number" in capsys.readouterr().err
+
+
+def test_a_run_without_its_states_is_left_as_it_is(tmp_path: Path, finished, capsys) -> None:
+    """They are large, and may not have been copied: to begin anew would replace a finished run."""
+    run = shutil.copytree(finished(f"digits-regmix {TINY}"), tmp_path / "run")
+    for path in run.glob("state-*"):
+        path.unlink()
+    before = {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()}
+    for more in ([], ["--epochs", "6"]):
+        assert main(["train", "--resume", str(run), *more]) == 2
+        assert "state-*.pt, which resuming needs, were removed" in capsys.readouterr().err
+        assert {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()} == before
+
+
+def test_a_refused_lengthening_changes_nothing(tmp_path: Path, finished, monkeypatch, capsys) -> None:
+    run = shutil.copytree(finished(f"digits-regmix {TINY}"), tmp_path / "run")
+    before = {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(start, "changes", lambda before, now: "one image is missing")
+        assert main(["train", "--resume", str(run), "--epochs", "5"]) == 2
+    assert "the images have changed" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()} == before
+    assert main(["train", "--resume", str(run), "--epochs", "5"]) == 0
 
 
 def test_a_run_is_repeated_from_its_config(tmp_path: Path, finished) -> None:

@@ -54,6 +54,14 @@ def test_best_is_the_epoch_of_the_highest_validation_accuracy_and_test_images_ar
     )
 
 
+def test_standard_training_has_its_best_weights_by_clean_accuracy(tmp_path: Path) -> None:
+    """Under an attack a network that answers one class only would be the best of them."""
+    rows = train(tmp_path / "run", "--method standard --threat.eps 0.4 --epochs 5")
+    clean = [row["validation"]["clean"] for row in rows]
+    assert max(clean) > max(clean[:1])
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["best_epoch"] == 1 + clean.index(max(clean))
+
+
 def test_the_guard_and_the_saved_states_know_the_past_without_the_file(tmp_path: Path, monkeypatch) -> None:
     def metrics(self: Run) -> list[dict]:
         raise AssertionError("training read metrics.jsonl")

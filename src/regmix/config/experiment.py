@@ -12,7 +12,7 @@ from torch import nn
 
 from regmix.config.accumulation import check_accumulation
 from regmix.config.augmentation import check_augmentations
-from regmix.config.averaging import AveragingConfig, GatedEma, NoAveraging
+from regmix.config.averaging import AveragingConfig, GatedEma, NoAveraging, Swa
 from regmix.config.guard import Guard
 from regmix.config.retired import without_retired
 from regmix.config.schedule import Constant, ScheduleConfig
@@ -36,7 +36,7 @@ from regmix.data.size import format_size, height_and_width
 from regmix.methods import DEFAULT_METHOD, METHODS, MethodConfig
 from regmix.models import PRETRAINED, Function, ModelConfig, SmallCnn, Timm, Transformers, build
 from regmix.runtime import devices
-from regmix.runtime.files import parse_json
+from regmix.runtime.files import parse_json, printable
 from regmix.threats import Linf, ThreatConfig
 from regmix.types import NO_TRUST, Trust, UserError, check_bounds, require
 
@@ -205,6 +205,11 @@ class Experiment:
         )
         check_accumulation(self.accumulate, self.batch_size, self.method, self.threat, self.averaging)
         check_augmentations(self.augmentations, self.pad, self.balance, self.method, self.threat)
+        require(
+            not (isinstance(self.averaging, Swa) and self.nonfinite == "rollback"),
+            "averaging swa counts every step, and nonfinite rollback leaves steps out; use --nonfinite skip or "
+            "--averaging ema",
+        )
         if isinstance(self.averaging, GatedEma):
             known = " and ".join(name for name, method in METHODS.items() if method.reports_ratio)
             require(
@@ -237,8 +242,15 @@ UNIONS: dict[str, dict[str, type[Any]]] = {
 
 
 def to_json(experiment: Experiment) -> str:
-    """The text of config.json."""
-    return json.dumps(asdict(experiment), indent=2) + "\n"
+    """The text of config.json.
+
+    Raises:
+        UserError: a name that is not UTF-8, such as that of a folder on a disk of another system.
+    """
+    values = asdict(experiment)
+    if (text := json.dumps(values, ensure_ascii=False)) != printable(text):
+        raise UserError("a file or folder that the settings name is not UTF-8; rename it")
+    return json.dumps(values, indent=2) + "\n"
 
 
 def from_json(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regmix.data.decode import to_rgb
 from regmix.data.images import ImageSet
 from regmix.types import UserError, require
 
@@ -36,7 +37,7 @@ def image_set(given: Any, classes: Sequence[str] | None = None, source: str = "t
         return given
     if isinstance(given, tuple | list) and len(given) in (2, 3) and hasattr(given[0], "shape"):
         x, y = _tensor(given[0], f"x of {source}"), _tensor(given[1], f"y of {source}")
-        own = tuple(given[2]) if len(given) == 3 else None
+        own = tuple(given[2]) if len(given) == 3 and given[2] is not None else None
     elif hasattr(given, "__getitem__") and hasattr(given, "__len__"):
         x, y = _items(given, source)
         own = tuple(given.classes) if hasattr(given, "classes") else None
@@ -88,7 +89,10 @@ def _item(given: Any, number: int, source: str) -> tuple[Tensor, Any]:
             f"{source}: item {number} is not (image, label): {type(error).__name__}: {' '.join(str(error).split())}"
         ) from error
     if hasattr(image, "convert"):  # a Pillow image
-        pixels = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+        try:
+            pixels = np.asarray(image.convert("L") if image.mode in ("1", "L") else to_rgb(image))
+        except ValueError as error:
+            raise UserError(f"{source}: the image of item {number} cannot be read: {error}") from None
         image = np.atleast_3d(pixels).transpose(2, 0, 1).copy()
     tensor = _tensor(image, f"{source}: the image of item {number}")
     whole = _tensor(label, f"{source}: the label of item {number}")

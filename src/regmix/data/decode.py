@@ -126,7 +126,7 @@ def _blaming(name: str) -> Iterator[None]:
 
 def _pixels(image: "Image.Image", size: tuple[int, int] | None) -> Decoded:
     image, turned, unread = _upright(image)
-    image = _to_rgb(image)
+    image = to_rgb(image)
     if size is not None and image.size != size[::-1]:
         image = _fit(image, *size)
     return Decoded(np.asarray(image), turned, unread)
@@ -177,7 +177,8 @@ def _orientation(image: "Image.Image") -> tuple[int, bool]:
     return (value, False) if isinstance(value, int) and 1 <= value <= 8 else (1, False)
 
 
-def _to_rgb(image: "Image.Image") -> "Image.Image":
+def to_rgb(image: "Image.Image") -> "Image.Image":
+    """The image in RGB; 16-bit grey is scaled, transparency is dropped. Raises ValueError for 32-bit pixels."""
     if image.mode.startswith("I;16"):
         from PIL import Image
 

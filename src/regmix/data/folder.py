@@ -14,6 +14,7 @@ import torch
 from regmix.data.images import ImageSet, Split
 from regmix.data.size import Channels, Size, format_size, height_and_width
 from regmix.data.stored import Files, Stored
+from regmix.runtime.files import printable
 from regmix.types import Tag, UserError
 
 SUFFIXES = frozenset(
@@ -87,7 +88,7 @@ class Folder:
             if not self.stream:
                 notes += _leak(paths, train_folders.values())
         images = Stored.of(Files(paths, root), self.size, self.channels)
-        files = tuple(path.relative_to(root).as_posix() for path in paths)
+        files = tuple(printable(path.relative_to(root).as_posix()) for path in paths)
         image_set = ImageSet(images, torch.tensor(labels), tuple(classes), tuple(notes), files)
         return image_set if self.stream else image_set.resident()
 
@@ -106,6 +107,8 @@ def _class_folders(base: Path) -> dict[str, Path]:
     folders: dict[str, Path] = {}
     for path in sorted(base.iterdir()):
         if _is_folder(path):
+            if (name := printable(path.name)) != path.name:
+                raise UserError(f"{printable(str(path))}: the name of this class folder is not UTF-8; rename it")
             name = unicodedata.normalize("NFC", path.name)
             if name in folders:
                 raise UserError(f"two class folders of {base} are called {name!r}, in two spellings; merge them")

@@ -113,8 +113,8 @@ def _training(progress: ProgressTo, log: str | Sequence[str], experiment: Experi
     names = [name for name in names_in(log) if name] if isinstance(log, str) else log
     loggers = make_loggers(names if processes.started()[0] == 0 else [], experiment, out)
     with shown(progress) as display:
+        several = Several(display, loggers)
         try:
-            yield Several(display, loggers)
+            yield several
         finally:
-            for logger in loggers:
-                logger.close()
+            several.close()

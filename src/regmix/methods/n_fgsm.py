@@ -9,7 +9,7 @@ from regmix.attacks import ascend
 from regmix.methods.base import Method
 from regmix.methods.memory import Memory
 from regmix.methods.mutual import Mutual
-from regmix.methods.shared import check_attack, check_weights
+from regmix.methods.shared import attack_ratio, check_attack, check_weights
 from regmix.threats import Threat
 from regmix.types import Batch, Clock, Losses, Tag
 
@@ -26,6 +26,7 @@ class NFgsm(Method):
     """
 
     title = "N-FGSM"
+    reports_ratio = True
     name: Tag[Literal["n_fgsm"]] = field(default="n_fgsm", kw_only=True)
     noise: float = 2.0
     """Size of the noise in units of eps (published: 2 at 8/255, up to 3 at larger eps; 0 is FGSM)."""
@@ -44,4 +45,5 @@ class NFgsm(Method):
         ascent = ascend(model, x, batch.y, threat, start=noise, steps=1, step_size=0.0, keep_graph=self.mutual.pair)
         step = self.step_size * threat.eps * threat.direction(ascent.gradient)
         delta = (x + noise + step).clamp(0, 1) - x
-        return self.mutual.losses(model, batch, delta, ascent.first_logits)
+        losses = self.mutual.losses(model, batch, delta, ascent.first_logits)
+        return losses._replace(stats=losses.stats | {"ratio": attack_ratio(batch, losses.logits, ascent.first_logits)})

@@ -10,7 +10,7 @@ from regmix.attacks import ascend
 from regmix.methods.base import Method
 from regmix.methods.memory import Memory
 from regmix.methods.mutual import Mutual
-from regmix.methods.shared import batchnorm_mode, check_attack
+from regmix.methods.shared import attack_ratio, batchnorm_mode, check_attack
 from regmix.threats import Threat
 from regmix.types import Batch, Clock, Losses, Tag
 
@@ -28,6 +28,7 @@ class PgdAt(Method):
     """
 
     title = "PGD-AT"
+    reports_ratio = True
     name: Tag[Literal["pgd_at"]] = field(default="pgd_at", kw_only=True)
     steps: int = 10
     """Number of gradient steps of the attack."""
@@ -60,4 +61,5 @@ class PgdAt(Method):
                 start=delta, steps=self.steps, step_size=step_size * threat.eps, keep_graph=share,
             )  # fmt: skip
         initial = model(x + delta) if self.mutual.pair and not share else ascent.first_logits
-        return self.mutual.losses(model, batch, ascent.delta, initial)
+        losses = self.mutual.losses(model, batch, ascent.delta, initial)
+        return losses._replace(stats=losses.stats | {"ratio": attack_ratio(batch, losses.logits, initial)})

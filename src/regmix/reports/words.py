@@ -36,7 +36,8 @@ VERDICTS = {
     "correctly.",
 }
 CHECKPOINT_TEXTS = {
-    "best": "the weights of the epoch with the highest PGD accuracy on the validation split",
+    "best": "the weights of the epoch with the highest accuracy on the validation split, under PGD or, after standard "
+    "training, without an attack",
     "last": "the weights after the last epoch",
     "averaged": "a running average of the weights",
 }

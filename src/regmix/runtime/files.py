@@ -132,6 +132,11 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def printable(name: str) -> str:
+    """A name of the file system with what is not UTF-8 in it written as backslash codes, so that text may hold it."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def parse_json(text: str, source: Path | str) -> Any:
     """Parses JSON in which every number is finite and every integer fits into 64 bits.
 

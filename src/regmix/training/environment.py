@@ -10,7 +10,7 @@ import torch
 
 from regmix.runs.records import Environment
 from regmix.runtime import processes
-from regmix.runtime.files import digest
+from regmix.runtime.files import digest, printable
 from regmix.version import __version__
 
 PACKAGE = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ def environment(
         threads=torch.get_num_threads(),
         processes=processes.size(),
         git_commit=git_commit(),
-        command=command or " ".join(sys.argv),
+        command=printable(command or " ".join(sys.argv)),
         init=digest(init) if init is not None else None,
     )
 

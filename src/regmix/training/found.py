@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import torch
 
-from regmix.config import Experiment, OneCycle, Piecewise, Swa
+from regmix.config import Experiment, NoAveraging, OneCycle, Piecewise, Swa
 from regmix.data import ImageSet
 from regmix.methods import Method, Mutual
+from regmix.models.files import few
 from regmix.runtime import devices
 from regmix.training.prepare import Prepared
 
@@ -48,8 +49,25 @@ def idle(experiment: Experiment) -> Iterator[str]:
         yield f"--awp: it begins after epoch {experiment.awp_warm_up} of {epochs}, so never"
     if experiment.label_rest == "random" and experiment.label_mass == 1:
         yield "--label-rest random: without --label-mass nothing is left for the other classes"
+    if experiment.best_of == "either" and isinstance(averaging, NoAveraging):
+        yield "--best-of either: without --averaging there is nothing else to choose from"
+    if experiment.guard.action != "continue" and not experiment.method.guarded:
+        yield (
+            f"--guard.action {experiment.guard.action}: the guard watches adversarial training with up to three steps, "
+            f"not {experiment.method.name}"
+        )
     if experiment.ramp_of == "terms" and not experiment.ramp:
         yield "--ramp-of terms: without --ramp nothing rises"
+
+
+def unlearnable(images: ImageSet) -> Iterator[str]:
+    """A line about classes without a training image."""
+    counts = torch.bincount(images.labels, minlength=len(images.classes)).tolist()
+    if missing := [name for name, count in zip(images.classes, counts, strict=True) if not count]:
+        yield (
+            f"{few('no training image is left of', missing)}; the network cannot learn "
+            f"{'it' if len(missing) == 1 else 'them'}: give more images, hold out fewer, or remove the class"
+        )
 
 
 def ignored_weights(method: Method) -> list[str]:
@@ -70,5 +88,5 @@ def _counts(images: ImageSet, experiment: Experiment) -> str:
     if len(named) > MOST_NAMED:
         text = f"from {named[counts.index(least)]} to {named[counts.index(most)]} images to train on"
     if experiment.balance == "none" and most >= UNEVEN * max(1, least):
-        text += "; they are uneven: consider --balance loss or --balance sampler"
+        text += "; they are uneven: consider --balance loss or --balance sampling"
     return text

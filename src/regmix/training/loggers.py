@@ -44,12 +44,18 @@ class Logger(Display):
                 self._opened = True
             self.send(row.epoch, dict(scalars(row)))
         except Exception as error:  # every library has its own
-            self.failure = f"--log {self.name} failed and is left out: {' '.join(str(error).split())}"
+            self._fail(error)
 
     def close(self) -> None:
         """Ends the log."""
         if self._opened and self.failure is None:
-            self.end()
+            try:
+                self.end()
+            except Exception as error:  # the training is finished, and metrics.jsonl has everything
+                self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = f"--log {self.name} failed and is left out: {' '.join(str(error).split())}"
 
     def open(self) -> None:
         """Begins the log, or continues that of an interrupted run."""
@@ -194,9 +200,16 @@ class Several(Display):
     def epoch(self, row: Epoch) -> None:
         """An epoch is done."""
         self._display.epoch(row)
+        self._of_all(lambda logger: logger.epoch(row))
+
+    def close(self) -> None:
+        """The training has ended."""
+        self._of_all(Logger.close)
+
+    def _of_all(self, ask: Callable[[Logger], None]) -> None:
         for logger in self._loggers:
             before = logger.failure
-            logger.epoch(row)
+            ask(logger)
             if logger.failure not in (None, before):
                 self._display.warn(str(logger.failure))
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from regmix.config import Experiment, NoAveraging, build_model, from_json
 from regmix.data import ImageSet, NoColour, class_changes, load, pick, split_train, steps_per_epoch
@@ -85,8 +85,8 @@ def initial_model(experiment: Experiment, images: ImageSet) -> nn.Module:
 def initial_weights(experiment: Experiment) -> Path | None:
     """The file of weights that a training starts from; None for random weights, and for those of a library.
 
-    Of a run directory these are the best weights, but the last ones after standard training, whose best weights under
-    attack are those of an early epoch, and where there are no best weights.
+    Of a run directory these are the best weights, but the last ones after standard training, which nothing had to
+    choose, and where there are no best weights.
     """
     if experiment.init in (None, PRETRAINED):
         return None
@@ -110,11 +110,21 @@ def _load_initial(model: nn.Module, experiment: Experiment, images: ImageSet) ->
         return f"pretrained weights: {load_weights(model, state, None, len(images.classes)).summary()}"
     path = initial_weights(experiment)
     assert path is not None
+    computed = [buffer.clone() for buffer in _normalisation(model)] if experiment.normalise else []
     try:
         loaded = load_weights(model, path, experiment.init_weights, len(images.classes))
-        return f"weights to start from: {loaded.summary()}{_other_classes(path.parent, images)}"
     except UserError as error:
         raise UserError(str(error).replace("--weights", "--init-weights")) from None
+    if not all(map(torch.equal, computed, _normalisation(model))):
+        raise UserError(
+            f"{path} brings the normalisation that its weights were trained with, which is not that of these images; "
+            "leave out --normalise"
+        )
+    return f"weights to start from: {loaded.summary()}{_other_classes(path.parent, images)}"
+
+
+def _normalisation(model: nn.Module) -> list[Tensor]:
+    return [buffer for name, buffer in model.named_buffers() if name.startswith("normalise.")]
 
 
 def _other_classes(folder: Path, images: ImageSet) -> str:
@@ -130,6 +140,8 @@ def _other_classes(folder: Path, images: ImageSet) -> str:
 def _freeze(model: nn.Module, names: Sequence[str]) -> None:
     """Keeps the named parts from being trained, statistics of BatchNorm included."""
     parts = dict(model.named_modules())
+    if names and not model.training:  # it would be trained as a whole, and the frozen parts with it
+        model.train()
     for name in names:
         if not name or name not in parts:
             inner = few("it has", [part for part in parts if part and part.count(".") < 2])

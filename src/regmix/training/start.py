@@ -14,7 +14,7 @@ from regmix.runtime import devices, processes
 from regmix.runtime.files import digest
 from regmix.training.display import Display
 from regmix.training.environment import environment
-from regmix.training.found import found, idle
+from regmix.training.found import found, idle, unlearnable
 from regmix.training.prepare import Prepared, initial_weights, prepare
 from regmix.training.session import Session
 from regmix.types import NO_TRUST, Interrupted, Trust, UserError
@@ -47,6 +47,11 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST, epochs: int | 
         UserError: the user has to change something, for example allow the code of a model.
     """
     directory = Run.open(path, writes=processes.started()[0] == 0)
+    if directory.metrics() and not directory.has_state():
+        raise UserError(
+            f"{path} cannot be continued: its files state-*.pt, which resuming needs, were removed; put them back, or "
+            f"train anew: regmix train --from {path}"
+        )
     experiment = written = from_json(directory.config(), path / CONFIG, trust)
     if experiment.precision == "auto":
         # As the run began, which may have been on other hardware. Before it was recorded, auto meant bf16 everywhere.
@@ -60,13 +65,17 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST, epochs: int | 
         else:
             _check_initial_weights(experiment, directory)
     prepared = prepare(begun, display)
-    if epochs is not None:  # all processes have met in `prepare`, so none reads what is written now
-        directory.lengthen(to_json(replace(written, epochs=epochs)))
-    return _train(experiment, prepared, directory, display)
+    longer = to_json(replace(written, epochs=epochs)) if epochs is not None else None
+    return _train(experiment, prepared, directory, display, longer)
 
 
 def _longer(experiment: Experiment, epochs: int, directory: Run) -> Experiment:
     """The experiment with more epochs. Raises UserError unless its run is finished and has fewer."""
+    if directory.result().status == "stopped":
+        raise UserError(
+            f"{directory.path} was stopped by its guard, and more epochs would not change that; start a new run with "
+            "--guard.action continue or rollback"
+        )
     if directory.result().status != "finished":
         raise UserError(
             f"{directory.path} is not finished; continue it with regmix train --resume {directory.path} first, "
@@ -86,7 +95,10 @@ def _check_initial_weights(experiment: Experiment, directory: Run) -> None:
         raise UserError(f"{path} is missing or has changed since {directory.path} began; start a new run")
 
 
-def _train(experiment: Experiment, prepared: Prepared, directory: Run, display: Display) -> Run:
+def _train(
+    experiment: Experiment, prepared: Prepared, directory: Run, display: Display, longer: str | None = None
+) -> Run:
+    """Trains to the end. `longer` is the config.json of a run that is lengthened."""
     if (count := processes.size()) > 1:
         display.note(
             f"{count} processes share every batch of {experiment.batch_size} images; the peak learning rate is "
@@ -95,11 +107,13 @@ def _train(experiment: Experiment, prepared: Prepared, directory: Run, display: 
     images = prepared.train_set
     for note in (*images.notes, *found(experiment, prepared)):
         display.note(note)
-    for line in idle(experiment):
+    for line in (*idle(experiment), *unlearnable(images)):
         display.warn(line)
     with directory.claim(), _naming_code(experiment):
         now = Data(fingerprint(images), fingerprint(prepared.validation_set), [*images.notes])
         _check_same_images(directory, now, images.classes, display)
+        if longer is not None:  # all processes have met in `prepare`, so none reads what is written now
+            directory.lengthen(longer)
         directory.save_result(replace(directory.result(), classes=[*images.classes], shape=[*images.shape]))
         result = Session(experiment, prepared, directory, display).train()
     # Each process that trained a part of a resumed run had a peak of its own.

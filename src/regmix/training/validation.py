@@ -13,6 +13,7 @@ from regmix.attacks import Attack, Fgsm, Pgd
 from regmix.config import Experiment
 from regmix.data import ImageSet, batches
 from regmix.evaluation import evaluate, one_answer
+from regmix.methods.remedies import MAX_ROLLBACKS
 from regmix.runs import Run
 from regmix.threats import Threat
 from regmix.training.guard import alignment
@@ -46,7 +47,11 @@ class Validator:
     check: Callable[[], None]
 
     def judge(self, model: nn.Module, averaged: nn.Module | None, progress: Progress) -> Validation:
-        """Measures the weights and their average, saves them as `best` if they are, and asks the guard."""
+        """Measures the weights and their average, saves them as `best` if they are, and asks the guard.
+
+        PGD accuracy decides; after standard training, whose PGD accuracy is near 0 or chance, clean accuracy. An epoch
+        that the guard is going to undo is no candidate.
+        """
         accuracies, warning = self._measure(model, signs=True)
         before = progress.validated
         alarm = None
@@ -55,16 +60,19 @@ class Validator:
                 [row.validation for row in before if row.validation], accuracies, len(self.images)
             )
         repeated = bool(progress.alarms and before and progress.alarms[-1].epoch == before[-1].epoch)
-        candidate, pgd, candidate_warning = model, accuracies["pgd"], warning
+        by = "pgd" if self.experiment.method.adversarial else "clean"
+        epoch, best = progress.epoch + 1, progress.best
+        candidates = [(model, Best(epoch, accuracies["pgd"], accuracies["clean"], warning))]
         if averaged is not None:
             of_average, average_warning = self._measure(averaged, signs=False)
             accuracies |= {f"averaged_{name}": value for name, value in of_average.items()}
-            if self.experiment.best_of == "either" and of_average["pgd"] > pgd:
-                candidate, pgd, candidate_warning = averaged, of_average["pgd"], average_warning
-        best = progress.best
-        if pgd > best.pgd:
-            best = Best(progress.epoch + 1, pgd, candidate_warning)
-            self.run.save_weights("best", candidate.state_dict())
+            if self.experiment.best_of == "either":
+                candidates.append((averaged, Best(epoch, of_average["pgd"], of_average["clean"], average_warning)))
+        undone = alarm is not None and self.experiment.guard.action == "rollback" and progress.rollbacks < MAX_ROLLBACKS
+        for candidate, facts in [] if undone else candidates:
+            if getattr(facts, by) > getattr(best, by):
+                best = facts
+                self.run.save_weights("best", candidate.state_dict())
         return Validation(accuracies, best, alarm, repeated, warning)
 
     def _measure(self, model: nn.Module, *, signs: bool) -> tuple[dict[str, float], str | None]:
