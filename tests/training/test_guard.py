@@ -18,6 +18,7 @@ from regmix.runs.records import Epoch
 from regmix.threats import L2, Linf
 from regmix.training import validation
 from regmix.training.guard import alignment
+from regmix.training.trainee import Trainee
 from regmix.types import Batch, UserError
 
 HEALTHY = {"pgd": 0.30, "fgsm": 0.34, "alignment": 0.8}
@@ -172,6 +173,20 @@ def test_weights_of_an_epoch_that_is_undone_are_not_the_best(tmp_path: Path, col
     monkeypatch.setattr(Run, "save_weights", lambda run, name, state: (saved.append(name), keep(run, name, state)))
     _, result = train(tmp_path / "run", "--guard.action rollback --best-of either --averaging ema --epochs 2")
     assert (saved.count("best"), result["best_epoch"]) == (4, 2)  # weights and average of epoch 1, and of epoch 2 anew
+
+
+def test_a_remedy_of_free_at_sees_every_image_in_an_epoch(tmp_path: Path, collapse_in_epoch, monkeypatch) -> None:
+    real, seen = Trainee.learn, {}
+
+    def learn(trainee: Trainee, batch: Batch) -> None:
+        seen.setdefault((trainee.method.name, trainee.progress.epoch), []).extend(batch.index.tolist())
+        real(trainee, batch)
+
+    monkeypatch.setattr(Trainee, "learn", learn)
+    collapse_in_epoch(2)
+    train(tmp_path / "run", "--guard.action rollback --method free_at --epochs 2 --batch-size 20")
+    assert len({*seen["free_at", 0]}) == 20
+    assert sorted(seen["n_fgsm", 1]) == [*range(100)]
 
 
 @pytest.mark.parametrize("level", range(1, MAX_ROLLBACKS + 1))

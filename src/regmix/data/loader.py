@@ -98,7 +98,7 @@ class Loader:
         self._balance, self._importance = balance, None
         if balance == "loss":
             self._importance = class_importance(images.labels, self._classes).to(device)
-        self._replays, self._rank, self._size = replays, rank, size
+        self.replays, self._rank, self._size = replays, rank, size
 
     def __len__(self) -> int:
         """The number of batches per epoch: see `steps_per_epoch`."""
@@ -173,8 +173,8 @@ class Loader:
         shuffled_pass, planned_batch = -1, -1
         positions = torch.arange(len(self._labels)).tensor_split(len(self))
         for step in steps:
-            if step // self._replays != planned_batch:
-                planned_batch = step // self._replays
+            if step // self.replays != planned_batch:
+                planned_batch = step // self.replays
                 current_pass, number = divmod(planned_batch, len(self))
                 if current_pass != shuffled_pass:
                     order, views = self._shuffle(current_pass)

@@ -63,7 +63,7 @@ class Session:
         self.loader = Loader(
             train_set, self.experiment.batch_size, fabric.device, pad=self.experiment.pad, flip=self.experiment.flip,
             augmentations=self.experiment.augmentations, balance=self.experiment.balance, seed=self.experiment.seed,
-            replays=self.experiment.method.replays, rank=processes.rank(), size=processes.size(),
+            rank=processes.rank(), size=processes.size(),
         )  # fmt: skip
         self.trainee = Trainee(fabric, model, self.experiment, train_set, len(self.loader), self.display.note)
         self.progress = self.trainee.progress
@@ -89,6 +89,7 @@ class Session:
         """Makes the remaining steps of the epoch; returns the lost steps for which the run has to go back."""
         progress = self.progress
         self.trainee.begin()
+        self.loader.replays = self.trainee.method.replays  # a remedy of free_at replays nothing
         began = time.perf_counter()
         for batch in self.loader.epoch(progress.epoch, progress.step):
             progress.waited += time.perf_counter() - began

@@ -177,6 +177,11 @@ class Trainee:
         self.tally = Tally(self._fabric.device, self._steps_per_epoch)
         return row
 
+    @property
+    def method(self) -> Method:
+        """The method of the next step: the experiment's, or the guard's remedy."""
+        return self._module.method
+
     def switch(self, level: int) -> str:
         """Replaces the method by the guard's remedy after the level-th rollback (0: none); returns its name."""
         method = remedy(self._experiment.method, level) if level else self._experiment.method
