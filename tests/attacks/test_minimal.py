@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from regmix.attacks import Attack, CwL2, Ddn, DeepFool, Fab, Fmn, HopSkipJump, Minimal
+from regmix.attacks import Attack, CwL2, Ddn, DeepFool, Fab, Fmn, HopSkipJump, Minimal, named_attacks
 from regmix.attacks.minimal import to_ball, within
 from regmix.threats import L1, L2, Linf, Threat
 from regmix.types import UserError
@@ -68,6 +68,40 @@ def test_it_is_as_short_as_the_distance_to_the_boundary_and_no_shorter(
     kept = (attack(model, x, y, radius) != 0).flatten(1).any(1)
     assert kept[distance <= distance.median()].all()
     assert not kept[distance > radius.eps].any()
+
+
+@pytest.mark.parametrize("attack", [Fmn(steps=60), Ddn(steps=60), DeepFool(), Fab(4, 20), CwL2(60, 4)])
+def test_what_is_found_misclassifies_where_logits_are_coarse(attack: Minimal) -> None:
+    """Logits of bfloat16, or of a quantised network, are often equal; an evaluation goes by argmax."""
+    model, x, y, _ = linear_case(5, L2())
+    y = torch.sort(y).values * 0  # of equal logits argmax takes the first, which is the label
+    x = x[(model(x).argmax(1) == 0)]
+
+    def coarse(images: Tensor) -> Tensor:
+        exact = model(images)
+        return exact + ((exact * 16).round() / 16 - exact).detach()
+
+    x = x[(coarse(x).argmax(1) == 0)]
+    assert len(x) >= 2
+    delta = attack.shortest(coarse, x, y[: len(x)], L2())
+    there = (delta != 0).flatten(1).any(1)
+    assert there.any()
+    assert (coarse(x + delta).argmax(1) != 0)[there].all()
+
+
+@pytest.mark.parametrize("logits", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("images", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    "name", ["pgd-5", "apgd-ce", "apgd-t", "pma", "cr", "malt-apgd-t", "fab-t", "square-20", "deepfool", "fmn", "ddn",
+             "cw-5", "hop-skip-jump-50", "autoattack-screened"],
+)  # fmt: skip
+def test_logits_of_another_type_than_the_images(name: str, images: torch.dtype, logits: torch.dtype) -> None:
+    model, x, y, _ = linear_case(5, L2())
+    attack = named_attacks(name)[name]
+    given = x[:3].to(images)
+    delta = attack(lambda seen: model(seen.double()).to(logits), given, y[:3], L2(0.3))
+    assert delta.dtype == images
+    assert (L2().norm(delta) <= 0.3 + 1e-5).all()
 
 
 @pytest.mark.parametrize("attack", [Fmn(steps=20), Ddn(steps=20), DeepFool(), Fab(2, 5), CwL2(5, 2), HopSkipJump(200)])

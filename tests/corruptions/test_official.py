@@ -49,6 +49,8 @@ def test_what_is_wrong_with_a_file_is_said(folder: Path) -> None:
     files = OfficialFiles(folder)
     with pytest.raises(UserError, match=r"frost\.npy is missing"):
         files.images("frost", 1, IMAGES, LABELS)
+    with pytest.raises(UserError, match=r"fog\.npy holds images of 8x8 pixels, but the test images have 16x16"):
+        files.images("fog", 1, torch.zeros(4, 3, 16, 16, dtype=torch.uint8), LABELS)
     with pytest.raises(UserError, match="severity 7"):
         files.images("fog", 7, IMAGES, LABELS)
     with pytest.raises(UserError, match=r"labels\.npy has other labels than the test split"):

@@ -24,6 +24,11 @@ OWN = """
 import torch
 def net(classes):
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))
+class Detached(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x).detach()
+def blind(classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), Detached(64, classes))
 """
 
 
@@ -57,6 +62,15 @@ def test_the_weights_of_a_file_are_a_functions_too(fitted, capsys) -> None:
     told = capsys.readouterr().out
     assert "plain.pt: 2 of 2 tensors loaded\n" in told
     assert f"{fitted[1]:.1f}%" in told
+
+
+def test_examples_are_not_transferred_from_a_model_without_a_gradient(fitted, capsys) -> None:
+    same = "--data digits --examples 20 --threat.eps 0.02 --no-verdict"
+    assert main(f"evaluate nets:blind {same} --attacks square-5 --out blind".split()) == 0
+    assert main(f"evaluate nets:net {same} --attacks transfer:blind --trust-code --out out".split()) == 2
+    error = capsys.readouterr().err
+    assert "/blind: no gradient flows from the model's logits to the images" in error
+    assert error.count("\n") == 1
 
 
 def test_a_function_without_a_file_says_whose_weights_they_are(fitted, capsys) -> None:

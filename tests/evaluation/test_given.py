@@ -214,6 +214,16 @@ def test_arrays_that_say_nothing_are_refused(arrays, says, tmp_path) -> None:
         load_given(tmp_path / "given.npz", choose_images(Digits(), 10), [Linf(EPS)])
 
 
+def test_a_damaged_archive_is_named(tmp_path) -> None:
+    path = tmp_path / "given.npz"
+    np.savez_compressed(path, images=np.zeros((10, 1, 8, 8), np.float32))
+    content = bytearray(path.read_bytes())
+    content[60:80] = bytes(byte ^ 255 for byte in content[60:80])
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_given(path, choose_images(Digits(), 10), [Linf(EPS)])
+
+
 def test_the_order_of_bytes_does_not_matter_and_text_is_no_tensor(tmp_path) -> None:
     test = choose_images(Digits(), 10)
     np.save(tmp_path / "big.npy", (test.images.pixels().numpy() / 255).astype(">f4"))

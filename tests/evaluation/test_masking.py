@@ -181,6 +181,8 @@ def survived(count: int, **shares: float) -> dict[str, Tensor]:
         (survived(1000, pgd_50=0.40, square=0.33), "square, which sees no gradient"),
         (survived(1000, pgd_20=0.40) | {"transfer:other": torch.arange(1000) < 200}, "transfer:other"),
         (survived(1000, pgd_50=0.40, hop_skip_jump=0.2), "hop-skip-jump"),
+        (survived(1000, pgd_50=0.40, hop_skip_jump_500=0.2), "hop-skip-jump-500, which sees no gradient"),
+        (survived(1000, pgd_50=0.40, square_1000=0.33), "square-1000, which sees no gradient"),
         (survived(1000, pgd_10=0.50, pgd_50=0.35), "PGD-50 leaves 15.0 points"),
     ],
 )

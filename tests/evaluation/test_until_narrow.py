@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contracts.evaluated import journals, record, table
+from contracts.evaluated import folder, journals, record, table
 from contracts.torchrun import in_two_processes
 from regmix.cli.entry import main
 from regmix.corruptions import OfficialFiles
 from regmix.data import Digits, draw, load
+from regmix.evaluation.checkpoint import CheckpointEvaluation
 from regmix.evaluation.sequential import Rule
 from regmix.evaluation.subject import choose_images
 from regmix.evaluation.task import Task
@@ -69,6 +70,26 @@ def test_it_ends_at_the_first_look_at_which_every_column_and_the_worst_case_are_
     words = f"evaluate {path} --attacks pgd-1 --eps 0.05 --checkpoint last --no-verdict --examples {count}"
     assert main(words.split()) == 0
     assert len(record(path)["columns"]) == 4
+
+
+def test_what_a_killed_evaluation_found_out_is_not_told_of_other_images(runs, tmp_path, monkeypatch) -> None:
+    """Smallest perturbations are of the images that the rule has chosen, counted from 0, and so are corruptions."""
+    whole, broken = (shutil.copytree(runs[0], tmp_path / name) for name in ("whole", "broken"))
+
+    def evaluate(path: Path, seed: int) -> int:
+        words = "--attacks fgsm --curve fmn --eps 0.05 --batch-size 1 --checkpoint last --no-verdict --within 12"
+        return main(["evaluate", str(path), *words.split(), "--sample-seed", str(seed)])
+
+    def stops(self: CheckpointEvaluation) -> None:
+        raise KeyboardInterrupt
+
+    assert evaluate(whole, 1) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointEvaluation, "write", stops)
+        assert evaluate(broken, 0) == 130
+    assert evaluate(broken, 1) == 0
+    assert (folder(broken) / "distances.csv").read_text() == (folder(whole) / "distances.csv").read_text()
+    assert not journals(whole)
 
 
 @pytest.mark.slow

@@ -89,6 +89,31 @@ def test_another_subject_is_another_evaluation(run: Run, change: dict[str, objec
     assert {stored.evaluation.columns["clean"].correct for stored in run.evaluations()} == {0, 4}
 
 
+def test_the_clean_interval_and_the_note_of_a_rule_stay(run: Run) -> None:
+    """A rule chose the number of images; who adds to them with that number does not make the interval narrower."""
+    about = subject(run)
+    evaluation, outcomes = found(about, clean=[1, 1, 1, 0], fgsm=[1, 0, 0, 0])
+    wide = replace(evaluation.columns["clean"], low=0.1, high=0.99, within=0.5)
+    columns = {**evaluation.columns, "clean": wide}
+    add(run.path, replace(evaluation, columns=columns, notes=["an image", "by a rule"]), outcomes, None)
+    newer, outcomes = found(about, clean=[1, 1, 1, 0], pgd=[1, 0, 0, 0])
+    narrow = replace(newer.columns["clean"], low=0.3, high=0.9)
+    add(run.path, replace(newer, columns={**newer.columns, "clean": narrow}, notes=["an image"]), outcomes, None)
+    (one,) = run.evaluations()
+    assert one.evaluation.columns["clean"] == wide
+    assert one.evaluation.notes == ["an image", "by a rule"]
+
+
+def test_the_same_corruptions_measured_twice_cost_once(run: Run) -> None:
+    """Two hosts that share the work each count all of it."""
+    evaluation, outcomes = found(subject(run), clean=[1, 1, 1, 1])
+    fog = Corruptions("computed", {"fog": {1: 0.5}}, Cost(8, 8, 0, 0.5))
+    for _ in range(2):
+        add(run.path, replace(evaluation, corruptions=[fog]), outcomes, None)
+    (one,) = run.evaluations()
+    assert one.evaluation.corruptions == [fog]
+
+
 def test_code_that_was_only_moved_is_the_same_subject(run: Run) -> None:
     here, there = (subject(run, code={f"/{place}/model.py": "digest"}) for place in ("here", "there"))
     assert folder_of(run.path, here) == folder_of(run.path, there)
@@ -166,3 +191,14 @@ def test_a_table_that_does_not_agree_with_the_record_is_named(run: Run, damage: 
     (one.folder / "outcomes.csv").write_text(damage)
     with pytest.raises(UserError, match=r"outcomes\.csv"):
         one.outcomes()
+
+
+def test_a_column_that_does_not_agree_is_mended_by_measuring_it_again(run: Run) -> None:
+    about = subject(run)
+    add(run.path, *found(about, clean=[1, 1, 1, 1], fgsm=[1, 0, 0, 0]), None)
+    (one,) = run.evaluations()
+    (one.folder / "outcomes.csv").write_text("index,label,clean,fgsm\n0,0,1,0\n1,0,1,0\n2,1,1,0\n3,1,1,0\n")
+    with pytest.raises(UserError, match="do not agree about fgsm; evaluate the run again"):
+        add(run.path, *found(about, clean=[1, 1, 1, 1]), None)
+    add(run.path, *found(about, clean=[1, 1, 1, 1], fgsm=[1, 0, 0, 0]), None)
+    assert run.evaluations()[0].outcomes().survives["fgsm"].tolist() == [True, False, False, False]

@@ -46,8 +46,9 @@ def look(
         logits = model(images)
         value = objective(logits, target)
         (gradient,) = torch.autograd.grad(value.sum(), images)
-    lead = margin(logits.detach(), y)
-    return value.detach(), gradient, fooled(model, images.detach(), lead, y), -lead
+    lead, images = margin(logits.detach(), y), images.detach()
+    # Step sizes follow from these values: logits of another type must not change that of the images.
+    return value.detach().to(images.dtype), gradient, fooled(model, images, lead, y), -lead.to(images.dtype)
 
 
 def climb(

@@ -88,12 +88,16 @@ class Screened:
 
 @torch.no_grad()
 def fooled(model: Model, images: Images, lead: PerExample, y: Labels) -> Bool[Tensor, "batch"]:
-    """Which images are misclassified, given `lead` = max_{c != y} z_c - z_y. A tie and NaN count as misclassified."""
+    """Which images are misclassified, given `lead` = max_{c != y} z_c - z_y. NaN counts as misclassified.
+
+    A tie does not: the evaluator goes by argmax, which may well be the label, and then an attack that stopped there
+    would have stopped for nothing.
+    """
     if not isinstance(model, Screened):
-        return ~(lead < 0)
+        return ~(lead <= 0)
     wrong = ~(lead < -model.slack)
     if wrong.any():
-        wrong[wrong.clone()] = ~(margin(model.exact(images[wrong]), y[wrong]) < 0)
+        wrong[wrong.clone()] = ~(margin(model.exact(images[wrong]), y[wrong]) <= 0)
     return wrong
 
 

@@ -93,7 +93,7 @@ def _walk(model: Model, x: Images, y: Labels, wrong: Labels, threat: Threat, ste
             logits = model(at)
             value = (logits.gather(1, wrong[:, None]) - logits.gather(1, y[:, None]))[:, 0]
             (w,) = torch.autograd.grad(value.sum(), at)
-        at, value = at.detach(), value.detach()
+        at, value = at.detach(), value.detach().to(x.dtype)
         # The hyperplane is {z : w (z - at) + value = 0}.
         from_clean = value + (w * (x - at)).sum((1, 2, 3))
         gaps = torch.cat([-value, -from_clean])
@@ -105,7 +105,7 @@ def _walk(model: Model, x: Images, y: Labels, wrong: Labels, threat: Threat, ste
             logits = model(at)
         distance = threat.norm(at - x)
         lead = margin(logits, y)
-        crossed = ~(lead < 0)
+        crossed = ~(lead <= 0)
         out = crossed & (distance <= threat.eps)
         if isinstance(model, Screened) and out.any():
             out[out.clone()] = fooled(model, at[out], lead[out], y[out])

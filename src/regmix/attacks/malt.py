@@ -60,7 +60,7 @@ def linearised(
     for lead, value in zip(leads, sums, strict=True):
         (gradient,) = torch.autograd.grad(value, images, retain_graph=True)
         slope = torch.linalg.vector_norm(gradient.flatten(1), dual_power(threat), dim=1)
-        lead = lead.detach()
+        lead = lead.detach().to(x.dtype)
         yield lead, gradient, torch.where(slope > 0, lead / slope, float("inf"))
 
 

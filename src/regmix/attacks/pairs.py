@@ -45,7 +45,7 @@ def climb_pairs(model: Model, x: Images, y: Labels, aims: Aims, climb: Climb, to
     with borrowed(model):
         with torch.no_grad():
             logits = model(x)
-        clean = -margin(logits, y)
+        clean = -margin(logits, y).to(x.dtype)
         for pairs, target in aims(logits, rows):
             near = run(model, pairs, target)
             close.append((pairs[near], target[near]))

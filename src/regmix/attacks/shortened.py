@@ -44,11 +44,11 @@ class Shortened:
                 return
             images, labels = x[chosen], y[chosen]
             delta = packed(attack, self.together or len(x))(model, images, labels, threat)
-            lead = -margin(model(images + delta), labels)
-            rows.settle(chosen, fooled(model, images + delta, -lead, labels), delta, lead)
+            lead = margin(model(images + delta), labels)
+            rows.settle(chosen, fooled(model, images + delta, lead, labels), delta, -lead.to(x.dtype))
 
         with borrowed(model), torch.no_grad():
-            clean = -margin(model(x), y)
+            clean = -margin(model(x), y).to(x.dtype)
             run(self.first, rows.left)
             reached = rows.least.clone()
             for attack in self.brief:

@@ -62,6 +62,11 @@ class OfficialFiles:
             raise UserError(
                 f"{path} is {values.dtype} {values.shape}, not uint8 (5 N, height, width, 3); fetch CIFAR-10-C again"
             )
+        if values.shape[1:3] != images.shape[2:]:
+            theirs, ours = ("x".join(map(str, shape)) for shape in (values.shape[1:3], images.shape[2:]))
+            raise UserError(
+                f"{path} holds images of {theirs} pixels, but the test images have {ours}; read them as such"
+            )
         count = len(values) // len(SEVERITIES)
         rows = np.arange(len(labels)) if self.positions is None else self.positions[: len(labels)].numpy()
         if rows[-1] >= count:

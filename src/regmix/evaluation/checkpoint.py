@@ -61,10 +61,11 @@ class CheckpointEvaluation:
         self._folder = checked_folder(run.path, self.subject)
         world = processes.Processes()
         self._writes = world.rank == 0
-        self._journal = Journal(self._folder, journal_key(self.subject, code, questions), world.rank)
+        self._code, self._rank = code, world.rank
+        self._journals = [self._journal()]
         self._model = Eot(loaded.model, questions.draws) if questions.draws > 1 else loaded.model
         self._evaluator = Evaluator(
-            self._model, test.images, task.device, questions.batch_size, self._journal, world, task.progress.work
+            self._model, test.images, task.device, questions.batch_size, self._journals[0], world, task.progress.work
         )
         self._began = time.perf_counter()
         self._fillings = [Filling(column, len(test.images)) for column in task.columns()]
@@ -80,6 +81,10 @@ class CheckpointEvaluation:
         self._interval: Interval | None = None
         self._rule: list[str] = []
         self._within: float | None = None
+
+    def _journal(self) -> Journal:
+        """A journal of its own for every set of images, whose rows are counted from 0."""
+        return Journal(self._folder, journal_key(self.subject, self._code, self._task.questions), self._rank)
 
     def check(self) -> None:
         """Looks for what would make the numbers meaningless."""
@@ -187,7 +192,8 @@ class CheckpointEvaluation:
         task = self._task = self._task.only(rows, sample)
         self.subject = replace(self.subject, sample=sample)
         self._folder = checked_folder(task.run.path, self.subject)
-        self._evaluator = replace(self._evaluator, images=task.test.images)
+        self._journals.append(self._journal())
+        self._evaluator = replace(self._evaluator, images=task.test.images, journal=self._journals[-1])
         self._clean, self._interval, self._rule, self._within = self._clean[rows], interval, [rule], within
         self._predicted[CLEAN] = self._predicted[CLEAN][rows]
         self._tell_clean()
@@ -240,9 +246,10 @@ class CheckpointEvaluation:
         write_loss_surfaces(self._folder, self._model, task, shown)
 
     def forget(self) -> None:
-        """Deletes the journal: the evaluation is written."""
+        """Deletes the journals: the evaluation is written."""
         if self._writes:
-            self._journal.remove()
+            for journal in self._journals:
+                journal.remove()
 
     def _masking(self) -> Masking | None:
         """The verdict on gradient masking at the training's eps, from a probe and from the outcomes of all attacks.

@@ -10,7 +10,8 @@ from torch import Tensor
 from regmix.attacks import TRANSFER, Attack, Ensemble, NamedAttack, Transfer
 from regmix.config import Experiment
 from regmix.corruptions import Computed, OfficialFiles
-from regmix.data import ImageSet
+from regmix.data import ImageSet, pick
+from regmix.evaluation.answers import gradient_fault
 from regmix.evaluation.given import load_given
 from regmix.evaluation.questions import Asked, Questions, open_source
 from regmix.evaluation.subject import EvaluationImages, check_images, load_checkpoint
@@ -121,6 +122,9 @@ def load_suite(
         run, experiment, checkpoint = open_source(named.source, trust)
         check_images(run, test.images)
         loaded = load_checkpoint(experiment, run, checkpoint, test.images, device)
+        few = pick(test.images, torch.arange(2) % len(test.images), device)
+        if (fault := gradient_fault(loaded.model.eval(), few.x)) is not None:
+            raise UserError(f"transfer:{named.source}: {fault}; choose a run whose model has one")
         source = Source(str(run.weights(checkpoint).resolve()), loaded.weights)
         suite[named] = LoadedAttack(Transfer(loaded.model.eval()), source)
     return suite

@@ -138,8 +138,11 @@ class Stored:
     left_out: list[str] = field(default_factory=list)
     """Columns that no longer hold, and why; `evaluation` is without them."""
 
-    def outcomes(self) -> Outcomes:
+    def outcomes(self, replaced: Evaluation | None = None) -> Outcomes:
         """Which examples survive what.
+
+        Args:
+            replaced: an evaluation whose columns are about to replace those here, so that they need not agree.
 
         Raises:
             UserError: the file is missing or damaged, or does not agree with evaluation.json.
@@ -151,7 +154,10 @@ class Stored:
                 f"{path} has {len(table.label)} examples but {EVALUATION} counts {self.evaluation.examples}; "
                 "evaluate the run again"
             )
+        new = {} if replaced is None else replaced.columns
         for name, column in self.evaluation.columns.items():
+            if name in new:
+                continue
             if name not in table.survives or table.survives[name].sum() != column.correct:
                 raise UserError(f"{path} and {EVALUATION} do not agree about {name}; evaluate the run again")
         return table
@@ -190,7 +196,7 @@ def add(
             known = Stored(folder, read_record(folder / EVALUATION, Evaluation))
             if known.evaluation.subject.key != evaluation.subject.key:
                 raise UserError(f"{folder / EVALUATION} is about another subject than its folder; remove the folder")
-            evaluation, outcomes = known.evaluation.merged(evaluation), known.outcomes().merged(outcomes)
+            evaluation, outcomes = known.evaluation.merged(evaluation), known.outcomes(evaluation).merged(outcomes)
         # In this order a reader may find more columns in the table than in the record, never fewer.
         outcomes.write(folder)
         if examples is not None:

@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def _read_arrays(path: Path) -> GivenFile:
         with path.open("rb") as raw:
             held = np.load(raw, allow_pickle=False)
             arrays = {"images": held} if isinstance(held, np.ndarray) else {name: held[name] for name in held.files}
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     try:
         tensors = {

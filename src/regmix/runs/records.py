@@ -173,7 +173,7 @@ class Corruptions:
     source: str
     accuracy: dict[str, dict[int, float]]
     cost: Cost | None = None
-    """Of all evaluations together; None from an older version."""
+    """What they took; None from an older version."""
 
 
 @dataclass(frozen=True)
@@ -245,9 +245,17 @@ class Evaluation:
             known = before.accuracy
             names = [*known, *(name for name in each.accuracy if name not in known)]
             accuracy = {name: {**known.get(name, {}), **each.accuracy.get(name, {})} for name in names}
-            costs = [cost for cost in (before.cost, each.cost) if cost is not None]
+            # Another process that worked on the same kinds has counted all of them, as has one that was resumed.
+            again = all(known[name].keys() <= each.accuracy.get(name, {}).keys() for name in known)
+            costs = [cost for cost in (None if again else before.cost, each.cost) if cost is not None]
             corruptions[each.source] = Corruptions(each.source, accuracy, sum(costs[1:], costs[0]) if costs else None)
+        columns = {**self.columns, **newer.columns}
+        of_clean = [each.columns["clean"] for each in (newer, self) if "clean" in each.columns]
+        if len({column.correct for column in of_clean}) == 1:
+            # Where a rule chose the number of images the interval is wider, and stays so for who adds to them.
+            columns["clean"] = max(of_clean, key=lambda column: column.high - column.low)
         return replace(
-            newer, columns={**self.columns, **newer.columns}, masking=newer.masking or self.masking,
+            newer, columns=columns, notes=[*dict.fromkeys(self.notes + newer.notes)],
+            masking=newer.masking or self.masking,
             curve=newer.curve or self.curve, corruptions=[*corruptions.values()], seconds=self.seconds + newer.seconds,
         )  # fmt: skip
