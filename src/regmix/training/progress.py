@@ -17,10 +17,10 @@ class Best:
     """The completed epochs when they were saved; 0: none yet."""
     pgd: float = -1.0
     """Their PGD accuracy on the validation images, in [0, 1]."""
-    clean: float = -1.0
-    """Their clean accuracy on the validation images, in [0, 1]; after standard training they are chosen by it."""
     one_answer: str | None = None
     """Warning: they predict one class for nearly all images."""
+    clean: float = -1.0
+    """Their clean accuracy on the validation images, in [0, 1]; after standard training they are chosen by it."""
 
 
 @dataclass

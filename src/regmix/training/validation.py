@@ -62,12 +62,12 @@ class Validator:
         repeated = bool(progress.alarms and before and progress.alarms[-1].epoch == before[-1].epoch)
         by = "pgd" if self.experiment.method.adversarial else "clean"
         epoch, best = progress.epoch + 1, progress.best
-        candidates = [(model, Best(epoch, accuracies["pgd"], accuracies["clean"], warning))]
+        candidates = [(model, Best(epoch, accuracies["pgd"], warning, accuracies["clean"]))]
         if averaged is not None:
             of_average, average_warning = self._measure(averaged, signs=False)
             accuracies |= {f"averaged_{name}": value for name, value in of_average.items()}
             if self.experiment.best_of == "either":
-                candidates.append((averaged, Best(epoch, of_average["pgd"], of_average["clean"], average_warning)))
+                candidates.append((averaged, Best(epoch, of_average["pgd"], average_warning, of_average["clean"])))
         undone = alarm is not None and self.experiment.guard.action == "rollback" and progress.rollbacks < MAX_ROLLBACKS
         for candidate, facts in [] if undone else candidates:
             if getattr(facts, by) > getattr(best, by):
