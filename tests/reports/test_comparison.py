@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,6 +118,19 @@ def test_runs_that_differ_in_their_seed_are_one_arm(seeded):
     values = [run.evaluations["best"].columns["clean"].accuracy for run in runs[:3]]
     place = header.index("clean")
     assert rows[0][place] == f"{100 * np.mean(values):.1f} ± {100 * np.std(values, ddof=1):.1f}"
+
+
+def test_a_second_run_with_a_seed_is_no_further_seed(seeded):
+    paths, runs = seeded
+    found = arms([*runs[:3], load(paths[1])])
+    assert [len(arm.runs) for arm in found] == [3, 1]
+
+
+def test_models_from_elsewhere_are_no_seeds_of_each_other(seeded):
+    """Their settings say nothing about their training, and may be the same."""
+    _, runs = seeded
+    others = [replace(run, environment=replace(run.environment, source=f"{n}.pth")) for n, run in enumerate(runs[:2])]
+    assert [len(arm.runs) for arm in arms(others)] == [1, 1]
 
 
 def test_a_run_of_before_a_setting_existed_is_a_seed_of_the_same_arm(seeded):

@@ -258,6 +258,37 @@ def test_every_command_is_one_that_the_program_takes(tmp_path: Path) -> None:
         assert found.causes
 
 
+def test_commands_allow_code_of_the_users_own_and_are_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "my runs"
+    path.mkdir()
+    own = settings(model={"name": "function", "source": "nets:net"}, data={"name": "function", "source": "photos:all"})
+    spoiled = replace(sound(), path=path, config=own, result=Result(), epochs=epochs()[:2])
+    change = next(each.change for each in find(subjects_of([spoiled]))[0] if each.name == "unfinished")
+    code = ["--model.source", "nets:net", "--data.source", "photos:all"]
+    assert shlex.split(change) == ["regmix", "train", "--resume", str(path), *code]
+
+
+def test_the_folder_itself_may_be_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    spoiled = replace(sound(**SPOILED["overfitted"][1]), path=Path())
+    words = shlex.split(find(subjects_of([spoiled]))[0][0].change)
+    assert words[words.index("--out") + 1] == str(tmp_path / "a-2")
+
+
+def test_a_model_that_has_learned_nothing_is_no_small_radius() -> None:
+    """It has nothing to lose under an attack."""
+    guessing = {name: evaluation({"clean": 0.1, "pgd-20@0.15": 0.1}, name) for name in ("best", "last")}
+    assert "ε tests nothing" not in names(sound(evaluations=guessing))
+
+
+def test_a_small_radius_of_the_evaluation_alone_needs_no_training() -> None:
+    tested = {name: evaluation({"clean": 0.96, "pgd-20@0.001": 0.96}, name) for name in ("best", "last")}
+    (found,) = [each for each in find(subjects_of([sound(evaluations=tested)]))[0] if each.name == "ε tests nothing"]
+    assert found.change.startswith("regmix evaluate ")
+    assert "--eps 8/255" in found.change
+
+
 def test_every_rule_states_its_test() -> None:
     for rule in FINDINGS:
         assert re.search(r"Exact|Test|test", rule.__doc__ or ""), rule.__name__

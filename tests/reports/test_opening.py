@@ -75,6 +75,16 @@ def test_seeds_of_one_method_open_with_their_mean(write_run, tmp_path: Path) -> 
     assert high - low > 2 * 1.95 * error  # Student's quantile is larger than the normal one
 
 
+@pytest.mark.parametrize("evaluated", [[], [0], [0, 1]])
+def test_seeds_that_were_not_evaluated_are_left_out(write_run, tmp_path: Path, evaluated: list[int]) -> None:
+    runs = [
+        write_run(tmp_path / f"regmix-seed{seed}", seed=seed, **({} if seed in evaluated else {"checkpoints": ()}))
+        for seed in (0, 1, 2)
+    ]
+    shown = first_screen(*runs)
+    assert [row.label for chart in shown.charts for row in chart.rows] == [f"seed {seed}" for seed in evaluated]
+
+
 def test_a_run_without_an_evaluation_has_only_advice(write_run, tmp_path: Path) -> None:
     shown = first_screen(write_run(tmp_path / "run", checkpoints=()))
     assert (shown.numbers, shown.charts) == ([], [])

@@ -122,6 +122,18 @@ def test_an_attack_that_is_not_known_is_refused_before_anything_is_trained(tmp_p
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("methods", "says"),
+    [("regmix,regmix:alpha=50", "have the same settings"), ("", "names no method"), ("regmix,regmix", "listed twice")],
+)
+def test_methods_that_are_none_or_the_same_are_refused(tmp_path, capfd, methods: str, says: str) -> None:
+    assert compare(tmp_path / "out", methods) == 2
+    error = capfd.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_radii_that_are_written_alike_are_refused(tmp_path, capfd) -> None:
     assert compare(tmp_path / "out", "standard", "--attacks", "fgsm", "--eps", "0.1,0.10000001") == 2
     assert "would both be called fgsm@0.1" in capfd.readouterr().err

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from regmix.cli.common import radii_in
-from regmix.cli.many_runs import Evaluations, ManyRunsFlags, compare_runs, parse_many, plan_runs
+from regmix.cli.many_runs import Evaluations, ManyRunsFlags, check_distinct, compare_runs, parse_many, plan_runs
 from regmix.shorthand import names_in
 from regmix.studies.compare import check_comparison, method_words, reaching_trainings
 from regmix.types import UserError
@@ -27,6 +27,8 @@ def compare(words: list[str]) -> None:
     """Trains methods under one recipe with several seeds, evaluates them on the same images, and compares them."""
     flags, rest = parse_many(CompareFlags, words, "compare")
     methods = names_in(flags.methods)
+    if not methods:
+        raise UserError("--methods names no method; give some, such as regmix,pgd_at:steps=2")
     if len(set(methods)) < len(methods):
         raise UserError(f"--methods {flags.methods}: a method is listed twice; list it once")
     out = flags.out or Path("runs") / f"compare-{flags.recipe}"
@@ -35,6 +37,7 @@ def compare(words: list[str]) -> None:
         for method in methods
         for run in plan_runs(flags, [*method_words(method), *rest], out / method.replace(":", "-").replace("/", "_"))
     ]
+    check_distinct(planned)
     check_comparison([run.experiment for run in planned], radii_in(flags.eps))
     evaluations = Evaluations(planned, flags)
     out.mkdir(parents=True, exist_ok=True)

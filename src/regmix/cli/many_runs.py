@@ -12,6 +12,7 @@ from regmix.attacks import parse_attacks
 from regmix.cli.common import EvaluationFlags, in_one_process, radii_in, trust_in
 from regmix.cli.flags import parse_some
 from regmix.cli.train import parse_training
+from regmix.config import to_json
 from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.questions import Questions, check_attacks
 from regmix.evaluation.subject import EvaluationImages, choose_images
@@ -56,6 +57,15 @@ def plan_runs(flags: ManyRunsFlags, settings: Sequence[str], stem: Path) -> list
         _, chosen = parse_training(list(line))
         planned.append(Planned(stem.with_name(f"{stem.name}-seed{seed}"), line, chosen.experiment))
     return planned
+
+
+def check_distinct(planned: Sequence[Planned]) -> None:
+    """Raises UserError if two runs have the same settings: they would count as two trainings."""
+    known: dict[str, Planned] = {}
+    for run in planned:
+        other = known.setdefault(to_json(run.experiment), run)
+        if other is not run:
+            raise UserError(f"{other.path.name} and {run.path.name} have the same settings; leave one of them out")
 
 
 class Evaluations:

@@ -92,8 +92,8 @@ def reproduce(words: list[str]) -> None:
     runner.evaluate(flags.device, console, lambda: ConsoleDisplay(Console(quiet=not console.is_terminal)))
     flat = measure(runner, flags.device, lambda text: say(console, text))
     times = runner.time_steps(console)
-    again = shlex.join(words)
-    result = write(runner, flat, times, lambda name: f"regmix reproduce {name} {again}".strip())
+    # The whole command, because the intervals depend on the number of claims.
+    result = write(runner, flat, times, shlex.join(["regmix", "reproduce", *(names or ["all"]), *words]))
     for section in result.sections:
         for claim in section.claims:
             say(console, f"{section.name}: {claim.verdict}: {claim.statement} {claim.numbers()}")

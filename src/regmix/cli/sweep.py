@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from regmix.cli.many_runs import Evaluations, ManyRunsFlags, compare_runs, parse_many, plan_runs
+from regmix.cli.many_runs import Evaluations, ManyRunsFlags, check_distinct, compare_runs, parse_many, plan_runs
 from regmix.studies.compare import Planned, check_ranking, say
 from regmix.studies.sweep import Budget, Engine, Point, grid, parse_space, search, typed, write_page
 from regmix.training.found import ignored_weights
@@ -61,8 +61,8 @@ def sweep(words: list[str]) -> None:
             raise UserError(f"--space: {axis.flag} has no effect with {weights} auto; add {weights} given")
     evaluations = Evaluations(corners, flags)
     axes = typed(axes, [run.experiment for run in corners])
-    if flags.engine == "local":
-        grid(axes)  # raises if an axis is a range
+    if flags.engine == "local" or not any(axis.is_range for axis in axes):
+        check_distinct([run for point in grid(axes) for run in plan(point)])  # `grid` raises if an axis is a range
     if flags.engine == "ray" and (out / "ray").exists() and not flags.trust_code:
         raise UserError(
             f"{out / 'ray'} holds the state of an earlier search, which is pickled and could run any code; allow it "
@@ -72,7 +72,9 @@ def sweep(words: list[str]) -> None:
         raise UserError("--prune needs --engine optuna")
     out.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=flags.json)
-    tried = search(flags.engine, axes, plan, Budget(flags.workers, flags.trials, flags.prune), out, console)
+    tried = search(
+        flags.engine, axes, plan, Budget(flags.workers, flags.trials, flags.seeds, flags.prune), out, console
+    )
     best = [each for each in tried if each.values][: flags.top]
     runs = [run for each in best for run in each.runs]
     for run in runs:

@@ -53,11 +53,17 @@ class Difference:
 
 
 def arms(runs: Sequence[LoadedRun]) -> list[Arm]:
-    """Groups runs whose settings differ only in the seed, in the order of first appearance."""
-    groups: dict[str, list[LoadedRun]] = {}
-    for run in runs:
-        settings = {name: value for name, value in run.config.items() if name != "seed"}
-        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(run)
+    """Groups runs whose settings differ only in the seed, in the order of first appearance.
+
+    A model from elsewhere stands alone, because its settings do not say how it was trained, and so does a second run
+    with the same seed, which is no further seed.
+    """
+    groups: dict[tuple[str, int], list[LoadedRun]] = {}
+    for number, run in enumerate(runs):
+        settings = json.dumps({name: value for name, value in run.config.items() if name != "seed"}, sort_keys=True)
+        twin = sum(other.seed == run.seed and other.config == run.config for other in runs[:number])
+        key = (str(run.path), 0) if run.source is not None else (settings, twin)
+        groups.setdefault(key, []).append(run)
     firsts = [group[0] for group in groups.values()]
     return [
         Arm(re.sub(r"-seed\d+$", "", label), sorted(group, key=lambda run: run.seed))

@@ -104,7 +104,7 @@ def loss_surfaces(subject: Subject) -> Surfaces | None:
 def settings(run: LoadedRun) -> Settings:
     """Config, environment, commands and files of a run."""
     recorded = run.environment.command
-    again = [("To repeat this run with the same settings", f"regmix train --from {words.shell(run.path)} --out NEW")]
+    again = [("To repeat this run with the same settings", f"regmix train --from {words.run_words(run)} --out NEW")]
     return Settings(
         config=json.dumps(run.config, indent=2, ensure_ascii=False),
         environment=[(name, _value(value)) for name, value in run.environment.known().items() if name != "command"],

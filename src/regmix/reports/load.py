@@ -86,6 +86,13 @@ class LoadedRun:
         seed = self.config.get("seed")
         return seed if isinstance(seed, int) else 0
 
+    @property
+    def code(self) -> list[str]:
+        """The flags with which a command may run the user's own model and data."""
+        parts = {"--model.source": self.part("model"), "--data.source": self.part("data")}
+        own = {flag: str(part["source"]) for flag, part in parts.items() if part.get("name") == "function"}
+        return [word for pair in own.items() for word in pair]
+
     def part(self, name: str) -> dict[str, JsonValue]:
         """One nested part of the config, such as the method; empty if there is none."""
         value = self.config.get(name)

@@ -43,7 +43,7 @@ def opening(
         return Opening([], _comparison(subjects, arms), advice)
     (subject, *_), (arm, *_), (own, *_) = subjects, arms, classes
     if len(arm.runs) > 1:
-        return Opening(_over_seeds(subject, arm), [_seeds(subject, arm)], advice)
+        return Opening(_over_seeds(subject, arm), _seeds(subject, arm), advice)
     return Opening(_numbers(subject, own), _against_radius(subject), advice)
 
 
@@ -131,11 +131,12 @@ def _comparison(subjects: Sequence[Subject], arms: Sequence[comparison.Arm]) -> 
     return charts
 
 
-def _seeds(subject: Subject, arm: comparison.Arm) -> IntervalChart:
-    """The runs of one method, a row per seed."""
+def _seeds(subject: Subject, arm: comparison.Arm) -> list[IntervalChart]:
+    """The runs of one method, a row per seed that was evaluated."""
     single = [comparison.Arm(arm.label, [run]) for run in arm.runs]
     labels = [f"seed {run.seed}" for run in arm.runs]
-    return _accuracies(subject, _both(subject, single, labels, [subject.colour] * len(single)))
+    rows = _both(subject, single, labels, [subject.colour] * len(single))
+    return [_accuracies(subject, rows)] if rows else []
 
 
 def _accuracies(subject: Subject, rows: Sequence[Row], missing: Sequence[str] = ()) -> IntervalChart:
@@ -147,9 +148,10 @@ def _accuracies(subject: Subject, rows: Sequence[Row], missing: Sequence[str] = 
 
 
 def _mean(arm: comparison.Arm, checkpoint: str, column: str) -> Share | None:
-    """The mean over seeds with its interval; of a single run its Wilson interval."""
+    """The mean over seeds with its interval; of a single run its Wilson interval; None without an evaluation."""
     if len(arm.runs) == 1:
-        return share(arm.runs[0].evaluations[checkpoint].columns.get(column))
+        evaluation = arm.runs[0].evaluations.get(checkpoint)
+        return None if evaluation is None else share(evaluation.columns.get(column))
     survives = arm.survives(checkpoint, column)
     return None if survives is None else Share(*comparison.mean(survives))
 

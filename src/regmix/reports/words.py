@@ -3,7 +3,6 @@
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from regmix.evaluation import Paired
 from regmix.methods import METHODS
@@ -122,9 +121,9 @@ def eps_equals(text: str) -> str:
     return f"ε = {text}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def shell(path: Path) -> str:
-    """A path, quoted for the shell."""
-    return shlex.quote(str(path))
+def run_words(run: LoadedRun) -> str:
+    """A run in a command, quoted for the shell, with the flags that allow code of the user's own."""
+    return shlex.join([str(run.path), *run.code])
 
 
 def alarm_lines(run: LoadedRun) -> list[tuple[str, str]]:

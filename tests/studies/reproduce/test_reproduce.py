@@ -121,6 +121,7 @@ def test_claims_are_computed_from_the_tables_of_the_runs(tmp_path, monkeypatch, 
     assert reproduce("agr", "--out", "out") == 2
     assert "regmix-seed0 was not evaluated for main, and its weights were removed" in capfd.readouterr().err
     Path("aside").rename(there)
+    assert section["command"].startswith("regmix reproduce agr --out out ")
     assert reproduce("amr", "--out", "out", "--list") == 0
     assert "8 of 12 trainings left" in capfd.readouterr().out
     assert reproduce("agr", "--out", "out", "--lr", "0.01") == 2

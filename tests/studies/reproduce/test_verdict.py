@@ -51,14 +51,14 @@ def test_the_error_adds_images_and_seeds() -> None:
 )  # fmt: skip
 def test_a_verdict_needs_the_whole_interval_on_one_side_of_the_threshold(difference, threshold, verdict) -> None:
     # With infinite degrees of freedom a single comparison reaches 1.96 errors to each side.
-    assert judge(Estimate(difference, 1.0, math.inf, 3), threshold, 1).verdict == verdict
+    assert judge(Estimate(difference, 1.0, math.inf, 3, 4), threshold, 1).verdict == verdict
 
 
 def test_more_comparisons_widen_the_interval_to_bonferronis() -> None:
-    judged = judge(Estimate(2.5, 1.0, 10.0, 3), 0.0, 20)
+    judged = judge(Estimate(2.5, 1.0, 10.0, 3, 12), 0.0, 20)
     assert judged.high - 2.5 == pytest.approx(stats.t.ppf(1 - 0.05 / 40, 10))
     assert judged.verdict == "undecided"
-    assert judge(Estimate(2.5, 1.0, 10.0, 3), 0.0, 1).verdict == "supported"
+    assert judge(Estimate(2.5, 1.0, 10.0, 3, 12), 0.0, 1).verdict == "supported"
 
 
 def test_one_seed_never_decides_however_large_the_difference() -> None:
@@ -70,7 +70,7 @@ def test_one_seed_never_decides_however_large_the_difference() -> None:
 
 
 def test_two_seeds_never_decide() -> None:
-    judged = judge(Estimate(9.0, 1.0, 30.0, 2), 0.0, 1)
+    judged = judge(Estimate(9.0, 1.0, 30.0, 2, 2), 0.0, 1)
     assert (judged.verdict, judged.smallest_effect) == ("undecided", None)
     assert "two seeds" in judged.why
 
@@ -106,6 +106,26 @@ def test_equal_methods_get_a_false_verdict_in_at_most_one_of_twenty_commands(see
         false += any(one.verdict != "undecided" for one in judged)
     # Three standard errors above 5 % of 400.
     assert false <= 0.05 * commands + 3 * math.sqrt(0.05 * 0.95 * commands)
+
+
+@pytest.mark.parametrize(("seeds", "comparisons"), [(3, 13), (3, 59), (5, 59)])
+@pytest.mark.parametrize("ratio", [0.3, 1.0, 2.0, 4.0])
+def test_many_claims_keep_the_rate_however_much_seeds_vary(seeds: int, comparisons: int, ratio: float) -> None:
+    """The error of the images is 1 and known from many of them; that of the seeds is `ratio`, and estimated."""
+    random, claims = np.random.default_rng(seeds), 200_000
+    luck = random.normal(0, ratio * math.sqrt(seeds / 2), (2, seeds, claims))
+    parts = luck.var(1, ddof=1) / seeds
+    errors, freedoms = np.sqrt(1 + parts.sum(0)), (1 + parts.sum(0)) ** 2 / ((parts**2).sum(0) / (seeds - 1))
+    differences = random.normal(0, 1, claims) + luck[0].mean(0) - luck[1].mean(0)
+    least = 2 * (seeds - 1)
+    critical = stats.t.isf(LEVEL / comparisons / 2, np.minimum(freedoms, least))
+    used = Estimate(0.0, 1.0, 100.0, seeds, least).freedom_among(comparisons)
+    assert used == least, "the rule that is simulated is the one in use"
+    false = (abs(differences) > critical * errors).mean()
+    assert comparisons * false <= LEVEL * 1.1
+    welch = stats.t.isf(LEVEL / comparisons / 2, freedoms)
+    if (seeds, comparisons, ratio) == (3, 59, 2.0):
+        assert comparisons * (abs(differences) > welch * errors).mean() > 2 * LEVEL, "what the rule is for"
 
 
 @pytest.mark.slow

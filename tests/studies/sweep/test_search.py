@@ -98,7 +98,7 @@ def test_optuna_searches_ranges_and_requeues_what_a_dead_worker_had(tmp_path: Pa
     assert sweep(out, "lr=log:1e-4..0.3 method.alpha=10,50", "--engine optuna --trials 2 --workers 2") == 0
     assert len(points(out)) == 2
     storage = optuna.storages.RDBStorage(f"sqlite:///{out / 'study.sqlite'}")
-    study = optuna.load_study(study_name="sweep", storage=storage)
+    study = optuna.load_study(study_name=None, storage=storage)
     # A worker that has asked for a trial, given one sign of life, and died.
     lost = study.ask()
     rate = lost.suggest_float("lr", 1e-4, 0.3, log=True)
@@ -149,7 +149,7 @@ def test_optuna_gets_every_epoch_and_ends_what_is_worse_than_the_median(tmp_path
         return accuracy
 
     def study() -> optuna.Study:
-        return optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path / 'study.sqlite'}")
+        return optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path / 'study.sqlite'}")
 
     engines.optuna(parse_space("lr=0.1..0.2"), train, engines.Budget(1, 9, prune=True), tmp_path)
     states = [trial.state.name for trial in study().trials]
@@ -163,6 +163,23 @@ def test_optuna_gets_every_epoch_and_ends_what_is_worse_than_the_median(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("optuna"), reason="optuna is not installed")
+def test_optuna_begins_another_search_anew_in_the_same_folder(tmp_path: Path) -> None:
+    """Other values, another kind of axis, another setting, or more seeds: earlier trials do not count for it."""
+    pytest.importorskip("optuna")
+    tried: list[dict[str, str]] = []
+
+    def train(point: dict[str, str], watch: object) -> float:
+        tried.append(point)
+        return 0.5
+
+    for space, seeds in (("lr=0.1,0.2", 1), ("lr=0.1,0.2,0.3", 1), ("lr=0.1..0.2", 1), ("method.beta=1,2", 1),
+                         ("method.beta=1,2", 2)):  # fmt: skip
+        tried.clear()
+        for _ in range(2):
+            engines.optuna(parse_space(space), train, engines.Budget(1, 2, seeds), tmp_path)
+        assert len(tried) == 2, space
+
+
 def test_optuna_draws_whole_numbers_for_whole_settings(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert sweep(out, "train-examples=40..60 method.steps=log:1..4", "--engine optuna --trials 2") == 0

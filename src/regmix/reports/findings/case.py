@@ -204,7 +204,7 @@ class Case:
 
     def train(self, *flags: str) -> str:
         """The command that trains anew with some settings changed, into a folder that does not exist yet."""
-        path = self.run.path
+        path = self.run.path if self.run.path.name not in ("", "..") else self.run.path.resolve()
         number = next(n for n in range(2, 10**6) if not path.with_name(f"{path.name}-{n}").exists())
         return shlex.join(
             ["regmix", "train", "--from", str(path), *flags, *self.code, "--out", f"{path}-{number}"]
@@ -219,8 +219,11 @@ class Case:
         gated = self.run.part("averaging").get("name") == "gated_ema"
         return self.train("--method", name, *flags, *(["--averaging", "ema"] if gated else []))
 
+    def resume(self) -> str:
+        """The command that continues the training."""
+        return shlex.join(["regmix", "train", "--resume", str(self.run.path), *self.code])
+
     @property
     def code(self) -> list[str]:
-        """The flag that allows a model of the user's own to run."""
-        model = self.run.part("model")
-        return ["--model.source", str(model["source"])] if model.get("name") == "function" else []
+        """The flags that allow a model and data of the user's own to run."""
+        return self.run.code

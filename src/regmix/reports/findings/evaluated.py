@@ -113,21 +113,30 @@ def eps_tests_nothing(case: Case) -> Finding | None:
     cost = _cost(case)
     radii = [eps for eps in (case.eps, case.subject.eps) if eps]
     tiny = case.norm == "linf" and min(radii, default=1.0) < HALF_LEVEL
-    if not tiny and (cost is None or cost.high >= NOTHING):
+    if not tiny and (cost is None or cost.high >= NOTHING or not _has_learned(case)):
         return None
     evidence = [Number("ε", min(radii, default=0.0))]
     if cost is not None:
         evidence.append(Number("accuracy without an attack minus that under it", cost.difference, cost.low, cost.high))
     usual = USUAL_EPS.get(case.norm, "8/255")
+    # Where only the evaluation was at a smaller radius, another training would change nothing.
+    trained_at_it = case.run.source is None and case.eps is not None and case.eps <= min(radii, default=case.eps)
     return Finding(
         "ε tests nothing",
         "At this ε the strongest attack changes next to nothing, so the robust accuracy says nothing beyond the clean "
         "one.",
         evidence,
         ["ε is too small; radii count in units of the pixel range [0, 1]", "the attacks are too weak"],
-        case.train("--threat.eps", usual) if case.run.source is None else case.evaluate("--eps", usual),
+        case.train("--threat.eps", usual) if trained_at_it else case.evaluate("--eps", usual),
         f"robust accuracy at ε = {usual}",
     )
+
+
+def _has_learned(case: Case) -> bool:
+    """Whether the clean accuracy is above guessing, beyond chance: a model that knows nothing has nothing to lose."""
+    evaluation, classes = case.evaluation, len(case.run.result.classes)
+    clean = None if evaluation is None else evaluation.columns.get(CLEAN)
+    return clean is not None and clean.low > 1 / max(2, classes)
 
 
 def _cost(case: Case) -> Paired | None:
@@ -201,7 +210,8 @@ def few_test_images(case: Case) -> Finding | None:
         if half <= CLAIM:
             return None
     needed = min(of, math.ceil(count * (half / target) ** 2 / 100) * 100)
-    attacks = dict.fromkeys(column.attack for column in evaluation.columns.values() if column.eps > 0)
+    columns = [column for column in evaluation.columns.values() if column.eps > 0 and column.source is None]
+    attacks = dict.fromkeys(column.attack for column in columns)  # not those that need a run or a file, too
     return Finding(
         "too few test images",
         f"{count} of {of:,} test images do not tell {question}.",

@@ -34,7 +34,7 @@ def unfinished(case: Case) -> Finding | None:
             "the training is still at work, or was interrupted",
             "it stopped with an error, such as gradients that are not finite: then train anew with a lower --lr",
         ],
-        f"regmix train --resume {run.path}",
+        case.resume(),
         "complete epochs",
     )
 

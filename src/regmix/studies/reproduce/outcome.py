@@ -15,10 +15,11 @@ from regmix.reports.reproduction import Judged, Section, Unit
 from regmix.runs import Run
 from regmix.runs.evaluations import Outcomes
 from regmix.studies.compare import Planned
-from regmix.studies.reproduce.claims import Accuracy, Claim, Flat, Gap, Measure, Reach, Side, Study
+from regmix.studies.reproduce.claims import Accuracy, Arm, Claim, Flat, Gap, Measure, Reach, Side, Study
 from regmix.studies.reproduce.experiments import PASSES
 from regmix.studies.reproduce.flat import Flatnesses
 from regmix.studies.reproduce.runner import TRANSFER, Runner
+from regmix.studies.reproduce.scales import Scale
 from regmix.studies.reproduce.verdict import estimate, judge
 from regmix.threats import format_eps
 from regmix.types import UserError
@@ -115,7 +116,7 @@ class Outcome:
             claim.statement, described(claim.first), described(claim.second),
             unit_of(claim.first),
             float(first.mean()), float(second.mean()), measured.difference, verdict.low, verdict.high, claim.threshold,
-            verdict.smallest_effect, measured.freedom if measured.error else None,
+            verdict.smallest_effect, measured.freedom_among(comparisons) if measured.error else None,
             None if first.shape[1] == 1 else first.shape[1], (len(first), len(second)), verdict.verdict, verdict.why,
             claim.cannot_show,
         )  # fmt: skip
@@ -136,7 +137,9 @@ class Outcome:
                     columns.setdefault(described(side).removeprefix(", "), side)
         if not columns:
             return []
-        rows = [["arm", *columns]]
+        counts = [self.runner.tested(study.arms[0].name, side.battery).sample.count for side in columns.values()]
+        of_each = [f", {count:,} images" if len({*counts}) > 1 else "" for count in counts]
+        rows = [["arm", *map("".join, zip(columns, of_each, strict=True))]]
         for arm in study.arms:
             cells = [cell(self.values(replace(side, arm=arm.name)).mean(1).tolist()) for side in columns.values()]
             rows.append([arm.name, *cells])
@@ -173,7 +176,7 @@ class Outcome:
     def section(self, study: Study, comparisons: int, command: str) -> Section:
         """The record of an experiment."""
         seeds = len(next(iter(self.runner.runs.values())))
-        arms = [f"{arm.name} ({arm.flags})" if arm.flags else arm.name for arm in study.arms]
+        arms = [described_arm(arm, self.runner.scale) for arm in study.arms]
         over = f"seeds 0 to {seeds - 1}" if seeds > 1 else "seed 0"
         trained = study.measures != "steps"
         what = f"{len(arms)} methods, {over}" if trained else f"Training steps of {len(arms)} methods"
@@ -193,6 +196,12 @@ class Outcome:
             [self.judged(claim, comparisons) for claim in study.claims], self.table(study), notes,
             [doubt for arm in study.arms for doubt in self.doubts[arm.name]],
         )  # fmt: skip
+
+
+def described_arm(arm: Arm, scale: Scale) -> str:
+    """An arm with its flags, and its recipe if that is not the scale's."""
+    recipe = scale.recipes.get(arm.data or arm.name)
+    return " ".join(filter(None, [arm.name, f"({', '.join(filter(None, [recipe, arm.flags]))})"])).replace(" ()", "")
 
 
 def unit_of(side: Side) -> Unit:

@@ -133,18 +133,24 @@ class Runner:
             )
 
     def time_steps(self, console: Console) -> dict[str, dict[str, object]]:
-        """The times of a training step by arm, for experiments without trainings; measured once, kept in OUT/cost."""
+        """The times of a training step by arm, for experiments without trainings; kept in OUT/cost.
+
+        They are measured once per setting: other flags need other times.
+        """
         rows = {}
         for study in self.studies:
             for arm in study.arms if study.measures == "steps" else ():
                 file = self.out / "cost" / f"{arm.name}.json"
-                if not file.exists():
+                run = self.runs[arm.name][0]
+                settings = {"experiment": json.loads(to_json(run.experiment)), "rounds": self.scale.rounds}
+                known = json.loads(file.read_text()) if file.exists() else {}
+                if known.get("settings") != settings:
                     file.parent.mkdir(parents=True, exist_ok=True)
-                    run = self.runs[arm.name][0]
                     text = step_in_own_process(run.path.name, [*run.words, "--rounds", str(self.scale.rounds)])
-                    write_atomically(file, partial(_put, text))
+                    known = {"settings": settings, **json.loads(text)}
+                    write_atomically(file, partial(_put, json.dumps(known).encode()))
                     say(console, f"timed {arm.name}")
-                (rows[arm.name],) = json.loads(file.read_text())["methods"].values()
+                (rows[arm.name],) = known["methods"].values()
         return rows
 
     def asked(self, study: Study, battery: str, run: Planned) -> Questions:

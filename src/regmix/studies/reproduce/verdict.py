@@ -31,6 +31,12 @@ class Estimate:
     """Degrees of freedom of the error."""
     seeds: int
     """Of the side that has fewer."""
+    freedom_of_seeds: float
+    """Degrees of freedom of the seeds alone, of both sides."""
+
+    def freedom_among(self, comparisons: int) -> float:
+        """The degrees of freedom by which one of several comparisons is judged; see `judge`."""
+        return self.freedom if comparisons == 1 else min(self.freedom, max(1.0, self.freedom_of_seeds))
 
 
 def estimate(first: NDArray[np.float64], second: NDArray[np.float64], *, same_runs: bool) -> Estimate:
@@ -43,7 +49,8 @@ def estimate(first: NDArray[np.float64], second: NDArray[np.float64], *, same_ru
     assert not same_runs or first.shape == second.shape, "one run more on one side"
     c = first.mean(0) - second.mean(0)
     per_seed = [(first - second).mean(1)] if same_runs else [first.mean(1), second.mean(1)]
-    return Estimate(float(c.mean()), *uncertainty(c, per_seed), min(len(first), len(second)))
+    of_seeds = sum(len(values) - 1 for values in per_seed)
+    return Estimate(float(c.mean()), *uncertainty(c, per_seed), min(len(first), len(second)), of_seeds)
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,11 @@ def judge(estimate: Estimate, threshold: float, comparisons: int) -> Judgement:
     probability of any false verdict among all comparisons is at most 5 %, however they depend on each other. Holm's
     method would decide a little more often, but has no interval that agrees with it.
 
+    Of several comparisons the degrees of freedom are at most those of the seeds. Welch's, which are estimated, become
+    large where a few seeds agree by luck, and far in the tail the interval is then much too narrow: with three seeds
+    that vary twice as much as the images, simulated commands of 59 claims without any difference gave a false verdict
+    in 19 % of cases.
+
     supported: the whole interval lies above the threshold. contradicted: the whole interval lies below it. undecided:
     neither, or there are fewer than three seeds, or there is no variation at all.
     """
@@ -73,7 +85,8 @@ def judge(estimate: Estimate, threshold: float, comparisons: int) -> Judgement:
 
     assert comparisons >= 1
     centre, error = estimate.difference, estimate.error
-    critical = float(t.isf(LEVEL / comparisons / 2, estimate.freedom))
+    freedom = estimate.freedom_among(comparisons)
+    critical = float(t.isf(LEVEL / comparisons / 2, freedom))
     low, high = centre - critical * error, centre + critical * error
     if estimate.seeds < FEWEST:
         why = (
@@ -85,7 +98,7 @@ def judge(estimate: Estimate, threshold: float, comparisons: int) -> Judgement:
     if error == 0:
         why = "nothing varies between images or seeds, so chance is unknown"
         return Judgement(centre, centre, None, "undecided", why)
-    smallest = error * detectable(critical, estimate.freedom)
+    smallest = error * detectable(critical, freedom)
     if low > threshold:
         return Judgement(low, high, smallest, "supported", "the whole interval lies above the threshold")
     if high < threshold:

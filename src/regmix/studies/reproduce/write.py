@@ -1,6 +1,6 @@
 """Writes claims.json and reproduce.html."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,17 @@ from regmix.studies.reproduce.verdict import LEVEL
 CLAIMS, PAGE = "claims.json", "reproduce.html"
 
 
-def write(
-    runner: Runner, flat: Flatnesses, times: Mapping[str, Mapping[str, Any]], command: Callable[[str], str]
-) -> Reproduction:
+def write(runner: Runner, flat: Flatnesses, times: Mapping[str, Mapping[str, Any]], command: str) -> Reproduction:
     """Judges every claim, and writes the records and the page into the folder of the runs.
 
     Args:
         flat: how flat the loss of the runs is.
         times: of training steps by arm; they stand on the page only, because they differ every time.
-        command: the command that repeats an experiment, by its name.
+        command: the command that repeats all of it.
     """
     outcome, out = Outcome(runner, flat), Path(runner.out)
     comparisons = sum(len(study.claims) for study in runner.studies)
-    sections = [outcome.section(study, comparisons, command(study.name)) for study in runner.studies]
+    sections = [outcome.section(study, comparisons, command) for study in runner.studies]
     seeds = len(next(iter(runner.runs.values())))
     result = Reproduction(
         __version__, runner.scale.name, runner.scale.recipe, seeds, comparisons, correction(comparisons), sections

@@ -4,6 +4,7 @@ All call the same function, point -> validation accuracy, which may be called ag
 """
 
 import errno
+import hashlib
 import os
 import sqlite3
 import threading
@@ -25,7 +26,7 @@ Train = Callable[[Point, Watch | None], float | None]
 """Trains a point and returns its accuracy on the validation images; None if its watch ended it."""
 
 SWEEP = '"regmix[sweep]"'
-DATABASE = "study.sqlite"
+DATABASE, RAY = "study.sqlite", "ray"
 HEARTBEAT = 15
 """Seconds between a trial's heartbeats. After twice as long without one, another worker repeats the trial."""
 
@@ -38,8 +39,18 @@ class Budget:
     """Trainings at a time; they share the cores."""
     trials: int
     """Points to try if the space has a range."""
+    seeds: int = 1
+    """Trainings of every point."""
     prune: bool = False
     """End the trainings that do worse than the median of the others at the same epoch (optuna)."""
+
+
+def search_name(axes: Sequence[Axis], budget: Budget) -> str:
+    """A name of its own for every space and number of seeds: another search in the same folder begins anew.
+
+    The runs of its points are found in the folder and not trained again.
+    """
+    return f"sweep-{hashlib.sha256(repr((tuple(axes), budget.seeds)).encode()).hexdigest()[:8]}"
 
 
 def local(axes: Sequence[Axis], train: Train, budget: Budget, folder: Path) -> None:
@@ -82,14 +93,14 @@ def optuna(axes: Sequence[Axis], train: Train, budget: Budget, folder: Path) -> 
         return value
 
     with _faults_of_the_database(folder / DATABASE):
-        study = _study(library, folder / DATABASE)
+        study = _study(library, folder / DATABASE, search_name(axes, budget))
         if (left := budget.trials - len(study.get_trials(states=done))) > 0:
             # Other commands may work on the study too, so stop by the number of trials in the study.
             enough = library.study.MaxTrialsCallback(budget.trials, states=done)
             study.optimize(objective, n_trials=left, n_jobs=budget.workers, callbacks=[enough], catch=(UserError,))
 
 
-def _study(library: Any, path: Path) -> Any:
+def _study(library: Any, path: Path, name: str) -> Any:
     with warnings.catch_warnings():
         # Optuna has called heartbeats and the constant liar experimental for years.
         warnings.simplefilter("ignore", library.exceptions.ExperimentalWarning)
@@ -101,7 +112,7 @@ def _study(library: Any, path: Path) -> Any:
         )
         sampler = library.samplers.TPESampler(constant_liar=True)
     return library.create_study(
-        study_name="sweep", storage=storage, direction="maximize", load_if_exists=True, sampler=sampler
+        study_name=name, storage=storage, direction="maximize", load_if_exists=True, sampler=sampler
     )
 
 
@@ -147,7 +158,7 @@ def ray(axes: Sequence[Axis], train: Train, budget: Budget, folder: Path) -> Non
 
     ranges = any(axis.is_range for axis in axes)
     space = {axis.flag: _ray_axis(tune, axis, ranges) for axis in axes}
-    storage = folder.absolute() / "ray"
+    storage = folder.absolute() / RAY / search_name(axes, budget)
     if tune.Tuner.can_restore(storage):
         tuner = tune.Tuner.restore(str(storage), trainable, resume_unfinished=True, restart_errored=True)
     else:
