@@ -161,11 +161,12 @@ def test_optuna_gets_every_epoch_and_ends_what_is_worse_than_the_median(tmp_path
     assert [trial.state.name for trial in study().trials][9:] == ["COMPLETE"] * 2, "without --prune none is ended"
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("optuna"), reason="optuna is not installed")
 def test_optuna_begins_another_search_anew_in_the_same_folder(tmp_path: Path) -> None:
     """Other values, another kind of axis, another setting, or more seeds: earlier trials do not count for it."""
-    pytest.importorskip("optuna")
+    from regmix.studies.sweep import engines
+    from regmix.studies.sweep.space import parse_space
+
     tried: list[dict[str, str]] = []
 
     def train(point: dict[str, str], watch: object) -> float:
@@ -180,6 +181,8 @@ def test_optuna_begins_another_search_anew_in_the_same_folder(tmp_path: Path) ->
         assert len(tried) == 2, space
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("optuna"), reason="optuna is not installed")
 def test_optuna_draws_whole_numbers_for_whole_settings(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert sweep(out, "train-examples=40..60 method.steps=log:1..4", "--engine optuna --trials 2") == 0
