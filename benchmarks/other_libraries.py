@@ -33,6 +33,7 @@ from regmix.threats import Linf, format_eps
 OURS = ("autoattack", "autoattack-screened", "strongest")
 Attack = Callable[[Tensor, Tensor], Tensor]
 BATCH = 250
+"""Images at once; random numbers depend on it."""
 
 
 def others(model: nn.Module, eps: float) -> dict[str, Attack]:
@@ -124,7 +125,9 @@ if __name__ == "__main__":
     parser = parser_for_runs(__doc__, examples=500)
     parser.add_argument("--masked", action="store_true")
     parser.add_argument("--sample", choices=("stratified", "first"), default="stratified")
+    parser.add_argument("--batch-size", type=int, default=BATCH)
     given = parser.parse_args()
+    BATCH = given.batch_size
     given.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(given.threads)
     torch.manual_seed(0)
