@@ -84,12 +84,7 @@ def trust_in(experiment: Experiment, *, everything: bool) -> Trust:
 def evaluate_command(directory: Run) -> str:
     """The command that evaluates a run, with the permission that it needs."""
     experiment = from_json(directory.config(), trust=Trust(everything=True))  # only read, not built
-    words = ["regmix", "evaluate", str(directory.path)]
-    if isinstance(experiment.model, Function):
-        words += ["--model.source", experiment.model.source]
-    if isinstance(experiment.data, DataFunction):
-        words += ["--data.source", experiment.data.source]
-    return shlex.join(words)
+    return shlex.join(["regmix", "evaluate", str(directory.path), *experiment.code_flags])
 
 
 def console_for(as_json: bool) -> Console:

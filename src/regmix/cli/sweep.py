@@ -61,8 +61,12 @@ def sweep(words: list[str]) -> None:
             raise UserError(f"--space: {axis.flag} has no effect with {weights} auto; add {weights} given")
     evaluations = Evaluations(corners, flags)
     axes = typed(axes, [run.experiment for run in corners])
-    if flags.engine == "local" or not any(axis.is_range for axis in axes):
-        check_distinct([run for point in grid(axes) for run in plan(point)])  # `grid` raises if an axis is a range
+    if flags.engine == "local":
+        grid(axes)  # raises if an axis is a range
+    for axis in axes if not any(axis.is_range for axis in axes) else ():
+        # Two points are the same if two values of an axis are, whatever the others.
+        alone = [other if other is axis else replace(other, values=other.values[:1]) for other in axes]
+        check_distinct([plan(point)[0] for point in grid(alone)])
     if flags.engine == "ray" and (out / "ray").exists() and not flags.trust_code:
         raise UserError(
             f"{out / 'ray'} holds the state of an earlier search, which is pickled and could run any code; allow it "

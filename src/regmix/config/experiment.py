@@ -228,6 +228,13 @@ class Experiment:
         return Augmentations(self.crop, self.colour, self.erase, self.mix)
 
     @property
+    def code_flags(self) -> list[str]:
+        """The flags with which a command may run the user's own model and data."""
+        parts = {"--model.source": self.model, "--data.source": self.data}
+        own = {flag: part.source for flag, part in parts.items() if isinstance(part, Function | DataFunction)}
+        return [word for pair in own.items() for word in pair]
+
+    @property
     def border(self) -> int:
         """Pixels around the training images that crops may look into."""
         return self.augmentations.border(self.pad)

@@ -155,9 +155,8 @@ class Stored:
                 "evaluate the run again"
             )
         new = {} if replaced is None else replaced.columns
-        for name, column in self.evaluation.columns.items():
-            if name in new:
-                continue
+        kept = {name: column for name, column in self.evaluation.columns.items() if name not in new}
+        for name, column in kept.items():
             if name not in table.survives or table.survives[name].sum() != column.correct:
                 raise UserError(f"{path} and {EVALUATION} do not agree about {name}; evaluate the run again")
         return table

@@ -17,8 +17,6 @@ from rich.console import Console
 from rich.table import Table
 
 from regmix.config import UNIONS, Experiment, from_json, to_json
-from regmix.data import DataFunction
-from regmix.models import Function
 from regmix.reports import comparison, page, write_report
 from regmix.reports.load import aligned, load
 from regmix.runs import CONFIG, Run
@@ -132,11 +130,8 @@ class Planned:
             if Run.open(self.path).result().status in ("finished", "stopped"):
                 self._show(watch, 0)
                 return True
-            words = ["--resume", str(self.path)]
-            if isinstance(self.experiment.model, Function):  # `check` has compared it with the directory's
-                words += ["--model.source", self.experiment.model.source]
-            if isinstance(self.experiment.data, DataFunction):
-                words += ["--data.source", self.experiment.data.source]
+            # `check` has compared the experiment with the directory's.
+            words = ["--resume", str(self.path), *self.experiment.code_flags]
         else:
             words = [*self.words, "--out", str(self.path)]
         environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads is not None else {})

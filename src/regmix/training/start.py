@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from regmix.config import Experiment, from_json, to_json
-from regmix.data import DataFunction, changes, class_changes, fingerprint
-from regmix.models import Function
+from regmix.data import changes, class_changes, fingerprint
 from regmix.runs import CONFIG, Run
 from regmix.runs.records import Data
 from regmix.runtime import devices, processes
@@ -71,12 +70,13 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST, epochs: int | 
 
 def _longer(experiment: Experiment, epochs: int, directory: Run) -> Experiment:
     """The experiment with more epochs. Raises UserError unless its run is finished and has fewer."""
-    if directory.result().status == "stopped":
+    status = directory.result().status
+    if status == "stopped":
         raise UserError(
             f"{directory.path} was stopped by its guard, and more epochs would not change that; start a new run with "
             "--guard.action continue or rollback"
         )
-    if directory.result().status != "finished":
+    if status != "finished":
         raise UserError(
             f"{directory.path} is not finished; continue it with regmix train --resume {directory.path} first, "
             "without --epochs"
@@ -150,8 +150,6 @@ def _naming_code(experiment: Experiment) -> Iterator[None]:
     try:
         yield
     except Interrupted as interrupted:
-        if isinstance(experiment.model, Function) and interrupted.saved:
-            interrupted.saved += f" --model.source {experiment.model.source}"
-        if isinstance(experiment.data, DataFunction) and interrupted.saved:
-            interrupted.saved += f" --data.source {experiment.data.source}"
+        if interrupted.saved:
+            interrupted.saved = " ".join([interrupted.saved, *experiment.code_flags])
         raise

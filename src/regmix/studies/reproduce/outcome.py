@@ -200,8 +200,8 @@ class Outcome:
 
 def described_arm(arm: Arm, scale: Scale) -> str:
     """An arm with its flags, and its recipe if that is not the scale's."""
-    recipe = scale.recipes.get(arm.data or arm.name)
-    return " ".join(filter(None, [arm.name, f"({', '.join(filter(None, [recipe, arm.flags]))})"])).replace(" ()", "")
+    more = ", ".join(filter(None, [scale.recipes.get(arm.data or arm.name), arm.flags]))
+    return f"{arm.name} ({more})" if more else arm.name
 
 
 def unit_of(side: Side) -> Unit:

@@ -26,7 +26,7 @@ Train = Callable[[Point, Watch | None], float | None]
 """Trains a point and returns its accuracy on the validation images; None if its watch ended it."""
 
 SWEEP = '"regmix[sweep]"'
-DATABASE, RAY = "study.sqlite", "ray"
+DATABASE = "study.sqlite"
 HEARTBEAT = 15
 """Seconds between a trial's heartbeats. After twice as long without one, another worker repeats the trial."""
 
@@ -158,7 +158,7 @@ def ray(axes: Sequence[Axis], train: Train, budget: Budget, folder: Path) -> Non
 
     ranges = any(axis.is_range for axis in axes)
     space = {axis.flag: _ray_axis(tune, axis, ranges) for axis in axes}
-    storage = folder.absolute() / RAY / search_name(axes, budget)
+    storage = folder.absolute() / "ray" / search_name(axes, budget)
     if tune.Tuner.can_restore(storage):
         tuner = tune.Tuner.restore(str(storage), trainable, resume_unfinished=True, restart_errored=True)
     else:
