@@ -15,6 +15,7 @@ import pytest
 
 from contracts.finished import assert_same, rows
 from regmix.cli.entry import main
+from regmix.runs import Run
 from regmix.runtime import devices
 from regmix.training import start, validation
 from regmix.training.session import Session
@@ -188,6 +189,21 @@ def test_a_run_without_its_states_is_left_as_it_is(tmp_path: Path, finished, cap
         assert main(["train", "--resume", str(run), *more]) == 2
         assert "state-*.pt, which resuming needs, were removed" in capsys.readouterr().err
         assert {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()} == before
+
+
+def test_a_run_that_died_before_its_first_state_begins_anew(tmp_path: Path, finished, monkeypatch) -> None:
+    """The row of the first epoch is there already."""
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+
+        def full(self: Run, state: object, *, healthy: bool) -> None:
+            raise OSError(28, "No space left on device", str(path))
+
+        patch.setattr(Run, "save_state", full)
+        assert main(f"train digits-regmix {TINY} --out {path}".split()) == 1
+    assert len(Run.open(path, writes=False).metrics()) == 1
+    assert main(["train", "--resume", str(path)]) == 0
+    assert rows(path) == rows(finished(f"digits-regmix {TINY}"))
 
 
 def test_a_refused_lengthening_changes_nothing(tmp_path: Path, finished, monkeypatch, capsys) -> None:

@@ -46,7 +46,8 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST, epochs: int | 
         UserError: the user has to change something, for example allow the code of a model.
     """
     directory = Run.open(path, writes=processes.started()[0] == 0)
-    if directory.metrics() and not directory.has_state():
+    # A training that died between its first row and its first state begins anew.
+    if not directory.has_state() and (len(directory.metrics()) > 1 or directory.result().status is not None):
         raise UserError(
             f"{path} cannot be continued: its files state-*.pt, which resuming needs, were removed; put them back, or "
             f"train anew: regmix train --from {path}"
