@@ -25,7 +25,7 @@ def lines(counts: list[int], **changes: Any) -> list[str]:
     model = build(SmallCnn(width=4), len(counts), 1)
     model.linear.requires_grad_(False)
     experiment = replace(recipe("digits-regmix"), **changes)
-    return found(experiment, Prepared(devices.start("cpu", "32"), model, images, images.subset(torch.arange(2))))
+    return found(experiment, Prepared(devices.start("cpu", "32"), model, images, images.subset(torch.arange(2)), "32"))
 
 
 def test_images_classes_and_network_are_told() -> None:

@@ -182,7 +182,7 @@ def test_fifty_steps_agree_with_a_plain_implementation(
         epochs=EPOCHS, batch_size=16, lr=LR, label_mass=MASS, pad=PAD, flip=True, validate_every=EPOCHS,
     )  # fmt: skip
     run = Run.create(tmp_path / "run", "{}", Environment())
-    prepared = Prepared(devices.start("cpu", "32"), model, data, images(40, 1))
+    prepared = Prepared(devices.start("cpu", "32"), model, data, images(40, 1), "32")
     Session(experiment, prepared, run, Silent()).train()
     assert len(pairs) == STEPS_PER_EPOCH * EPOCHS
     assert pairs[-1][0] < 0.8 * pairs[0][0], "something is learned"

@@ -156,7 +156,7 @@ class Experiment:
     """Device to train on. auto: a CUDA GPU if there is one, else the CPU."""
     precision: devices.Precision = "auto"
     """Arithmetic. bf16: bfloat16 autocast with float32 weights. 32: float32. 64: float64, for checks. auto: bf16 if the
-    hardware computes in it, else 32; a resumed run keeps what it began with."""
+    hardware computes the model in it, and rightly, else 32; a resumed run keeps what it began with."""
     cuda_graph: Literal["auto", "on", "off"] = "auto"
     """Record the passes of a training step as a CUDA graph, and repeat it. auto: on a GPU, where it is possible; a line
     says why it is not. on: or end with that line. On a CPU it takes a slow stand-in, for tests."""

@@ -43,10 +43,7 @@ def start(
     Raises:
         UserError: no CUDA device, or fewer than there are processes.
     """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("there is no CUDA device on this machine; use --device cpu")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = chosen(device)
     if device == "cpu":
         _keep_memory()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -79,6 +76,15 @@ def start(
         fabric = Fabric(accelerator=device, devices=devices, precision=number, plugins=LightningEnvironment())
     fabric.launch()
     return fabric
+
+
+def chosen(device: Device) -> Literal["cpu", "cuda"]:
+    """The kind of device that auto stands for here; any other as it is. Raises UserError without a CUDA device."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("there is no CUDA device on this machine; use --device cpu")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
 
 
 def resolved(precision: Precision, device: torch.device) -> Literal["32", "bf16", "64"]:

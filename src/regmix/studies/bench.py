@@ -24,7 +24,7 @@ from regmix.runtime.recorder import recorder
 from regmix.studies.floor import DTYPES, flops, now, product_rate, time_of
 from regmix.training import TrainStep
 from regmix.training.display import Display
-from regmix.training.prepare import initial_model, training_data, try_out
+from regmix.training.prepare import initial_model, settled_precision, training_data, try_out
 from regmix.training.readiness import kept_in_eval, train_mode
 from regmix.training.recorded import NOT_RECORDED, REHEARSALS, is_asked_for
 from regmix.training.start import run
@@ -128,7 +128,9 @@ def bench_step(experiment: Experiment, rounds: int) -> StepTimes:
     """
     require(rounds >= 2, f"rounds is {rounds}; it must be at least 2")
     train_set, validation_set = training_data(experiment)
-    fabric = devices.start(experiment.device, experiment.precision)
+    model = initial_model(experiment, train_set)
+    precision, _ = settled_precision(experiment, model, train_set)
+    fabric = devices.start(experiment.device, precision)
     loader = Loader(
         train_set, experiment.batch_size, fabric.device, pad=experiment.pad, flip=experiment.flip,
         augmentations=experiment.augmentations, balance=experiment.balance, seed=0, replays=experiment.method.replays,
@@ -140,7 +142,6 @@ def bench_step(experiment: Experiment, rounds: int) -> StepTimes:
     require(
         rounds <= most, f"rounds is {rounds}, but the training has steps for {max(0, most)} only; give more --epochs"
     )
-    model = initial_model(experiment, train_set)
     try_out(experiment, model, validation_set, fabric)
     train_mode(model, kept_in_eval(model))
     step = TrainStep(model, experiment.method, experiment.threat, len(train_set.classes), experiment.label_mass)
@@ -156,7 +157,7 @@ def bench_step(experiment: Experiment, rounds: int) -> StepTimes:
     del memory
     bare = BarePasses(model, batch.x, batch.y, fabric)
     work = passes.cost(*bare.flops())
-    rate = product_rate(fabric.device, DTYPES[devices.resolved(experiment.precision, fabric.device)])
+    rate = product_rate(fabric.device, DTYPES[precision])
     if asked and fabric.device.type == "cuda":
         bare.record()
     probe = _Probe(bare.seconds, rounds + warm_up, fabric.device)

@@ -8,7 +8,6 @@ from regmix.config import Experiment, NoAveraging, OneCycle, Piecewise, Swa
 from regmix.data import ImageSet
 from regmix.methods import Method, Mutual
 from regmix.models.files import few
-from regmix.runtime import devices
 from regmix.training.prepare import Prepared
 
 MOST_NAMED = 12
@@ -19,11 +18,10 @@ UNEVEN = 3
 
 def found(experiment: Experiment, prepared: Prepared) -> list[str]:
     """Lines about the images, their classes, the network and the device."""
-    fabric, model, images, validation = prepared
+    fabric, model, images, validation, precision = prepared
     size = "x".join(map(str, images.shape))
     every = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    precision = devices.resolved(experiment.precision, fabric.device)
     return [
         f"images: {len(images):,} to train on and {len(validation):,} to validate on, {size} (channels, height, width)",
         f"classes: {len(images.classes)}, {_counts(images, experiment)}",

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -16,6 +16,7 @@ from regmix.models.files import few
 from regmix.runs import CONFIG, RESULT, Run
 from regmix.runs.exported import WEIGHTS, folder_of
 from regmix.runtime import devices, processes
+from regmix.runtime.bfloat16 import wrong_convolution
 from regmix.training.display import Display
 from regmix.training.readiness import ready
 from regmix.training.recorded import check_recordable
@@ -29,6 +30,7 @@ class Prepared(NamedTuple):
     model: nn.Module
     train_set: ImageSet
     validation_set: ImageSet
+    precision: Literal["32", "bf16", "64"]
 
 
 def prepare(experiment: Experiment, display: Display) -> Prepared:
@@ -37,16 +39,41 @@ def prepare(experiment: Experiment, display: Display) -> Prepared:
     model = initial_model(experiment, train_set)
     if experiment.init is not None:
         display.note(_load_initial(model, experiment, train_set))
+    precision, note = settled_precision(experiment, model, train_set)
+    if note is not None:
+        display.note(note)
     # Sharded weights average their gradients themselves. Whether a user's model leaves parameters unused may depend on
     # the images.
     fabric = devices.start(
-        experiment.device, experiment.precision, together=not experiment.shard_weights,
+        experiment.device, precision, together=not experiment.shard_weights,
         some_unused=isinstance(experiment.model, FromElsewhere),
     )  # fmt: skip
     check_recordable(experiment, fabric.device)
     for note in try_out(experiment, model, validation_set, fabric):
         display.note(note)
-    return Prepared(fabric, model, train_set, validation_set)
+    return Prepared(fabric, model, train_set, validation_set, precision)
+
+
+def settled_precision(
+    experiment: Experiment, model: nn.Module, images: ImageSet
+) -> tuple[Literal["32", "bf16", "64"], str | None]:
+    """The precision to train in, and a line for the user where auto has to do without bfloat16.
+
+    Raises:
+        UserError: bfloat16 was asked for, and this machine computes the model wrongly in it.
+    """
+    device = torch.device(devices.chosen(experiment.device))
+    precision = devices.resolved(experiment.precision, device)
+    if precision != "bf16" or device.type != "cpu":
+        return precision, None
+    batch = max(1, experiment.batch_size // experiment.accumulate // processes.started()[1])
+    few = pick(images, torch.arange(min(batch, len(images))), "cpu")
+    if (wrong := wrong_convolution(model, few.x)) is None:
+        return precision, None
+    text = f"in bfloat16 this CPU computes {wrong} wrongly"
+    if experiment.precision == "bf16":
+        raise UserError(f"{text}; use --precision 32")
+    return "32", f"{text}; the training computes in float32"
 
 
 def training_data(experiment: Experiment) -> tuple[ImageSet, ImageSet]:

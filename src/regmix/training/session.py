@@ -58,7 +58,7 @@ class Session:
         return self.finish("finished")
 
     def __post_init__(self) -> None:
-        fabric, model, train_set, validation_set = self.prepared
+        fabric, model, train_set, validation_set, _ = self.prepared
         self.interruption = Interruption()
         self.loader = Loader(
             train_set, self.experiment.batch_size, fabric.device, pad=self.experiment.pad, flip=self.experiment.flip,

@@ -27,9 +27,7 @@ def run(experiment: Experiment, out: Path, display: Display, command: str = "") 
     """
     prepared = prepare(experiment, display)
     if processes.rank() == 0:
-        device = prepared.fabric.device
-        precision = devices.resolved(experiment.precision, device)
-        facts = environment(device, precision, command, initial_weights(experiment))
+        facts = environment(prepared.fabric.device, prepared.precision, command, initial_weights(experiment))
         Run.create(out, to_json(experiment), facts)
     processes.from_first("the directory exists")
     return _train(experiment, prepared, Run.open(out, writes=processes.rank() == 0), display)
