@@ -12,14 +12,15 @@ PACKAGE = Path(__file__).parents[1] / "src" / "regmix"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Which other parts a part (a folder or file of the package) may import, from the bottom to the top.
-CORE = {"types", "threats", "objectives"}
+CORE = {"types", "draws", "threats", "objectives"}
 MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
     "errors": set(),
     "shorthand": set(),
     "arguments": {"errors"},
     "types": {"errors"},
-    "threats": {"types"},
+    "draws": {"types"},
+    "threats": {"types", "draws"},
     "objectives": {"types"},
     "runtime": CORE,
     "data": {"types", "runtime"},

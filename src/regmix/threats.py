@@ -6,9 +6,11 @@ from numbers import Real
 from typing import Annotated, Literal, Protocol
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from tyro.constructors import PrimitiveConstructorSpec
 
+from regmix import draws
+from regmix.draws import Source
 from regmix.types import LEAST, MOST, Images, PerExample, Tag, UserError, require
 
 
@@ -64,8 +66,8 @@ class Threat(Protocol):
     def eps(self) -> float: ...
     def project(self, delta: Tensor, x: Tensor) -> Tensor: ...
     def direction(self, gradient: Tensor, images: Tensor | None = None) -> Tensor: ...
-    def uniform(self, x: Tensor, generator: Generator | None = None) -> Tensor: ...
-    def corner(self, x: Tensor, generator: Generator | None = None) -> Tensor: ...
+    def uniform(self, x: Tensor, source: Source = None) -> Tensor: ...
+    def corner(self, x: Tensor, source: Source = None) -> Tensor: ...
     def norm(self, delta: Tensor) -> Tensor: ...
 
 
@@ -79,11 +81,6 @@ def sparse_sign(gradient: Tensor, least: Tensor) -> Tensor:
     flat = gradient.flatten(1)
     step = torch.where(flat.abs() >= least, flat.sign(), 0)
     return (step / step.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
-
-
-def _draw(x: Tensor, generator: Generator | None) -> Tensor:
-    """Uniform numbers in [-1, 1), of the shape, dtype and memory layout of x."""
-    return torch.empty_like(x).uniform_(-1, 1, generator=generator)
 
 
 def _per_example(values: Tensor, like: Tensor) -> Tensor:
@@ -116,13 +113,13 @@ class Linf:
         """The steepest direction of unit size: sign(gradient)."""
         return gradient.sign()
 
-    def uniform(self, x: Images, generator: Generator | None = None) -> Images:
+    def uniform(self, x: Images, source: Source = None) -> Images:
         """A perturbation drawn uniformly from the ball (not clipped to the image's range)."""
-        return _draw(x, generator).mul_(self.eps)
+        return draws.uniform(x, source, -1, 1).mul_(self.eps)
 
-    def corner(self, x: Images, generator: Generator | None = None) -> Images:
+    def corner(self, x: Images, source: Source = None) -> Images:
         """eps * sign(U(-1, 1)), a random corner of the ball (not clipped to the image's range)."""
-        noise = _draw(x, generator)
+        noise = draws.uniform(x, source, -1, 1)
         return torch.full_like(noise, self.eps).copysign_(noise)
 
     def norm(self, delta: Images) -> PerExample:
@@ -154,14 +151,14 @@ class L2:
         length = self.norm(gradient)
         return gradient / _per_example(torch.where(length > 0, length, 1.0), gradient)
 
-    def uniform(self, x: Images, generator: Generator | None = None) -> Images:
+    def uniform(self, x: Images, source: Source = None) -> Images:
         """A perturbation drawn uniformly from the ball (not clipped to the image's range)."""
-        radius = torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype)
-        return self.corner(x, generator) * _per_example(radius ** (1 / x[0].numel()), x)
+        radius = draws.uniform(x.new_empty(len(x), 1), source)[:, 0]
+        return self.corner(x, source) * _per_example(radius ** (1 / x[0].numel()), x)
 
-    def corner(self, x: Images, generator: Generator | None = None) -> Images:
+    def corner(self, x: Images, source: Source = None) -> Images:
         """A perturbation drawn uniformly from the sphere of radius eps (not clipped to the image's range)."""
-        return self.eps * self.direction(torch.empty_like(x).normal_(generator=generator))
+        return self.eps * self.direction(draws.normal(x, source))
 
     def norm(self, delta: Images) -> PerExample:
         """||delta||_2 per example."""
@@ -217,15 +214,15 @@ class L1:
         least = size.topk(count, 1).values[:, -1:]
         return sparse_sign(gradient, least)
 
-    def uniform(self, x: Images, generator: Generator | None = None) -> Images:
+    def uniform(self, x: Images, source: Source = None) -> Images:
         """A perturbation drawn uniformly from the ball (not clipped to the image's range)."""
-        radius = torch.rand(len(x), generator=generator, device=x.device, dtype=x.dtype)
-        return self.corner(x, generator) * _per_example(radius ** (1 / x[0].numel()), x)
+        radius = draws.uniform(x.new_empty(len(x), 1), source)[:, 0]
+        return self.corner(x, source) * _per_example(radius ** (1 / x[0].numel()), x)
 
-    def corner(self, x: Images, generator: Generator | None = None) -> Images:
+    def corner(self, x: Images, source: Source = None) -> Images:
         """A perturbation drawn uniformly from the sphere of radius eps (not clipped to the image's range)."""
-        size = torch.empty_like(x).exponential_(generator=generator)
-        return size.copysign_(_draw(x, generator)) * _per_example(self.eps / self.norm(size), x)
+        size = draws.exponential(x, source)
+        return size.copysign_(draws.uniform(x, source, -1, 1)) * _per_example(self.eps / self.norm(size), x)
 
     def norm(self, delta: Images) -> PerExample:
         """sum |delta_i| per example."""

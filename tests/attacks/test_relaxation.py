@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from regmix.attacks import Relaxation
+from regmix.draws import PerImage, uniform
 from regmix.threats import L2, Linf
 
 
@@ -19,11 +20,11 @@ def some_images(count: int) -> Tensor:
 
 def by_hand(net: nn.Module, x: Tensor, y: int, t: int, eps: float, attack: Relaxation) -> tuple[Tensor, list[Tensor]]:
     """The attack on one image and one target under L-inf: the best perturbation, and all points seen."""
-    generator = torch.Generator().manual_seed(attack.seed)
+    draws = PerImage(x, attack.seed, torch.tensor([t]))
     low, high = -x, 1 - x
 
     def noise(radius: float) -> Tensor:
-        return torch.empty_like(x).uniform_(-1, 1, generator=generator) * radius
+        return uniform(x, draws, -1, 1) * radius
 
     d = noise(eps).clamp(low, high)
     best, top, seen = d, -float("inf"), []

@@ -54,7 +54,7 @@ ATTACKS = {
     "fgsm": Row(Fgsm(), 0, 0, 1.001),
     "pgd-1": Row(Pgd(1)),
     "pgd-2": Row(Pgd(2)),
-    "pgd-10": Row(Pgd(10), 0, 0.03, 1.05),
+    "pgd-10": Row(Pgd(10), 0, 0.05, 1.05),
     "pgd-50": Row(Pgd(50), 0, 1e-4, 1.001),
     "pgd-10, long steps": Row(Pgd(10, step_size=1.0, seed=3), 0, 1e-4, 1.001),
     "pgd-5x3": Row(Pgd(5, step_size=0.5, restarts=3), 0, 0.1, 1.1),
@@ -314,6 +314,24 @@ def test_it_attacks_the_model_that_is_evaluated(row: Row, threat: Linf | L2 | L1
     """In evaluation mode, whatever mode the model is in: no dropout, no batch statistics."""
     in_training = Net().train()
     assert torch.equal(row.attack(in_training, images(), LABELS, threat), perturbation(row.attack, threat))
+
+
+@short_cases
+def test_the_other_images_of_the_batch_do_not_matter(row: Row, threat: Linf | L2 | L1) -> None:
+    """Neither which they are nor their order: in AutoAttack's stages they depend on what earlier stages broke."""
+    if isinstance(row.attack, HopSkipJump):
+        pytest.skip("it begins at misclassified images of the batch, as in its paper")
+    model, small = Net().double(), replace(threat, eps=threat.eps / 4)
+    x = images(10, torch.float64)
+    with torch.no_grad():
+        y = model.eval()(x).argmax(1)
+    chosen = torch.tensor([7, 0, 8, 3], device=DEVICE)
+    every, few = row.attack(model, x, y, small), row.attack(model, x[chosen], y[chosen], small)
+    with torch.no_grad():
+        broken = model(x + every).argmax(1) != y
+        assert torch.equal(model(x[chosen] + few).argmax(1) != y[chosen], broken[chosen])
+    if not isinstance(row.attack, (Shortened, Ensemble)):
+        torch.testing.assert_close(few, every[chosen], rtol=0, atol=1e-6)
 
 
 @short_cases

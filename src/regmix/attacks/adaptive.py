@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from regmix.attacks.ascent import ascend
+from regmix.draws import PerImage
 from regmix.objectives import cross_entropy, kl, log_probabilities
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
@@ -37,8 +38,7 @@ class Adaptive:
         return 3 * self.steps
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
-        generator = torch.Generator(x.device).manual_seed(self.seed)
-        start = threat.project(threat.corner(x, generator), x)
+        start = threat.project(threat.corner(x, PerImage(x, self.seed)), x)
         with borrowed(model):
             with torch.no_grad():
                 initial, clean = log_probabilities(model(x + start)), log_probabilities(model(x))

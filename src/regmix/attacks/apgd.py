@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from regmix.attacks.auto_step import climb
@@ -13,6 +12,7 @@ from regmix.attacks.pairs import climb_pairs, targeted
 from regmix.attacks.pma import probability_margin
 from regmix.attacks.rows import Rows
 from regmix.attacks.sparse_step import climb_sparsely
+from regmix.draws import PerImage, normal
 from regmix.objectives import cross_entropy, dlr, margin, targeted_dlr
 from regmix.threats import L1, Threat
 from regmix.types import Images, Labels, Logits, Model, Objective
@@ -58,22 +58,24 @@ class Apgd:
         return 3 * self.steps * self.restarts * max(1, self.targets)
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
-        generator = torch.Generator(x.device).manual_seed(self.seed)
-        objective = targeted_dlr if self.targets else LOSSES[self.loss]
+        objective, seed = targeted_dlr if self.targets else LOSSES[self.loss], self.seed
 
         def aims(logits: Logits, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
+            nonlocal seed
             wrong = self.wrong(model, x, y, logits, threat) if self.targets else None
-            for _ in range(self.restarts):
+            for restart in range(self.restarts):
+                seed = self.seed + restart
                 if wrong is not None:
                     yield from targeted(y, wrong, rows, self.together)
                 elif len(rows.left):
                     yield rows.left, y[rows.left]
 
         def climb_from_the_sphere(model: Model, x: Images, y: Labels, target: Tensor, rows: Rows) -> Tensor:
+            draws = PerImage(x, seed, target[:, 1] if self.targets else None)
             if isinstance(threat, L1):
-                start = torch.empty_like(x).normal_(generator=generator)
+                start = normal(x, draws)
                 return climb_sparsely(model, x, y, target, threat, objective, self.steps, start, rows)
-            draw = threat.uniform(x, generator)
+            draw = threat.uniform(x, draws)
             start = draw * (threat.eps / threat.norm(draw).clamp_min(1e-12)).view(-1, 1, 1, 1)
             return climb(model, x, y, target, threat, objective, self.steps, start, rows)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from regmix.attacks.ascent import ascend
 from regmix.attacks.base import fooled
 from regmix.attacks.minimal import Shortest, within
+from regmix.draws import PerImage
 from regmix.objectives import margin
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import L2, Threat
@@ -34,8 +35,7 @@ class Cw:
         return 3 * self.steps
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
-        generator = torch.Generator(x.device).manual_seed(self.seed)
-        start = threat.project(threat.uniform(x, generator), x)
+        start = threat.project(threat.uniform(x, PerImage(x, self.seed)), x)
         with borrowed(model):
             return ascend(
                 model, x, y, threat, start=start, steps=self.steps, step_size=self.step_size * threat.eps,

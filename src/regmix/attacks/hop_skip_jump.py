@@ -10,6 +10,7 @@ from regmix.attacks.attempt import Attempt
 from regmix.attacks.boundary import FINEST, bisect, first_point, normal_at
 from regmix.attacks.decisions import Decisions, Enough
 from regmix.attacks.minimal import within
+from regmix.draws import PerImage
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import L1, L2, Threat
 from regmix.types import LEAST, Images, Labels, Model, UserError
@@ -63,12 +64,13 @@ class HopSkipJump:
     def _search(self, model: Model, x: Images, y: Labels, threat: Threat) -> Attempt:
         """The smallest perturbations found; the walk ends for a row that is misclassified within eps."""
         self.check(threat)
-        generator = torch.Generator(x.device).manual_seed(self.seed)
+        seeds = PerImage(x, self.seed).keys.tolist()
         delta, attacked = torch.zeros_like(x), torch.ones_like(y, dtype=torch.bool)
         queries = torch.full_like(y, -1)
         with borrowed(model):
             seen = model(x).argmax(1)
             for row in range(len(x)):
+                generator = torch.Generator(x.device).manual_seed(seeds[row])
                 wrong = Decisions(model, x[row], y[row], threat, self.queries)
                 with suppress(Enough):
                     self.walk(wrong, x[row], x[seen != y[row]], threat, generator)

@@ -7,6 +7,7 @@ import torch
 from regmix.attacks.ascent import ascend
 from regmix.attacks.base import fooled
 from regmix.attacks.rows import Rows
+from regmix.draws import PerImage
 from regmix.objectives import cross_entropy, margin
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
@@ -26,7 +27,7 @@ class Pgd:
     """In units of eps: 0.25 is the usual 2/255 at eps = 8/255."""
     restarts: int = 1
     seed: int = 0
-    """Seed of the random starts. The same seed and batch give the same perturbation."""
+    """Seed of the random starts. The same seed gives an image the same start, whatever else is in the batch."""
 
     climbs = staticmethod(cross_entropy)
 
@@ -35,11 +36,10 @@ class Pgd:
         return 3 * self.steps * self.restarts
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
-        generator = torch.Generator(x.device).manual_seed(self.seed)
-        rows = Rows(x)
+        rows, draws = Rows(x), PerImage(x, self.seed)
         with borrowed(model):
             for restart in range(self.restarts):
-                start = threat.project(threat.uniform(x, generator), x)[rows.left]
+                start = threat.project(threat.uniform(x, draws), x)[rows.left]
                 images, labels = x[rows.left], y[rows.left]
                 delta = ascend(
                     model, images, labels, threat, start=start, steps=self.steps, step_size=self.step_size * threat.eps

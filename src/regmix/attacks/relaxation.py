@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from regmix.attacks.auto_step import look, where
 from regmix.attacks.base import likeliest_wrong
 from regmix.attacks.pairs import climb_pairs, targeted
 from regmix.attacks.rows import Rows
+from regmix.draws import PerImage
 from regmix.objectives import margin, precise
 from regmix.threats import Linf, Threat
 from regmix.types import Images, Labels, Logits, Model, PerExample
@@ -57,20 +58,18 @@ class Relaxation:
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         assert 0 <= self.loose < self.steps, "a cycle has a step in the exact ball"
-        generator = torch.Generator(x.device).manual_seed(self.seed)
 
         def aims(logits: Logits, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
             return targeted(y, likeliest_wrong(logits, y, self.targets), rows, self.together)
 
         def climb(model: Model, x: Images, y: Labels, target: Tensor, rows: Rows) -> Tensor:
-            return self._climb(model, x, y, target, threat, rows, generator)
+            return self._climb(model, x, y, target, threat, rows)
 
         return climb_pairs(model, x, y, aims, climb, self.together)
 
-    def _climb(
-        self, model: Model, x: Images, y: Labels, target: Tensor, threat: Threat, rows: Rows, generator: Generator
-    ) -> Tensor:
-        delta = threat.project(threat.uniform(x, generator), x)
+    def _climb(self, model: Model, x: Images, y: Labels, target: Tensor, threat: Threat, rows: Rows) -> Tensor:
+        draws = PerImage(x, self.seed, target[:, 1])
+        delta = threat.project(threat.uniform(x, draws), x)
         best, best_value = delta, x.new_full((len(x),), float("-inf"))
         least = -best_value
         for turn in range(self.cycles * self.steps + 1):
@@ -81,8 +80,8 @@ class Relaxation:
                 better = value > best_value
                 best, best_value = where(better, delta, best), torch.where(better, value, best_value)
                 least = torch.minimum(least, lead)
-                x, y, target, delta, gradient, best, best_value, least = rows.leave(
-                    out, delta, x, y, target, delta, gradient, best, best_value, least
+                x, y, target, delta, gradient, best, best_value, least, draws.keys = rows.leave(
+                    out, delta, x, y, target, delta, gradient, best, best_value, least, draws.keys
                 )
                 if not len(x):
                     return least
@@ -90,7 +89,7 @@ class Relaxation:
             ball = _times(threat, 1 + share) if step < self.loose else threat
             delta = ball.project(delta + share * threat.eps * threat.direction(gradient, x + delta), x)
             if step == self.steps - 1:
-                noise = _times(threat, share).uniform(x, generator)
+                noise = _times(threat, share).uniform(x, draws)
                 delta = threat.project(_times(threat, 1 - share).project(delta, x) + noise, x)
         rows.delta[rows.left] = best
         return least

@@ -9,6 +9,7 @@ from regmix.attacks.attempt import Attempt
 from regmix.attacks.base import Screened, Whole, fooled
 from regmix.attacks.rows import Rows, put
 from regmix.attacks.squares import grid, propose_linf, propose_pointed, stripes
+from regmix.draws import PerImage
 from regmix.objectives import margin
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import Linf, Threat
@@ -51,24 +52,23 @@ class Square:
     def attempt(self, model: Model, x: Images, y: Labels, threat: Threat) -> Attempt:
         """Every row is attacked; the queries to the first misclassification are counted."""
         attacked, queries = torch.ones_like(y, dtype=torch.bool), torch.full_like(y, -1)
-        generator = torch.Generator(x.device).manual_seed(self.seed)
         begin, propose = (stripes, propose_linf) if isinstance(threat, Linf) else (grid, propose_pointed)
-        rows = Rows(x)
+        rows, draws = Rows(x), PerImage(x, self.seed)
         # Under L2 and L1 a proposal changes the whole perturbation, so nothing is computed incrementally.
         near = model.nearby() if isinstance(model, Screened) and isinstance(threat, Linf) else Whole(model)
         with borrowed(model):
-            images = x + threat.project(begin(x, threat, generator), x)
+            images = x + threat.project(begin(x, threat, draws), x)
             value = margin(model(images), y)
             out = fooled(model, images, value, y)
             for query in range(1, self.queries):
                 queries[rows.left] = torch.where(out, query, queries[rows.left])
-                x, y, images, value = rows.leave(out, images - x, x, y, images, value)
+                x, y, images, value, draws.keys = rows.leave(out, images - x, x, y, images, value, draws.keys)
                 near.leave(out)
                 if not len(x):
                     return Attempt(rows.delta, attacked, queries)
                 area = self.share / 2 ** sum(query - 1 > halving for halving in HALVINGS) * x.shape[2] * x.shape[3]
                 side = max(1, round(math.sqrt(area)))
-                trial = propose(x, images, threat, side, generator)
+                trial = propose(x, images, threat, side, draws)
                 new = margin(near(images, trial, side), y)
                 better = new > value
                 near.keep(better)

@@ -9,6 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from regmix.attacks import Apgd, Attack, Ensemble, Eot, Square, ascend
+from regmix.draws import PerImage
 from regmix.evaluation.one_batch import perturb, predict
 from regmix.evaluation.outcomes import paired, wilson
 from regmix.evaluation.preflight import zero_gradients
@@ -47,7 +48,7 @@ def probe(model: Model, x: Images, y: Labels, threat: Threat) -> Probe:
         return predict(model, perturb(model, attack, x, y, within), y) == y
 
     with borrowed(model):
-        start = threat.project(threat.uniform(x, torch.Generator(x.device).manual_seed(0)), x)
+        start = threat.project(threat.uniform(x, PerImage(x, 0)), x)
         with torch.no_grad():
             before = cross_entropy(model(x + start).double(), y)
         zero = zero_gradients(model, x, y)
