@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from regmix.attacks import (
     AUTOATTACK,
@@ -28,6 +30,7 @@ from regmix.attacks import (
     parse_attack,
     passes,
 )
+from regmix.threats import L2, Linf, Threat
 from regmix.types import UserError
 
 
@@ -82,11 +85,37 @@ def test_screening_keeps_autoattack_for_near_examples_and_says_that_it_is_not_au
 
 def test_the_strongest_ensemble_has_more_than_autoattack_and_says_that_it_is_not_autoattack() -> None:
     parts, auto = dict(STRONGEST.stages), dict(AUTOATTACK.stages)
-    assert (parts["fab-t"], parts["square"]) == (auto["fab-t"], auto["square"])
+    assert parts["fab-t"] == auto["fab-t"]
+    assert parts["square"].brief == (auto["square"],)
+    assert {limit for limit, _ in parts["square"].dear} == {0.0}, "only rows that Square brought nearer than APGD"
+    assert [more for _, more in parts["square"].dear] == [replace(auto["square"], seed=seed) for seed in range(1, 5)]
     assert parts["apgd-ce"] == replace(auto["apgd-ce"], restarts=5)
     assert parts["malt-apgd-t"] == Malt(**vars(auto["apgd-t"]))
     assert parts["cr"] == Relaxation()
     assert STRONGEST.note.startswith("This is not AutoAttack")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("threat", "levels"),
+    [(Linf(0.06), None), (L2(0.4), None), (Linf(0.06), 6)],
+    ids=["linf", "l2", "linf, masked"],
+)
+def test_the_strongest_ensemble_breaks_all_that_autoattack_breaks(threat: Threat, levels: int | None) -> None:
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(75, 24), nn.Tanh(), nn.Linear(24, 5)).double()
+
+    def model(images: Tensor) -> Tensor:
+        return net(images if levels is None else (images * levels).round() / levels)
+
+    x = torch.rand(40, 3, 5, 5, dtype=torch.double)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+        broken = [model(x + ensemble(model, x, y, threat)).argmax(1) != y for ensemble in (AUTOATTACK, STRONGEST)]
+    assert 0 < broken[0].sum() < 40
+    assert broken[1][broken[0]].all()
+    if levels is None:
+        assert torch.equal(*broken)
 
 
 def test_every_listed_name_is_understood() -> None:

@@ -91,14 +91,18 @@ AUTOATTACK_SCREENED = Ensemble(
 )
 """AutoAttack with its dear attacks only on examples near the decision boundary; see `Shortened`."""
 
+_REPEATED = Shortened(Apgd("pm"), (_SQUARE,), tuple((0.0, Square(queries=5000, seed=seed)) for seed in range(1, 5)))
+"""Square, and four times more on the rows that it brought nearer than APGD did: a gradient that leads nowhere."""
+
 STRONGEST = Ensemble(
     (
         ("apgd-ce", Apgd("ce", restarts=5)), ("cr", Relaxation()), ("malt-apgd-t", Malt()), ("fab-t", _FAB),
-        ("square", _SQUARE),
+        ("square", _REPEATED),
     ),
-    note="This is not AutoAttack. It replaces APGD-T by MALT's order of targets, gives APGD-CE 5 restarts and adds "
-    "constraint relaxation, so that it breaks at least about as much.",
+    note="This is not AutoAttack. It gives APGD-CE 5 restarts, orders the targets of APGD-T as MALT does, adds "
+    "constraint relaxation, and repeats Square with four more seeds on examples that it brings nearer than APGD does.",
 )  # fmt: skip
 """Five attacks for a verdict that is hard to lower: APGD-CE with 5 restarts, constraint relaxation, MALT's targeted
 APGD, FAB-T and Square, for every norm. Rows leave as they break, so the order hardly changes the cost, most of which
-the surviving rows have."""
+the surviving rows have. With at most 10 classes these are AutoAttack's attacks and more, with its random numbers: but
+for rounding, it breaks every row that AutoAttack breaks."""
