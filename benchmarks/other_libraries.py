@@ -33,7 +33,7 @@ from regmix.threats import Linf, format_eps
 OURS = ("autoattack", "autoattack-screened", "strongest")
 Attack = Callable[[Tensor, Tensor], Tensor]
 BATCH = 250
-"""Images at once; random numbers depend on it."""
+"""Images at once."""
 
 
 def others(model: nn.Module, eps: float) -> dict[str, Attack]:
