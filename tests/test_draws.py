@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator
 
-from regmix.draws import PerImage, exponential, normal, uniform
+from regmix.draws import PerImage, exponential, normal, restarted, uniform
 from regmix.threats import L1, L2, Linf
 
 
@@ -105,3 +105,28 @@ def test_layout_and_type_are_kept() -> None:
         assert drawn.is_contiguous(memory_format=torch.channels_last)
         in_float32 = draw(like.float().contiguous(), PerImage(like, 0))
         torch.testing.assert_close(drawn.float(), in_float32, rtol=1e-5, atol=1e-6)
+
+
+def test_narrow_types_have_no_infinities() -> None:
+    """They round the largest number below 1 to 1."""
+    x = torch.rand(20, 3, 64, 64)
+    for narrow in (torch.float16, torch.bfloat16):
+        like = torch.empty(20, 3, 64, 64, dtype=narrow)
+        for draw in (normal, exponential):
+            assert draw(like, PerImage(x, 0)).isfinite().all()
+
+
+def test_seeds_of_any_whole_number_and_further_starts() -> None:
+    x = torch.rand(1, 3, 4, 4)
+    seeds = [-1, 0, 5, 2**63, 2**64 - 1, *(restarted(seed, 1) for seed in (0, 1)), restarted(2**63 - 1, 4)]
+    keys = [int(PerImage(x, seed).keys) for seed in seeds]
+    assert keys[0] == keys[4], "modulo 2^64"
+    assert len({*keys}) == len(keys) - 1
+    assert restarted(7, 0) == 7
+    rows = PerImage(x.repeat(2, 1, 1, 1), torch.tensor([5, 0]))
+    assert rows.keys.tolist() == [keys[2], keys[1]]
+
+
+def test_no_images_draw_no_numbers() -> None:
+    x = torch.rand(0, 3, 4, 4)
+    assert Linf(0.1).uniform(x, PerImage(x, 0)).shape == x.shape

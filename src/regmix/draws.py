@@ -25,14 +25,15 @@ class PerImage:
 
     Args:
         x: images [B, C, H, W] in [0, 1].
-        seed: seed of the attack.
+        seed: seed of the attack, or one for each image.
         also: integers [B] that tell uses of one image apart, such as the class that an attack aims at.
     """
 
-    def __init__(self, x: Images, seed: int, also: Int[Tensor, "batch"] | None = None) -> None:
+    def __init__(self, x: Images, seed: int | Int[Tensor, "batch"], also: Int[Tensor, "batch"] | None = None) -> None:
         pixels = (x.flatten(1) * 255).round().long()
         places = _mixed(torch.arange(pixels.shape[1], device=x.device) * GAMMA)
-        keys = _mixed(_mixed(pixels + places).sum(1) + _mixed(torch.tensor(seed, device=x.device)))
+        seeds = seed if isinstance(seed, Tensor) else torch.tensor(_wrapped(seed), device=x.device)
+        keys = _mixed(_mixed(pixels + places).sum(1) + _mixed(seeds))
         self.keys = keys if also is None else _mixed(keys + (also + 1) * GAMMA)
         """One integer of 64 bits per image. Take rows away to go on with the other images."""
         self._drawn = 0
@@ -46,6 +47,11 @@ class PerImage:
         return numbers
 
 
+def restarted(seed: int, restart: int) -> int:
+    """The seed of an attack's further start, which no other seed has; a first start (0) has the attack's own."""
+    return _wrapped(seed + restart * GAMMA)
+
+
 Source = Generator | PerImage | None
 """Where random numbers come from; None: torch's default generator of the device."""
 
@@ -53,7 +59,7 @@ Source = Generator | PerImage | None
 def uniform(like: Tensor, source: Source, low: float = 0, high: float = 1) -> Tensor:
     """Uniform numbers in [low, high), of the shape [B, ...], dtype and memory layout of another tensor."""
     if isinstance(source, PerImage):
-        return torch.empty_like(like).copy_(_as(like, source) * (high - low) + low)
+        return torch.empty_like(like).copy_(_numbers(like, source) * (high - low) + low)
     return torch.empty_like(like).uniform_(low, high, generator=source)
 
 
@@ -61,7 +67,7 @@ def normal(like: Tensor, source: Source) -> Tensor:
     """Numbers of the standard normal distribution, of the shape [B, ...], dtype and layout of another tensor."""
     if isinstance(source, PerImage):
         radius = (-2 * _positive(like, source).log()).sqrt()
-        return torch.empty_like(like).copy_(radius * (2 * math.pi * _as(like, source)).cos())
+        return torch.empty_like(like).copy_(radius * (2 * math.pi * _numbers(like, source)).cos())
     return torch.empty_like(like).normal_(generator=source)
 
 
@@ -72,13 +78,20 @@ def exponential(like: Tensor, source: Source) -> Tensor:
     return torch.empty_like(like).exponential_(generator=source)
 
 
-def _as(like: Tensor, source: PerImage) -> Tensor:
-    return source.numbers(like[0].numel()).view(like.shape).to(like.dtype)
+def _numbers(like: Tensor, source: PerImage) -> Tensor:
+    """Uniform numbers in float32 or float64: narrower types round the largest to 1."""
+    numbers = source.numbers(math.prod(like.shape[1:])).view(like.shape)
+    return numbers.double() if like.dtype == torch.float64 else numbers
 
 
 def _positive(like: Tensor, source: PerImage) -> Tensor:
     """Uniform numbers in (0, 1]."""
-    return 1 - _as(like, source)
+    return 1 - _numbers(like, source)
+
+
+def _wrapped(number: int) -> int:
+    """A whole number as a signed integer of 64 bits."""
+    return (int(number) + 2**63) % 2**64 - 2**63
 
 
 def _mixed(z: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from regmix.attacks import Apgd, Ensemble, Fab, Square
+from regmix.attacks import Apgd, Ensemble, Fab, Screened, Square, apgd, pairs
 from regmix.attacks.base import likeliest_wrong
+from regmix.draws import PerImage, restarted
 from regmix.threats import L2, Linf
 
 
@@ -94,3 +95,33 @@ def test_an_ensemble_breaks_what_any_of_its_stages_breaks_and_asks_later_ones_on
     assert asked == [40, 40 - int(by_first.sum())]
     assert (by_both | ~by_first).all()
     assert Linf(0.05).norm(delta).max() <= 0.05 * (1 + 1e-6)
+
+
+def test_under_screening_the_exact_model_is_attacked_from_every_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start from which the rough model nearly broke a row is repeated; with a start of its own per restart."""
+    starts: dict[str, list[tuple[float, ...]]] = {"rough": [], "exact": []}
+    net, x = a_net().float(), some_images(40).float()
+    with torch.no_grad():
+        y = net(x).argmax(1)
+    rough = Screened(lambda images: net(images) + 0, net, 0.01)
+    climb = apgd.climb
+
+    def spy(model, images, labels, target, threat, objective, steps, start, rows):
+        starts["exact" if model is net else "rough"] += [tuple(row.tolist()) for row in start.flatten(1)]
+        return climb(model, images, labels, target, threat, objective, steps, start, rows)
+
+    monkeypatch.setattr(apgd, "climb", spy)
+    monkeypatch.setattr(pairs, "CLOSE", 0.9)
+    Apgd("ce", steps=20, restarts=4)(rough, x, y, Linf(0.02))
+    assert len(starts["exact"]) >= 8, "the test needs rows near the boundary"
+    assert len({*starts["exact"]}) == len(starts["exact"])
+    assert {*starts["exact"]} <= {*starts["rough"]}
+
+
+def test_another_seed_shares_no_start() -> None:
+    """Nor does any of its restarts."""
+    x = some_images(1).float()
+    drawn = {
+        float(PerImage(x, restarted(seed, restart)).numbers(1)) for seed in range(4) for restart in range(5)
+    }  # fmt: skip
+    assert len(drawn) == 20

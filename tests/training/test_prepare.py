@@ -8,6 +8,7 @@ import pytest
 from regmix.cli.entry import main
 from regmix.runtime import devices
 
+WORDS = "train digits-regmix --model own:strided --train-examples 60 --validation 50 --epochs 1"
 NETWORK = """
 from torch import nn
 
@@ -26,23 +27,12 @@ def test_bfloat16_is_left_out_where_this_cpu_computes_it_wrongly(
     monkeypatch.setattr(devices, "computes_in_bfloat16", lambda device: True)
     (tmp_path / "own.py").write_text(NETWORK)
     monkeypatch.syspath_prepend(str(tmp_path))
-    words = [
-        "train",
-        "digits-regmix",
-        "--model",
-        "own:strided",
-        "--train-examples",
-        "60",
-        "--validation",
-        "50",
-        "--epochs",
-        "1",
-    ]
+    words = WORDS.split()
     out = tmp_path / "run"
     assert main([*words, "--precision", "bf16", "--out", str(out)]) == 2
     error = capsys.readouterr().err
     assert "in bfloat16 this CPU computes the gradient of a convolution with kernel 3x3 and stride 2 from 8" in error
-    assert error.endswith("wrongly; use --precision 32\n")
+    assert error.endswith("wrongly; begin a new run with --precision 32\n")
     assert not out.exists()
     assert main([*words, "--precision", "auto", "--out", str(out)]) == 0
     said = "".join(capsys.readouterr())

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from regmix.attacks.auto_step import climb
@@ -12,7 +13,7 @@ from regmix.attacks.pairs import climb_pairs, targeted
 from regmix.attacks.pma import probability_margin
 from regmix.attacks.rows import Rows
 from regmix.attacks.sparse_step import climb_sparsely
-from regmix.draws import PerImage, normal
+from regmix.draws import PerImage, normal, restarted
 from regmix.objectives import cross_entropy, dlr, margin, targeted_dlr
 from regmix.threats import L1, Threat
 from regmix.types import Images, Labels, Logits, Model, Objective
@@ -58,20 +59,21 @@ class Apgd:
         return 3 * self.steps * self.restarts * max(1, self.targets)
 
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
-        objective, seed = targeted_dlr if self.targets else LOSSES[self.loss], self.seed
+        objective = targeted_dlr if self.targets else LOSSES[self.loss]
 
-        def aims(logits: Logits, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
-            nonlocal seed
+        def aims(logits: Logits, rows: Rows) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             wrong = self.wrong(model, x, y, logits, threat) if self.targets else None
             for restart in range(self.restarts):
-                seed = self.seed + restart
+                seed = restarted(self.seed, restart)
                 if wrong is not None:
-                    yield from targeted(y, wrong, rows, self.together)
+                    yield from targeted(y, wrong, rows, self.together, seed)
                 elif len(rows.left):
-                    yield rows.left, y[rows.left]
+                    yield rows.left, y[rows.left], torch.full_like(rows.left, seed)
 
-        def climb_from_the_sphere(model: Model, x: Images, y: Labels, target: Tensor, rows: Rows) -> Tensor:
-            draws = PerImage(x, seed, target[:, 1] if self.targets else None)
+        def climb_from_the_sphere(
+            model: Model, x: Images, y: Labels, target: Tensor, seeds: Tensor, rows: Rows
+        ) -> Tensor:
+            draws = PerImage(x, seeds, target[:, 1] if self.targets else None)
             if isinstance(threat, L1):
                 start = normal(x, draws)
                 return climb_sparsely(model, x, y, target, threat, objective, self.steps, start, rows)

@@ -59,16 +59,17 @@ class Relaxation:
     def __call__(self, model: Model, x: Images, y: Labels, threat: Threat) -> Images:
         assert 0 <= self.loose < self.steps, "a cycle has a step in the exact ball"
 
-        def aims(logits: Logits, rows: Rows) -> Iterator[tuple[Tensor, Tensor]]:
-            return targeted(y, likeliest_wrong(logits, y, self.targets), rows, self.together)
+        def aims(logits: Logits, rows: Rows) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+            return targeted(y, likeliest_wrong(logits, y, self.targets), rows, self.together, self.seed)
 
-        def climb(model: Model, x: Images, y: Labels, target: Tensor, rows: Rows) -> Tensor:
-            return self._climb(model, x, y, target, threat, rows)
+        def climb(model: Model, x: Images, y: Labels, target: Tensor, seeds: Tensor, rows: Rows) -> Tensor:
+            return self._climb(model, x, y, target, threat, rows, PerImage(x, seeds, target[:, 1]))
 
         return climb_pairs(model, x, y, aims, climb, self.together)
 
-    def _climb(self, model: Model, x: Images, y: Labels, target: Tensor, threat: Threat, rows: Rows) -> Tensor:
-        draws = PerImage(x, self.seed, target[:, 1])
+    def _climb(
+        self, model: Model, x: Images, y: Labels, target: Tensor, threat: Threat, rows: Rows, draws: PerImage
+    ) -> Tensor:
         delta = threat.project(threat.uniform(x, draws), x)
         best, best_value = delta, x.new_full((len(x),), float("-inf"))
         least = -best_value

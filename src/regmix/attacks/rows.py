@@ -57,15 +57,15 @@ class Rows:
             yield self.left.repeat_interleave(block.shape[1]), block.flatten()
             column += count
 
-    def again(self, pairs: Sequence[tuple[Tensor, Tensor]], together: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The given (row, target) pairs whose rows still survive, in blocks of `together`."""
-        rows, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True)) if pairs else (self.left[:0],) * 2
-        while len(rows):
-            alive = torch.isin(rows, self.left)
-            rows, targets = rows[alive], targets[alive]
-            if len(rows):
-                yield rows[:together], targets[:together]
-            rows, targets = rows[together:], targets[together:]
+    def again(self, pairs: Sequence[tuple[Tensor, ...]], together: int) -> Iterator[tuple[Tensor, ...]]:
+        """The given (row, target, ...) tuples whose rows still survive, in blocks of `together`."""
+        waiting = tuple(torch.cat(parts) for parts in zip(*pairs, strict=True))
+        while waiting and len(waiting[0]):
+            alive = torch.isin(waiting[0], self.left)
+            waiting = tuple(part[alive] for part in waiting)
+            if len(waiting[0]):
+                yield tuple(part[:together] for part in waiting)
+            waiting = tuple(part[together:] for part in waiting)
 
     def settle(self, pairs: Tensor, broken: Bool[Tensor, "pairs"], delta: Images, distance: Tensor) -> None:
         """Records, per row, the perturbation with the smallest `distance` to the boundary, in any measure.

@@ -29,6 +29,8 @@ class Method(ABC):
     reports_ratio = False
     """Whether it reports the statistic `ratio`: the accuracy of the batch after the attack divided by that before."""
 
+    at_once = 1
+    """How many images it shows the model in one pass at most, for each image of the batch."""
     needs_features = False
     """Whether it needs the features of the model, which only models that end with a linear layer have."""
     hard_labels = False

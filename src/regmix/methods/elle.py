@@ -35,6 +35,7 @@ class Elle(Method):
     """
 
     title = "ELLE"
+    at_once = 3
     name: Tag[Literal["elle"]] = field(default="elle", kw_only=True)
     lam: float = 1000.0
     """Weight of the error (published for CIFAR-10: 1000 up to 8/255, 5000 up to 20/255, 10000 above; ELLE-A 4000)."""

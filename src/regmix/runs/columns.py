@@ -108,7 +108,7 @@ class Column:
     exact: bool = False
     """No fast copy of the model screened."""
     batch_size: int | None = None
-    """Images per batch, on which the random starts depend; None for a column of an older version."""
+    """Images per batch; None for a column of an older version."""
     made: str = ""
     """Date and time, UTC."""
     regmix: str = ""

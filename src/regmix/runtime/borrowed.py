@@ -1,8 +1,9 @@
-"""Runs a model in evaluation mode and restores its state afterwards."""
+"""Runs a model and restores its state afterwards: modes and gradients, or buffers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 from regmix.types import Model
@@ -30,3 +31,15 @@ def borrowed(model: Model) -> Iterator[None]:
             module.training = mode
         for parameter, flag in zip(parameters, flags, strict=True):
             parameter.requires_grad_(flag)
+
+
+@contextmanager
+def same_buffers(model: nn.Module) -> Iterator[None]:
+    """Restores the values of a model's buffers after the block."""
+    saved = [buffer.clone() for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(model.buffers(), saved, strict=True):
+                buffer.copy_(value)

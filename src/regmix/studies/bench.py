@@ -129,7 +129,9 @@ def bench_step(experiment: Experiment, rounds: int) -> StepTimes:
     require(rounds >= 2, f"rounds is {rounds}; it must be at least 2")
     train_set, validation_set = training_data(experiment)
     model = initial_model(experiment, train_set)
-    precision, _ = settled_precision(experiment, model, train_set)
+    precision, note = settled_precision(experiment, model, train_set)
+    if note is not None:
+        print(note, file=sys.stderr)
     fabric = devices.start(experiment.device, precision)
     loader = Loader(
         train_set, experiment.batch_size, fabric.device, pad=experiment.pad, flip=experiment.flip,

@@ -1,12 +1,12 @@
 """Adversarial weight perturbation (AWP): the gradient of an update is computed at perturbed weights."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from regmix.methods.memory import Memory
+from regmix.runtime.borrowed import same_buffers
 from regmix.types import Losses
 
 
@@ -37,13 +37,3 @@ def at_perturbed_weights(
         for p, w in zip(layers, weights, strict=True):
             p.copy_(w)
     return losses
-
-
-@contextmanager
-def same_buffers(model: nn.Module) -> Iterator[None]:
-    """Restores the values of a model's buffers after the block."""
-    saved = [buffer.clone() for buffer in model.buffers()]
-    yield
-    with torch.no_grad():
-        for buffer, value in zip(model.buffers(), saved, strict=True):
-            buffer.copy_(value)

@@ -18,7 +18,7 @@ from regmix.runs.exported import WEIGHTS, folder_of
 from regmix.runtime import devices, processes
 from regmix.runtime.bfloat16 import wrong_convolution
 from regmix.training.display import Display
-from regmix.training.readiness import ready
+from regmix.training.readiness import modes_kept, ready
 from regmix.training.recorded import check_recordable
 from regmix.types import Trust, UserError, require
 
@@ -66,13 +66,17 @@ def settled_precision(
     precision = devices.resolved(experiment.precision, device)
     if precision != "bf16" or device.type != "cpu":
         return precision, None
-    batch = max(1, experiment.batch_size // experiment.accumulate // processes.started()[1])
-    few = pick(images, torch.arange(min(batch, len(images))), "cpu")
-    if (wrong := wrong_convolution(model, few.x)) is None:
+    part = -(-experiment.batch_size // experiment.accumulate)  # of a batch, as validation sees it
+    most = experiment.method.at_once * -(-part // processes.started()[1])
+    with modes_kept(model):
+        wrong = wrong_convolution(model, pick(images, torch.arange(most) % len(images), "cpu").x)
+        if wrong is None:
+            wrong = wrong_convolution(model.eval(), pick(images, torch.arange(part) % len(images), "cpu").x)
+    if wrong is None:
         return precision, None
     text = f"in bfloat16 this CPU computes {wrong} wrongly"
     if experiment.precision == "bf16":
-        raise UserError(f"{text}; use --precision 32")
+        raise UserError(f"{text}; begin a new run with --precision 32")
     return "32", f"{text}; the training computes in float32"
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from regmix.evaluation import ask, check_tensors, why
 from regmix.methods.features import logits_and_features
 from regmix.objectives import cross_entropy
+from regmix.runtime.borrowed import same_buffers
 from regmix.runtime.layout import place, settle
-from regmix.training.awp import same_buffers
 from regmix.types import Images, Labels, UserError, require
 
 
@@ -52,13 +52,13 @@ def ready(
         raise UserError(f"the model cannot be moved to {device}: {why(error)}") from None
     with torch.random.fork_rng([device] if device.type == "cuda" else []), same_buffers(model):
         in_eval = kept_in_eval(model)
-        with _modes_kept(model), torch.no_grad():
+        with modes_kept(model), torch.no_grad():
             ask(model.eval(), x, classes)
             if features:
                 logits_and_features(model, x)
         notes = [settle(model, x)]
         place(model, device)
-        with _modes_kept(model):
+        with modes_kept(model):
             train_mode(model, in_eval)
             unused = _without_effect(model, x, y, classes, fabric)
     if unused:
@@ -144,7 +144,8 @@ def train_mode(model: nn.Module, in_eval: list[nn.Module]) -> None:
 
 
 @contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
+def modes_kept(model: nn.Module) -> Iterator[None]:
+    """Restores the modes of a model's parts after the block."""
     modes = [(module, module.training) for module in model.modules()]
     yield
     for module, mode in modes:

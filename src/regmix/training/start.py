@@ -50,6 +50,8 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST, epochs: int | 
             f"{path} cannot be continued: its files state-*.pt, which resuming needs, were removed; put them back, or "
             f"train anew: regmix train --from {path}"
         )
+    if directory.metrics() and not directory.has_state():
+        display.warn(f"{path} has no state of its first epoch, and begins anew")
     experiment = written = from_json(directory.config(), path / CONFIG, trust)
     if experiment.precision == "auto":
         # As the run began, which may have been on other hardware. Before it was recorded, auto meant bf16 everywhere.

@@ -13,6 +13,7 @@ from regmix.evaluation.answers import gradient_fault, why
 from regmix.evaluation.screening.incremental import Incremental
 from regmix.objectives import margin, precise
 from regmix.runtime import devices
+from regmix.runtime.bfloat16 import wrong_convolution
 from regmix.runtime.layout import is_contiguous
 from regmix.types import Images, Labels, Logits
 
@@ -30,10 +31,10 @@ class NoCopy(Exception):  # noqa: N818  it is no error
 def screened(model: nn.Module, x: Images, y: Labels) -> Screened:
     """The model together with a copy in channels_last whose BatchNorm is folded into its convolutions.
 
-    The copy computes in bfloat16 where the hardware does, and in float32 elsewhere. `x`, `y` are a batch of the images
-    to attack. The largest difference of margins on them is the slack within which the exact model is asked. If folding
-    is not possible, or changes the float32 logits by more than a thousandth of their size, the copy keeps its
-    BatchNorm; in float32 there is then no copy.
+    The copy computes in bfloat16 where the hardware does, and rightly, and in float32 elsewhere. `x`, `y` are a batch
+    of the images to attack. The largest difference of margins on them is the slack within which the exact model is
+    asked. If folding is not possible, or changes the float32 logits by more than a thousandth of their size, the copy
+    keeps its BatchNorm; in float32 there is then no copy.
 
     Raises:
         NoCopy: the model cannot be copied, or the copy fails, gives other logits, gives no gradient although the model
@@ -59,16 +60,18 @@ def screened(model: nn.Module, x: Images, y: Labels) -> Screened:
 def _screened(model: nn.Module, x: Images, y: Labels, exact: Logits) -> Screened:
     with torch.no_grad():  # otherwise a copy of a scripted module records a graph
         rough, layout = copy.deepcopy(model).eval(), torch.channels_last
-    for parameter in rough.parameters():
-        parameter.requires_grad_(False)
     with torch.no_grad():
         folded = _folded(rough)
         if folded is not None and (folded(x) - exact).abs().max() <= 1e-3 * exact.abs().max():
             rough = folded
+    for parameter in rough.parameters():
+        parameter.requires_grad_(False)
     if is_contiguous(model):
         layout = torch.contiguous_format
     rough = rough.to(memory_format=layout)  # type: ignore[call-overload]
-    in_bfloat16 = devices.computes_in_bfloat16(x.device)
+    in_bfloat16 = devices.computes_in_bfloat16(x.device) and (
+        x.device.type != "cpu" or wrong_convolution(rough, x) is None
+    )
     if in_bfloat16:
         for module in rough.modules():
             # autocast would convert these weights again in every pass
