@@ -44,14 +44,16 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST, epochs: int | 
         UserError: the user has to change something, for example allow the code of a model.
     """
     directory = Run.open(path, writes=processes.started()[0] == 0)
-    # A training that died between its first row and its first state begins anew.
-    if not directory.has_state() and (len(directory.metrics()) > 1 or directory.result().status is not None):
-        raise UserError(
-            f"{path} cannot be continued: its files state-*.pt, which resuming needs, were removed; put them back, or "
-            f"train anew: regmix train --from {path}"
-        )
-    if directory.metrics() and not directory.has_state():
-        display.warn(f"{path} has no state of its first epoch, and begins anew")
+    if not directory.has_state():
+        rows = len(directory.metrics())
+        # A training that died between its first row and its first state begins anew.
+        if rows > 1 or directory.result().status is not None:
+            raise UserError(
+                f"{path} cannot be continued: its files state-*.pt, which resuming needs, were removed; put them back, "
+                f"or train anew: regmix train --from {path}"
+            )
+        if rows:
+            display.warn(f"{path} has no state of its first epoch, and begins anew")
     experiment = written = from_json(directory.config(), path / CONFIG, trust)
     if experiment.precision == "auto":
         # As the run began, which may have been on other hardware. Before it was recorded, auto meant bf16 everywhere.
