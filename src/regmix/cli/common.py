@@ -9,9 +9,8 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from regmix.config import Experiment, from_json
-from regmix.data import DataFunction, How
-from regmix.models import Function
+from regmix.config import from_json
+from regmix.data import How
 from regmix.runs import Run
 from regmix.runtime import devices, processes
 from regmix.shorthand import names_in
@@ -70,15 +69,6 @@ def check_queries(attacks: str, queries: int | None) -> None:
     """Raises UserError where a number of queries is given and no attack takes it."""
     if queries is not None and not any(name in BLACK_BOX for name in names_in(attacks)):
         raise UserError(f"--queries {queries} is for {' and '.join(BLACK_BOX)}; name one of them in --attacks")
-
-
-def trust_in(experiment: Experiment, *, everything: bool) -> Trust:
-    """The code that a command line allows to run if it names this model and these data itself."""
-    model, data = experiment.model, experiment.data
-    return Trust(
-        model.source if isinstance(model, Function) else None, everything,
-        data.source if isinstance(data, DataFunction) else None,
-    )  # fmt: skip
 
 
 def evaluate_command(directory: Run) -> str:

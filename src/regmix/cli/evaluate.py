@@ -16,7 +16,6 @@ from regmix.cli.common import (
     print_result,
     radii_in,
     summary,
-    trust_in,
     with_queries,
 )
 from regmix.cli.flags import parse
@@ -242,7 +241,7 @@ def _adopted(words: list[str]) -> _Start:
     out = parsed.out or Path("evaluations") / Path(source.replace(":", "-")).stem
     test = choose_images(experiment.data, shared.examples, shared.sample, shared.sample_seed)
     settled = [word.split("=")[0].removeprefix("--model.") for word in words if word.startswith("--model.")]
-    trust = trust_in(experiment, everything=shared.trust_code)
+    trust = experiment.trust(everything=shared.trust_code)
 
     device = devices.start(shared.device, "32", patient=True).device
     origin, loaded = "", dict[Checkpoint, PlacedModel]()

@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 
 from regmix.attacks import parse_attacks
-from regmix.cli.common import EvaluationFlags, in_one_process, radii_in, trust_in
+from regmix.cli.common import EvaluationFlags, in_one_process, radii_in
 from regmix.cli.flags import parse_some
 from regmix.cli.train import parse_training
 from regmix.config import to_json
@@ -20,7 +20,7 @@ from regmix.jobs.console import ConsoleDisplay
 from regmix.recipes import recipe
 from regmix.runs import Run
 from regmix.studies.compare import Planned, write_comparison
-from regmix.types import Trust, UserError
+from regmix.types import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +80,18 @@ class Evaluations:
         )  # fmt: skip
         for run in planned:
             run.check()
-            check_attacks(self._questions, run.experiment.threat, self._trust(run))
+            check_attacks(
+                self._questions, run.experiment.threat, run.experiment.trust(everything=self._flags.trust_code)
+            )
         self._test: EvaluationImages = choose_images(
             planned[0].experiment.data, flags.examples, flags.sample, flags.sample_seed
         )
 
-    def _trust(self, run: Planned) -> Trust:
-        return trust_in(run.experiment, everything=self._flags.trust_code)
-
     def evaluate(self, run: Planned, console: Console) -> None:
         """Evaluates a trained run, unless that has been done."""
-        assessment = Assessment(Run.open(run.path), self._questions, self._test, self._trust(run))
+        assessment = Assessment(
+            Run.open(run.path), self._questions, self._test, run.experiment.trust(everything=self._flags.trust_code)
+        )
         if not assessment.is_done():
             with ConsoleDisplay(console) as display:
                 assessment.run([], self._flags.device, display)

@@ -4,9 +4,10 @@ Settings only: nothing here trains. May import the vocabulary, data, models, met
 """
 
 from regmix.config.averaging import Averaging, AveragingConfig, Ema, GatedEma, NoAveraging, Swa
-from regmix.config.experiment import UNIONS, Experiment, OnNonfinite, build_model, from_json, to_json
+from regmix.config.experiment import UNIONS, Experiment, OnNonfinite, build_model
 from regmix.config.guard import Action, Guard
 from regmix.config.schedule import Constant, Cosine, Cyclic, OneCycle, Piecewise, Schedule, ScheduleConfig
+from regmix.config.text import from_json, to_json
 
 __all__ = [
     "UNIONS",

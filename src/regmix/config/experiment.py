@@ -1,20 +1,16 @@
-"""An experiment as a value, and its text in config.json."""
+"""An experiment as a value."""
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, is_dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, is_dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 from torch import nn
 
 from regmix.config.accumulation import check_accumulation
 from regmix.config.augmentation import check_augmentations
 from regmix.config.averaging import AveragingConfig, GatedEma, NoAveraging, Swa
 from regmix.config.guard import Guard
-from regmix.config.retired import without_retired
 from regmix.config.schedule import Constant, ScheduleConfig
 from regmix.data import (
     Augmentations,
@@ -36,9 +32,8 @@ from regmix.data.size import format_size, height_and_width
 from regmix.methods import DEFAULT_METHOD, METHODS, MethodConfig
 from regmix.models import PRETRAINED, Function, ModelConfig, SmallCnn, Timm, Transformers, build
 from regmix.runtime import devices
-from regmix.runtime.files import parse_json, printable
 from regmix.threats import Linf, ThreatConfig
-from regmix.types import NO_TRUST, Trust, UserError, check_bounds, require
+from regmix.types import Trust, check_bounds, require
 
 OnNonfinite = Literal["skip", "rollback", "stop"]
 
@@ -234,6 +229,13 @@ class Experiment:
         own = {flag: part.source for flag, part in parts.items() if isinstance(part, Function | DataFunction)}
         return [word for pair in own.items() for word in pair]
 
+    def trust(self, *, everything: bool = False) -> Trust:
+        """The code that a command may run when its own words name this model and these data."""
+        return Trust(
+            self.model.source if isinstance(self.model, Function) else None, everything,
+            self.data.source if isinstance(self.data, DataFunction) else None,
+        )  # fmt: skip
+
     @property
     def border(self) -> int:
         """Pixels around the training images that crops may look into."""
@@ -246,49 +248,6 @@ UNIONS: dict[str, dict[str, type[Any]]] = {
     if get_origin(hint) in (Union, UnionType) and all(map(is_dataclass, get_args(hint)))
 }
 """The parts of an experiment that come in several kinds, and the kinds by their names."""
-
-
-def to_json(experiment: Experiment) -> str:
-    """The text of config.json.
-
-    Raises:
-        UserError: a name that is not UTF-8, such as that of a folder on a disk of another system.
-    """
-    values = asdict(experiment)
-    if (text := json.dumps(values, ensure_ascii=False)) != printable(text):
-        raise UserError("a file or folder that the settings name is not UTF-8; rename it")
-    return json.dumps(values, indent=2) + "\n"
-
-
-def from_json(
-    text: str, source: str | Path = "config.json", trust: Trust = NO_TRUST, *, reads_data: bool = True
-) -> Experiment:
-    """Reads config.json strictly: an unknown key, a wrong type or a wrong value is a UserError that names it.
-
-    So is a model or data whose code the user has not allowed to run: the text may come from anybody. Who will not read
-    the data says so, and needs no permission for its code.
-    """
-    tree = parse_json(text, source)
-    try:
-        experiment = TypeAdapter(Experiment).validate_json(text, strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{source}: {where + ': ' if where else ''}{first['msg']}") from None
-    if unknown := _keys(without_retired(tree, source)) - _keys(asdict(experiment)):
-        raise UserError(f"{source}: unknown key {min(unknown)}")
-    if isinstance(experiment.model, Function):
-        trust.check(experiment.model.source, Path(source).parent)
-    if reads_data and isinstance(experiment.data, DataFunction):
-        trust.check(experiment.data.source, Path(source).parent, "data")
-    return experiment
-
-
-def _keys(tree: Mapping[str, Any], prefix: str = "") -> set[str]:
-    keys = set()
-    for name, value in tree.items():
-        keys |= _keys(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name}
-    return keys
 
 
 def build_model(experiment: Experiment, images: ImageSet) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Runs a model and restores its state afterwards: modes and gradients, or buffers."""
+"""Runs a model and restores its state afterwards: modes, gradients or buffers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,21 +16,30 @@ def borrowed(model: Model) -> Iterator[None]:
     Afterwards every module has its old mode and every parameter its old `requires_grad`. An attack in training mode
     would be weaker, and would change the BatchNorm statistics.
     """
-    modules = list(model.modules()) if isinstance(model, nn.Module) else []
-    modes = [module.training for module in modules]
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     flags = [parameter.requires_grad for parameter in parameters]
+    with same_modes(model) as modules:
+        try:
+            for module in modules:
+                module.training = False
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter, flag in zip(parameters, flags, strict=True):
+                parameter.requires_grad_(flag)
+
+
+@contextmanager
+def same_modes(model: Model) -> Iterator[list[nn.Module]]:
+    """Restores the modes of a model's modules after the block, and gives these modules; a function has none."""
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    modes = [module.training for module in modules]
     try:
-        for module in modules:
-            module.training = False
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-        yield
+        yield modules
     finally:
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
-        for parameter, flag in zip(parameters, flags, strict=True):
-            parameter.requires_grad_(flag)
 
 
 @contextmanager

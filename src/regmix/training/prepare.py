@@ -17,8 +17,9 @@ from regmix.runs import CONFIG, RESULT, Run
 from regmix.runs.exported import WEIGHTS, folder_of
 from regmix.runtime import devices, processes
 from regmix.runtime.bfloat16 import wrong_convolution
+from regmix.runtime.borrowed import same_modes
 from regmix.training.display import Display
-from regmix.training.readiness import modes_kept, ready
+from regmix.training.readiness import ready
 from regmix.training.recorded import check_recordable
 from regmix.types import Trust, UserError, require
 
@@ -68,7 +69,7 @@ def settled_precision(
         return precision, None
     part = -(-experiment.batch_size // experiment.accumulate)  # of a batch, as validation sees it
     most = experiment.method.at_once * -(-part // processes.started()[1])
-    with modes_kept(model):
+    with same_modes(model):
         wrong = wrong_convolution(model, pick(images, torch.arange(most) % len(images), "cpu").x)
         if wrong is None:
             wrong = wrong_convolution(model.eval(), pick(images, torch.arange(part) % len(images), "cpu").x)

@@ -1,8 +1,6 @@
 """Checks that a model can be trained correctly, before anything is written."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import combinations
 
 import torch
@@ -12,7 +10,7 @@ from torch import Tensor, nn
 from regmix.evaluation import ask, check_tensors, why
 from regmix.methods.features import logits_and_features
 from regmix.objectives import cross_entropy
-from regmix.runtime.borrowed import same_buffers
+from regmix.runtime.borrowed import same_buffers, same_modes
 from regmix.runtime.layout import place, settle
 from regmix.types import Images, Labels, UserError, require
 
@@ -52,13 +50,13 @@ def ready(
         raise UserError(f"the model cannot be moved to {device}: {why(error)}") from None
     with torch.random.fork_rng([device] if device.type == "cuda" else []), same_buffers(model):
         in_eval = kept_in_eval(model)
-        with modes_kept(model), torch.no_grad():
+        with same_modes(model), torch.no_grad():
             ask(model.eval(), x, classes)
             if features:
                 logits_and_features(model, x)
         notes = [settle(model, x)]
         place(model, device)
-        with modes_kept(model):
+        with same_modes(model):
             train_mode(model, in_eval)
             unused = _without_effect(model, x, y, classes, fabric)
     if unused:
@@ -141,15 +139,6 @@ def train_mode(model: nn.Module, in_eval: list[nn.Module]) -> None:
     model.train()
     for module in in_eval:
         module.training = False
-
-
-@contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Restores the modes of a model's parts after the block."""
-    modes = [(module, module.training) for module in model.modules()]
-    yield
-    for module, mode in modes:
-        module.training = mode
 
 
 def _few(names: list[str]) -> str:

@@ -14,12 +14,11 @@ from rich.console import Console
 
 from regmix.attacks import parse_attacks
 from regmix.config import to_json
-from regmix.data import DataConfig, DataFunction
+from regmix.data import DataConfig
 from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.questions import Questions, check_attacks
 from regmix.evaluation.subject import EvaluationImages, choose_images
 from regmix.evaluation.task import Progress
-from regmix.models import Function
 from regmix.reports.words import duration
 from regmix.runs import Run
 from regmix.runtime.devices import Device
@@ -28,7 +27,7 @@ from regmix.studies.bench import step_in_own_process
 from regmix.studies.compare import Planned, reaching_trainings, say
 from regmix.studies.reproduce.claims import Arm, Battery, Study
 from regmix.studies.reproduce.scales import Scale
-from regmix.types import Trust, UserError
+from regmix.types import UserError
 
 TRANSFER = "transfer"
 
@@ -115,7 +114,7 @@ class Runner:
             weights = record.checkpoints()
             there = weights or {stored.evaluation.subject.checkpoint for stored in record.evaluations()}
             checkpoints = [each for each in battery.checkpoints if each in there]
-            assessment = Assessment(record, questions, test, _trust(run))
+            assessment = Assessment(record, questions, test, run.experiment.trust())
             if (checkpoints or weights) and assessment.is_done(checkpoints):
                 continue
             if not weights:
@@ -193,12 +192,3 @@ def _put(text: bytes, stream: IO[bytes]) -> None:
 
 def _finished(run: Planned) -> bool:
     return run.path.exists() and Run.open(run.path).result().status in ("finished", "stopped")
-
-
-def _trust(run: Planned) -> Trust:
-    """The code that the command line itself names as the model and the data."""
-    model, data = run.experiment.model, run.experiment.data
-    return Trust(
-        model.source if isinstance(model, Function) else None,
-        data=data.source if isinstance(data, DataFunction) else None,
-    )
