@@ -85,7 +85,7 @@ class Clock(NamedTuple):
     epochs: int
     """Epochs of the whole training."""
     step: int
-    """Completed steps of the current epoch."""
+    """Completed steps of the current epoch; steps that were left out are not counted."""
     steps: int
     """Steps of an epoch."""
 

@@ -369,6 +369,23 @@ def test_the_memory_matters(method: Method) -> None:
         assert_same_history(*histories)
 
 
+@pytest.mark.parametrize("method", REMEMBERING, ids=lambda method: method.name)
+@every_threat
+def test_a_step_that_is_not_finite_does_not_spoil_the_memory(method: Method, threat: Linf | L2) -> None:
+    """The training leaves such a step out, so what was learned before it must still be there after it."""
+    model, memory = a_model(), a_memory(method, threat)
+    train(model, method, threat, memory, range(2))
+    before = {name: part.gather().clone() for name, part in memory.parts.items()}
+    model[0].register_forward_pre_hook(lambda _, given: (given[0] * torch.nan,))
+    method(model, a_batch(5), threat, memory, a_clock(2, 2))
+    for name, part in memory.parts.items():
+        after = part.gather()
+        assert after.float().isfinite().all()
+        if isinstance(part, OneForAll):
+            assert after.any()
+            assert_alike(after, before[name])
+
+
 @every_method
 @every_threat
 def test_the_same_seed_gives_the_same_losses(method: Method, threat: Linf | L2) -> None:

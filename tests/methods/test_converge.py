@@ -7,6 +7,7 @@ from torch import Tensor
 from methods import reference
 from methods.reference import CLASSES, SHAPE, Given, Plain
 from regmix.methods import FgsmMepCs, FgsmRsCs, Setup
+from regmix.methods.converge import converge_weight
 from regmix.methods.memory import Memory, OneForAll, PerImage
 from regmix.threats import Linf
 from regmix.types import Batch, Clock
@@ -42,6 +43,20 @@ class Jump:
             return 0.0
         gap = loss - sum(before) / len(before)
         return 0.0 if abs(gap) <= THRESHOLD else (1.0 if gap > 0 else -1.0)
+
+
+def test_a_loss_that_is_not_finite_counts_for_nothing() -> None:
+    """Also as the first of an epoch, which begins a new mean."""
+    batch = Batch(torch.zeros(1, *SHAPE), torch.zeros(1, dtype=torch.long))
+    memory = Memory(history=OneForAll((3,), "cpu"))
+    found = []
+    for epoch, losses in enumerate([[1.0, 3.0], [torch.nan, 5.0, 7.0], [torch.nan, 6.5]]):
+        for step, loss in enumerate(losses):
+            k = converge_weight(batch, memory, Clock(epoch, 9, step, 3), torch.tensor(loss), 0.1, begin=1)
+            found.append(k.item())
+    assert found[:2] == [0, 0]
+    assert found[3:5] == [1, 1]  # 5 and 7 against 2
+    assert found[6] == 1  # 6.5 against 6
 
 
 def assert_step(losses, classify: Tensor, normal: Tensor, k: float, net, plain: Plain) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from methods import reference
-from regmix.methods.memory import Memory, NumberPerImage, OneForAll, PerClass, PerImage, PerRow
+from regmix.methods.memory import Memory, NumberPerImage, OneForAll, Part, PerClass, PerImage, PerRow
 from regmix.types import Batch, View
 
 COUNT, SHAPE, PAD = 6, (2, 3, 5), 2
@@ -160,9 +160,35 @@ def test_one_tensor_for_every_class_or_for_all() -> None:
     assert torch.equal(one.read(batch), tables[2])
     assert torch.equal(per_class.gather(), tables)
     assert per_class.read(batch._replace(x=batch.x.float())).dtype == torch.float32
-    # A step whose gradient is not finite must not stay for good.
-    one.write(batch, torch.full(SHAPE, torch.nan))
-    assert (one.read(batch) == 0).all()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_does_not_replace_what_was_kept(bad: float) -> None:
+    """A step that is left out must not change what a method has learned, nor set it back to zero."""
+    batch, numbers = a_batch(), torch.tensor([1.0, 2.0, 3.0])
+    kept: dict[str, tuple[Part, Tensor]] = {
+        "int8": (per_image(torch.int8, 0.1), noise(0, limit=0.1)),
+        "bfloat16": (per_image(torch.bfloat16), noise(0)),
+        "float8": (per_image(torch.float8_e5m2), noise(0)),
+        "numbers": (NumberPerImage(COUNT, CPU), numbers.clone()),
+        "rows": (PerRow(SHAPE, CPU), noise(0)),
+    }
+    for part, values in kept.values():
+        part.write(batch, values)
+        before, good = part.read(batch).clone(), values.flip(0)
+        broken = good.clone()
+        broken[1].view(-1)[0] = bad
+        part.write(batch, broken)
+        after = part.read(batch)
+        assert torch.equal(after[1], before[1])
+        part.write(batch, good)
+        assert torch.equal(after[[0, 2]], part.read(batch)[[0, 2]])
+    for whole, values in ((OneForAll(SHAPE, CPU), noise(0)[0]), (PerClass(3, SHAPE, CPU), noise(0))):
+        whole.write(batch, values)
+        broken = values.flip(0)
+        broken.view(-1)[0] = bad
+        whole.write(batch, broken)
+        assert torch.equal(whole.gather(), values)
 
 
 def test_a_read_only_memory_shows_the_same_and_keeps_nothing() -> None:

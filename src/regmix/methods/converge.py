@@ -21,13 +21,15 @@ def is_active(clock: Clock, begin: int) -> bool:
 def converge_weight(batch: Batch, memory: Memory, clock: Clock, loss: Tensor, threshold: float, begin: int) -> Tensor:
     """k = sign(L - L') where |L - L'| > threshold, else 0, with L the batch's loss and L' its mean in the last epoch.
 
-    In epochs in which the term does not count, k is 0. The loss is added to the mean of the present epoch.
+    In epochs in which the term does not count, k is 0. The loss is added to the mean of the present epoch, if it is
+    finite.
     """
     own = processes.mean(loss.detach())
     total, count, before = memory["history"].read(batch).to(own.dtype)
     if clock.step == 0:
         before, total, count = total / count.clamp_min(1), torch.zeros_like(total), torch.zeros_like(count)
-    memory["history"].write(batch, torch.stack([total + own, count + 1, before]))
+    fine = own.isfinite()
+    memory["history"].write(batch, torch.stack([total + torch.where(fine, own, 0.0), count + fine, before]))
     if not is_active(clock, begin):
         return torch.zeros_like(own)
     gap = own - before

@@ -49,7 +49,10 @@ class Learned:
         return output
 
     def stepped(self, state: Tensor, statistics: Tensor, gradient: Tensor) -> Tensor:
-        """The vector after a step of Adam against the gradient of the weights, with new statistics."""
+        """The vector after a step of Adam against the gradient of the weights, with new statistics.
+
+        A step that would leave infinities or NaN changes nothing.
+        """
         weights, _, first, second, steps = self.parts(state)
         gradient = gradient + self._weight_decay * weights
         first = BETAS[0] * first + (1 - BETAS[0]) * gradient
@@ -57,7 +60,8 @@ class Learned:
         steps = steps + 1
         size = (second / (1 - BETAS[1] ** steps)).sqrt() + EPSILON
         weights = weights - self._rate * first / (1 - BETAS[0] ** steps) / size
-        return torch.cat([weights, statistics, first, second, steps])
+        after = torch.cat([weights, statistics, first, second, steps])
+        return torch.where(after.isfinite().all(), after, state)
 
 
 def _named(flat: Tensor, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:

@@ -1,9 +1,13 @@
-"""What methods remember from step to step: per training image, per class, per row of the batch, or one for all."""
+"""What methods remember from step to step: per training image, per class, per row of the batch, or one for all.
+
+A row that is not finite is not kept, but the one that it would replace: a step whose gradient is infinite or NaN is
+left out, and must not change what the method has learned before.
+"""
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from regmix.data.augment import from_view, to_view
@@ -60,14 +64,14 @@ class _Rows:
         rows = processes.total(processes.as_bytes(rows)).view(rows.dtype).view_as(rows)
         return processes.share(rows).view(self.dtype)
 
-    def write(self, index: Int[Tensor, "batch"], rows: Tensor) -> None:
-        """Replaces the rows of these images."""
-        rows = _indexable(rows.to(self.dtype))
+    def write(self, index: Int[Tensor, "batch"], rows: Tensor, fine: Bool[Tensor, "batch"]) -> None:
+        """Replaces the rows of these images where `fine`."""
+        rows, kept = _indexable(rows.to(self.dtype)), _indexable(self._rows)
         if self._size > 1:
-            index, rows = processes.together(index), processes.together(rows)
+            index, rows, fine = processes.together(index), processes.together(rows), processes.together(fine)
             mine = index % self._size == self._rank
-            index, rows = index[mine] // self._size, rows[mine]
-        _indexable(self._rows)[index] = rows
+            index, rows, fine = index[mine] // self._size, rows[mine], fine[mine]
+        kept[index] = torch.where(fine.view(-1, *[1] * (rows.dim() - 1)), rows, kept[index])
 
     def gather(self) -> Tensor:
         """The rows of all images."""
@@ -122,13 +126,12 @@ class PerImage:
             partial = self.pad or batch.view.hidden is not None
             onto = self._decode(self._rows.read(index), seen.dtype) if partial else seen
             seen = from_view(seen, batch.view, self.pad, onto)
-        # A step whose gradient is not finite leaves NaN, which would stay for good, and be any number as int8.
-        seen = seen.nan_to_num(0.0)
+        fine = _finite_rows(seen)
         if self.scale is not None:
             seen = (seen / self.scale).round_().clamp_(-127, 127)
         elif self._rows.dtype == torch.float8_e5m2:
             seen = seen.clamp(-57344, 57344)
-        self._rows.write(index, seen)
+        self._rows.write(index, seen, fine)
 
     def _decode(self, stored: Tensor, dtype: torch.dtype) -> Tensor:
         return stored.to(dtype) if self.scale is None else stored.to(dtype) * self.scale
@@ -148,7 +151,7 @@ class NumberPerImage:
 
     def write(self, batch: Batch, seen: PerExample) -> None:
         """Keeps the numbers [B] for the batch's examples."""
-        self._rows.write(_index(batch), seen.nan_to_num(0.0))
+        self._rows.write(_index(batch), seen, seen.isfinite())
 
 
 class PerRow:
@@ -164,7 +167,7 @@ class PerRow:
 
     def write(self, batch: Batch, seen: Images) -> None:
         """Keeps [B, C, H, W] for the next batch, in the same memory if they fit."""
-        seen = seen.nan_to_num(0.0)
+        seen = torch.where(_finite_rows(seen).view(-1, 1, 1, 1), seen, self.read(batch))
         if len(seen) > len(self.values) or seen.dtype != self.values.dtype:
             self.values = seen
         else:
@@ -190,7 +193,9 @@ class OneForAll:
 
     def write(self, batch: Batch, values: Tensor) -> None:
         """Keeps a tensor of the same shape, whatever the batch; all processes must call it."""
-        values = processes.as_first(values.nan_to_num(0.0).contiguous())
+        if values.shape == self.values.shape:
+            values = torch.where(values.isfinite().all(), values, self.values.to(values.dtype))
+        values = processes.as_first(values.contiguous())
         if values.dtype == self.values.dtype and values.shape == self.values.shape:
             self.values.copy_(values)
         else:
@@ -215,6 +220,10 @@ class PerClass(OneForAll):
 
 
 Part = PerImage | NumberPerImage | PerRow | OneForAll
+
+
+def _finite_rows(values: Tensor) -> Bool[Tensor, "batch"]:
+    return values.isfinite().flatten(1).all(1)
 
 
 def _index(batch: Batch) -> Int[Tensor, "batch"]:

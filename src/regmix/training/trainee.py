@@ -97,7 +97,8 @@ class Trainee:
         if not progress.step:
             self._seed()
         if progress.step not in progress.skipped:
-            clock = Clock(progress.epoch, experiment.epochs, progress.step, self._steps_per_epoch)
+            made = progress.step - sum(step < progress.step for step in progress.skipped)
+            clock = Clock(progress.epoch, experiment.epochs, made, self._steps_per_epoch)
             awp = experiment.awp if progress.epoch >= experiment.awp_warm_up else 0.0
             passes = partial(self._passes, clock, awp)
             if self._module.share(clock) < 1:  # the numbers of a ramp change from step to step
