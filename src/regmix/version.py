@@ -1,3 +1,3 @@
 """The version, in a file that nothing else depends on."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

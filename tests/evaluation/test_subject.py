@@ -1,14 +1,55 @@
-"""What identifies the model of an evaluation."""
+"""What identifies the model of an evaluation, and the work of an unfinished one."""
 
-import inspect
-import json
+import importlib.util
+import os
+import sys
 from pathlib import Path
 
-from regmix import models
-from regmix.evaluation.subject import is_users
+import pytest
+from torch import nn
+
+from regmix.attacks import parse_attacks
+from regmix.evaluation import subject
+from regmix.evaluation.questions import Questions
+from regmix.evaluation.subject import journal_key, users_code
+from regmix.models import SmallCnn, build
+from regmix.runs.records import Subject
+from regmix.runtime.files import digest
+from regmix.types import Fingerprint, Sample
 
 
-def test_code_of_the_package_and_of_libraries_is_not_the_users(tmp_path: Path) -> None:
-    assert not is_users(Path(inspect.getfile(models.SmallCnn)).resolve())
-    assert not is_users(Path(json.__file__).resolve())
-    assert is_users(tmp_path / "own_model.py")
+def test_only_the_users_code_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "own_model.py"
+    own.write_text("from torch import nn\n\n\nclass Own(nn.Linear):\n    pass\n")
+    spec = importlib.util.spec_from_file_location("own_model", own)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(sys.modules, "own_model", module)
+    model = nn.Sequential(build(SmallCnn(width=2), 3, channels=1), module.Own(3, 3))
+    assert users_code(model, SmallCnn()) == {str(own.resolve()): digest(own)}, "neither the package's nor a library's"
+
+
+def test_another_state_of_the_package_or_of_the_files_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = Fingerprint(("0", "1"), (2, 2), "pixels", "d")
+    about = Subject("last", "w", "s", split, Sample(4, 4, "all"))
+    files = tmp_path / "fog.npy"
+    files.write_bytes(b"one")
+    questions = Questions(parse_attacks("fgsm"), corruption_files=tmp_path)
+    keys = [journal_key(about, [], questions), journal_key(about, [], questions)]
+    assert keys[0] == keys[1]
+    files.write_bytes(b"two")
+    os.utime(files, (1, 1))
+    keys.append(journal_key(about, [], questions))
+    monkeypatch.setattr(subject, "package_digest", lambda: "of another state")
+    keys.append(journal_key(about, [], questions))
+    assert len({*keys}) == 3
+
+
+def test_the_digest_of_the_package_is_about_what_computes_outcomes(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = []
+    monkeypatch.setattr(subject, "digest", lambda path: named.append(path.name) or "same")
+    subject.package_digest.__wrapped__()
+    assert {"draws.py", "apgd.py", "chunks.py", "resnet.py", "regmix.py"} <= {*named}
+    assert not {"report.py", "entry.py"} & {*named}

@@ -173,6 +173,27 @@ def test_a_transfer_column_does_not_outlive_the_weights_that_it_came_from(run: R
     assert not has_columns({"fgsm": None}, whole)
 
 
+def test_a_transfer_column_does_not_outlive_the_model_that_it_came_from(run: Run, tmp_path: Path) -> None:
+    weights, config, code = (tmp_path / name for name in ("best.safetensors", "config.json", "net.py"))
+    weights.write_bytes(b"one")
+    config.write_text(json.dumps(CONFIG))
+    code.write_text("one")
+    source = Source(str(weights), digest(weights), settings_digest(config.read_text()), {str(code): digest(code)})
+    evaluation, outcomes = found(subject(run), transfer=[1, 1, 0, 0])
+    column = replace(evaluation.columns["transfer"], source=source)
+    whole, _ = add(run.path, replace(evaluation, columns={"transfer": column}), outcomes, None)
+    assert run.evaluations()[0].left_out == []
+    assert has_columns({"transfer": replace(source, code={})}, whole), "code is read when the model is built"
+    assert not has_columns({"transfer": replace(source, settings="another network")}, whole)
+    config.write_text(json.dumps({**CONFIG, "model": {"name": "another"}}))
+    assert run.evaluations()[0].left_out == [f"transfer: {config} has changed since"]
+    config.write_text(json.dumps(CONFIG))
+    code.write_text("two")
+    assert run.evaluations()[0].left_out == [f"transfer: {code} has changed since"]
+    older = replace(column, source=replace(source, settings="", code={}))
+    assert has_columns({"transfer": source}, replace(whole, columns={"transfer": older})), "it did not say"
+
+
 def test_a_record_in_another_subjects_folder_is_named(run: Run) -> None:
     about = subject(run)
     add(run.path, *found(about, clean=[1, 1, 1, 0]), None)

@@ -24,7 +24,7 @@ from regmix.evaluation.outcomes import wilson
 from regmix.evaluation.per_image import write_images
 from regmix.evaluation.preflight import preflight
 from regmix.evaluation.saved import recheck, saver
-from regmix.evaluation.subject import PlacedModel, is_users, journal_key
+from regmix.evaluation.subject import PlacedModel, journal_key, users_code
 from regmix.evaluation.task import Task
 from regmix.models import Answers, code_files
 from regmix.runs import Checkpoint, Journal, records
@@ -32,7 +32,6 @@ from regmix.runs.distances import Curve
 from regmix.runs.evaluations import Outcomes, Stored, add, checked_folder, settings_digest
 from regmix.runs.records import Corruptions, Cost, Evaluation, Masking, Subject
 from regmix.runtime import processes
-from regmix.runtime.files import digest
 from regmix.threats import format_eps
 from regmix.types import OneAnswer, Sample, UserError
 
@@ -51,17 +50,16 @@ class CheckpointEvaluation:
             task = task.without_gradients()
         self._task, self._loaded, self._before = task, loaded, before
         questions, test, run = task.questions, task.test, task.run
-        code = [path.resolve() for path in code_files(loaded.model, task.experiment.model)]
         self.subject = Subject(
             checkpoint, loaded.weights, settings_digest(run.config()), test.split, test.sample,
-            questions.draws, {str(path): digest(path) for path in code if is_users(path)},
+            questions.draws, users_code(loaded.model, task.experiment.model),
         )  # fmt: skip
         if processes.from_first(self.subject.key) != self.subject.key:
             raise UserError(f"{run.path} changed while its weights were read; evaluate it again")
         self._folder = checked_folder(run.path, self.subject)
         world = processes.Processes()
         self._writes = world.rank == 0
-        self._code, self._rank = code, world.rank
+        self._code, self._rank = code_files(loaded.model, task.experiment.model), world.rank
         self._journals = [self._journal()]
         self._model = Eot(loaded.model, questions.draws) if questions.draws > 1 else loaded.model
         self._evaluator = Evaluator(

@@ -12,6 +12,7 @@ from regmix.data import How
 from regmix.evaluation.curve import check_curve
 from regmix.evaluation.table import check_made_for
 from regmix.runs import CONFIG, Checkpoint, Run
+from regmix.runs.evaluations import settings_digest
 from regmix.runs.given import given_source
 from regmix.runs.records import Source
 from regmix.runtime.files import digest
@@ -119,7 +120,7 @@ def source_weights(named: NamedAttack) -> Source | None:
     if not (checkpoints := run.checkpoints()):
         return None
     path = run.weights(checkpoints[0])
-    return Source(str(path.resolve()), digest(path))
+    return Source(str(path.resolve()), digest(path), settings_digest(run.config()))
 
 
 def check_attacks(questions: Questions, threat: ThreatConfig, trust: Trust = NO_TRUST) -> None:

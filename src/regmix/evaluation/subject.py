@@ -5,17 +5,17 @@ import json
 import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 import regmix
-from regmix import __version__
 from regmix.config import Experiment, build_model
 from regmix.data import DataConfig, How, ImageSet, class_changes, draw, fingerprint, load, pick
 from regmix.evaluation.questions import Questions
-from regmix.models import Answers, load_weights
+from regmix.models import Answers, ModelConfig, code_files, load_weights
 from regmix.runs import Checkpoint, Run
 from regmix.runs.records import Subject
 from regmix.runtime.files import digest
@@ -104,12 +104,29 @@ def load_checkpoint(
 def journal_key(subject: Subject, code: Sequence[Path], questions: Questions) -> str:
     """A key of everything that the outcome of a chunk depends on, except the attack and its radius."""
     kept = ("batch_size", "exact", "save", "corruption_files", "within")
-    settings = [__version__, subject.key, {name: getattr(questions, name) for name in kept}]
+    settings: list[object] = [package_digest(), subject.key, {name: getattr(questions, name) for name in kept}]
+    if questions.corruption_files is not None:
+        found = [(path.name, path.stat()) for path in sorted(questions.corruption_files.glob("*"))]
+        settings.append([(name, stat.st_size, stat.st_mtime_ns) for name, stat in found])
     text = json.dumps([*settings, *map(digest, code)], default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def is_users(path: Path) -> bool:
+@cache
+def package_digest() -> str:
+    """Digest of what this package computes outcomes with: what another state of it has begun is begun again."""
+    root, rooms = Path(regmix.__file__).parent, ("attacks", "corruptions", "data", "evaluation", "methods", "models")
+    files = [*root.glob("*.py"), *(path for room in (*rooms, "runtime") for path in (root / room).rglob("*.py"))]
+    text = "\n".join(f"{path.relative_to(root)} {digest(path)}" for path in sorted(files))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def users_code(model: nn.Module, config: ModelConfig) -> dict[str, str]:
+    """Digests of the user's files that define a model, by path."""
+    return {str(path): digest(path) for each in code_files(model, config) if _is_users(path := each.resolve())}
+
+
+def _is_users(path: Path) -> bool:
     """Whether a file of code is the user's: neither this package's nor an installed library's."""
     if {"site-packages", "dist-packages"} & {*path.parts}:
         return False

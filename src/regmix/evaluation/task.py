@@ -14,8 +14,9 @@ from regmix.data import ImageSet, pick
 from regmix.evaluation.answers import gradient_fault
 from regmix.evaluation.given import load_given
 from regmix.evaluation.questions import Asked, Questions, open_source
-from regmix.evaluation.subject import EvaluationImages, check_images, load_checkpoint
+from regmix.evaluation.subject import EvaluationImages, check_images, load_checkpoint, users_code
 from regmix.runs import Run
+from regmix.runs.evaluations import settings_digest
 from regmix.runs.records import Source
 from regmix.threats import ThreatConfig
 from regmix.types import Sample, Trust, UserError
@@ -58,8 +59,10 @@ class Column(NamedTuple):
         return ((self.asked.named.name, self.attack),)
 
     def in_journal(self, stage: str) -> str:
-        """The name of a stage in the journal, where a transfer attack counts by the weights of its source."""
-        name = self.asked.named.name if self.source is None else f"{TRANSFER}{self.source.weights}"
+        """The name of a stage in the journal, where a transfer attack counts by the model that it comes from."""
+        name, source = self.asked.named.name, self.source
+        if source is not None:
+            name = "/".join([f"{TRANSFER}{source.weights}", source.settings, *source.code.values()])
         return f"{name}@{self.asked.threat.eps!r}/{stage}"
 
 
@@ -125,7 +128,10 @@ def load_suite(
         few = pick(test.images, torch.arange(2) % len(test.images), device)
         if (fault := gradient_fault(loaded.model.eval(), few.x)) is not None:
             raise UserError(f"transfer:{named.source}: {fault}; choose a run whose model has one")
-        source = Source(str(run.weights(checkpoint).resolve()), loaded.weights)
+        source = Source(
+            str(run.weights(checkpoint).resolve()), loaded.weights, settings_digest(run.config()),
+            users_code(loaded.model, experiment.model),
+        )  # fmt: skip
         suite[named] = LoadedAttack(Transfer(loaded.model.eval()), source)
     return suite
 

@@ -79,11 +79,20 @@ class Stage:
 
 @dataclass(frozen=True)
 class Source:
-    """The weights from which the examples of a transfer attack come."""
+    """The model from which the examples of a transfer attack come, or a file of such examples."""
 
     path: str
+    """Of the weights, or of the examples."""
     weights: str
     """Digest of the file."""
+    settings: str = ""
+    """Of a model: digest of its settings, as in `Subject`; empty in a column of an older version."""
+    code: dict[str, str] = field(default_factory=dict)
+    """Of a model: digests of the user's files that define it, by path."""
+
+    def comes_from(self, other: "Source") -> bool:
+        """Whether the weights and the settings are the same, as far as this record says."""
+        return self.weights == other.weights and self.settings in ("", other.settings)
 
 
 @dataclass(frozen=True)

@@ -242,30 +242,38 @@ def _outdated(run: Path, subject: Subject, weights: Mapping[str, Path], digests:
     config = run / "config.json"
     if settings_digest(read_text(config), config) != subject.settings:
         return "the model or the threat model in config.json has changed since"
-    changed = [name for name, was in subject.code.items() if Path(name).is_file() and digest(Path(name)) != was]
-    return f"{changed[0]} has changed since" if changed else ""
+    changed = _changed(subject.code)
+    return f"{changed} has changed since" if changed else ""
 
 
 def has_columns(columns: Mapping[str, Source | None], evaluation: Evaluation) -> bool:
-    """Whether an evaluation has all of these columns, those of transfer attacks from the same weights.
+    """Whether an evaluation has all of these columns, those of transfer attacks from the same models.
 
-    columns: by name the weights that a transfer attack takes its examples from; None for another attack.
+    columns: by name the model that a transfer attack takes its examples from; None for another attack.
     """
     for name, source in columns.items():
         column = evaluation.columns.get(name)
         if column is None:
             return False
-        if source is not None and (column.source is None or column.source.weights != source.weights):
+        if source is not None and (column.source is None or not column.source.comes_from(source)):
             return False
     return True
 
 
 def changed_source(column: Column) -> str:
-    """The file of weights that a transfer column takes its examples from, if it has changed since; else empty."""
+    """The file of weights, settings or code that a transfer column rests on, if one has changed since; else empty."""
     source = column.source
-    if source is None or not Path(source.path).is_file() or digest(Path(source.path)) == source.weights:
+    if source is None:
         return ""
-    return source.path
+    config = Path(source.path).parent / "config.json"
+    if source.settings and config.is_file() and settings_digest(read_text(config), config) != source.settings:
+        return str(config)
+    return _changed({source.path: source.weights} | source.code)
+
+
+def _changed(digests: Mapping[str, str]) -> str:
+    """The first of these files that is there and has another digest; empty if there is none."""
+    return next((name for name, was in digests.items() if Path(name).is_file() and digest(Path(name)) != was), "")
 
 
 def read_arrays(path: Path, names: Iterable[str], optional: Iterable[str] = ()) -> dict[str, Any]:
