@@ -1,9 +1,11 @@
 """Square counts the query that breaks a row, whoever else is in the batch."""
 
+import pytest
 import torch
 from torch import Tensor
 
 from regmix.attacks import Square, parse_attack
+from regmix.attacks.decisions import Decisions, Enough
 from regmix.threats import L2, Linf
 
 
@@ -32,6 +34,18 @@ def test_the_counted_query_is_the_one_that_was_misclassified_first() -> None:
         assert [int(n) for n in torch.bincount(found.queries[broken], minlength=41)[1:40]] == [
             before - after for before, after in zip(asked, [*asked[1:], asked[-1]], strict=True)
         ][:39]
+
+
+def test_an_image_that_was_known_takes_no_query() -> None:
+    decisions = Decisions(model, torch.full((1, 4, 4), 0.5), torch.tensor(0), Linf(0.1), 40)
+    far = torch.full((3, 1, 4, 4), 0.9)
+    decisions.used = 7
+    near = far.clone()
+    near[2] = 0.55
+    with pytest.raises(Enough):
+        decisions.known(near)
+    assert decisions.success == decisions.used == 7
+    decisions.known(far[:0])
 
 
 def test_names_say_the_budget() -> None:

@@ -332,6 +332,16 @@ def test_its_memory_has_a_slot_for_every_example_row_or_class(method: Method, th
 
 @every_method
 @every_threat
+def test_asking_what_it_remembers_draws_no_random_numbers(method: Method, threat: Linf | L2) -> None:
+    before = torch.get_rng_state()
+    kinds = {type(part) for part in method.remembered(threat)}
+    assert torch.equal(torch.get_rng_state(), before)
+    memory = a_memory(method, threat)
+    assert kinds == ({type(part) for part in memory.parts.values()} if memory is not None else set())
+
+
+@every_method
+@every_threat
 def test_a_restored_memory_continues_exactly(method: Method, threat: Linf | L2) -> None:
     model, memory = a_model(), a_memory(method, threat)
     train(model, method, threat, memory, range(2))
@@ -449,6 +459,7 @@ def test_it_takes_smoothed_labels(method: Method, threat: Linf | L2) -> None:
         (PgdAt, {"steps": 0}),
         (PgdAt, {"step_size": 0.0}),
         (PgdAt, {"step_size": float("nan")}),
+        (FgsmPgk, {"mu": 1.0}),
         (FgsmRs, {"step_size": -1.0}),
         (NFgsm, {"noise": -1.0}),
         (ZeroGrad, {"q": 1.0}),

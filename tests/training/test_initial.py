@@ -46,6 +46,8 @@ def test_a_training_starts_from_the_weights_of_a_run_or_a_file(tmp_path: Path, c
 def test_of_standard_training_the_last_weights_are_taken(tmp_path: Path) -> None:
     trained(tmp_path / "plain", "--method standard")
     assert initial_weights(Experiment(init=str(tmp_path / "plain"))) == tmp_path / "plain" / "last.safetensors"
+    for spelling in (f"{tmp_path}/plain/", f"{tmp_path}/./plain", f"{tmp_path}//plain"):
+        assert initial_weights(Experiment(init=spelling)) == tmp_path / "plain" / "last.safetensors"
     trained(tmp_path / "robust", "--method fgsm_at")
     assert initial_weights(Experiment(init=str(tmp_path / "robust"))) == tmp_path / "robust" / "best.safetensors"
     (tmp_path / "robust" / "best.safetensors").unlink()

@@ -44,13 +44,15 @@ class Decisions:
     def known(self, images: Images) -> None:
         """Images that are known to be misclassified, whose queries count elsewhere."""
         if len(images):
-            self._offer(images, torch.ones(len(images), dtype=torch.bool, device=images.device), self.used - 1)
+            self._offer(images, torch.ones(len(images), dtype=torch.bool, device=images.device), None)
 
-    def _offer(self, images: Images, wrong: Tensor, before: int) -> None:
+    def _offer(self, images: Images, wrong: Tensor, before: int | None) -> None:
+        """before: the queries before these images; None: they took none."""
         lengths = torch.where(wrong, self._threat.norm(images - self._x), float("inf"))
         place = int(lengths.argmin())
         if float(lengths[place]) < self._length:
             self.nearest, self._length = images[place].clone(), float(lengths[place])
         if self._length <= self._threat.eps:
-            self.success = before + 1 + int((lengths <= self._threat.eps).nonzero()[0])
+            first = int((lengths <= self._threat.eps).nonzero()[0])
+            self.success = self.used if before is None else before + 1 + first
             raise Enough

@@ -2,7 +2,7 @@
 
 from regmix.config.averaging import AveragingConfig, GatedEma
 from regmix.methods.base import Method
-from regmix.methods.memory import NumberPerImage, PerImage, Setup
+from regmix.methods.memory import NumberPerImage, PerImage
 from regmix.threats import Threat
 from regmix.types import require
 
@@ -21,10 +21,8 @@ def check_accumulation(parts: int, batch_size: int, method: Method, threat: Thre
         parts == 1 or not isinstance(averaging, GatedEma),
         "gated_ema counts the correct predictions of a whole batch, which --accumulate divides; use --averaging ema",
     )
-    memory = method.memory(Setup(1, 2, (1, 1, 1), threat))
-    kept = () if memory is None else memory.parts.values()
     require(
-        parts == 1 or all(isinstance(part, PerImage | NumberPerImage) for part in kept),
+        parts == 1 or all(isinstance(part, PerImage | NumberPerImage) for part in method.remembered(threat)),
         f"{method.name} remembers something from one batch to the next, which it would change in every part of a "
         "batch; use --accumulate 1, with a smaller --batch-size where memory is short",
     )

@@ -3,7 +3,7 @@
 from regmix.data import Augmentations, NoColour, NoCrop, NoMix, ResizedCrop
 from regmix.data.balance import Balance
 from regmix.methods.base import Method
-from regmix.methods.memory import NumberPerImage, PerClass, PerImage, Setup
+from regmix.methods.memory import NumberPerImage, PerClass, PerImage
 from regmix.threats import Threat
 from regmix.types import require
 
@@ -21,9 +21,7 @@ def check_augmentations(
         isinstance(crop, NoCrop) or pad == 0,
         f"--crop {crop.name} and --pad {pad} are both crops; use --pad 0 or --crop none",
     )
-    memory = method.memory(Setup(1, 2, (1, 1, 1), threat))
-    parts = () if memory is None else tuple(memory.parts.values())
-    per_image = f"{method.name} remembers a perturbation per image"
+    parts, per_image = method.remembered(threat), f"{method.name} remembers a perturbation per image"
     if any(isinstance(part, PerImage) for part in parts):
         require(
             not isinstance(crop, ResizedCrop),

@@ -5,10 +5,11 @@ from collections.abc import Hashable
 from typing import ClassVar
 from weakref import WeakSet
 
+import torch
 from torch import Tensor, nn
 
 from regmix.attacks import IN_PLACE, explained, logits_in
-from regmix.methods.memory import Memory, Setup, check_positions
+from regmix.methods.memory import Memory, Part, Setup, check_positions
 from regmix.threats import Threat, check_threat
 from regmix.types import Batch, Clock, Losses, UserError, as_batch, check_values, require
 
@@ -67,6 +68,12 @@ class Method(ABC):
         """What it remembers from step to step, empty; None if it remembers nothing."""
         return None
 
+    def remembered(self, threat: Threat) -> tuple[Part, ...]:
+        """The parts of its memory, for one tiny image: what kinds of things it remembers."""
+        with torch.random.fork_rng([]):  # a memory may begin with random numbers
+            memory = self.memory(Setup(1, 2, (1, 1, 1), threat))
+        return () if memory is None else tuple(memory.parts.values())
+
     @abstractmethod
     def compute(self, model: nn.Module, batch: Batch, threat: Threat, memory: Memory | None, clock: Clock) -> Losses:
         """The losses of a batch that is known to be right."""
@@ -90,13 +97,12 @@ class Method(ABC):
         if not batch.x.is_meta and (batch.x.device.type == "cpu" or model not in _CHECKED):
             check_values(batch)
             _CHECKED.add(model)
-        shape: tuple[int, int, int] = tuple(batch.x.shape[1:])  # type: ignore[assignment]
         if memory is not None:
             batch = check_positions(batch, memory)
-        elif self.memory(Setup(1, 2, shape, threat)) is not None:
+        elif self.remembered(threat):
             raise UserError(
                 f"{type(self).__name__} needs a memory, made once: memory = method.memory(Setup(images=len(train_set), "
-                f"classes=classes, shape={shape}, threat=threat, device=x.device))"
+                f"classes=classes, shape={(*batch.x.shape[1:],)}, threat=threat, device=x.device))"
             )
         if clock is None and self.needs_clock:
             raise UserError(

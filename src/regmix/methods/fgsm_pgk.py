@@ -57,7 +57,8 @@ class FgsmPgk(Method):
     and beta they replace the squared distance, which is the paper's step from FGSM-PGK to its mutual regularisation."""
 
     def __post_init__(self) -> None:
-        check_weights(lam=self.lam, mu=self.mu)
+        check_weights(lam=self.lam)
+        require(0 <= self.mu < 1, f"method mu is {self.mu}; it must lie in [0, 1)")
         require(self.reset >= 1, f"method reset is {self.reset}; it must be at least 1")
 
     def memory(self, setup: Setup) -> Memory:

@@ -14,7 +14,7 @@ from regmix.data import ImageSet, NoColour, class_changes, load, pick, split_tra
 from regmix.models import PRETRAINED, FromElsewhere, Timm, Transformers, load_weights
 from regmix.models.files import few
 from regmix.runs import CONFIG, RESULT, Run
-from regmix.runs.exported import WEIGHTS, folder_of
+from regmix.runs.exported import ON_HUB, WEIGHTS, folder_of
 from regmix.runtime import devices, processes
 from regmix.runtime.bfloat16 import wrong_convolution
 from regmix.runtime.borrowed import same_modes
@@ -125,7 +125,7 @@ def initial_weights(experiment: Experiment) -> Path | None:
     path = folder_of(experiment.init)
     if not path.is_dir():
         return path
-    if str(path) != experiment.init or (path / WEIGHTS).is_file():  # from the hub, or exported
+    if experiment.init.startswith(ON_HUB) or (path / WEIGHTS).is_file():  # the second: exported
         return path / WEIGHTS
     run = Run.open(path, writes=False)
     settings = from_json(run.config(), path / CONFIG, Trust(everything=True))  # only read, not built
