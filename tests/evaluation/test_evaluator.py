@@ -166,13 +166,14 @@ def test_a_random_model_gives_the_same_table_again_and_leaves_the_random_state_a
         def forward(self, x: Tensor) -> Tensor:
             return x.flatten(1)[:, :4] + torch.randn(len(x), 4)
 
-    def table(journal: Notes) -> Tensor:
+    def ours(journal: Notes) -> Evaluator:
         x = torch.rand(COUNT, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-        y = torch.zeros(COUNT, dtype=torch.long)
-        ours = an_evaluator(Noisy(), x, y, journal)
-        return ours.survivors(Fgsm(), Linf(0.05), y == 0, "fgsm", screen=False).alive
+        return an_evaluator(Noisy(), x, y, journal)
 
-    notes = Notes()
+    def table(journal: Notes) -> Tensor:
+        return ours(journal).survivors(Fgsm(), Linf(0.05), y == 0, "fgsm", screen=False).alive
+
+    y, notes = torch.zeros(COUNT, dtype=torch.long), Notes()
     torch.manual_seed(1)
     state = torch.get_rng_state()
     whole = table(notes)
@@ -181,6 +182,11 @@ def test_a_random_model_gives_the_same_table_again_and_leaves_the_random_state_a
     del notes.known["fgsm", notes.added[1]]
     torch.manual_seed(2)
     assert torch.equal(table(notes), whole)
+
+    same = torch.full((COUNT, 3, 4, 4), 99, dtype=torch.uint8)
+    corrupted = [ours(Notes()).withstood([("fog", 1), ("fog", 2)], lambda name, severity: same)[0] for _ in range(2)]
+    assert torch.equal(*corrupted)
+    assert not torch.equal(*corrupted[0]), "every kind has numbers of its own"
 
 
 def test_screened_and_exact_attacks_agree(arithmetic: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from contracts.evaluated import folder, record
 from regmix.cli.entry import main
 from regmix.config import Experiment
 from regmix.data import Digits, ImageSet, draw, load, pick
@@ -29,6 +30,11 @@ class Detached(torch.nn.Linear):
         return super().forward(x).detach()
 def blind(classes):
     return torch.nn.Sequential(torch.nn.Flatten(), Detached(64, classes))
+class Noise(torch.nn.Module):
+    def forward(self, x):
+        return x + 0.3 * torch.randn_like(x)
+def noisy(classes):
+    return torch.nn.Sequential(Noise(), torch.nn.Flatten(), torch.nn.Linear(64, classes))
 """
 
 
@@ -55,6 +61,23 @@ def fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[nn.Module, 
 
 
 WORDS = "--data digits --attacks fgsm --examples 100 --threat.eps 0.02 --no-verdict --out out"
+
+
+def test_a_random_model_gets_the_same_record_again(fitted) -> None:
+    """Also in what comes after the attacks: the verdict, and the images that are shown and saved."""
+    found = []
+    for number in range(2):
+        torch.manual_seed(number)
+        weights = {f"2.{name.removeprefix('1.')}": value for name, value in fitted[0].state_dict().items()}
+        torch.save(weights, "noisy.pt")
+        words = "evaluate noisy.pt --model function --model.source nets:noisy --data digits"
+        asked = f"--examples 60 --out {number} --attacks pgd-2 --threat.eps 0.05 --draws 2 --save"
+        assert main(f"{words} {asked}".split()) == 0
+        kept = record(Path(f"{number}"))
+        examples = (folder(Path(f"{number}")) / "examples.npz").read_bytes()
+        rounded = kept["columns"]["pgd-2@0.05"]["rounded"]
+        found.append((kept["masking"], rounded, kept["preflight"], examples))
+    assert found[0] == found[1]
 
 
 def test_the_weights_of_a_file_are_a_functions_too(fitted, capsys) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from regmix import __version__
 from regmix.attacks import CLEAN, Eot, Minimal, passes
 from regmix.data import changes, spread
+from regmix.evaluation.chunks import repeatable
 from regmix.evaluation.corrupting import under_corruptions
 from regmix.evaluation.curve import curve_text, merged_curve
 from regmix.evaluation.evaluator import Evaluator
@@ -91,7 +92,8 @@ class CheckpointEvaluation:
         some = self._evaluator.take(spread(images.labels, PREFLIGHT))
         attacks = {named.name: loaded.attack for named, loaded in task.suite.items()}
         attacks |= {named.name: named.attack for named in task.questions.curve if named.attack is not None}
-        self._findings = preflight(self._model, some.x, some.y, len(images.classes), attacks)
+        with repeatable("preflight", task.device):
+            self._findings = preflight(self._model, some.x, some.y, len(images.classes), attacks)
         for finding in ([self._loaded.layout] if self._loaded.layout else []) + self._findings:
             self._note(finding)
         self._model.eval()
@@ -158,7 +160,8 @@ class CheckpointEvaluation:
         record = filling.record(self._column(column.asked.named.name, column.asked.threat.eps, alive))
         if task.questions.save and self._writes:
             broken = self._clean & ~alive
-            rounded = recheck(self._model, self._folder, column.name, task.test, broken, task.device)
+            with repeatable(f"{column.name}, saved", task.device):
+                rounded = recheck(self._model, self._folder, column.name, task.test, broken, task.device)
             record = replace(record, rounded=rounded)
         self._add(column.name, record, alive)
         self._predicted[column.name] = filling.predicted
@@ -227,8 +230,9 @@ class CheckpointEvaluation:
     def write(self) -> None:
         """Gives the verdict on masking, and adds everything to the run's evaluations; rank 0 writes."""
         task = self._task
-        masking = self._masking() if task.questions.verdict else None
-        shown = shown_examples(self._model, task) if task.suite else None
+        with repeatable("verdict", task.device):
+            masking = self._masking() if task.questions.verdict else None
+            shown = shown_examples(self._model, task) if task.suite else None
         if not self._writes:
             return
         survives, predicted = (

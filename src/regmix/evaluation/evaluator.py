@@ -218,7 +218,8 @@ class Evaluator:
             fallen = self.journal.find(stage, everyone)
             if fallen is None:
                 meter = Meter(self.model)
-                seen = self._seen(meter.counted(self.model), make(name, severity))
+                with repeatable(stage, self.device):
+                    seen = self._seen(meter.counted(self.model), make(name, severity))
                 fallen = (seen != labels).nonzero()[:, 0].tolist()
                 meter.spent().add(self.journal, stage, everyone)
                 self.journal.add(stage, everyone, fallen)

@@ -184,7 +184,7 @@ class Subject:
     weights: str
     """Digest of the file of weights."""
     settings: str
-    """Digest of the model, data and threat of config.json."""
+    """Digest of the model's settings and the norm in config.json; images and radii are told elsewhere."""
     data: Fingerprint
     """The whole test split."""
     sample: Sample
