@@ -13,7 +13,7 @@ from scipy.stats import binom
 from contracts.evaluated import folder, record, table
 from regmix.attacks import Fgsm, Fmn, Pgd
 from regmix.cli.entry import main
-from regmix.evaluation import curve, distances
+from regmix.evaluation import checkpoint, curve, distances
 from regmix.evaluation.curve import smallest
 from regmix.runs.distances import Distances
 from regmix.threats import L2, Linf
@@ -133,6 +133,27 @@ def test_a_later_evaluation_adds_to_it(run: Path, tmp_path: Path) -> None:
     assert "pgd-20@0.1" in drawn["rests_on"]
     before = record(run)["curve"]
     assert drawn["accuracy"][drawn["eps"].index(0.1)] <= before["accuracy"][before["eps"].index(0.1)]
+
+
+def test_one_that_ends_meanwhile_is_part_of_it(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The distances of two processes that evaluate the same weights at the same time are merged, not overwritten."""
+    again, real = tmp_path / "again", checkpoint.add
+    shutil.copytree(run, again, ignore=shutil.ignore_patterns("evaluations"))
+    words = f"evaluate {again} --checkpoint last --examples 30 --batch-size 16 --no-verdict --eps 0.1"
+
+    def meanwhile(*given):
+        monkeypatch.setattr(checkpoint, "add", real)
+        assert main([*words.split(), "--attacks", "pgd-5", "--curve", "deepfool"]) == 0
+        return real(*given)
+
+    monkeypatch.setattr(checkpoint, "add", meanwhile)
+    assert main([*words.split(), "--attacks", "pgd-3", "--curve", "fmn"]) == 0
+    drawn = record(again)["curve"]
+    assert {"fmn", "deepfool", "pgd-3@0.1", "pgd-5@0.1"} <= {*drawn["rests_on"]}
+    assert {*drawn["costs"]} == {"fmn", "deepfool"}
+    assert {*Distances.read(folder(again), np.array([int(row[0]) for row in table(again)[1:]])).found} == {
+        *drawn["costs"]
+    }
 
 
 @pytest.mark.parametrize(

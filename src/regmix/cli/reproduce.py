@@ -91,7 +91,7 @@ def reproduce(words: list[str]) -> None:
     runner.train(flags.workers or (min(4, os.cpu_count() or 1) if on_cpu else 1), console)
     runner.evaluate(flags.device, console, lambda: ConsoleDisplay(Console(quiet=not console.is_terminal)))
     flat = measure(runner, flags.device, lambda text: say(console, text))
-    times = runner.time_steps(console)
+    times = runner.time_steps(flags.device, console)
     # The whole command, because the intervals depend on the number of claims.
     result = write(runner, flat, times, shlex.join(["regmix", "reproduce", *(names or ["all"]), *words]))
     for section in result.sections:

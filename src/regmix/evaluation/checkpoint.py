@@ -29,7 +29,6 @@ from regmix.evaluation.subject import PlacedModel, journal_key, users_code
 from regmix.evaluation.task import Task
 from regmix.models import Answers, code_files
 from regmix.runs import Checkpoint, Journal, records
-from regmix.runs.distances import Curve
 from regmix.runs.evaluations import Outcomes, Stored, add, checked_folder, settings_digest
 from regmix.runs.records import Corruptions, Cost, Evaluation, Masking, Subject
 from regmix.runtime import processes
@@ -214,13 +213,12 @@ class CheckpointEvaluation:
             cost = self._curve_costs[named.name] = spent.cost(int(self._clean.sum()))
             self._note(f"smallest perturbation by {named.name} took {cost.text()}")
 
-    def _curve(self, outcomes: Outcomes) -> Curve | None:
-        """The curve that follows from all distances and columns of this subject, earlier ones among them."""
-        earlier = [stored for stored in self._before if stored.folder == self._folder]
-        drawn = merged_curve(self._folder, self._distances, self._curve_costs, self._columns, outcomes, earlier)
+    def _with_curve(self, whole: Evaluation, outcomes: Outcomes) -> Evaluation:
+        """The evaluation with the curve that follows from all of its distances and columns."""
+        drawn = merged_curve(self._folder, self._distances, self._curve_costs, whole, outcomes)
         if drawn is not None:
             self._note(curve_text(drawn))
-        return drawn
+        return replace(whole, curve=drawn)
 
     def corrupt(self) -> None:
         """Measures the accuracy under every corruption at every severity."""
@@ -241,10 +239,11 @@ class CheckpointEvaluation:
         outcomes = Outcomes(task.test.index.numpy(), task.test.images.labels.numpy(), survives, predicted)
         evaluation = Evaluation(
             self.subject, self._columns, preflight=self._findings, notes=[*task.test.images.notes, *self._rule],
-            one_answer=self._one_answer, masking=masking, corruptions=self._corruptions, curve=self._curve(outcomes),
+            one_answer=self._one_answer, masking=masking, corruptions=self._corruptions,
             seconds=time.perf_counter() - self._began, made=_now(),
         )  # fmt: skip
-        write_images(self._folder, *add(task.run.path, evaluation, outcomes, shown), task.test.images)
+        merged = add(task.run.path, evaluation, outcomes, shown, self._with_curve)
+        write_images(self._folder, *merged, task.test.images)
         write_loss_surfaces(self._folder, self._model, task, shown)
 
     def forget(self) -> None:

@@ -14,9 +14,10 @@ from regmix.attacks import CLEAN, Minimal, NamedAttack, named_attacks
 from regmix.evaluation.one_batch import nearest, predict
 from regmix.evaluation.outcomes import wilson
 from regmix.evaluation.table import check_made_for
-from regmix.runs.columns import Column, Cost
+from regmix.runs.columns import Cost
 from regmix.runs.distances import Curve, Distances, Quantile
-from regmix.runs.evaluations import Outcomes, Stored
+from regmix.runs.evaluations import Outcomes, changed_source
+from regmix.runs.records import Evaluation
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
 from regmix.types import Batch, Model, UserError, as_batch, check_values
@@ -111,35 +112,29 @@ def merged_curve(
     folder: Path,
     found: Mapping[str, NDArray[np.float64]],
     costs: Mapping[str, Cost],
-    columns: Mapping[str, Column],
+    whole: Evaluation,
     outcomes: Outcomes,
-    earlier: Iterable[Stored],
 ) -> Curve | None:
     """The curve of a subject from all of its distances and columns; None if no attack has looked for distances.
 
     Args:
-        folder: of the evaluation; its distances.csv is read, and written with the new distances.
+        folder: of the evaluation, in which no other process writes; its distances.csv is read, and written with the
+            new distances.
         found: new distances by attack.
         costs: what these attacks took.
-        columns: new columns by name.
+        whole: the evaluation with all columns, new and earlier ones.
         outcomes: which images survive them.
-        earlier: what the folder held before.
     """
     distances = Distances.read(folder, outcomes.index).merged(Distances(outcomes.index, {**found}))
     if not distances.found:
         return None
     if found:
-        folder.mkdir(parents=True, exist_ok=True)
         distances.write(folder)
-    columns, costs, survives = {**columns}, {**costs}, {**outcomes.survives}
-    for stored in earlier:
-        known = stored.evaluation
-        columns, survives = {**known.columns, **columns}, {**stored.outcomes().survives, **survives}
-        costs = {**(known.curve.costs if known.curve is not None else {}), **costs}
-    bounds = {name: (column.eps, survives[name]) for name, column in columns.items()}
+    columns = {name: column for name, column in whole.columns.items() if not changed_source(column)}
+    bounds = {name: (column.eps, outcomes.survives[name]) for name, column in columns.items()}
     names = [*distances.found, *(name for name in bounds if name != CLEAN)]
     drawn = curve(smallest(distances.found, bounds), names, {column.eps for column in columns.values()})
-    return replace(drawn, costs=costs)
+    return replace(drawn, costs={**(whole.curve.costs if whole.curve is not None else {}), **costs})
 
 
 def curve_text(drawn: Curve) -> str:

@@ -6,7 +6,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -181,12 +181,13 @@ def checked_folder(run: Path, subject: Subject) -> Path:
 
 
 def add(
-    run: Path, evaluation: Evaluation, outcomes: Outcomes, examples: Examples | None
-) -> tuple[Evaluation, Outcomes]:
+    run: Path, evaluation: Evaluation, outcomes: Outcomes, examples: Examples | None,
+    complete: Callable[[Evaluation, Outcomes], Evaluation] = lambda whole, _: whole,
+) -> tuple[Evaluation, Outcomes]:  # fmt: skip
     """Merges an evaluation with the earlier ones of the same subject; returns all of it, and its outcomes.
 
-    Raises:
-        UserError: the earlier record or its table is damaged.
+    `complete` adds what follows from all of it, while no other process writes. Raises UserError if the earlier record
+    or its table is damaged.
     """
     folder = folder_of(run, evaluation.subject)
     folder.mkdir(parents=True, exist_ok=True)
@@ -196,6 +197,7 @@ def add(
             if known.evaluation.subject.key != evaluation.subject.key:
                 raise UserError(f"{folder / EVALUATION} is about another subject than its folder; remove the folder")
             evaluation, outcomes = known.evaluation.merged(evaluation), known.outcomes(evaluation).merged(outcomes)
+        evaluation = complete(evaluation, outcomes)
         # In this order a reader may find more columns in the table than in the record, never fewer.
         outcomes.write(folder)
         if examples is not None:

@@ -6,9 +6,9 @@ from typing import get_args
 
 import torch
 
-from regmix.data import ImageSet, pick
+from regmix.data import pick
 from regmix.evaluation import Flatness, flatness, image_planes, weight_plane
-from regmix.evaluation.subject import load_checkpoint
+from regmix.evaluation.subject import EvaluationImages, load_checkpoint
 from regmix.runs import Run
 from regmix.runs.files import read_record, write_record
 from regmix.runtime import devices
@@ -36,6 +36,8 @@ class Measured:
     steps: list[float]
     around_images: list[list[float]]
     around_weights: list[list[float]]
+    split: str = ""
+    """Digest of the test split that the images are from; empty in a record of an older version."""
 
 
 Flatnesses = dict[str, list[Measured]]
@@ -50,11 +52,12 @@ def measure(runner: Runner, device: devices.Device, say: Callable[[str], None]) 
         for run in runner.runs[arm]:
             file = runner.out / "flatness" / f"{run.path.name}.json"
             known = read_record(file, Measured) if file.exists() else None
-            test = runner.images(arm, runner.scale.flat).images
+            test = runner.images(arm, runner.scale.flat)
             weights = Run.open(run.path).weights("best")
             # Without the weights what is known about them still holds.
             changed = known is None or (weights.is_file() and known.weights != digest(weights))
-            if known is None or changed or (known.images, known.eps) != (len(test), run.experiment.threat.eps):
+            asked = (len(test.images), run.experiment.threat.eps, test.split.digest)
+            if known is None or changed or (known.images, known.eps, known.split or asked[2]) != asked:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 known = _measured(run, test, device)
                 write_record(file, known)
@@ -63,7 +66,8 @@ def measure(runner: Runner, device: devices.Device, say: Callable[[str], None]) 
     return found
 
 
-def _measured(run: Planned, test: ImageSet, device: devices.Device) -> Measured:
+def _measured(run: Planned, chosen: EvaluationImages, device: devices.Device) -> Measured:
+    test = chosen.images
     experiment, place = run.experiment, devices.start(device, "32", patient=True).device
     loaded = load_checkpoint(experiment, Run.open(run.path), "best", test, place)
     batch, model, threat = pick(test, torch.arange(len(test)), place), loaded.model, experiment.threat
@@ -78,4 +82,5 @@ def _measured(run: Planned, test: ImageSet, device: devices.Device) -> Measured:
         loaded.weights, len(test), threat.eps, numbers,
         int((~found.input_converged).sum()) + (not found.weight_converged),
         around_images.steps.tolist(), around_images.loss.mean(0).tolist(), around_weights.loss.tolist(),
+        chosen.split.digest,
     )  # fmt: skip

@@ -2,14 +2,17 @@
 
 import json
 import os
+import platform
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 from typing import IO
 
+import torch
 from rich.console import Console
 
 from regmix.attacks import parse_attacks
@@ -21,12 +24,13 @@ from regmix.evaluation.subject import EvaluationImages, choose_images
 from regmix.evaluation.task import Progress
 from regmix.reports.words import duration
 from regmix.runs import Run
-from regmix.runtime.devices import Device
+from regmix.runtime.devices import Device, chosen
 from regmix.runtime.files import write_atomically
 from regmix.studies.bench import step_in_own_process
 from regmix.studies.compare import Planned, reaching_trainings, say
 from regmix.studies.reproduce.claims import Arm, Battery, Study
 from regmix.studies.reproduce.scales import Scale
+from regmix.training.environment import environment
 from regmix.types import UserError
 
 TRANSFER = "transfer"
@@ -131,17 +135,22 @@ class Runner:
                 f"evaluated {run.path.name}, {name} ({number} of {len(todo)}, at most {duration(rest)} left)",
             )
 
-    def time_steps(self, console: Console) -> dict[str, dict[str, object]]:
+    def time_steps(self, device: Device, console: Console) -> dict[str, dict[str, object]]:
         """The times of a training step by arm, for experiments without trainings; kept in OUT/cost.
 
-        They are measured once per setting: other flags need other times.
+        They are measured once per setting, machine and state of the package: others need other times.
         """
-        rows = {}
+        rows: dict[str, dict[str, object]] = {}
+        where = asdict(environment(torch.device(chosen(device)), "32", "cost")) | {"machine": platform.node()}
         for study in self.studies:
             for arm in study.arms if study.measures == "steps" else ():
                 file = self.out / "cost" / f"{arm.name}.json"
                 run = self.runs[arm.name][0]
-                settings = {"experiment": json.loads(to_json(run.experiment)), "rounds": self.scale.rounds}
+                settings = {
+                    "experiment": json.loads(to_json(run.experiment)),
+                    "rounds": self.scale.rounds,
+                    "where": where,
+                }
                 known = json.loads(file.read_text()) if file.exists() else {}
                 if known.get("settings") != settings:
                     file.parent.mkdir(parents=True, exist_ok=True)
