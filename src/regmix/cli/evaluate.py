@@ -46,7 +46,7 @@ class EvaluateFlags(EvaluationFlags):
     attacks: str = ATTACKS
     """Attacks, separated by commas: clean (no attack), fgsm, pgd-N (N steps of eps/4), pgd-NxR (R random restarts),
     mi-fgsm-N, cw-N, cw-l2, apgd-ce, apgd-dlr, apgd-t, pma, malt-apgd-t, cr (constraint relaxation), fab-t, square,
-    autoattack, autoattack-screened (cheaper, and not AutoAttack), strongest (dearer, and not AutoAttack),
+    autoattack, autoattack-screened (cheaper, and not AutoAttack), strongest (more expensive, and not AutoAttack),
     hop-skip-jump, fmn, ddn, deepfool, adaptive (maximises RegMix's own loss), transfer:RUN (adversarial images of
     another run)."""
     adversarial: str | None = None
@@ -54,22 +54,22 @@ class EvaluateFlags(EvaluationFlags):
     array, a .pt or .pth tensor (as AutoAttack and RobustBench save it), or a folder of PNG files named by position.
     Every image must lie in the threat model at every --eps. None: no such images."""
     queries: int | None = None
-    """Queries that square and hop-skip-jump may ask about an image; the evaluation asks two more, about the clean image
-    and about the result. Their columns are then called square-N and hop-skip-jump-N. None: 5000."""
+    """Largest number of queries per image for square and hop-skip-jump. The evaluation needs two more, for the clean
+    image and for the result. The columns are then called square-N and hop-skip-jump-N. None: 5000."""
     checkpoint: Literal["best", "last", "averaged", "all"] = "all"
     """Which weights of the run to evaluate. best: the best ones on the validation images. last: those after the last
     epoch. averaged: their moving average."""
     batch_size: int = 250
     """Images per batch."""
     exact: bool = False
-    """Let the attacks of AutoAttack ask the model alone. Without it, a fast copy searches first: BatchNorm is folded
-    into its convolutions, and it computes in bfloat16 where the hardware does. In both cases an image counts as broken
-    only if the model itself, in float32, misclassifies it."""
+    """Run the attacks of AutoAttack on the model alone. Without this flag, a fast copy of the model searches first:
+    BatchNorm is folded into its convolutions, and it computes in bfloat16 where the hardware does. In both cases an
+    image counts as broken only if the model itself, in float32, misclassifies it."""
     save: bool = False
     """Save the adversarial images as PNG and npz. They are rounded to whole grey levels inside the threat model, and
     checked again after they are read back from the disk."""
     draws: int = 1
-    """For a model that is random: number of forward passes whose logits are averaged (expectation over
+    """For a model with random outputs: number of forward passes whose logits are averaged (expectation over
     transformation)."""
     curve: str | None = None
     """Find the smallest perturbation of every image, and from it the accuracy at every eps. Attacks, separated by
@@ -81,7 +81,7 @@ class EvaluateFlags(EvaluationFlags):
     """Evaluate only as many images as it takes until the 95% interval of every column, and of the worst case of all
     attacks at a radius, is at most this many points wide to each side of the measured accuracy, such as 1.0. The
     interval is about the accuracy on the whole test split. Images are taken evenly from the classes, in an order that
-    --sample-seed gives. None: --examples images."""
+    depends on --sample-seed. None: --examples images."""
     corruptions: str | None = None
     """Evaluate on corrupted images too (CIFAR-10-C): all, or names separated by commas, such as gaussian_noise,fog.
     all,motion_blur,snow,frost: the fifteen of the benchmark. None: no corruptions."""
@@ -102,8 +102,8 @@ class RunFlags:
     """The module:function that returns the run's images, if they come from a function of yours. Its code is run. None:
     no code of yours."""
     root: Annotated[Path | None, tyro.conf.arg(name="data.root")] = None
-    """Other test images than the run's own: a folder as the run's data have it, or with test images alone (CLASS/* or
-    test/CLASS/*). It must have the run's classes. None: where the run's images are."""
+    """Folder with other test images than the run's own: in the layout of the run's data, or with test images alone
+    (CLASS/* or test/CLASS/*). It must have the run's classes. None: the folder of the run's data."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,10 @@ class ForeignFlags:
     """Value that the model then divides each channel by. Without it: the file's own, or 1."""
     weights: str | None = None
     """Which weights to use from a file that holds several sets. raw: the trained ones. averaged: their moving average
-    (EMA or SWA). Otherwise the name of an entry. None: the only set there is."""
+    (EMA or SWA). Otherwise the name of an entry. None: the only set in the file."""
     black_box: bool = False
-    """The function module:function is no model, but answers itself: from images [B, C, H, W] in [0, 1] to class numbers
-    [B] or scores [B, classes]. It is attacked by hop-skip-jump (classes) or square (scores) unless --attacks says
+    """The function module:function does not return a model. It maps images [B, C, H, W] in [0, 1] to class numbers [B]
+    or scores [B, classes] itself. It is attacked by hop-skip-jump (classes) or square (scores) unless --attacks says
     otherwise. An ONNX file is always a black box."""
     out: Path | None = None
     """Folder for the result. None: evaluations/NAME."""

@@ -28,11 +28,11 @@ class ExportFlags:
     checkpoint: Checkpoint | None = None
     """Which weights. None: best, or last if the run has no best weights."""
     normalisation: bool = True
-    """With --no-normalisation the state dict for RobustBench has no entries `normalise.*`, as most of its networks; a
-    model that normalises its input is then refused."""
+    """With --no-normalisation the state dict for RobustBench has no entries `normalise.*`, like most of RobustBench's
+    networks; a model that normalises its input is then refused."""
     push: str | None = None
-    """With --format hub: upload the folder to this repository, OWNER/NAME; it is made, private, if it does not exist.
-    None: only write the folder."""
+    """With --format hub: upload the folder to this repository, OWNER/NAME; if it does not exist, it is created as a
+    private repository. None: only write the folder."""
     source: ModelSource = None
     """The module:function that returns the run's model, if the model is a function of yours. Its code is run. None: no
     code of yours."""

@@ -12,12 +12,12 @@ commands:
   evaluate RUN [flags]          attack a trained run, or a model from elsewhere, on the test images
   compare RECIPE --methods ...  train several methods with several seeds and compare them
   sweep RECIPE --space ...      search settings on the validation images, then test and compare the best
-  reproduce [NAME ...]          repeat the paper's experiments; a verdict on every claim
+  reproduce [NAME ...]          repeat the paper's experiments, with a verdict on every claim
   bench step RECIPE [flags]     measure the time and memory of a training step
   report RUN [RUN ...] -o FILE  write one HTML page about one or several runs
   predict RUN IMAGES ...        print the class of image files
   diagnose RUN [RUN ...]        say what is wrong with runs, and what to change
-  export RUN --format FORMAT    write the model for other programs, checked, with a model card
+  export RUN --format FORMAT    write the model for other programs, check it, and add a model card
 
 first steps:
   regmix train digits-regmix --out runs/digits     (seconds on any machine, no download)
@@ -107,33 +107,32 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
 }
 
 FOREIGN_KINDS = {"data": "digits", "model": "resnet", "threat": "linf"}
-"""What `regmix evaluate` takes for a file of weights unless the command line says otherwise."""
+"""What `regmix evaluate` uses for a file of weights unless the command line says otherwise."""
 
 ABOUT = {
     "compare": (
         "regmix compare RECIPE [flags]",
         "Train every method with every seed and evaluate all runs on the same test images. Print and report means, "
         "spreads and paired differences. Finished runs are not repeated; interrupted runs are continued. The flags of "
-        "`regmix train RECIPE` can be given as well and hold for every run.",
+        "`regmix train RECIPE` can be given as well and apply to every run.",
     ),
     "sweep": (
         "regmix sweep RECIPE --space AXES [flags]",
         "Train a recipe with many settings and rank them by PGD-10 accuracy of the best weights on the validation "
-        "images. Evaluate the first few on the test images and compare them. Give the same command again to continue "
-        "an interrupted search. The flags of `regmix train RECIPE` can be given as well and hold for every run.",
+        "images. Evaluate the best few on the test images and compare them. Give the same command again to continue "
+        "an interrupted search. The flags of `regmix train RECIPE` can be given as well and apply to every run.",
     ),
     "reproduce": (
         "regmix reproduce [all|NAME ...] [flags]",
-        "Train and attack what the paper's experiments need, and compute a verdict on every claim: supported, "
-        "contradicted or undecided. NAME is one of amr, agr, weights, convergence, flatness, attacks, multistep, "
-        "auto, cost, data. Experiments share their runs. Give the same command again to continue. The flags of "
-        "`regmix train` can be given as well and hold for every run.",
+        "Train and attack the models that the paper's experiments need, and compute a verdict on every claim: "
+        "supported, contradicted or undecided. NAME is one of amr, agr, weights, convergence, flatness, attacks, "
+        "multistep, auto, cost, data. Experiments share their runs. Give the same command again to continue. The flags "
+        "of `regmix train` can be given as well and apply to every run.",
     ),
     "bench": (
         "regmix bench step RECIPE [flags]",
-        "Measure the time of a training step, beside the time of the forward and backward passes that it needs, and "
-        "the peak memory. Each method runs in its own process. The flags of `regmix train RECIPE` can be given as "
-        "well.",
+        "Measure the time of a training step, the time of its forward and backward passes alone, and the peak memory. "
+        "Each method runs in its own process. The flags of `regmix train RECIPE` can be given as well.",
     ),
     "report": (
         "regmix report RUN [RUN ...] [-o FILE]",
@@ -141,8 +140,8 @@ ABOUT = {
     ),
     "predict": (
         "regmix predict RUN FILE|FOLDER ... [flags]",
-        "Print the class that a trained model sees in each image, and its probability; with --eps also the smallest "
-        "radius at which an attack changes the class.",
+        "Print the class that a trained model predicts for each image, and its probability; with --eps also the "
+        "smallest radius at which an attack changes the class.",
     ),
     "diagnose": (
         "regmix diagnose RUN [RUN ...] [flags]",
@@ -152,8 +151,8 @@ ABOUT = {
     ),
     "export": (
         "regmix export RUN --format safetensors|onnx|pt2|robustbench|hub [flags]",
-        "Write the model of a run for other programs: a folder with the model, a JSON file with its classes and input, "
-        "and a model card. The file is read back and must give the logits of the model.",
+        "Write the model of a run for other programs: a folder with the model, a JSON file that describes its classes "
+        "and its input, and a model card. The file is read back and must give the same logits as the model.",
     ),
     "recipes": ("regmix recipes [--json]", "List the recipes, one line each."),
 }

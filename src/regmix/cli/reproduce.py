@@ -37,15 +37,16 @@ from regmix.types import UserError, known
 @dataclass(frozen=True)
 class ReproduceFlags:
     scale: ScaleName = "digits"
-    """How large. digits: minutes on any machine. cpu: CIFAR-10 on a CPU, days. paper: the paper's recipe, for a GPU."""
+    """Size of the experiments. digits: minutes on any machine. cpu: CIFAR-10 on a CPU, days. paper: the paper's recipe,
+    for a GPU."""
     seeds: int | None = None
     """Number of seeds per method: 0, 1, ... With fewer than three every claim is undecided. None: that of the scale."""
     out: Path | None = None
     """Folder of the runs, claims.json and reproduce.html. None: runs/reproduce-SCALE."""
     list: bool = False
-    """Print the experiments and what is left to train, and do nothing."""
+    """Only print the experiments and what is left to train."""
     other_data: str = ""
-    """Other images, for the experiments auto and data, separated by commas and written as KIND:FIELD=VALUE, such as
+    """Other data sets, for the experiments auto and data, separated by commas and written as KIND:FIELD=VALUE, such as
     cifar100:root=data/cifar100,folder:root=photos:size=32."""
     workers: int | None = None
     """Trainings at the same time. None: on a CPU one per core, at most 4, which is faster than one training on several

@@ -28,7 +28,7 @@ class SweepFlags(ManyRunsFlags):
     seeds: int = 1
     """Number of seeds per point: 0, 1, ..."""
     prune: bool = False
-    """End trainings that do worse than the median of the others at the same epoch (with optuna; the first five points
+    """Stop trainings that do worse than the median of the others at the same epoch (with optuna; the first five points
     are trained in full)."""
     top: int = 3
     """Number of points, the best on the validation images, to evaluate on the test images and compare."""

@@ -30,7 +30,8 @@ class TrainFlags:
     out: Path | None = None
     """The run directory to create. None: runs/RECIPE-METHOD-seedN."""
     log: str = ""
-    """Send every epoch to these programs too, separated by commas: csv, tensorboard, wandb, mlflow, trackio."""
+    """Also write the metrics of every epoch to these programs, separated by commas: csv, tensorboard, wandb, mlflow,
+    trackio."""
     trust_code: bool = False
     """With --from RUN: allow the import of the code that the run names as its model. To allow one function only, name
     it with --model.source."""
@@ -41,11 +42,11 @@ class TrainFlags:
 @dataclass(frozen=True)
 class ResumeFlags:
     epochs: int | None = None
-    """Lengthen a finished run to so many epochs; from there on the learning rate and the ramp are those of a training
-    of that length."""
+    """Lengthen a finished run to this many epochs. From there on, the learning rate and the ramp are those of a
+    training of that length."""
     log: str = ""
-    """Send every epoch to these programs too, separated by commas: csv, tensorboard, wandb, mlflow, trackio. The log of
-    an interrupted run goes on."""
+    """Also write the metrics of every epoch to these programs, separated by commas: csv, tensorboard, wandb, mlflow,
+    trackio. The log of an interrupted run is continued."""
     source: ModelSource = None
     """The module:function that returns the run's model, if the model is a function of yours. Its code is run. None: no
     code of yours."""

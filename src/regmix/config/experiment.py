@@ -53,14 +53,14 @@ class Experiment:
     schedule: Annotated[ScheduleConfig, Field(discriminator="name")] = field(default_factory=Constant)
     """Learning-rate schedule."""
     averaging: Annotated[AveragingConfig, Field(discriminator="name")] = field(default_factory=NoAveraging)
-    """Moving average of the weights, kept beside the weights."""
+    """Moving average of the weights, stored in addition to the weights."""
     epochs: int = 30
     """Passes over the training images."""
     batch_size: int = 128
     """Images per step, summed over all processes."""
     accumulate: int = 1
-    """Parts in which a step computes its batch, one after the other, where memory is short. The gradient is the mean
-    over the whole batch. BatchNorm, and a method that uses statistics of the batch, see each part by itself."""
+    """Number of parts in which a step computes its batch, one after the other, to save memory. The gradient is the mean
+    over the whole batch. BatchNorm, and a method that uses batch statistics, use those of each part."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """Optimizer. sgd: with momentum; weight decay is added to the gradient. adamw: AdamW (arXiv 1711.05101); it
     multiplies weight decay by the learning rate, and 0.01 to 0.05 is usual."""
@@ -69,7 +69,7 @@ class Experiment:
     momentum: float = 0.9
     """Momentum of SGD, or beta_1 of AdamW, in [0, 1)."""
     weight_decay: float = 5e-4
-    """Weight decay, applied to the parameters that `decayed` names."""
+    """Weight decay, applied to the parameters that `decayed` selects."""
     decayed: Literal["all", "weights"] = "all"
     """Parameters with weight decay. all: every parameter, as public code of adversarial training does. weights: not
     biases and the factors of normalisation layers."""
@@ -83,9 +83,9 @@ class Experiment:
     """What rises in the ramp: eps and the regularisation terms, or the terms alone."""
     init: str | None = None
     """Weights to start from: a file, a run directory (its best weights, after standard training its last ones),
-    hf:OWNER/NAME for model.safetensors of a repository of the Hugging Face hub, or pretrained for those that timm or
-    transformers has for the model. If they are for another number of classes, the last layer starts anew. None: random
-    weights."""
+    hf:OWNER/NAME for model.safetensors of a repository of the Hugging Face hub, or pretrained for the published weights
+    of a timm or transformers model. If they are for another number of classes, the last layer is initialised randomly.
+    None: random weights."""
     init_weights: str | None = None
     """Weights to use from an `init` that holds several sets of weights: raw, averaged, or the name of an entry."""
     freeze: tuple[str, ...] = ()
@@ -115,9 +115,9 @@ class Experiment:
     mix: Annotated[MixConfig, Field(discriminator="name")] = field(default_factory=NoMix)
     """Mixtures of two training images and of their labels, after all else."""
     balance: Balance = "none"
-    """What to do about classes of unequal size. loss: the classification loss of an image counts in inverse proportion
-    to the size of its class. sampling: every class is shown equally often; images of small classes are repeated in an
-    epoch, and of large ones some are left out. Validation and test images stay as they are."""
+    """How to treat classes of unequal size. loss: weight the classification loss of an image in inverse proportion to
+    the size of its class. sampling: show every class equally often; in an epoch, images of small classes are repeated,
+    and some images of large classes are left out. Validation and test images are not balanced."""
     normalise: bool = False
     """Normalise the input inside the model with the mean and standard deviation of the training images (of 10,000
     evenly spaced ones if images are streamed)."""
@@ -151,10 +151,10 @@ class Experiment:
     """Device to train on. auto: a CUDA GPU if there is one, else the CPU."""
     precision: devices.Precision = "auto"
     """Arithmetic. bf16: bfloat16 autocast with float32 weights. 32: float32. 64: float64, for checks. auto: bf16 if the
-    hardware computes the model in it, and rightly, else 32; a resumed run keeps what it began with."""
+    hardware computes the model in it correctly, else 32; a resumed run keeps its precision."""
     cuda_graph: Literal["auto", "on", "off"] = "auto"
-    """Record the passes of a training step as a CUDA graph, and repeat it. auto: on a GPU, where it is possible; a line
-    says why it is not. on: or end with that line. On a CPU it takes a slow stand-in, for tests."""
+    """Record the passes of a training step as a CUDA graph, and replay it. auto: on a GPU, if possible; else one line
+    says why not. on: or end the run with that line; on a CPU it uses a slow substitute, for tests. off: never."""
 
     def __post_init__(self) -> None:
         check_bounds(self)

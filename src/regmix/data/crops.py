@@ -43,8 +43,8 @@ class CropShift:
     """Largest strength in pixels. The public code has the range 0 to 11 for CIFAR-10, of which 11 itself is not drawn:
     most=10."""
     sides: Literal["shared", "each"] = "shared"
-    """How the strength is spent. shared, as in the public code: s_x is uniform on {0, ..., s} and s_y = s - s_x. each:
-    s_x = s_y = s."""
+    """How the strength s determines the pixels cut off in height and width. shared, as in the public code: s_x is
+    uniform on {0, ..., s} and s_y = s - s_x. each: s_x = s_y = s."""
 
     def __post_init__(self) -> None:
         require(0 <= self.least <= self.most, f"crop least is {self.least}; it must lie in 0..{self.most} (crop most)")

@@ -18,7 +18,7 @@ DIGEST, CLASSES = "fingerprint", "classes"
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Images that `Images.of` has kept in a folder, as train.safetensors and test.safetensors.
+    """Images that `Images.of` has saved in a folder, as train.safetensors and test.safetensors.
 
     Images.of(x_and_y) takes arrays or a data set from Python, and its result is the `data` of an experiment. A run
     names the folder, so that it is read back by `regmix evaluate RUN`, as it was: the files hold its fingerprint.

@@ -33,7 +33,7 @@ class Svhn:
     root: str = "data/svhn"
     """Folder with train_32x32.mat and test_32x32.mat."""
     download: bool = False
-    """Download the official files (182 and 64 MB) into root, each when it is needed and not there."""
+    """Download the official files (182 and 64 MB) into root, each if it is needed and missing."""
 
     def read(self, split: Split) -> ImageSet:
         """Reads images uint8 [N, 3, 32, 32] in the official order.

@@ -25,9 +25,9 @@ class Elle(Method):
         E     = mean (CE(f(x_c), y) - (1 - a) CE(f(x_a), y) - a CE(f(x_b), y))^2
         loss  = CE(f(x + delta), t) + lam E
 
-    The three points go through the network as one batch, and so have BatchNorm statistics in common. With
-    `schedule` adaptive (ELLE-A) the weight begins at 0; after a step whose E exceeds the mean of all E before it by
-    `sensitivity` standard deviations, it is lam, else `decay` times what it was.
+    The three points go through the network as one batch, and so have BatchNorm statistics in common. With `schedule`
+    adaptive (ELLE-A) the weight begins at 0; after a step whose E exceeds the mean of all E before it by `sensitivity`
+    standard deviations, it is lam, else `decay` times its last value.
 
     Source: the public code of ELLE, LIONS-EPFL/ELLE (ICLR 2024). Deviations: every point is clipped to [0, 1]; the code
     clips none. Each of several processes has the weight that the examples of rank 0 ask for. The code takes two steps

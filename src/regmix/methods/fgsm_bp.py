@@ -15,7 +15,7 @@ from regmix.types import Batch, Clock, Losses, Tag
 
 @dataclass(frozen=True)
 class FgsmBp(Method):
-    """One step from the perturbation of the batch before, row by row, held close to the output where it began.
+    """One step from the last batch's perturbation, row by row; a term keeps the output close to that at the start.
 
     With delta the last batch's perturbation (a random corner in the first step) and g = grad CE(f(x + delta), y):
 

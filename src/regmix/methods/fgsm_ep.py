@@ -15,7 +15,7 @@ from regmix.types import Batch, Clock, Losses, Tag, require
 
 @dataclass(frozen=True)
 class FgsmEp(Method):
-    """One step from each sample's last perturbation, held close to the output where it began.
+    """One step from each sample's last perturbation; a term keeps the output close to that at the start.
 
     With delta the sample's memory and g = grad CE(f(x + delta), y):
 

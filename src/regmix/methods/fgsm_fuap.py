@@ -22,7 +22,7 @@ RATE = 0.001
 class FgsmFuap(FgsmUap):
     """FGSM-UAP with `count` perturbations u_k and momenta m_k, of which the features of a noisy image choose one.
 
-    With h the features (what the classifier of f is given), eta ~ U(-eps, eps) and a head of two linear layers,
+    With h the features (the input of the last layer of f), eta ~ U(-eps, eps) and a head of two linear layers,
 
         s = W_1 h(clip(x + eta, 0, 1)) + b_1,   k = argmax s,   delta = P[clip(x + eta, 0, 1) - x + u_k]
 

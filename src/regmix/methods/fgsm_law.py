@@ -18,9 +18,9 @@ from regmix.types import Batch, Clock, Logits, Losses, Tag, Target, require
 
 @dataclass(frozen=True)
 class FgsmLaw(Method):
-    """Cross-entropy after one step from half a corner, and the changes of probabilities and features over that of x.
+    """Cross-entropy after one step from half a corner, and the change of outputs and features per change of x.
 
-    With delta_0 = P[eps / 2 sign(U(-1, 1))], h the features (what the classifier of f is given), p = softmax f and
+    With delta_0 = P[eps / 2 sign(U(-1, 1))], h the features (the input of the last layer of f), p = softmax f and
 
         delta = P[delta_0 + eps sign(grad CE(p(x + delta_0), y))]
         R     = MSE(p(x + delta), p(x)) + MSE(softmax h(x + delta), softmax h(x))
@@ -43,7 +43,7 @@ class FgsmLaw(Method):
     floor: float = 0.125
     """What is added to the mean squared perturbation before it divides."""
     attack_outputs: Literal["probabilities", "logits"] = "probabilities"
-    """What the attack's cross-entropy takes as logits: the probabilities, as in the code, or the logits."""
+    """Input of the attack's cross-entropy in place of logits: the probabilities, as in the code, or the logits."""
 
     def __post_init__(self) -> None:
         check_weights(lam=self.lam)

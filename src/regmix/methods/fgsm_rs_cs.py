@@ -27,10 +27,9 @@ class FgsmRsCs(Method):
         k    = sign(L_n - L_n') where |L_n - L_n'| > threshold, else 0
         loss = CE(f(x'), t) + k L_n
 
-    k is 0 before epoch `begin` and in the last epoch. The noisy images have a forward pass of their own for L_n.
-    Source: ConvergeSmooth, arXiv 2308.12857, as the FastAT Benchmark's code has it (arXiv 2604.22853; label mass 0.6
-    there). Its limits, 1 < epoch < 99 of 100 epochs, are read as counted from 0. Deviation: the attack takes class
-    indices.
+    k is 0 before epoch `begin` and in the last epoch. The noisy images take a separate forward pass for L_n. Source:
+    ConvergeSmooth, arXiv 2308.12857, as the FastAT Benchmark's code has it (arXiv 2604.22853; label mass 0.6 there).
+    Its limits, 1 < epoch < 99 of 100 epochs, are read as counted from 0. Deviation: the attack takes class indices.
     """
 
     title = "FGSM-RS-CS"

@@ -16,7 +16,7 @@ from regmix.types import Batch, Clock, Images, Losses, Tag, require
 
 @dataclass(frozen=True)
 class FgsmUap(Method):
-    """One step from a perturbation that all images share, held close to the output where it began.
+    """One step from a perturbation that all images share; a term keeps the output close to that at the start.
 
     With u the shared perturbation, which begins at radius sign(U(-1, 1)), delta = P[u] and
     g = grad CE(f(x + delta), y):

@@ -15,7 +15,7 @@ from regmix.types import Batch, Clock, Losses, Tag, require
 
 @dataclass(frozen=True)
 class FreeAt(Method):
-    """Every batch comes `replays` times; each step updates the weights and the perturbation from the same point.
+    """Every batch is used in `replays` steps; each step updates the weights and the perturbation from the same point.
 
     With the perturbation delta of the step before, whatever its batch was, clipped to the range of the new images:
 
@@ -24,13 +24,13 @@ class FreeAt(Method):
 
     An epoch has as many steps as with any other method, so that a pass over the images takes `replays` epochs: the
     paper's N / m epochs of m replays. Source: arXiv 1904.12843. Deviation from its code: the input gradient takes a
-    backward pass of its own beside the parameters' one. In the FastAT benchmark's code every batch begins at zero.
+    separate backward pass. In the FastAT benchmark's code every batch begins at zero.
     """
 
     title = "Free-AT"
     name: Tag[Literal["free_at"]] = field(default="free_at", kw_only=True)
     replays: int = 8
-    """How many steps in a row see the same batch."""
+    """Number of consecutive steps with the same batch."""
 
     def __post_init__(self) -> None:
         require(self.replays >= 1, f"method replays is {self.replays}; it must be at least 1")

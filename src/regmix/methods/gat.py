@@ -34,7 +34,7 @@ class Gat(Method):
     late: float = 4.0
     """Factor on lam in the last part of the training."""
     late_from: float = 0.86
-    """Share of the epochs after which the factor holds (published: epoch 86 of 100)."""
+    """Share of the epochs after which the factor applies (published: epoch 86 of 100)."""
 
     def __post_init__(self) -> None:
         check_weights(lam=self.lam, late=self.late)

@@ -18,7 +18,7 @@ from regmix.types import Batch, Clock, Labels, Logits, Losses, Tag, Target, requ
 
 @dataclass(frozen=True)
 class Liet(Method):
-    """One step from the perturbation of each image's class, held close to the output where it began.
+    """One step from the perturbation of each image's class; a term keeps the output close to that at the start.
 
     Every `refresh` steps, with one uniformly grey image per class c and BatchNorm in evaluation mode:
 
@@ -52,9 +52,9 @@ class Liet(Method):
     label_weights: Literal["uniform", "exponential"] = "uniform"
     """Random weights of the other classes, before they are normalised: U(0, 1), as in the code, or exponential."""
     attack_labels: Literal["hard", "soft"] = "soft"
-    """What the attack and the perturbations of the classes climb: soft labels, as in the code, or class indices."""
+    """Labels for the attack and for the perturbations of the classes: soft labels, as in the code, or class indices."""
     refresh: int = 20
-    """Steps after which the perturbations of the classes are computed anew."""
+    """Steps after which the perturbations of the classes are computed again."""
     noise_low: float = 0.1
     """Smallest share of elements that noise replaces, in [0, 1]."""
     noise_high: float = 0.5

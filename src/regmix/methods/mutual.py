@@ -39,7 +39,7 @@ class Mutual:
     """Mean of the KL terms over every element [B, classes], which makes a weight of 50 worth 5 per example at 10
     classes, or over the examples only (not known)."""
     weights: Literal["given", "auto"] = "given"
-    """auto: 5, 2, 2 per example (50, 20, 20 at 10 classes) at any number of classes, without alpha, beta and gamma."""
+    """auto: 5, 2, 2 per example (50, 20, 20 at 10 classes) at any number of classes; alpha, beta, gamma are ignored."""
 
     def __post_init__(self) -> None:
         check_weights(alpha=self.alpha, beta=self.beta, gamma=self.gamma)

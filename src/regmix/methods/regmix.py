@@ -17,7 +17,7 @@ from regmix.types import Batch, Clock, Losses, Tag
 
 @dataclass(frozen=True)
 class RegMix(Mutual, Method):
-    """PGD-2 from a random corner; its first and last output regularise each other, the clean output guides both.
+    """PGD-2 from a random corner; its first and last output regularise each other, the clean one guides the last.
 
     With delta_0 = eps sign(U(-1, 1)), delta_2 two steps of PGD later, z_I = f(x + delta_0), z_F = f(x + delta_2) and
     z_C = f(x):
@@ -25,11 +25,12 @@ class RegMix(Mutual, Method):
         loss = CE(z_F, y) + alpha KL(z_F || z_I) + beta KL(z_I || z_F)        asymmetric mutual regularisation
                           + gamma KL(z_C || z_F)                              generalisation towards the clean output
 
-    z_I is the attack's own first forward pass. Zero weights leave PGD-2-AT from a random corner. Weight averaging is
-    not known; `--averaging gated_ema`, FGSM-PGK's, goes by the statistic `ratio`, acc(z_F) / acc(z_I) over the batch.
+    z_I is the attack's own first forward pass. With zero weights it is PGD-2-AT from a random corner. The paper's
+    weight averaging is not known; `--averaging gated_ema`, that of FGSM-PGK, uses the statistic `ratio`, acc(z_F) /
+    acc(z_I) over the batch.
 
     Source: arXiv 2510.05317, of which only the abstract, this formula, a figure caption and two settings were at hand.
-    Every field whose text says "not known" stands for something that they leave open.
+    A field whose text says "not known" is something that these sources leave open.
     """
 
     title = "RegMix"
@@ -56,14 +57,14 @@ class RegMix(Mutual, Method):
     steps: int = 2
     """Number of gradient steps of the attack."""
     step_size: float = 1.0
-    """Length of a step in units of eps (not known; from a corner, two steps of 1/2 only get back to the image)."""
+    """Length of a step in units of eps (not known; from a corner, two steps of 1/2 reach at most the image)."""
     start: Literal["fresh", "carried"] = "fresh"
     """A new random corner in every step, or each sample's last perturbation from the epoch before (not known)."""
     attack_batchnorm: Literal["train", "eval"] = "train"
     """BatchNorm during the attack: batch statistics, updating the running ones, or the running ones (not known). With
     eval, z_I is computed anew in train mode, which costs one more forward pass."""
     inner: Literal["cross_entropy", "smoothed", "margin"] = "cross_entropy"
-    """What the attack climbs: cross-entropy of the hard label, of the smoothed label, or the margin (not known)."""
+    """Loss of the attack: cross-entropy of the hard label, of the smoothed label, or the margin (not known)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

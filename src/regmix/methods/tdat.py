@@ -17,7 +17,7 @@ from regmix.types import Batch, Clock, Labels, Logits, Losses, Tag, require
 
 @dataclass(frozen=True)
 class Tdat(Method):
-    """One step from the perturbation of the batch before, row by row, with labels whose mass falls during training.
+    """One step from the last batch's perturbation, row by row; the labels' mass falls during the training.
 
     With delta the last batch's perturbation (a random corner in the first step), z_0 = f(x + delta) and
     z_1 = f(x + delta'):

@@ -20,10 +20,10 @@ ONNX = ".onnx"
 
 @dataclass(frozen=True)
 class BlackBox(Function):
-    """A model that only answers: a function from images to classes or scores, or an ONNX file.
+    """A black box: a function from images to classes or scores, or an ONNX file.
 
-    The function gets a float32 tensor [B, C, H, W] in [0, 1] on the CPU and returns class numbers [B], or scores
-    [B, classes], as a tensor or an array. No gradient is ever asked for. Its code is run.
+    The function gets a float32 tensor [B, C, H, W] in [0, 1] on the CPU and returns class numbers [B], or scores [B,
+    classes], as a tensor or an array. Gradients are never used. Its code is run.
     """
 
     name: Tag[Literal["black-box"]] = field(default="black-box", kw_only=True)  # type: ignore[assignment]

@@ -46,7 +46,7 @@ class Timm:
 class Transformers:
     """An image classifier of Hugging Face transformers. Also written --model hf:NAME. It normalises its input itself.
 
-    Code that a repository brings is never run.
+    Code in the repository is never run.
     """
 
     name: Tag[Literal["transformers"]] = field(default="transformers", kw_only=True)
