@@ -100,7 +100,7 @@ class Experiment:
     label_mass: float = 1.0
     """Label smoothing: probability of the true class in the training labels, in (0, 1]. 1 means no smoothing."""
     label_rest: Literal["even", "random"] = "even"
-    """How the other classes share the rest: evenly, or by random weights, drawn anew in every step (as LIET's)."""
+    """How the other classes share the rest: evenly, or by random weights, drawn again in every step (as LIET's)."""
     pad: int = 0
     """Random crops: pad every side with this many zero pixels, then crop to the original size (CIFAR: 4). 0 means no
     crops."""

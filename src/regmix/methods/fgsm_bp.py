@@ -23,8 +23,8 @@ class FgsmBp(Method):
         loss   = CE(f(x + delta'), y) + lam mean((f(x + delta') - f(x + delta))^2)          over every logit
 
     Source: FGSM-PGI, arXiv 2207.08859, section on the prior of the previous batch (published label mass 0.6). The
-    attack climbs the cross-entropy of the smoothed label, as in the public code of FGSM-MEP. Rows that the batch
-    before did not have start at zero.
+    attack maximises the cross-entropy of the smoothed label, as in the public code of FGSM-MEP. Rows that the last
+    batch did not have start at zero.
     """
 
     title = "FGSM-BP"

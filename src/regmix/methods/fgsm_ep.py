@@ -23,7 +23,7 @@ class FgsmEp(Method):
         loss   = CE(f(x + delta'), y) + lam mean((f(x + delta') - f(x + delta))^2)          over every logit
 
     Source: FGSM-PGI, arXiv 2207.08859, section on the prior of the previous epoch (published label mass 0.6). The
-    attack climbs the cross-entropy of the smoothed label, as in the public code of FGSM-MEP. Deviations: the memory
+    attack maximises the cross-entropy of the smoothed label, as in the public code of FGSM-MEP. Deviations: the memory
     moves with the crop and flip of its image, and is kept in int8.
     """
 

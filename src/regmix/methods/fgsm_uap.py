@@ -27,11 +27,11 @@ class FgsmUap(Method):
         u     <- clip(u + radius sign m, -radius, radius)
 
     Source: the public code of FGSM-UAP (fzjcdt/fgsm_uap) and of the FastAT benchmark (arXiv 2604.22853); the published
-    label mass is 0.64. The attack climbs the cross-entropy of the smoothed label, as there. Deviations: in both codes
-    the backward pass of the loss changes g in place before g moves u, which is not in the formula; g is divided by its
-    mean absolute element, where the code divides by the sum, so that a smaller last batch counts the same; of several
-    processes the images of rank 0 move u; on a GPU the sums depend on the order of additions; other norms replace eps
-    sign by the steepest direction.
+    label mass is 0.64. The attack maximises the cross-entropy of the smoothed label, as there. Deviations: in both
+    codes the backward pass of the loss changes g in place before g moves u, which is not in the formula; g is divided
+    by its mean absolute element, where the code divides by the sum, so that a smaller last batch counts the same; of
+    several processes the images of rank 0 move u; on a GPU the sums depend on the order of additions; other norms
+    replace eps sign by the steepest direction.
     """
 
     title = "FGSM-UAP"

@@ -20,10 +20,10 @@ class Gat(Method):
 
         loss = CE(f(x), y) + lam mean ||softmax f(x) - softmax f(x + delta)||_2^2
 
-    delta is one step of eps from a random corner of the ball of eps / 2; in every other step the attack climbs the
+    delta is one step of eps from a random corner of the ball of eps / 2; in every other step the attack maximises the
     whole loss, otherwise cross-entropy alone. Source: Sriramanan et al., NeurIPS 2020, and its public code for
-    CIFAR-10. Deviation: the clean output that guides the attack is computed only in the steps that use it. The
-    FastAT benchmark's code takes the softmax of probabilities in the attack of every other step, this method does not.
+    CIFAR-10. Deviation: the clean output that guides the attack is computed only in the steps that use it. The FastAT
+    benchmark's code takes the softmax of probabilities in the attack of every other step, this method does not.
     """
 
     title = "GAT"

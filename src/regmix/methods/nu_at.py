@@ -21,7 +21,7 @@ class NuAt(Method):
 
         loss = CE(f(x), y) + lam_e ||f(x) - f(x + delta)||_* / B
 
-    delta is one step of eps from a random corner of the ball of eps / 2; in every other step the attack climbs the
+    delta is one step of eps from a random corner of the ball of eps / 2; in every other step the attack maximises the
     whole loss, otherwise cross-entropy alone. lam_e = lam e / (epochs - hold) in epoch e, counted from 0; it is lam in
     the last `hold` epochs.
 

@@ -19,9 +19,9 @@ from regmix.types import Batch, Clock, Losses, Tag
 class PgdAt(Method):
     """Cross-entropy at the end of a PGD attack on it: min E max_delta CE(f(x + delta), y) (arXiv 1706.06083).
 
-    10 steps of eps / 4 are PGD-AT as published at 8/255; 2 steps of eps / 2 from zero are PGD-2-AT. The attack climbs
-    the cross-entropy of the hard label. A uniform start is clipped to the image's range, as in the public code of
-    PGD-AT, of FGSM-RS's paper (arXiv 2001.03994) and of arXiv 2002.11569; a corner is RegMix's, which is not.
+    10 steps of eps / 4 are PGD-AT as published at 8/255; 2 steps of eps / 2 from zero are PGD-2-AT. The attack
+    maximises the cross-entropy of the hard label. A uniform start is clipped to the image's range, as in the public
+    code of PGD-AT, of FGSM-RS's paper (arXiv 2001.03994) and of arXiv 2002.11569; a corner is RegMix's, which is not.
 
     BatchNorm during the attack: these codes leave it in train mode, which is the default here; the FastAT benchmark
     (through torchattacks) attacks in evaluation mode, which is attack_batchnorm="eval".
@@ -38,7 +38,7 @@ class PgdAt(Method):
     """Where the attack begins; None means uniform from 4 steps on, and zero below."""
     attack_batchnorm: Literal["train", "eval"] = "train"
     """BatchNorm during the attack: batch statistics, updating the running ones, or the running ones. With eval, the
-    first output of the mutual terms is computed anew in train mode, which costs one more forward pass."""
+    first output of the mutual terms is computed again in train mode, which costs one more forward pass."""
     mutual: Mutual = Mutual()
     """RegMix's terms between the attack's first, its last and the clean output; none by default."""
 

@@ -62,7 +62,7 @@ class RegMix(Mutual, Method):
     """A new random corner in every step, or each sample's last perturbation from the epoch before (not known)."""
     attack_batchnorm: Literal["train", "eval"] = "train"
     """BatchNorm during the attack: batch statistics, updating the running ones, or the running ones (not known). With
-    eval, z_I is computed anew in train mode, which costs one more forward pass."""
+    eval, z_I is computed again in train mode, which costs one more forward pass."""
     inner: Literal["cross_entropy", "smoothed", "margin"] = "cross_entropy"
     """Loss of the attack: cross-entropy of the hard label, of the smoothed label, or the margin (not known)."""
 

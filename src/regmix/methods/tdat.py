@@ -32,7 +32,7 @@ class Tdat(Method):
 
     Source: the public code of TDAT (bookman233/TDAT, CVPR 2024). Its momentum for the memory is overwritten and has no
     effect, so there is none here. Deviations: the code adds 1e-7 inside tanh; batches of another size are trained on,
-    too; rows that the batch before did not have start at zero.
+    too; rows that the last batch did not have start at zero.
     """
 
     title = "TDAT"
