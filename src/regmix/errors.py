@@ -23,6 +23,19 @@ def require(condition: bool, complaint: str) -> None:
         raise UserError(complaint)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error that says something; without one the name of its kind."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def few(title: str, names: Iterable[str]) -> str:
+    """The title, the first three names, and how many more there are; empty if there are no names."""
+    first, rest = (every := list(names))[:3], every[3:]
+    shown = ", ".join(name if name.isprintable() else repr(name) for name in first)
+    return f"{title} {shown}{f' and {len(rest)} more' if rest else ''}".lstrip() if first else ""
+
+
 def known(word: str, choices: Iterable[str], what: str, see: str = "") -> str:
     """Returns the word if it is one of the choices.
 

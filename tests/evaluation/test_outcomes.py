@@ -1,8 +1,5 @@
 """The table of an evaluation and the numbers made of it."""
 
-import csv
-import io
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -55,44 +52,3 @@ def test_the_worst_case_survives_every_attack() -> None:
     assert table.worst_case(["fgsm", "pgd"]).tolist() == [True, False, False, False, False]
     assert table.worst_case(["fgsm"]).tolist() == table.column("fgsm").tolist()
     assert table.worst_case(table.names).double().mean() <= min(map(table.accuracy, table.names))
-
-
-def test_joining_adds_the_columns_that_are_new() -> None:
-    more = Outcomes(("clean", "apgd"), LABELS, torch.tensor([[1, 0]] * 5, dtype=torch.bool))
-    joined = a_table().join(more)
-    assert joined.names == ("clean", "fgsm", "pgd", "apgd")
-    assert torch.equal(joined.column("clean"), TABLE[:, 0])
-    assert joined.accuracy("apgd") == 0
-    assert len(joined) == 5
-
-
-def test_tables_of_different_examples_do_not_join() -> None:
-    with pytest.raises(AssertionError, match="different examples"):
-        a_table().join(Outcomes(("clean",), LABELS.flip(0), TABLE[:, :1]))
-
-
-def test_joined_tables_keep_the_predictions_and_what_was_not_attacked() -> None:
-    idle = torch.tensor([[0, 1]] * 5, dtype=torch.bool)
-    one = Outcomes(("clean", "fgsm"), LABELS, TABLE[:, :2], idle, LABELS)
-    other = Outcomes(("clean", "pgd"), LABELS, TABLE[:, ::2], ~idle, LABELS)
-    both = one.join(other)
-    assert torch.equal(both.predicted, LABELS)
-    assert (both.not_attacked("fgsm"), both.not_attacked("pgd")) == (5, 0)
-    assert one.join(a_table()).untried is None, "not known of every column"
-
-
-def test_the_csv_has_a_row_for_every_example() -> None:
-    text = a_table().to_csv(torch.arange(len(a_table())))
-    header, *rows = csv.reader(io.StringIO(text))
-    assert header == ["index", "label", "clean", "fgsm", "pgd"]
-    assert [[int(cell) for cell in row] for row in rows] == [
-        [index, label, *row]
-        for index, (label, row) in enumerate(zip(LABELS.tolist(), TABLE.int().tolist(), strict=True))
-    ]
-    assert text.endswith("\n")
-    assert "\r" not in text
-
-
-def test_names_with_commas_and_quotes_survive_the_csv() -> None:
-    table = Outcomes(("clean", 'a "b", c'), LABELS, TABLE[:, :2])
-    assert next(csv.reader(io.StringIO(table.to_csv(torch.arange(len(table))))))[2:] == ["clean", 'a "b", c']

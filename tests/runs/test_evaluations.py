@@ -157,6 +157,13 @@ def test_an_evaluation_is_outdated_as_soon_as_what_it_is_about_has_changed(run: 
     assert reason() == "", "removed weights are no others: the record says which they were"
 
 
+def test_names_with_commas_and_quotes_survive_the_table(run: Run) -> None:
+    about = subject(run)
+    evaluation, outcomes = found(about, **{'a "b", c': [1, 0, 0, 1]})
+    add(run.path, evaluation, outcomes, None)
+    assert run.evaluations()[0].outcomes().survives['a "b", c'].tolist() == [True, False, False, True]
+
+
 def test_a_transfer_column_does_not_outlive_the_weights_that_it_came_from(run: Run, tmp_path: Path) -> None:
     source = tmp_path / "source.safetensors"
     source.write_bytes(b"one")

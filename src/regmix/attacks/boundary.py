@@ -16,29 +16,27 @@ NOISE, FEW, BEST = 100, 6, 3
 """Random images that are tried as starts at most, and where there are others; starts of each kind that are compared."""
 
 
-def first_point(
-    wrong: Decide, x: Tensor, others: Images, threat: Threat, generator: Generator
-) -> tuple[Tensor | None, int]:
-    """A misclassified point, and the queries that it took; None where no start is misclassified.
+def first_point(wrong: Decide, x: Tensor, others: Images, threat: Threat, generator: Generator) -> Tensor | None:
+    """A misclassified point; None where no start is misclassified.
 
     Starts are the nearest of the others, misclassified images, and uniform noise. The line from each to x is bisected,
     coarsely, and the point that is nearest then is taken.
     """
     nearest = threat.norm(others - x).topk(min(BEST, len(others)), largest=False).indices
     noise = torch.rand((NOISE, *x.shape), generator=generator, dtype=x.dtype, device=x.device)
-    hits, used = noise[:FEW][wrong(noise[:FEW])], 1 + FEW
+    hits = noise[:FEW][wrong(noise[:FEW])]
     if not len(hits) and not len(others):
-        hits, used = noise[FEW:][wrong(noise[FEW:])], used + NOISE - FEW
+        hits = noise[FEW:][wrong(noise[FEW:])]
     starts = torch.cat([others[nearest], hits[:BEST]])
     if not len(starts):
-        return None, used
+        return None
     low, high = torch.zeros_like(starts[:, :1, :1, :1]), torch.ones_like(starts[:, :1, :1, :1])
     for _ in range(7):
         middle = (low + high) / 2
-        hit, used = wrong(x + middle * (starts - x)).view(-1, 1, 1, 1), used + len(starts)
+        hit = wrong(x + middle * (starts - x)).view(-1, 1, 1, 1)
         low, high = torch.where(hit, low, middle), torch.where(hit, middle, high)
     points = x + high * (starts - x)
-    return points[int(threat.norm(points - x).argmin())], used
+    return points[int(threat.norm(points - x).argmin())]
 
 
 def normal_at(wrong: Decide, at: Tensor, radius: float, count: int, euclid: bool, generator: Generator) -> Tensor:
@@ -57,7 +55,7 @@ def normal_at(wrong: Decide, at: Tensor, radius: float, count: int, euclid: bool
     return normal
 
 
-def bisect(wrong: Decide, x: Tensor, at: Tensor, threat: Threat, theta: float) -> tuple[Tensor, int]:
+def bisect(wrong: Decide, x: Tensor, at: Tensor, threat: Threat, theta: float) -> Tensor:
     """The misclassified point nearest to x on the way from `at`: a line for L2, a shrinking box for L-inf."""
     euclid = isinstance(threat, L2)
     low, high = 0.0, 1.0 if euclid else float(threat.norm((at - x)[None]))
@@ -66,11 +64,10 @@ def bisect(wrong: Decide, x: Tensor, at: Tensor, threat: Threat, theta: float) -
     def point(share: float) -> Tensor:
         return x + share * (at - x) if euclid else x + (at - x).clamp(-share, share)
 
-    asked = 0
     while high - low > max(end, FINEST):
-        middle, asked = (low + high) / 2, asked + 1
+        middle = (low + high) / 2
         if wrong(point(middle)[None])[0]:
             high = middle
         else:
             low = middle
-    return point(high), asked
+    return point(high)

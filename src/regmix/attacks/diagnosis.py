@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regmix.runtime.borrowed import borrowed
-from regmix.types import Batch, Model, UserError, require
+from regmix.types import Batch, Model, UserError, first_line, require
 
 IN_PLACE = (
     "the model changes its input in place (sub_, div_, clamp_ or the like), so attacks and losses would "
@@ -64,7 +64,7 @@ def _explain(model: Model, batch: Batch) -> None:
         except torch.OutOfMemoryError:
             return
         except Exception as error:
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            first = first_line(error)
             kind = str(x.dtype).removeprefix("torch.")
             hint = "; channels come first: x.permute(0, 3, 1, 2)" if x.shape[3] in (1, 3, 4) else ""
             raise UserError(f"the model fails on {kind} images {list(x.shape)} on {x.device}: {first}{hint}") from error

@@ -90,13 +90,13 @@ class HopSkipJump:
             Enough: the queries are spent, or a misclassified image within eps was found; `wrong` has the nearest one.
         """
         wrong.known(others)
-        at, _ = first_point(wrong, x, others, threat, generator)
+        at = first_point(wrong, x, others, threat, generator)
         if at is None:
             return
         size, euclid = x.numel(), isinstance(threat, L2)
         # The paper's theta: the step at which a bisection ends.
         theta = 1 / (size * size**0.5) if euclid else 1 / size**2
-        at, _ = bisect(wrong, x, at, threat, theta)
+        at = bisect(wrong, x, at, threat, theta)
         number = 0
         while True:
             number += 1
@@ -113,4 +113,4 @@ class HopSkipJump:
                 step /= 2
                 if step < 1e-9:
                     return
-            at, _ = bisect(wrong, x, (at + step * normal).clamp(0, 1), threat, theta)
+            at = bisect(wrong, x, (at + step * normal).clamp(0, 1), threat, theta)

@@ -35,13 +35,12 @@ class Shortest:
         self.delta, self._threat = torch.zeros_like(x), threat
         self.length = x.new_full((len(x),), float("inf"))
 
-    def offer(self, delta: Images, wrong: Bool[Tensor, "batch"]) -> Bool[Tensor, "batch"]:
-        """Keeps the perturbations that are wrong and shorter; returns which they are."""
+    def offer(self, delta: Images, wrong: Bool[Tensor, "batch"]) -> None:
+        """Keeps the perturbations that are wrong and shorter."""
         length = self._threat.norm(delta)
         shorter = wrong & (length < self.length)
         self.length = torch.where(shorter, length, self.length)
         self.delta = torch.where(shorter.view(-1, 1, 1, 1), delta, self.delta)
-        return shorter
 
 
 def to_ball(delta: Images, radius: PerExample, threat: Threat) -> Images:

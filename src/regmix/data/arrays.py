@@ -9,7 +9,7 @@ from torch import Tensor
 
 from regmix.data.decode import to_rgb
 from regmix.data.images import ImageSet
-from regmix.types import UserError, require
+from regmix.types import UserError, first_line, require
 
 RECHECKED = 3
 """So many items of a data set are read twice, to find out whether they change."""
@@ -56,7 +56,7 @@ def _tensor(values: Any, name: str) -> Tensor:
     try:
         tensor = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{name} is no array of numbers ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{name} is no array of numbers ({first_line(error)})") from None
     return tensor.detach().cpu()
 
 

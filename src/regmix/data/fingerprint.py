@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regmix.data.images import ImageSet
-from regmix.types import Fingerprint
+from regmix.types import Fingerprint, few
 
 DIGITS = 32
 
@@ -41,8 +41,8 @@ def class_changes(before: tuple[str, ...], now: tuple[str, ...]) -> str:
         return ""
     gone = [name for name in before if name not in now]
     new = [name for name in now if name not in before]
-    parts = [f"{_few(gone)} {'is' if len(gone) == 1 else 'are'} gone"] if gone else []
-    parts += [f"{_few(new)} {'is' if len(new) == 1 else 'are'} new"] if new else []
+    parts = [f"{few('', gone)} {'is' if len(gone) == 1 else 'are'} gone"] if gone else []
+    parts += [f"{few('', new)} {'is' if len(new) == 1 else 'are'} new"] if new else []
     if not parts:
         label = next(number for number, (a, b) in enumerate(zip_longest(before, now)) if a != b)
         parts = [f"their order has changed: class {label} was {before[label]} and is now {now[label]}"]
@@ -59,12 +59,7 @@ def changes(before: Fingerprint, now: Fingerprint) -> str:
         if was != count
     ]
     if counts:
-        return _few(counts)
+        return few("", counts)
     if before.kind == now.kind and before.digest != now.digest:
         return "images have been replaced, changed or reordered"
     return ""
-
-
-def _few(names: list[str]) -> str:
-    rest = len(names) - 3
-    return ", ".join(names[:3]) + (f" and {rest} more" if rest > 0 else "")

@@ -5,7 +5,7 @@ the command line import it.
 """
 
 from regmix.attacks import CLEAN
-from regmix.evaluation.answers import ask, check_tensors, gradient_fault, why
+from regmix.evaluation.answers import ask, check_tensors, gradient_fault
 from regmix.evaluation.chunks import Journal, repeatable
 from regmix.evaluation.curve import curve, distances
 from regmix.evaluation.evaluator import Evaluator, Survivors, World
@@ -16,7 +16,7 @@ from regmix.evaluation.one_answer import one_answer
 from regmix.evaluation.one_batch import predict
 from regmix.evaluation.outcomes import Outcomes, paired, wilson
 from regmix.evaluation.planes import Plane, image_planes, weight_plane
-from regmix.evaluation.preflight import in_train_mode, preflight, zero_gradients
+from regmix.evaluation.preflight import preflight, zero_gradients
 from regmix.evaluation.rounding import to_uint8
 from regmix.evaluation.table import evaluate, not_attacked_note
 from regmix.runs.records import Paired, Probe, Verdict
@@ -43,7 +43,6 @@ __all__ = [
     "flatness",
     "gradient_fault",
     "image_planes",
-    "in_train_mode",
     "not_attacked_note",
     "one_answer",
     "paired",
@@ -54,7 +53,6 @@ __all__ = [
     "to_uint8",
     "verdict",
     "weight_plane",
-    "why",
     "wilson",
     "zero_gradients",
 ]

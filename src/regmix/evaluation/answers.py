@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from regmix.attacks import IN_PLACE, Attack, Ensemble, Given, HopSkipJump, Square, Transfer, logits_in
 from regmix.objectives import precise
 from regmix.runtime.borrowed import borrowed
-from regmix.types import Images, Model, UserError
+from regmix.types import Images, Model, UserError, few, first_line
 
 BLIND = (Square, HopSkipJump, Transfer, Given)
 """Attacks that need no gradient of the model."""
@@ -28,7 +28,9 @@ def ask(model: Model, x: Images, classes: int | None = None) -> Tensor:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"the model fails on {x.dtype} images {list(x.shape)} on {x.device}: {why(error)}") from None
+        raise UserError(
+            f"the model fails on {x.dtype} images {list(x.shape)} on {x.device}: {first_line(error)}"
+        ) from None
     logits = logits_in(output, len(x))
     if not logits.isfinite().all():
         raise UserError("the model's logits are not finite; an accuracy would mean nothing")
@@ -55,9 +57,8 @@ def check_tensors(model: nn.Module) -> None:
     """Raises UserError unless the model's state consists of tensors, because only tensors are saved."""
     other = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor)]
     if other:
-        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         raise UserError(
-            f"the model's state holds values that are not tensors ({', '.join(other[:3])}{more}) and cannot be saved "
+            f"the model's state holds values that are not tensors ({few('', other)}) and cannot be saved "
             "as weights: make them buffers, or leave them out of the state dict"
         )
 
@@ -71,7 +72,7 @@ def gradient_fault(model: Model, x: Images) -> str | None:
             try:
                 (gradient,) = torch.autograd.grad(precise(logits).sum(), images, allow_unused=True)
             except Exception as error:
-                return f"the gradient of the model's logits cannot be computed ({why(error)})"
+                return f"the gradient of the model's logits cannot be computed ({first_line(error)})"
             if gradient is not None:
                 return None
     return "no gradient flows from the model's logits to the images (no_grad, detach, or a decision inside it?)"
@@ -91,8 +92,3 @@ def needs_gradient(attack: Attack) -> bool:
     if isinstance(attack, Ensemble):
         return any(needs_gradient(stage) for _, stage in attack.stages)
     return not isinstance(attack, BLIND)
-
-
-def why(error: Exception) -> str:
-    """An exception in one line."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

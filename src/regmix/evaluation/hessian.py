@@ -12,9 +12,8 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-from regmix.evaluation.answers import why
 from regmix.objectives import cross_entropy
-from regmix.types import Images, Labels, Model, PerExample, UserError, require
+from regmix.types import Images, Labels, Model, PerExample, UserError, first_line, require
 
 TOLERANCE = 1e-4
 """An eigenvalue has converged if its residual ||H v - value v|| is below this share of it."""
@@ -104,7 +103,7 @@ def gradients(of: Tensor, inputs: Sequence[Tensor], *, again: bool = False, keep
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise UserError(f"the model has no second derivatives ({why(error)}); {remedy}") from None
+        raise UserError(f"the model has no second derivatives ({first_line(error)}); {remedy}") from None
     if not all(g.isfinite().all() for g in found):
         raise UserError(
             "the model's derivatives are not finite; look for a square root, norm or logarithm of zero in the model"
@@ -127,7 +126,8 @@ def check(model: nn.Module, x: Images, y: Labels) -> None:
         model = copy.deepcopy(model).double()
         losses(model, images, y)
     except Exception as error:
-        raise UserError(f"the model has no copy in float64 to check its second derivatives in ({why(error)})") from None
+        fault = "the model has no copy in float64 to check its second derivatives in"
+        raise UserError(f"{fault} ({first_line(error)})") from None
     for variables in ([images], list(model.parameters())):
         for variable in variables:
             variable.requires_grad_(True)

@@ -10,7 +10,6 @@ from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from regmix.runs.evaluations import Outcomes as StoredOutcomes
 from regmix.runs.records import Paired
 
 
@@ -70,19 +69,3 @@ class Outcomes:
     def worst_case(self, names: Sequence[str]) -> Bool[Tensor, "examples"]:
         """Which examples survive every one of these attacks."""
         return torch.stack([self.column(name) for name in names]).all(0)
-
-    def join(self, other: "Outcomes") -> "Outcomes":
-        """This table and the other's columns that it does not have; both must be of the same examples."""
-        assert torch.equal(self.labels, other.labels), "tables of different examples"
-        new = [name for name in other.names if name not in self.names]
-        columns = [self.robust, *(other.column(name)[:, None] for name in new)]
-        untried = None
-        if self.untried is not None and other.untried is not None:
-            more = [other.untried[:, other.names.index(name), None] for name in new]
-            untried = torch.cat([self.untried, *more], 1)
-        return Outcomes((*self.names, *new), self.labels, torch.cat(columns, 1), untried, self.predicted)
-
-    def to_csv(self, positions: Int[Tensor, "examples"]) -> str:
-        """One row per example: its position in the test split (`index`), its label, and 1 or 0 per attack."""
-        survives = {name: self.column(name).numpy() for name in self.names}
-        return StoredOutcomes(positions.numpy(), self.labels.numpy(), survives).to_csv()

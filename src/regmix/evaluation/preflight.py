@@ -133,8 +133,3 @@ def zero_gradients(model: Model, x: Images, y: Labels) -> float:
         (gradient,) = torch.autograd.grad(cross_entropy(model(images), y).sum(), images)
     flat = gradient.flatten(1)
     return float(((flat == 0).all(1) | ~flat.isfinite().all(1)).double().mean())
-
-
-def in_train_mode(model: Model) -> bool:
-    """Whether a module of the model is in train mode; evaluations use evaluation mode anyway."""
-    return isinstance(model, nn.Module) and any(module.training for module in model.modules())

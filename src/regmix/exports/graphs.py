@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from regmix.exports.checkpoint import Checkpointed
 from regmix.runtime.imported import optional
-from regmix.types import Images, Logits, Model, UserError
+from regmix.types import Images, Logits, Model, UserError, first_line
 
 FACTS = "regmix.json"
 """The entry of a pt2 file that holds the facts about the model as JSON; an ONNX file has them as metadata."""
@@ -61,7 +61,8 @@ def write_onnx(chosen: Checkpointed, path: Path, facts: dict[str, object]) -> No
             program.model.metadata_props.update({name: json.dumps(value) for name, value in facts.items()})
             program.save(path)
         except Exception as error:  # the exporter has kinds of its own, and passes on those of its libraries
-            raise UserError(f"the model cannot be written as ONNX: {_line(error)}; use --format safetensors") from error
+            fault = f"the model cannot be written as ONNX: {first_line(error)}"
+            raise UserError(f"{fault}; use --format safetensors") from error
 
 
 def read_onnx(chosen: Checkpointed, path: Path) -> Model:
@@ -88,18 +89,12 @@ def _traced(chosen: Checkpointed, form: str) -> torch.export.ExportedProgram:
         if "specialized it to be a constant" in str(error):
             cause = "it fixes the number of images: write x.shape[0] where it has len(x) or a number"
         raise UserError(
-            f"the model cannot be exported as {form}: {cause} ({_line(error)}); use --format safetensors"
+            f"the model cannot be exported as {form}: {cause} ({first_line(error)}); use --format safetensors"
         ) from error
 
 
 def _required(name: str) -> Any:
     return optional(name, f"--format onnx needs {name}", '"regmix[export]"')
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from regmix.models.base import Normalise
 from regmix.models.function import Function
 from regmix.runtime.imported import imported, optional
-from regmix.types import Images, Logits, Tag, UserError
+from regmix.types import Images, Logits, Tag, UserError, first_line
 
 ONNX = ".onnx"
 
@@ -95,7 +95,7 @@ def _session(path: Path) -> Callable[[Tensor], Any]:
     try:
         session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise UserError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path} cannot be read as ONNX: {first_line(error)}") from None
     inputs = session.get_inputs()
     if len(inputs) != 1:
         raise UserError(f"{path} has {len(inputs)} inputs; it must have one, the images")

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from regmix.types import UserError
+from regmix.types import UserError, few
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 """Suffixes of files of weights."""
@@ -151,10 +151,3 @@ def _join(path: str, name: str) -> str:
 
 def _named(path: str) -> str:
     return path or "top"
-
-
-def few(title: str, names: Iterable[str]) -> str:
-    """The title, the first three names, and how many more there are; empty if there are no names."""
-    first, rest = (every := list(names))[:3], every[3:]
-    shown = ", ".join(name if name.isprintable() else repr(name) for name in first)
-    return f"{title} {shown}{f' and {len(rest)} more' if rest else ''}" if first else ""

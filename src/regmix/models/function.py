@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 
 from regmix.models.base import Normalise
 from regmix.runtime.imported import imported
-from regmix.types import Tag, UserError
+from regmix.types import Tag, UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def materialise(model: nn.Module, shape: tuple[int, int, int]) -> None:
         with torch.no_grad():
             model.eval()(torch.zeros(1, *shape))
     except Exception as error:
-        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        cause = first_line(error)
         raise UserError(
             f"the weights of the model's lazy modules cannot be created: it fails on images {list(shape)}: {cause}"
         ) from None

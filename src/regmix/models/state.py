@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from regmix.models.base import Normalise
-from regmix.models.files import choose, few, read
+from regmix.models.files import choose, read
 from regmix.models.namings import UNUSED, WRAPPERS, canonical, guess, is_normalisation, unwrapped
-from regmix.types import UserError
+from regmix.types import UserError, few
 
 FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 

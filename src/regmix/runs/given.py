@@ -15,7 +15,7 @@ from torch import Tensor
 
 from regmix.runs.columns import Source
 from regmix.runtime.files import DIGEST, digest
-from regmix.types import UserError
+from regmix.types import UserError, first_line
 
 LABELS = ("label", "labels", "y", "y_test")
 TENSORS = (".pt", ".pth")
@@ -80,7 +80,7 @@ def _read_tensors(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, LookupError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise UserError(f"{path} cannot be read as tensors: {reason}") from None
 
 

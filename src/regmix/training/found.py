@@ -7,8 +7,8 @@ import torch
 from regmix.config import Experiment, NoAveraging, OneCycle, Piecewise, Swa
 from regmix.data import ImageSet
 from regmix.methods import Method, Mutual
-from regmix.models.files import few
 from regmix.training.prepare import Prepared
+from regmix.types import few
 
 MOST_NAMED = 12
 """Classes whose images are all counted by name; of more, the smallest and the largest."""

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from regmix.config import Experiment, NoAveraging, build_model, from_json
 from regmix.data import ImageSet, NoColour, class_changes, load, pick, split_train, steps_per_epoch
 from regmix.models import PRETRAINED, FromElsewhere, Timm, Transformers, load_weights
-from regmix.models.files import few
 from regmix.runs import CONFIG, RESULT, Run
 from regmix.runs.exported import ON_HUB, WEIGHTS, folder_of
 from regmix.runtime import devices, processes
@@ -21,7 +20,7 @@ from regmix.runtime.borrowed import same_modes
 from regmix.training.display import Display
 from regmix.training.readiness import ready
 from regmix.training.recorded import check_recordable
-from regmix.types import Trust, UserError, require
+from regmix.types import Trust, UserError, few, require
 
 
 class Prepared(NamedTuple):

@@ -7,12 +7,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from regmix.evaluation import ask, check_tensors, why
+from regmix.evaluation import ask, check_tensors
 from regmix.methods.features import logits_and_features
 from regmix.objectives import cross_entropy
 from regmix.runtime.borrowed import same_buffers, same_modes
 from regmix.runtime.layout import place, settle
-from regmix.types import Images, Labels, UserError, require
+from regmix.types import Images, Labels, UserError, few, first_line, require
 
 
 def ready(
@@ -40,14 +40,14 @@ def ready(
             copy.deepcopy(model)
         except Exception as error:
             raise UserError(
-                f"the training keeps a copy of the model, which cannot be made ({why(error)}); use --averaging none "
-                "without --shard-weights"
+                f"the training keeps a copy of the model, which cannot be made ({first_line(error)}); use "
+                "--averaging none without --shard-weights"
             ) from None
     try:
         model.to(device)
         x, y = x.to(device, next(model.parameters()).dtype), y.to(device)
     except (RuntimeError, NotImplementedError) as error:
-        raise UserError(f"the model cannot be moved to {device}: {why(error)}") from None
+        raise UserError(f"the model cannot be moved to {device}: {first_line(error)}") from None
     with torch.random.fork_rng([device] if device.type == "cuda" else []), same_buffers(model):
         in_eval = kept_in_eval(model)
         with same_modes(model), torch.no_grad():
@@ -60,12 +60,11 @@ def ready(
             train_mode(model, in_eval)
             unused = _without_effect(model, x, y, classes, fabric)
     if unused:
-        notes.append(
-            f"without effect on the logits of two images, and trained only where they have one: {_few(unused)}"
-        )
+        what = "without effect on the logits of two images, and trained only where they have one:"
+        notes.append(few(what, unused))
     if in_eval:
         names = [name for name, module in model.named_modules() if any(module is each for each in in_eval)]
-        notes.append(f"in evaluation mode from the start, and kept in it: {_few(names)}")
+        notes.append(few("in evaluation mode from the start, and kept in it:", names))
     return [note for note in notes if note is not None]
 
 
@@ -114,7 +113,8 @@ def _without_effect(model: nn.Module, x: Images, y: Labels, classes: int, fabric
             gradients = torch.autograd.grad(loss, [*learned.values()], allow_unused=True)
         except Exception as error:
             remedy = "compute the logits without no_grad, detach or hard decisions such as argmax"
-            raise UserError(f"{_mode(fabric)}, the gradients cannot be computed ({why(error)}); {remedy}") from None
+            fault = f"{_mode(fabric)}, the gradients cannot be computed ({first_line(error)}); {remedy}"
+            raise UserError(fault) from None
     if image_gradient is None:
         raise UserError("no gradient flows from the model's logits to the images, which attacks need; is it detached?")
     unused = [name for name, gradient in zip(learned, gradients, strict=True) if gradient is None]
@@ -139,7 +139,3 @@ def train_mode(model: nn.Module, in_eval: list[nn.Module]) -> None:
     model.train()
     for module in in_eval:
         module.training = False
-
-
-def _few(names: list[str]) -> str:
-    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"

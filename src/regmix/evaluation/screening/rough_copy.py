@@ -9,13 +9,13 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from regmix.attacks import Apgd, Fab, Relaxation, Screened, Shortened, Square
-from regmix.evaluation.answers import gradient_fault, why
+from regmix.evaluation.answers import gradient_fault
 from regmix.evaluation.screening.incremental import Incremental
 from regmix.objectives import margin, precise
 from regmix.runtime import devices
 from regmix.runtime.bfloat16 import wrong_convolution
 from regmix.runtime.layout import is_contiguous
-from regmix.types import Images, Labels, Logits
+from regmix.types import Images, Labels, Logits, first_line
 
 SCREENED = (Apgd, Fab, Relaxation, Shortened, Square)
 """Attacks for which a fast copy of the model may screen; the other attacks report their last iterate only."""
@@ -48,7 +48,7 @@ def screened(model: nn.Module, x: Images, y: Labels) -> Screened:
     except NoCopy:
         raise
     except Exception as error:  # a user's module may raise anything
-        raise NoCopy(f"{type(error).__name__}: {why(error)}") from None
+        raise NoCopy(f"{type(error).__name__}: {first_line(error)}") from None
     spread = float((precise(exact).amax(1) - precise(exact).amin(1)).mean())
     if not pair.slack <= AGREE * spread:  # written so that NaN fails
         raise NoCopy(f"it gives other logits: margins differ by {pair.slack:.2g}, logits by {spread:.2g}")

@@ -95,7 +95,7 @@ def gamma_too_high(case: Case) -> Finding | None:
 def _below_plain(case: Case) -> Number | None:
     what = "clean accuracy of a plain model minus this one's"
     for peer in case.peers:
-        # Runs before 2026-11-27 chose the best epoch of a plain model by its accuracy under attack: the last one counts.
+        # Until 2026-11-27 accuracy under attack chose the best epoch of a plain model: its last one counts.
         at = "last" if "last" in peer.run.outcomes else None
         if peer.run.part("method").get("name") == "standard" and (pair := case.against(peer, "clean", at)) is not None:
             return Number(f"{what}, on the same test images", -pair.difference, -pair.high, -pair.low)
