@@ -55,9 +55,7 @@ class TimedNearby:
         return self.ask(*words)
 
 
-class Nothing:
-    rank, size = 0, 1
-
+class NoJournal:
     def find(self, *_: object) -> None:
         return None
 
@@ -67,9 +65,6 @@ class Nothing:
         return True
 
     def refresh(self) -> None: ...
-
-    def any(self, values: torch.Tensor) -> torch.Tensor:
-        return values
 
 
 def main() -> None:
@@ -110,9 +105,7 @@ def main() -> None:
             inside(rough), exact, slack, incremental and (lambda: TimedNearby(incremental(), inside)), **more
         )
         began = time.perf_counter()
-        evaluator = Evaluator(
-            ours, test, device, flags.batch_size, Nothing(), Nothing(), on_work=lambda _: None
-        )  # fmt: skip
+        evaluator = Evaluator(ours, test, device, flags.batch_size, NoJournal(), on_work=lambda _: None)
         left, *_ = evaluator.survivors(attack, threat, alive, stage, screen=True)
         seconds = time.perf_counter() - began
         rough_copy.Screened, torch.autograd.grad = real_screened, real_grad

@@ -19,7 +19,7 @@ import foolbox
 import pyautoattack
 import torch
 import torchattacks
-from autoattack import Nothing
+from autoattack import NoJournal
 from from_runs import parser_for_runs
 from strongest import Masked, from_run
 from torch import Tensor, nn
@@ -81,7 +81,7 @@ class Kept:
 def left_by_ours(name: str, model: nn.Module, test: Any, threat: Linf) -> dict[str, Any]:
     """Which images our attack leaves, as `regmix evaluate` runs it, and the seconds."""
     began, device = time.perf_counter(), torch.device("cpu")
-    evaluator = Evaluator(model, test, device, BATCH, Nothing(), Nothing(), on_work=lambda _: None)
+    evaluator = Evaluator(model, test, device, BATCH, NoJournal(), on_work=lambda _: None)
     alive = evaluator.predictions() == test.labels
     attack = parse_attack(name)
     assert isinstance(attack, Ensemble)

@@ -80,12 +80,7 @@ def test_pgd_is_that_of_art_and_our_model_goes_through_its_front_door(case) -> N
     torch.testing.assert_close(x + ours(case, Linf(EPS)), theirs, rtol=0, atol=1e-6)
 
 
-class Alone:
-    rank, size = 0, 1
-
-    def any(self, values: Tensor) -> Tensor:
-        return values
-
+class NoJournal:
     def find(self, *_) -> None:
         return None
 
@@ -126,7 +121,7 @@ def test_autoattack_gives_no_weaker_verdict_than_pyautoattack(method, threat, sc
     with torch.no_grad():
         alive = model(x).argmax(1) == y
         their_robust = model(adversarial).argmax(1) == y
-    evaluator = Evaluator(model, images, torch.device("cpu"), 100, Alone(), Alone(), lambda _: None)
+    evaluator = Evaluator(model, images, torch.device("cpu"), 100, NoJournal(), lambda _: None)
     for name, attack in AUTOATTACK.under(threat):
         alive, *_ = evaluator.survivors(attack, threat, alive, name, screen=screen)
     assert 5 < their_robust.sum() < 95, "the radius must leave something to find out"

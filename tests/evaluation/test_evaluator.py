@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from regmix.attacks import Apgd, Attempt, Fgsm, Screened
 from regmix.data import ImageSet
-from regmix.evaluation import Evaluator, chunks, evaluate
+from regmix.evaluation import Evaluator, chunks, evaluate, evaluator
 from regmix.evaluation.screening import NoCopy, screened
 from regmix.evaluation.screening.rough_copy import _folded
 from regmix.models import PreActResNet, ResNet, SmallCnn, build
@@ -16,28 +16,21 @@ from regmix.threats import Linf
 COUNT = 23
 
 
-class Alone:
-    rank, size = 0, 1
-
-    def any(self, values: Tensor) -> Tensor:
-        return values
-
-
 class OneOf:
-    """Process `rank` of `size`, whose colleagues have found `others`."""
+    """Stands in for `regmix.runtime.processes`: process `rank` of `size`, whose colleagues have broken `others`."""
 
     def __init__(self, rank: int, size: int, others: Tensor) -> None:
-        self.rank, self.size, self.others = rank, size, others
-        self.told = []
+        self.others, self.told = others, []
+        self.rank, self.size = (lambda: rank), (lambda: size)
 
     @property
     def mine(self) -> Tensor:
-        return self.told[0]
+        return self.told[0] > 0
 
-    def any(self, values: Tensor) -> Tensor:
-        """First what is broken, then what was not attacked."""
+    def total(self, values: Tensor) -> Tensor:
+        """First which are broken, then other things."""
         self.told.append(values)
-        return values | self.others if len(self.told) == 1 else values
+        return values + self.others.int() if len(self.told) == 1 else values
 
 
 class Notes:
@@ -67,10 +60,10 @@ def a_case() -> tuple[nn.Module, Tensor, Tensor]:
         return model, x, model(x).argmax(1)
 
 
-def an_evaluator(model, x, y, journal=None, world=None, work=None) -> Evaluator:
+def an_evaluator(model, x, y, journal=None, work=None) -> Evaluator:
     images = ImageSet(x.mul(255).round().to(torch.uint8), y, tuple("abcd"))
     on_work = (work if work is not None else []).append
-    return Evaluator(model, images, torch.device("cpu"), 5, journal or Notes(), world or Alone(), on_work)
+    return Evaluator(model, images, torch.device("cpu"), 5, journal or Notes(), on_work)
 
 
 @pytest.fixture(params=["bfloat16", "float32"])
@@ -81,8 +74,11 @@ def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 def attack(alive, attack=None, *, eps=0.05, screen=False, journal=None, world=None, work=None):
-    ours = an_evaluator(*a_case(), journal, world, work)
-    return ours.survivors(attack or Fgsm(), Linf(eps), alive, "fgsm", screen=screen).alive
+    ours = an_evaluator(*a_case(), journal, work)
+    with pytest.MonkeyPatch.context() as patch:
+        if world is not None:
+            patch.setattr(evaluator, "processes", world)
+        return ours.survivors(attack or Fgsm(), Linf(eps), alive, "fgsm", screen=screen).alive
 
 
 def expected(eps: float = 0.05) -> Tensor:
@@ -284,16 +280,16 @@ def test_what_was_not_attacked_is_told_and_remembered() -> None:
 
     (model, x, y), notes, alive = a_case(), Notes(), torch.arange(COUNT) % 4 > 0
 
-    def again(world):
-        ours = an_evaluator(model, x, y, notes, world)
+    def again():
+        ours = an_evaluator(model, x, y, notes)
         return ours.survivors(Some(), Linf(0.05), alive, "some", screen=False)
 
-    first, bright = again(Alone()), x[:, 0, 0, 0] >= 0.5
+    first, bright = again(), x[:, 0, 0, 0] >= 0.5
     assert torch.equal(first.not_attacked, alive & bright)
     assert torch.equal(first.alive, alive & (expected() | bright))
     assert 0 < first.not_attacked.sum() < alive.sum()
     lines = len(notes.added)
-    for one, other in zip(again(Alone()), first, strict=True):
+    for one, other in zip(again(), first, strict=True):
         assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
     assert len(notes.added) == lines, "nothing was attacked anew"
 
@@ -304,7 +300,7 @@ def test_every_broken_example_comes_with_the_class_that_it_is_taken_for() -> Non
     images = ImageSet((x * 255).round().byte(), y, tuple("abcd"))
     alive = model(x).argmax(1) == y
     notes = Notes()
-    ours = Evaluator(model, images, torch.device("cpu"), 4, notes, Alone(), lambda _: None)
+    ours = Evaluator(model, images, torch.device("cpu"), 4, notes, lambda _: None)
     found = ours.survivors(Fgsm(), Linf(0.2), alive, "fgsm", screen=False)
     delta = Fgsm()(model, x, y, Linf(0.2))
     expected = model((x + delta).clamp(0, 1)).argmax(1)

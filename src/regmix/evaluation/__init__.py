@@ -8,7 +8,7 @@ from regmix.attacks import CLEAN
 from regmix.evaluation.answers import ask, check_tensors, gradient_fault
 from regmix.evaluation.chunks import Journal, repeatable
 from regmix.evaluation.curve import curve, distances
-from regmix.evaluation.evaluator import Evaluator, Survivors, World
+from regmix.evaluation.evaluator import Evaluator, Survivors
 from regmix.evaluation.examples import Examples, collect_examples
 from regmix.evaluation.flatness import Flatness, flatness
 from regmix.evaluation.masking import probe, verdict
@@ -33,7 +33,6 @@ __all__ = [
     "Probe",
     "Survivors",
     "Verdict",
-    "World",
     "ask",
     "check_tensors",
     "collect_examples",

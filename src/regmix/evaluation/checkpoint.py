@@ -57,13 +57,12 @@ class CheckpointEvaluation:
         if processes.from_first(self.subject.key) != self.subject.key:
             raise UserError(f"{run.path} changed while its weights were read; evaluate it again")
         self._folder = checked_folder(run.path, self.subject)
-        world = processes.Processes()
-        self._writes = world.rank == 0
-        self._code, self._rank = code_files(loaded.model, task.experiment.model), world.rank
+        self._rank = processes.rank()
+        self._code = code_files(loaded.model, task.experiment.model)
         self._journals = [self._journal()]
         self._model = Eot(loaded.model, questions.draws) if questions.draws > 1 else loaded.model
         self._evaluator = Evaluator(
-            self._model, test.images, task.device, questions.batch_size, self._journals[0], world, task.progress.work
+            self._model, test.images, task.device, questions.batch_size, self._journals[0], task.progress.work
         )
         self._began = time.perf_counter()
         self._fillings = [Filling(column, len(test.images)) for column in task.columns()]
@@ -157,7 +156,7 @@ class CheckpointEvaluation:
         """Adds the column of an attack."""
         task, column, alive = self._task, filling.column, filling.survives
         record = filling.record(self._column(column.asked.named.name, column.asked.threat.eps, alive))
-        if task.questions.save and self._writes:
+        if task.questions.save and not self._rank:
             broken = self._clean & ~alive
             with repeatable(f"{column.name}, saved", task.device):
                 rounded = recheck(self._model, self._folder, column.name, task.test, broken, task.device)
@@ -231,7 +230,7 @@ class CheckpointEvaluation:
         with repeatable("verdict", task.device):
             masking = self._masking() if task.questions.verdict else None
             shown = shown_examples(self._model, task) if task.suite else None
-        if not self._writes:
+        if self._rank:
             return
         survives, predicted = (
             {name: values.numpy() for name, values in table.items()} for table in (self._survives, self._predicted)
@@ -248,7 +247,7 @@ class CheckpointEvaluation:
 
     def forget(self) -> None:
         """Deletes the journals: the evaluation is written."""
-        if self._writes:
+        if not self._rank:
             for journal in self._journals:
                 journal.remove()
 

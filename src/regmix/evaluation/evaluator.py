@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -14,22 +14,10 @@ from regmix.data import ImageSet, pick
 from regmix.evaluation.chunks import ChunkResult, Chunks, Journal, Meter, Spent, claimed, repeatable
 from regmix.evaluation.one_batch import nearest, predict
 from regmix.evaluation.padded import padded
+from regmix.runtime import processes
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
 from regmix.types import Batch, Images, Labels, Model
-
-COST_BITS, QUERY_BITS = 48, 24
-"""What a chunk takes is below 2^48 passes or microseconds, and a row's queries are below 2^24."""
-
-
-class World(Protocol):
-    """The processes that share an evaluation."""
-
-    @property
-    def rank(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-    def any(self, values: Bool[Tensor, "examples"]) -> Bool[Tensor, "examples"]: ...
 
 
 class Survivors(NamedTuple):
@@ -54,7 +42,6 @@ class Evaluator:
     device: torch.device
     batch_size: int
     journal: Journal
-    world: World
     on_work: Callable[[int], None]
     """Called after every chunk with the passes through the network that it may have taken."""
 
@@ -65,15 +52,16 @@ class Evaluator:
         stage, found = f"{CLEAN}, predicted", [torch.zeros(0, dtype=torch.long)] * len(chunks)
         work = [(stage, chunk.tolist()) for chunk in chunks]
         with borrowed(self.model):
-            # Of torchrun's processes the first one decides; those of several machines share the work.
-            for number in range(len(chunks)) if self.world.size > 1 else claimed(work, self.journal):
+            # Under torchrun every process predicts all chunks, and rank 0's answers count; processes that were started
+            # by hand divide the chunks by claims.
+            for number in range(len(chunks)) if processes.size() > 1 else claimed(work, self.journal):
                 rows = work[number][1]
                 known = self.journal.find(stage, rows)
                 if known is None:
                     batch = self.take(chunks[number])
                     with repeatable(f"{CLEAN}/{rows[0]}", self.device):
                         known = predict(self.model, batch.x, batch.y).tolist()
-                    if self.world.rank == 0:
+                    if processes.rank() == 0:
                         self.journal.add(stage, rows, known)
                 found[number] = torch.tensor(known)
         return torch.cat(found)
@@ -130,11 +118,11 @@ class Evaluator:
                     queries[known.broken] = torch.tensor(known.queries)
                 spent[:, rows[0]] = torch.tensor(known.spent)
                 self.on_work(len(rows) * passes(chunks.suited))
-        survivors, not_attacked = alive & ~self.world.any(broken), self.world.any(idle)
-        classes = self._of_all(taken_for + 1, len(self.images.classes).bit_length()) - 1
+        # Every place is filled by one process and 0 in the others, so the sums are what that process has put there.
         return Survivors(
-            survivors, not_attacked, classes, self._of_all(queries + 1, QUERY_BITS) - 1, self._spent(spent)
-        )
+            alive & ~_in_any(broken), _in_any(idle), processes.total(taken_for + 1) - 1,
+            processes.total(queries + 1) - 1, _spent(spent),
+        )  # fmt: skip
 
     def distances(
         self, attack: Minimal, threat: Threat, alive: Bool[Tensor, "examples"], name: str
@@ -168,7 +156,7 @@ class Evaluator:
                 bits[chunk] = torch.tensor(known, dtype=torch.int64)
                 spent[:, rows[0]] = torch.tensor(Spent.find(self.journal, stage, rows))
                 self.on_work(len(rows) * passes(attack))
-        return self._of_all(bits, 63).view(torch.float64), self._spent(spent)
+        return processes.total(bits).view(torch.float64), _spent(spent)
 
     def _share(self, alive: Bool[Tensor, "examples"], stage: str) -> Iterator[Int[Tensor, "chunk"]]:
         """The chunks of the examples that this process attacks, or whose outcome it takes from the journal.
@@ -177,20 +165,11 @@ class Evaluator:
         that it attacks, because others may have been started on the same folder.
         """
         chunks = [chunk for chunk in torch.split(alive.nonzero()[:, 0], self.batch_size) if len(chunk)]
-        if self.world.size > 1:
-            yield from chunks[self.world.rank :: self.world.size]
+        if processes.size() > 1:
+            yield from chunks[processes.rank() :: processes.size()]
         else:
             for number in claimed([(stage, chunk.tolist()) for chunk in chunks], self.journal):
                 yield chunks[number]
-
-    def _spent(self, costs: Int[Tensor, "costs places"]) -> Spent:
-        """The sum of what all processes spent; every place was filled by one process, and is 0 in the others."""
-        return Spent(*(int(self._of_all(values, COST_BITS).sum()) for values in costs))
-
-    def _of_all(self, values: Int[Tensor, "examples"], bits: int) -> Int[Tensor, "examples"]:
-        """The values of all processes, each below 2^bits; every example has one in one process, and 0 in the others."""
-        powers = 2 ** torch.arange(bits)[:, None]
-        return (self.world.any(values // powers % 2 == 1) * powers).sum(0)
 
     def withstood(
         self,
@@ -210,8 +189,8 @@ class Evaluator:
         spent = torch.zeros(len(Spent()), len(kinds), dtype=torch.long)
         everyone = list(range(len(labels)))
         stages = [f"{name}-{severity}" for name, severity in kinds]
-        mine: Iterable[int] = range(self.world.rank, len(kinds), self.world.size)
-        if self.world.size == 1:
+        mine: Iterable[int] = range(processes.rank(), len(kinds), processes.size())
+        if processes.size() == 1:
             mine = claimed([(stage, everyone) for stage in stages], self.journal)
         for number in mine:
             (name, severity), stage = kinds[number], stages[number]
@@ -226,7 +205,7 @@ class Evaluator:
             wrong[number, fallen] = True
             spent[:, number] = torch.tensor(Spent.find(self.journal, stage, everyone))
             self.on_work(len(labels))
-        return ~self.world.any(wrong), self._spent(spent)
+        return ~_in_any(wrong), _spent(spent)
 
     def take(self, index: Int[Tensor, "chosen"]) -> Batch:
         """The batch of the examples at these positions, on the device."""
@@ -238,3 +217,13 @@ class Evaluator:
         with borrowed(self.model):
             seen = [predict(model, x.to(self.device).float() / 255, y.to(self.device)).cpu() for x, y in parts]
         return torch.cat(seen)
+
+
+def _in_any(values: Bool[Tensor, "..."]) -> Bool[Tensor, "..."]:
+    """Element by element, whether it is true in any process."""
+    return processes.total(values.int()) > 0
+
+
+def _spent(costs: Int[Tensor, "costs places"]) -> Spent:
+    """The sum of what all processes spent; every place was filled by one process, and is 0 in the others."""
+    return Spent(*processes.total(costs).sum(1).tolist())

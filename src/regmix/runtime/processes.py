@@ -197,17 +197,6 @@ def as_bytes(values: Tensor) -> Tensor:
     return values.contiguous().view(-1).view(torch.uint8)
 
 
-class Processes:
-    """The connected processes, in the form that the evaluation expects."""
-
-    rank = property(lambda self: rank())
-    size = property(lambda self: size())
-
-    def any(self, values: Tensor) -> Tensor:
-        """Element by element, whether it is true in any process; every process must call it."""
-        return total(values.to(torch.int32)) > 0
-
-
 class Total(torch.autograd.Function):
     """`total` with its derivative, the sum of all processes' gradients with respect to the sum."""
 
