@@ -22,6 +22,7 @@ from regmix.runtime.files import digest
 from regmix.types import UserError
 
 OWN = """
+import pathlib
 import torch
 def net(classes):
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))
@@ -33,6 +34,19 @@ def blind(classes):
 class Noise(torch.nn.Module):
     def forward(self, x):
         return x + 0.3 * torch.randn_like(x)
+class Scaled(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(float(pathlib.Path("scale.txt").read_text()) * x)
+def scaled(classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), Scaled(64, classes))
+class Kept(torch.nn.Dropout):
+    def train(self, mode=True):
+        return super().train(True)
+def mc(classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), Kept(0.9), torch.nn.Linear(64, classes))
+def exported(classes):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))
+    return torch.export.export(model, (torch.zeros(2, 1, 8, 8),)).module()
 def noisy(classes):
     return torch.nn.Sequential(Noise(), torch.nn.Flatten(), torch.nn.Linear(64, classes))
 """
@@ -78,6 +92,34 @@ def test_a_random_model_gets_the_same_record_again(fitted) -> None:
         rounded = kept["columns"]["pgd-2@0.05"]["rounded"]
         found.append((kept["masking"], rounded, kept["preflight"], examples))
     assert found[0] == found[1]
+
+
+def test_columns_of_two_models_are_not_mixed(fitted, capsys) -> None:
+    """Nothing but the answers shows that a file which the model reads has changed."""
+    words = f"evaluate plain.pt --model function --model.source nets:scaled {WORDS}"
+    Path("scale.txt").write_text("1")
+    assert main(words.split()) == 0
+    Path("scale.txt").write_text("1.0001")
+    assert main(words.replace("fgsm", "pgd-2").split()) == 0, "a rounding flips no more than an image"
+    before = record(Path("out"))
+    Path("scale.txt").write_text("-1")
+    capsys.readouterr()
+    assert main(words.replace("fgsm", "pgd-3").split()) == 2
+    assert "is about another model" in capsys.readouterr().err
+    assert record(Path("out")) == before
+
+
+def test_what_a_model_keeps_on_in_evaluation_mode_stays_on(fitted, capsys) -> None:
+    torch.save({f"2.{name.removeprefix('1.')}": value for name, value in fitted[0].state_dict().items()}, "mc.pt")
+    assert main(f"evaluate mc.pt --model function --model.source nets:mc {WORDS}".split()) == 0
+    assert "the model is random" in capsys.readouterr().out
+    assert record(Path("out"))["columns"]["clean"]["accuracy"] < fitted[1] / 100 - 0.1
+
+
+def test_a_module_of_torch_export_is_refused(fitted, capsys) -> None:
+    assert main(f"evaluate nets:exported {WORDS}".split()) == 2
+    assert "return the nn.Module that was exported" in capsys.readouterr().err
+    assert not Path("out").exists()
 
 
 def test_the_weights_of_a_file_are_a_functions_too(fitted, capsys) -> None:

@@ -1,5 +1,6 @@
 """What identifies the model of an evaluation, and the work of an unfinished one."""
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -53,3 +54,26 @@ def test_the_digest_of_the_package_is_about_what_computes_outcomes(monkeypatch: 
     subject.package_digest.__wrapped__()
     assert {"draws.py", "apgd.py", "chunks.py", "resnet.py", "regmix.py"} <= {*named}
     assert not {"report.py", "entry.py"} & {*named}
+
+
+def test_the_modules_that_the_code_imports_belong_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also relative ones, those of a package, those inside of functions, and what those import in turn."""
+    (tmp_path / "layers").mkdir()
+    texts = {
+        "own_net.py": "import json\nfrom torch import nn\nimport layers.deep\nfrom helper import prepare\n\n\n"
+        "class Net(nn.Linear):\n    def forward(self, x):\n        import lazy\n        return super().forward(x)\n",
+        "helper.py": "from layers import *\n\n\ndef prepare(x):\n    return x\n",
+        "layers/__init__.py": "from . import shallow\n",
+        "layers/shallow.py": "",
+        "layers/deep.py": "from .shallow import __doc__ as text\n",
+        "lazy.py": "",
+        "unrelated.py": "",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = importlib.import_module("own_net").Net(3, 3)
+    found = {Path(name).relative_to(tmp_path.resolve()).as_posix() for name in users_code(model, SmallCnn())}
+    for name in ("own_net", "helper", "layers", "layers.shallow", "layers.deep"):
+        monkeypatch.delitem(sys.modules, name)
+    assert found == {*texts} - {"unrelated.py"}

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from regmix import __version__
 from regmix.attacks import CLEAN, Eot, Minimal, passes
-from regmix.data import changes, spread
+from regmix.data import spread
 from regmix.evaluation.chunks import repeatable
 from regmix.evaluation.corrupting import under_corruptions
 from regmix.evaluation.curve import curve_text, merged_curve
+from regmix.evaluation.earlier import check_same_model, other_images, survived_at
 from regmix.evaluation.evaluator import Evaluator
 from regmix.evaluation.examples import shown_examples, write_loss_surfaces
 from regmix.evaluation.filling import Filling
@@ -86,7 +87,8 @@ class CheckpointEvaluation:
     def check(self) -> None:
         """Looks for what would make the numbers meaningless."""
         task, images = self._task, self._task.test.images
-        self._note_other_images()
+        if text := other_images(self._before, task.test.split):
+            self._note(text)
         some = self._evaluator.take(spread(images.labels, PREFLIGHT))
         attacks = {named.name: loaded.attack for named, loaded in task.suite.items()}
         attacks |= {named.name: named.attack for named in task.questions.curve if named.attack is not None}
@@ -97,16 +99,6 @@ class CheckpointEvaluation:
         self._model.eval()
         self._predicted[CLEAN] = torch.full_like(images.labels, -1)
         self._clean = torch.zeros_like(images.labels, dtype=torch.bool)
-
-    def _note_other_images(self) -> None:
-        if not self._before:
-            return
-        latest = self._before[-1].evaluation
-        if text := changes(latest.subject.data, self._task.test.split):
-            self._note(
-                f"the test images are not those of the evaluation of {latest.made[:10]}: {text}; "
-                "this evaluation is kept beside it"
-            )
 
     def fill(self, rows: Tensor, *, last: bool) -> None:
         """Predicts more of the images, and runs every attack at every radius on those that are classified correctly.
@@ -145,6 +137,7 @@ class CheckpointEvaluation:
     def _tell_clean(self) -> None:
         """Adds the column of the clean images."""
         images = self._task.test.images
+        check_same_model(self._clean, self._task.questions.batch_size, self._before, self._folder)
         self._one_answer = one_answer(self._predicted[CLEAN], images.labels, images.classes)
         if self._one_answer is not None:
             self._findings.append(told := self._one_answer.text("the test images"))
@@ -261,20 +254,12 @@ class CheckpointEvaluation:
             return None
         threat = self._task.experiment.threat
         batch = self._evaluator.take(right[spread(self._task.test.images.labels[right], PROBED)])
-        survived = self._survived_before(threat.eps)
+        survived = survived_at(threat.eps, self._before, self._folder)
         survived |= {c.attack: self._survives[name] for name, c in self._columns.items() if c.eps == threat.eps}
         found = judged(self._model, batch, survived, threat)
         for text in (f"gradient masking: {found.verdict}", *(f"- {sign}" for sign in found.signs)):
             self._note(text)
         return found
-
-    def _survived_before(self, eps: float) -> dict[str, Tensor]:
-        """Which images survived the attacks of earlier evaluations of this subject at a radius, by attack."""
-        for stored in self._before:
-            if stored.folder == self._folder:
-                survives, columns = stored.outcomes().survives, stored.evaluation.columns.items()
-                return {c.attack: torch.from_numpy(survives[name]) for name, c in columns if c.eps == eps}
-        return {}
 
     def _column(self, attack: str, eps: float, alive: Tensor) -> records.Column:
         correct, count = int(alive.sum()), len(alive)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,7 +14,7 @@ import regmix
 from regmix.config import Experiment, build_model
 from regmix.data import DataConfig, How, ImageSet, class_changes, draw, fingerprint, load, pick
 from regmix.evaluation.questions import Questions
-from regmix.models import Answers, ModelConfig, code_files, load_weights
+from regmix.models import Answers, ModelConfig, code_files, is_users, load_weights
 from regmix.runs import Checkpoint, Run
 from regmix.runs.records import Subject
 from regmix.runtime.files import digest
@@ -123,12 +122,4 @@ def package_digest() -> str:
 
 def users_code(model: nn.Module, config: ModelConfig) -> dict[str, str]:
     """Digests of the user's files that define a model, by path."""
-    return {str(path): digest(path) for each in code_files(model, config) if _is_users(path := each.resolve())}
-
-
-def _is_users(path: Path) -> bool:
-    """Whether a file of code is the user's: neither this package's nor an installed library's."""
-    if {"site-packages", "dist-packages"} & {*path.parts}:
-        return False
-    folders = (Path(regmix.__file__).parent, Path(sysconfig.get_path("stdlib")))
-    return not any(path.is_relative_to(folder.resolve()) for folder in folders)
+    return {str(path): digest(path) for path in code_files(model, config) if is_users(path)}

@@ -11,7 +11,8 @@ from torch import nn
 
 from regmix.models.base import Architecture, Normalise, require
 from regmix.models.black_box import ONNX, Answers, BlackBox
-from regmix.models.function import Function, code_files, materialise
+from regmix.models.code import code_files, is_users
+from regmix.models.function import Function, materialise
 from regmix.models.libraries import PRETRAINED, Timm, Transformers
 from regmix.models.preact_resnet import PreActResNet
 from regmix.models.resnet import ResNet
@@ -40,6 +41,7 @@ __all__ = [
     "WideResNet",
     "build",
     "code_files",
+    "is_users",
     "load_weights",
 ]
 

@@ -1,11 +1,8 @@
 """Models that a function of the user returns."""
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from regmix.models.base import Normalise
+from regmix.runtime.borrowed import same_modes
 from regmix.runtime.imported import imported
 from regmix.types import Tag, UserError, first_line
 
@@ -39,6 +37,14 @@ class Function:
             raise UserError(f"{self.source} failed: {type(error).__name__}: {error}") from error
         if not isinstance(model, nn.Module):
             raise UserError(f"{self.source}: returned {type(model).__name__}; it must return a torch.nn.Module")
+        try:
+            with same_modes(model):
+                model.eval()
+        except NotImplementedError:
+            raise UserError(
+                f"{self.source}: returned a module of torch.export, which has no evaluation mode; return the nn.Module "
+                "that was exported"
+            ) from None
         try:
             model.cpu()  # every model is built on the CPU; its user moves it
         except NotImplementedError as error:  # tensors on the device meta
@@ -97,15 +103,3 @@ def materialise(model: nn.Module, shape: tuple[int, int, int]) -> None:
         module.training = mode
     if uncalled := [name for name, parameter in model.named_parameters() if is_lazy(parameter)]:
         raise UserError(f"the model never calls the lazy module of {uncalled[0]}; remove it, or give its sizes")
-
-
-def code_files(model: nn.Module, config: object) -> list[Path]:
-    """The source files of the classes of a model's modules and of the function that built it."""
-    definitions: set[Any] = {type(module) for module in model.modules()}
-    if isinstance(config, Function) and ":" in config.source:  # a black box may be a file
-        definitions.add(sys.modules[config.source.partition(":")[0]])
-    files = set()
-    for definition in definitions:
-        with suppress(TypeError, OSError):  # written in C, or without a file
-            files.add(inspect.getsourcefile(definition))
-    return [Path(name) for name in sorted(filter(None, files)) if Path(name).is_file()]

@@ -13,15 +13,16 @@ from regmix.types import Model
 def borrowed(model: Model) -> Iterator[None]:
     """Puts a model into evaluation mode, without parameter gradients, for the length of the block.
 
-    Afterwards every module has its old mode and every parameter its old `requires_grad`. An attack in training mode
-    would be weaker, and would change the BatchNorm statistics.
+    Evaluation mode is what the model's own `eval()` leaves: a model may keep its dropout on in it. Afterwards every
+    module has its old mode and every parameter its old `requires_grad`. An attack in training mode would be weaker, and
+    would change the BatchNorm statistics.
     """
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     flags = [parameter.requires_grad for parameter in parameters]
-    with same_modes(model) as modules:
+    with same_modes(model):
         try:
-            for module in modules:
-                module.training = False
+            if isinstance(model, nn.Module):
+                model.eval()
             for parameter in parameters:
                 parameter.requires_grad_(False)
             yield
@@ -31,12 +32,12 @@ def borrowed(model: Model) -> Iterator[None]:
 
 
 @contextmanager
-def same_modes(model: Model) -> Iterator[list[nn.Module]]:
-    """Restores the modes of a model's modules after the block, and gives these modules; a function has none."""
+def same_modes(model: Model) -> Iterator[None]:
+    """Restores the modes of a model's modules after the block; a function has none."""
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]
     try:
-        yield modules
+        yield
     finally:
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode

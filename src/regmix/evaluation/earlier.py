@@ -1,0 +1,53 @@
+"""What the earlier evaluations of a checkpoint say about a new one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from regmix.attacks import CLEAN
+from regmix.data import changes
+from regmix.runs.evaluations import Stored
+from regmix.types import Fingerprint, UserError
+
+FLIPPED = 0.01
+"""Rounding on another device may change the class of fewer images than this share."""
+
+
+def other_images(before: Sequence[Stored], split: Fingerprint) -> str:
+    """A line if the test split is not that of the latest evaluation; else empty."""
+    if not before or not (text := changes(before[-1].evaluation.subject.data, split)):
+        return ""
+    return (
+        f"the test images are not those of the evaluation of {before[-1].evaluation.made[:10]}: {text}; "
+        "this evaluation is kept beside it"
+    )
+
+
+def survived_at(eps: float, before: Sequence[Stored], folder: Path) -> dict[str, Bool[Tensor, "examples"]]:
+    """Which images survived the attacks of the earlier evaluation in this folder at a radius, by attack."""
+    for stored in before:
+        if stored.folder == folder:
+            survives, columns = stored.outcomes().survives, stored.evaluation.columns.items()
+            return {c.attack: torch.from_numpy(survives[name]) for name, c in columns if c.eps == eps}
+    return {}
+
+
+def check_same_model(clean: Bool[Tensor, "examples"], batch_size: int, before: Sequence[Stored], folder: Path) -> None:
+    """Raises UserError if the model answers otherwise than in the earlier evaluation that the new columns join.
+
+    Weights, settings and code are compared by their digests; this finds what a model reads besides them. The answers of
+    random models depend on the batch, so they are compared only for batches of one size.
+    """
+    for stored in before:
+        column = stored.evaluation.columns.get(CLEAN)
+        if stored.folder != folder or column is None or column.batch_size != batch_size:
+            continue
+        others = int((torch.from_numpy(stored.outcomes().survives[CLEAN]) != clean).sum())
+        if others > 1 + FLIPPED * len(clean):
+            raise UserError(
+                f"{folder} is about another model: {others} of {len(clean)} images are classified otherwise than on "
+                f"{stored.evaluation.made[:10]}, so a file that the model reads has changed; remove this folder"
+            )

@@ -1,0 +1,77 @@
+"""The files of code that a model is made of."""
+
+import ast
+import importlib.util
+import inspect
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from torch import nn
+
+from regmix.models.function import Function
+
+PACKAGE = Path(__file__).parents[1].resolve()
+
+
+def code_files(model: nn.Module, config: object) -> list[Path]:
+    """The source files of a model: those of its modules' classes, of the function that built it, and of the user's
+    modules that one of them imports, wherever in the file it does.
+    """
+    waiting = {type(module).__module__ for module in model.modules()}
+    if isinstance(config, Function) and ":" in config.source:  # a black box may be a file
+        waiting.add(config.source.partition(":")[0])
+    seen, files = set[str](), set[Path]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if (file := _file(name)) is not None:
+            files.add(file)
+            if is_users(file):
+                waiting |= {*_imports(name, file)}
+    return sorted(files)
+
+
+def is_users(path: Path) -> bool:
+    """Whether a file of code is the user's: neither this package's nor an installed library's."""
+    if {"site-packages", "dist-packages"} & {*path.parts}:
+        return False
+    folders = PACKAGE, Path(sysconfig.get_path("stdlib")).resolve()
+    return not any(path.is_relative_to(folder) for folder in folders)
+
+
+def _file(name: str) -> Path | None:
+    """The source file of a module, which need not have been imported yet; None if it has none."""
+    module, found = sys.modules.get(name), None
+    with suppress(TypeError, OSError, ValueError, ImportError):  # written in C, or without a file
+        if module is not None:
+            found = inspect.getsourcefile(module)
+        # Looking for a part of a package would import the package.
+        elif "." not in name or name.rpartition(".")[0] in sys.modules:
+            spec = importlib.util.find_spec(name)
+            found = spec.origin if spec is not None and spec.has_location else None
+    path = Path(found).resolve() if found else None
+    return path if path is not None and path.is_file() and path.suffix == ".py" else None
+
+
+def _imports(name: str, file: Path) -> Iterator[str]:
+    """The names of all modules that a file may import; some may be names inside of modules instead."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # changed since it was imported
+        return
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                parts = alias.name.split(".")
+                yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+        elif isinstance(node, ast.ImportFrom):
+            with suppress(ImportError):  # beyond the top of its package
+                base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+                yield base
+                yield from (f"{base}.{alias.name}" for alias in node.names)
