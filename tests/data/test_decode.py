@@ -65,7 +65,7 @@ def test_16_bit_grey_is_scaled_not_cut_off(kind):
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_32_bit_pixels_are_refused(dtype):
     content = saved(Image.fromarray(np.ones((2, 2), dtype=dtype)), "TIFF")
-    with pytest.raises(UserError, match=r"the image .*32-bit pixels"):
+    with pytest.raises(UserError, match=r"the image .*its pixels have no defined white level"):
         decode_one(content)
 
 
@@ -231,6 +231,36 @@ def test_sets_in_memory_tell_how_many_images_were_turned():
         "300 of 302 images were turned upright, as their EXIF orientation says",
         "1 of 302 images have damaged EXIF data: they may be rotated",
     )
+
+
+def test_sets_in_memory_tell_how_many_images_are_transparent():
+    """An icon that its alpha channel cuts out of one colour is a picture of that colour."""
+    alpha = np.dstack([np.zeros_like(NOISE), 255 * (NOISE[:, :, :1] > 100)]).astype(np.uint8)
+    palette = Image.fromarray(NOISE).quantize(16)
+    files = [
+        saved(Image.fromarray(alpha)),
+        saved(palette, transparency=bytes([0] + [255] * 15)),
+        saved(Image.fromarray(alpha[:, :, 2:])),
+        saved(Image.fromarray(np.dstack([NOISE, np.full_like(NOISE[:, :, :1], 255)]))),
+        saved(Image.fromarray(NOISE)),
+    ]
+    stored = Stored.of(Listed([Encoded("x", content) for content in files]), None)
+    _, notes = stored.resident_and_notes()
+    assert len(notes) == 1
+    assert notes[0].startswith("3 of 5 images have transparent pixels")
+
+
+def test_16_bit_grey_in_which_0_is_white_is_refused():
+    """Pillow inverts such images of 8 bits, and does not invert those of 16."""
+    ramp = np.linspace(0, 255, 12).astype(np.uint8).reshape(3, 4)
+    assert np.array_equal(decode_one(saved(Image.fromarray(ramp), "TIFF", tiffinfo={262: 1}))[:, :, 0], ramp)
+    wide = Image.fromarray(ramp.astype(np.uint16) * 257)
+    assert np.array_equal(decode_one(saved(wide, "TIFF"))[:, :, 0], ramp)
+    content = bytearray(saved(wide, "TIFF"))
+    entry = content.index(struct.pack("<HHI", 262, 3, 1))
+    content[entry + 8 : entry + 10] = struct.pack("<H", 0)
+    with pytest.raises(UserError, match="16-bit grey in which 0 is white"):
+        decode_one(bytes(content))
 
 
 @pytest.mark.parametrize("kind", ["AVIF", "JPEG2000"])

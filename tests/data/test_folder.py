@@ -154,6 +154,19 @@ def test_a_name_with_an_accent_is_one_class_however_it_is_spelled(root):
         read(root)
 
 
+def test_classes_come_in_the_order_of_their_names_on_the_disk(root):
+    """As os.listdir and ImageFolder sort them, whose weights would else mean other classes."""
+    names = [unicodedata.normalize("NFD", "élan"), "zebra"]  # the first begins with an e there, and not in NFC
+    for split in ("train", "test"):
+        for old, new in zip(("dog", "cat"), names, strict=True):
+            (root / split / old).rename(root / split / new)
+    for split in ("train", "test"):
+        assert read(root, split).classes == ("élan", "zebra")
+    assert sorted(unicodedata.normalize("NFC", name) for name in names)[0] == "zebra"
+    (root / "test" / names[0]).rename(root / "test" / unicodedata.normalize("NFC", names[0]))
+    assert read(root, "test").classes == ("élan", "zebra"), "train/ counts"
+
+
 def test_names_that_are_not_utf_8(root):
     """As archives of Windows leave them. Records of classes and files are UTF-8."""
     image = next((root / "test" / "cat").iterdir())

@@ -174,6 +174,34 @@ def test_an_onnx_file_answers_like_the_model_it_was_made_from(tmp_path, monkeypa
     assert "has changed since" in capsys.readouterr().err
 
 
+def test_weights_beside_an_onnx_file_belong_to_it(tmp_path, monkeypatch, capsys) -> None:
+    """torch.onnx.export writes them there: another network has the same file, byte for byte."""
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    monkeypatch.chdir(tmp_path)
+    name = f"{'w' * 150}.data"  # its length takes two bytes
+
+    def save(seed: int) -> bytes:
+        helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+        values = np.random.default_rng(seed).normal(size=(64, 10)).astype(np.float32)
+        graph = helper.make_graph(
+            [helper.make_node("Flatten", ["x"], ["flat"], axis=1), helper.make_node("MatMul", ["flat", "w"], ["z"])],
+            "linear", [helper.make_tensor_value_info("x", float32, ["N", 1, 8, 8])],
+            [helper.make_tensor_value_info("z", float32, ["N", 10])], [onnx.numpy_helper.from_array(values, "w")],
+        )  # fmt: skip
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        Path(name).unlink(missing_ok=True)
+        onnx.save(model, "model.onnx", save_as_external_data=True, location=name, size_threshold=0)
+        return Path("model.onnx").read_bytes()
+
+    first = save(0)
+    assert evaluate("model.onnx", "--out", "out", flags="--queries 5") == 0
+    assert save(1) == first
+    capsys.readouterr()
+    assert main(["evaluate", "out", "--model.source", "model.onnx", "--attacks", "clean", "--examples", "12"]) == 2
+    assert "has changed since" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("source", "more", "says"),
     [

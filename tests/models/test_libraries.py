@@ -1,6 +1,7 @@
 """Networks of timm and transformers: built, trained, evaluated, exported and loaded, with random weights."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -59,6 +60,39 @@ def test_published_weights_come_with_their_normalisation(vit: Path) -> None:
     published = Transformers(str(vit)).published(3)
     assert published["normalise.mean"].flatten().tolist() == pytest.approx(MEAN)
     assert published["classifier.weight"].shape == (3, 16)
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"image_mean": MEAN, "image_std": STD, "do_normalize": False},
+        {"do_normalize": False, "rescale_factor": 1 / 127.5},
+        {"image_mean": MEAN, "image_std": STD, "rescale_factor": 1 / 127.5},
+        {"image_mean": MEAN, "image_std": STD, "do_rescale": False},
+        {"image_mean": 0.5, "image_std": 0.25},
+        {"image_mean": MEAN, "image_std": STD},
+    ],
+)
+def test_published_weights_see_what_the_librarys_processor_makes(vit: Path, tmp_path: Path, kept: dict) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path / "vit"
+    shutil.copytree(vit, folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(kept))
+    theirs = transformers.ViTImageProcessorPil(**{"do_resize": False, **kept})
+    levels = torch.randint(256, (3, 16, 16), generator=torch.Generator().manual_seed(0))
+    expected = theirs(levels.permute(1, 2, 0).byte().numpy(), return_tensors="pt")["pixel_values"][0]
+    state = Transformers(str(folder)).published(3)
+    ours = (levels / 255 - state["normalise.mean"]) / state["normalise.std"]
+    torch.testing.assert_close(ours.view_as(expected), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_a_processor_that_does_more_is_refused(vit: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "vit"
+    shutil.copytree(vit, folder)
+    kept = {"image_mean": MEAN, "image_std": STD, "do_flip_channel_order": True}
+    (folder / "preprocessor_config.json").write_text(json.dumps(kept))
+    with pytest.raises(UserError, match="says do_flip_channel_order, which is not supported"):
+        Transformers(str(folder)).published(3)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,9 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP
 ORIENTATION = 0x0112
 """EXIF tag of the orientation: 1 is upright, 2 to 8 are rotated or mirrored."""
 
+PHOTOMETRIC = 262
+"""TIFF tag of what 0 means: 0 is white, 1 is black. Pillow regards it for 8 bits, not for 16."""
+
 Pixels = UInt8[np.ndarray, "height width channels"]
 
 LUMA = np.array([19595, 38470, 7471])
@@ -30,13 +33,15 @@ LUMA = np.array([19595, 38470, 7471])
 
 
 class Decoded(NamedTuple):
-    """The pixels of an image, and how its EXIF orientation was applied."""
+    """The pixels of an image, and what a user might not expect about them."""
 
     pixels: Pixels
     turned: bool
     """The pixels were rotated or mirrored to be upright."""
     unread: bool
     """The EXIF data is damaged, so the pixels are as stored."""
+    transparent: bool
+    """Pixels are transparent, and have the colours that are stored beneath."""
 
 
 class Encoded(NamedTuple):
@@ -62,7 +67,8 @@ def decode(
     """Decodes an image to RGB, uint8 [H, W, 3], or to grey, uint8 [H, W, 1].
 
     The EXIF orientation is applied, as image viewers do; damaged EXIF data is ignored. Grey images get three equal
-    channels, 16-bit grey is rounded to 8 bits, and transparency is dropped. Of an animation or a file of several pages
+    channels, 16-bit grey is rounded to 8 bits, and transparency is dropped: a transparent pixel has the colour that is
+    stored beneath. Of an animation or a file of several pages
     the first image is read. Colours become grey with Pillow's weights, after the image is resized.
 
     Args:
@@ -85,7 +91,7 @@ def upright_pixels(image: "Image.Image", size: Size, channels: Channels) -> Pixe
 def decode_and_tell(
     encoded: Encoded, size: Size | None, shape: tuple[int, int] | None = None, channels: Channels = "rgb"
 ) -> Decoded:
-    """Like `decode`, and tells how the EXIF orientation was applied."""
+    """Like `decode`, and tells what a user might not expect about the pixels."""
     decoded = _decode(encoded, None if size is None else height_and_width(size))
     decoded = decoded._replace(pixels=_in_channels(decoded.pixels, channels))
     height, width = decoded.pixels.shape[:2]
@@ -125,11 +131,17 @@ def _blaming(name: str) -> Iterator[None]:
 
 
 def _pixels(image: "Image.Image", size: tuple[int, int] | None) -> Decoded:
+    if image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:
+        raise ValueError("16-bit grey in which 0 is white; convert the image to 8 bits per channel")
     image, turned, unread = _upright(image)
+    transparent = (
+        image.has_transparency_data
+        and image.convert("RGBA").getchannel("A").histogram()[255] < image.width * image.height
+    )
     image = to_rgb(image)
     if size is not None and image.size != size[::-1]:
         image = _fit(image, *size)
-    return Decoded(np.asarray(image), turned, unread)
+    return Decoded(np.asarray(image), turned, unread, transparent)
 
 
 def _in_channels(pixels: Pixels, channels: Channels) -> UInt8[np.ndarray, "height width wanted"]:
@@ -185,7 +197,7 @@ def to_rgb(image: "Image.Image") -> "Image.Image":
         # Pillow's own conversion clips 16-bit values at 255 instead of scaling them.
         image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise ValueError("32-bit pixels have no defined white level; convert the image to 8 bits per channel")
+        raise ValueError("its pixels have no defined white level; convert the image to 8 bits per channel")
     if image.has_transparency_data:
         image = image.convert("RGBA")
     return image.convert("RGB")

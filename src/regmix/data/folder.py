@@ -48,10 +48,11 @@ class Folder:
     def read(self, split: Split) -> ImageSet:
         """Reads images uint8 [N, 3, H, W], RGB, or [N, 1, H, W], grey, converted as in `decode`.
 
-        The classes are the sorted names of the class folders of both splits. The test split is test/ if it exists, else
-        val/; if there is no train/ either, it is root itself. The images of a class are all files with one of SUFFIXES
-        at any depth of its folder, also through links. Hidden files are ignored; `notes` mentions all other files.
-        To read the training split, every class must have training images; test images, and their folder, are optional.
+        The classes are the names of the class folders of both splits, sorted as they are spelled on the disk. The test
+        split is test/ if it exists, else val/; if there is no train/ either, it is root itself. The images of a class
+        are all files with one of SUFFIXES at any depth of its folder, also through links. Hidden files are ignored;
+        `notes` mentions all other files. To read the training split, every class must have training images; test
+        images, and their folder, are optional.
 
         Raises:
             UserError: a missing or empty folder, a class without training images, a broken link, or a file that cannot
@@ -64,7 +65,9 @@ class Folder:
         train_folders = _class_folders(train) if split == "train" or train.is_dir() else {}
         untested = split == "train" and not test.exists()
         test_folders = {} if untested else _class_folders(test)
-        classes = sorted({*train_folders, *test_folders})
+        # In the order of the names as they are spelled on the disk, as others sort them; those of train/ count.
+        spelled = {name: path.name for name, path in {**test_folders, **train_folders}.items()}
+        classes = sorted(spelled, key=spelled.__getitem__)
         untrained = sorted({*test_folders} - {*train_folders})
         if split == "train" and untrained:
             raise UserError(

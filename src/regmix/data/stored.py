@@ -18,6 +18,13 @@ from regmix.types import UserError
 
 WINDOW = 4096
 """How many images are shuffled among each other, where images are read in groups."""
+TOLD = {
+    "turned": "were turned upright, as their EXIF orientation says",
+    "unread": "have damaged EXIF data: they may be rotated",
+    "transparent": "have transparent pixels, which get the colours stored beneath, often black; "
+    "if that hides what they show, save them without transparency",
+}
+"""What is told about images, by the field of `Decoded` that says so."""
 
 
 class Identity(NamedTuple):
@@ -117,15 +124,18 @@ class Stored:
         """The pixels of the images at these positions. Raises UserError naming an image that cannot be decoded."""
         return self._decode(index)[0]
 
-    def _decode(self, index: Int64[Tensor, "chosen"]) -> tuple[UInt8[Tensor, "chosen channels height width"], int, int]:
-        """Their pixels, how many were turned upright, and how many have damaged EXIF data."""
+    def _decode(
+        self, index: Int64[Tensor, "chosen"]
+    ) -> tuple[UInt8[Tensor, "chosen channels height width"], list[int]]:
+        """Their pixels, and of how many images each of TOLD is true."""
         pixels = np.empty((len(index), *self.shape[1:]), dtype=np.uint8)
-        turned = unread = 0
+        counts = [0] * len(TOLD)
         for row, number in enumerate(self.numbers[index.cpu()].tolist()):
             image = decode_and_tell(self.source.encoded(number), self.size, self.shape[2:], self.channels)
             pixels[row] = image.pixels.transpose(2, 0, 1)
-            turned, unread = turned + image.turned, unread + image.unread
-        return torch.from_numpy(pixels), turned, unread
+            for place, name in enumerate(TOLD):
+                counts[place] += getattr(image, name)
+        return torch.from_numpy(pixels), counts
 
     def at(self, index: Int64[Tensor, "chosen"]) -> "Stored":
         """The images at these positions, not decoded yet."""
@@ -141,23 +151,19 @@ class Stored:
         return self.resident_and_notes()[0]
 
     def resident_and_notes(self) -> tuple[UInt8[Tensor, "examples channels height width"], tuple[str, ...]]:
-        """Like `resident`, and lines for the user about the orientation of the images."""
+        """Like `resident`, and lines for the user about the images."""
         pixels = torch.empty(self.shape, dtype=torch.uint8)
 
-        def fill(part: Tensor) -> tuple[int, int]:
-            pixels[part], turned, unread = self._decode(part)
-            return turned, unread
+        def fill(part: Tensor) -> list[int]:
+            pixels[part], counts = self._decode(part)
+            return counts
 
         # Threads suffice, because Pillow releases the interpreter lock while it decodes.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             counts = [*pool.map(fill, torch.split(torch.arange(len(self)), 256))]
-        turned, unread = (sum(count) for count in zip(*counts, strict=True))
-        notes = []
-        if turned:
-            notes.append(f"{turned} of {len(self)} images were turned upright, as their EXIF orientation says")
-        if unread:
-            notes.append(f"{unread} of {len(self)} images have damaged EXIF data: they may be rotated")
-        return pixels, tuple(notes)
+        totals = [sum(count) for count in zip(*counts, strict=True)]
+        texts = zip(totals, TOLD.values(), strict=True)
+        return pixels, tuple(f"{count} of {len(self)} images {text}" for count, text in texts if count)
 
     def groups(self) -> Int64[Tensor, "examples"] | None:
         """The group that each image is read with; None if images are read one by one."""

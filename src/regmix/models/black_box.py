@@ -1,6 +1,7 @@
 """Models of which only the answers are known: a function, an ONNX file, or a service behind a function."""
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,13 @@ from torch import Tensor, nn
 
 from regmix.models.base import Normalise
 from regmix.models.function import Function
+from regmix.runtime.files import digest
 from regmix.runtime.imported import imported, optional
 from regmix.types import Images, Logits, Tag, UserError, first_line
 
 ONNX = ".onnx"
+LOCATION = re.compile(rb"\n\x08location\x12")
+"""Begins the name of a file with weights in an ONNX file; its length follows."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class BlackBox(Function):
             path = Path(self.source)
             if not path.is_file():
                 raise UserError(f"{path} does not exist; give an ONNX file")
-            return Answers(_session(path), classes, path.read_bytes())
+            return Answers(_session(path), classes, _content(path))
         return Answers(imported(self.source), classes, self.source.encode())
 
 
@@ -53,9 +57,9 @@ class Answers(nn.Module):
         self._answer, self._classes = answer, classes
         self.queries = 0
         self.only_classes: bool | None = None
-        digest = np.frombuffer(hashlib.sha256(identity).digest(), dtype=np.uint8).copy()
+        key = np.frombuffer(hashlib.sha256(identity).digest(), dtype=np.uint8).copy()
         self.identity: Tensor
-        self.register_buffer("identity", torch.from_numpy(digest))
+        self.register_buffer("identity", torch.from_numpy(key))
 
     def forward(self, images: Images) -> Logits:
         self.queries += len(images)
@@ -87,6 +91,19 @@ class Answers(nn.Module):
         if known is not None and not torch.equal(known.cpu(), self.identity.cpu()):
             raise UserError("the file of the black box has changed since; evaluate it again by its own name")
         super()._load_from_state_dict(state, prefix, *more)
+
+
+def _content(path: Path) -> bytes:
+    """The content of an ONNX file, and digests of the files beside it that hold its weights."""
+    content = path.read_bytes()
+    names = set()
+    for entry in LOCATION.finditer(content):
+        start, length = entry.end(), content[entry.end()]
+        if length > 127:  # a number of two bytes: seven bits in each, the lower ones first
+            start, length = start + 1, (length & 127) | content[entry.end() + 1] << 7
+        names.add(content[start + 1 : start + 1 + length].decode(errors="replace"))
+    files = [path.parent / name for name in sorted(names)]
+    return content + b"".join(digest(file).encode() for file in files if file.is_file())
 
 
 def _session(path: Path) -> Callable[[Tensor], Any]:

@@ -16,6 +16,11 @@ T = TypeVar("T")
 PRETRAINED = "pretrained"
 """The `init` of an experiment that starts from the weights that the library has for its network."""
 
+NO_SCALING = (
+    "rescale_offset", "include_top", "do_flip_channel_order", "do_grayscale", "do_color_quantize",
+)  # fmt: skip
+"""What an image processor may do to the values of pixels besides scaling and normalising each channel."""
+
 
 @dataclass(frozen=True)
 class Timm:
@@ -69,16 +74,30 @@ class Transformers:
         transformers = _library("transformers")
         auto = transformers.AutoModelForImageClassification
         model = _made(f"hf:{self.repository}", lambda: auto.from_pretrained(self.repository, dtype=torch.float32))
-        kept = _made(f"hf:{self.repository}", lambda: _preprocessing(transformers, self.repository))
-        return _with_normalisation(model, channels, kept["image_mean"], kept["image_std"])
+        mean, std = _made(f"hf:{self.repository}", lambda: _normalisation(transformers, self.repository))
+        return _with_normalisation(model, channels, mean, std)
 
 
-def _preprocessing(transformers: Any, repository: str) -> dict[str, Any]:
+def _normalisation(transformers: Any, repository: str) -> tuple[list[float], list[float]]:
+    """Mean and deviation that do to images in [0, 1] what preprocessor_config.json does to whole grey levels.
+
+    Raises:
+        ValueError: it does not say what is needed, or something that is no scaling of each channel.
+    """
     kept, _ = transformers.ImageProcessingMixin.get_image_processor_dict(repository)
-    missing = {"image_mean", "image_std"} - kept.keys()
-    if missing:
-        raise ValueError(f"preprocessor_config.json does not say {' and '.join(sorted(missing))}")
-    return dict(kept)
+    if other := [name for name in NO_SCALING if kept.get(name)]:
+        raise ValueError(f"preprocessor_config.json says {other[0]}, which is not supported")
+    mean, std = [0.0], [1.0]
+    if kept.get("do_normalize", True):
+        missing = {"image_mean", "image_std"} - kept.keys()
+        if missing:
+            raise ValueError(f"preprocessor_config.json does not say {' and '.join(sorted(missing))}")
+        mean, std = (
+            [*map(float, kept[name])] if isinstance(kept[name], list) else [float(kept[name])]
+            for name in ("image_mean", "image_std")
+        )
+    factor = float(kept.get("rescale_factor", 1 / 255)) if kept.get("do_rescale", True) else 1.0
+    return [value / (255 * factor) for value in mean], [value / (255 * factor) for value in std]
 
 
 def _library(name: str) -> Any:
