@@ -50,6 +50,13 @@ def scores(images):
 def three(images):
     return np.zeros((len(images), 3))
 
+BROKEN_AT = 10**9
+
+def broken(images):
+    if sum(SIZES) > BROKEN_AT:
+        raise ConnectionError("HTTP 503\\nservice down")
+    return classes(images)
+
 def eleven(images):
     return np.full(len(images), 11)
 """
@@ -172,6 +179,22 @@ def test_an_onnx_file_answers_like_the_model_it_was_made_from(tmp_path, monkeypa
     capsys.readouterr()
     assert main(["evaluate", "out-4", "--model.source", "model.onnx", "--attacks", "clean", "--examples", "12"]) == 2
     assert "has changed since" in capsys.readouterr().err
+
+
+def test_a_service_that_fails_is_named_and_asked_again_later(service, capsys) -> None:
+    service.BROKEN_AT = 2 * BUDGET
+    assert evaluate("service:broken", "--black-box", "--out", "out", "--batch-size", "4") == 2
+    said = capsys.readouterr().err
+    assert "the black box failed at" in said
+    assert "ConnectionError: HTTP 503; " in said
+    assert said.count("\n") == 1
+    asked, service.BROKEN_AT = sum(service.SIZES), 10**9
+    assert evaluate("service:broken", "--black-box", "--out", "out", "--batch-size", "4") == 0
+    again = sum(service.SIZES) - asked
+    service.SIZES.clear()
+    assert evaluate("service:classes", "--black-box", "--out", "whole", "--batch-size", "4") == 0
+    assert again < sum(service.SIZES), "what was finished is kept"
+    assert table(Path("out")) == table(Path("whole"))
 
 
 def test_weights_beside_an_onnx_file_belong_to_it(tmp_path, monkeypatch, capsys) -> None:

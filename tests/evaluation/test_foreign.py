@@ -44,6 +44,16 @@ class Kept(torch.nn.Dropout):
         return super().train(True)
 def mc(classes):
     return torch.nn.Sequential(torch.nn.Flatten(), Kept(0.9), torch.nn.Linear(64, classes))
+class InNumpy(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(torch.from_numpy(x.numpy().copy()))
+def numpy(classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), InNumpy(64, classes))
+class Fails(torch.nn.Linear):
+    def forward(self, x):
+        return super().forward(x) / (x[:, 20:28].sum(1, keepdim=True) > 2)
+def partly(classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), Fails(64, classes))
 def exported(classes):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))
     return torch.export.export(model, (torch.zeros(2, 1, 8, 8),)).module()
@@ -114,6 +124,33 @@ def test_what_a_model_keeps_on_in_evaluation_mode_stays_on(fitted, capsys) -> No
     assert main(f"evaluate mc.pt --model function --model.source nets:mc {WORDS}".split()) == 0
     assert "the model is random" in capsys.readouterr().out
     assert record(Path("out"))["columns"]["clean"]["accuracy"] < fitted[1] / 100 - 0.1
+
+
+def test_a_model_that_fails_on_images_with_a_gradient_is_attacked_without(fitted, capsys) -> None:
+    words = f"evaluate plain.pt --model function --model.source nets:numpy {WORDS}"
+    assert main(words.split()) == 2
+    assert "the model fails on images that need a gradient" in capsys.readouterr().err
+    assert not Path("out").exists()
+    assert main(words.replace("fgsm", "square-20").split()) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("nets:partly", "not finite"),  # on a few images only
+        (
+            "plain.pt --model function --model.source nets:net --threat l1 --attacks hop-skip-jump",
+            "made for L-inf and L2",
+        ),
+        ("plain.pt --model function --model.source nets:net --curve ddn", "L2 threat"),
+    ],
+)
+def test_nothing_is_written_for_what_is_refused(fitted, words: str, said: str, capsys) -> None:
+    assert (
+        main(f"evaluate {words} {WORDS if 'hop' not in words else WORDS.replace('--attacks fgsm ', '')}".split()) == 2
+    )
+    assert said in capsys.readouterr().err
+    assert not Path("out").exists()
 
 
 def test_a_module_of_torch_export_is_refused(fitted, capsys) -> None:

@@ -38,6 +38,32 @@ class InPlace(Net):
         return super().forward(x.sub_(0.5))
 
 
+class InPlaceWithoutEffect(Net):
+    def forward(self, x: Tensor) -> Any:
+        return super().forward(x.relu_())
+
+
+class Keeps(Net):
+    """As for Grad-CAM."""
+
+    def forward(self, x: Tensor) -> Any:
+        self.maps = self.conv(x)
+        return self.head(F.relu(self.norm(self.maps)).mean((2, 3)))
+
+
+class Hooked(Net):
+    """Its hook knows the model, and so a copy's hook knows the original."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.maps: dict[str, Tensor] = {}
+        self.conv.register_forward_hook(lambda module, given, made: self.maps.update(last=made))
+
+    def forward(self, x: Tensor) -> Any:
+        self.conv(x)
+        return self.head(F.relu(self.norm(self.maps["last"])).mean((2, 3)))
+
+
 class Extra(Net):
     def get_extra_state(self) -> object:
         return {"version": 1}
@@ -78,9 +104,11 @@ REFUSED: dict[str, tuple[Make, str, str]] = {
     "tuple": (lambda classes: Net(classes, lambda m, z: (z, z)), "a tuple of 2", ""),
     "tuple in train mode": (
         lambda classes: Net(classes, lambda m, z: (z, z) if m.training else z),
-        "in train mode",
+        "in train mode, the model returns a tuple",
         "",
     ),
+    "in place without effect": (lambda classes: InPlaceWithoutEffect(classes), "in train mode, the model fails", ""),
+    "hooks": (lambda classes: Hooked(classes), "(do its hooks lead back to the original?)", "--averaging ema"),
     "too few": (lambda classes: Net(classes - 1), "9 logits for 10 classes", ""),
     "too many": (lambda: Net(1000), "1000 logits for 10 classes", ""),
     "size": (lambda classes: nn.Sequential(nn.Flatten(), nn.Linear(3072, classes)), "the model fails", ""),
@@ -110,6 +138,22 @@ def test_what_cannot_be_trained_is_refused_in_one_line_before_a_folder_is_made(n
 
 def test_what_fails_under_autocast_alone_is_trained_without(train) -> None:
     assert train(lambda classes: Float32Only(classes), "--precision 32")[0] == 0
+
+
+def test_a_model_that_keeps_a_tensor_of_its_last_pass_is_trained(train) -> None:
+    code, told, _ = train(lambda classes: Keeps(classes), "--averaging ema")
+    assert code == 0, told
+    assert train(lambda classes: Hooked(classes), "--averaging none --method standard", "hooked")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "answer", [lambda m, z: z.softmax(1), lambda m, z: z.sigmoid(), lambda m, z: 100 * z.softmax(1)]
+)
+def test_probabilities_in_place_of_logits_are_told(answer, train) -> None:
+    code, told, _ = train(lambda classes: Net(classes, answer))
+    assert code == 0
+    assert "as probabilities do; the loss needs logits" in told
+    assert "as probabilities do" not in train(lambda classes: Net(classes), name="logits")[1]
 
 
 def test_a_parameter_without_effect_is_told_and_stays(train) -> None:

@@ -27,7 +27,7 @@ from regmix.evaluation.against import evaluate_both
 from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.foreign import KNOWN, Foreign, is_file_of_weights, is_foreign
 from regmix.evaluation.given import named_given
-from regmix.evaluation.questions import Questions
+from regmix.evaluation.questions import Questions, check_attacks
 from regmix.evaluation.subject import EvaluationImages, PlacedModel, choose_images
 from regmix.jobs.console import ConsoleDisplay
 from regmix.jobs.evaluation import ATTACKS, other_images
@@ -233,8 +233,6 @@ def _adopted(words: list[str]) -> _Start:
     if chosen_by_answers:
         shared = replace(shared, attacks=CLEAN)  # until its answers are seen
     asked = f"{shared.attacks},{shared.curve}" if shared.curve else shared.attacks
-    if not chosen_by_answers:
-        check_queries(asked, shared.queries)
     named_attacks = parse_attacks(with_queries(asked, shared.queries))
     attacks = {named.name: named.attack for named in named_attacks if named.attack is not None}
     radii_in(shared.eps)  # before a model is built
@@ -242,6 +240,8 @@ def _adopted(words: list[str]) -> _Start:
     test = choose_images(experiment.data, shared.examples, shared.sample, shared.sample_seed)
     settled = [word.split("=")[0].removeprefix("--model.") for word in words if word.startswith("--model.")]
     trust = experiment.trust(everything=shared.trust_code)
+    if not chosen_by_answers:
+        check_attacks(_questions(shared), experiment.threat, trust)
 
     device = devices.start(shared.device, "32", patient=True).device
     origin, loaded = "", dict[Checkpoint, PlacedModel]()

@@ -5,7 +5,7 @@ the command line import it.
 """
 
 from regmix.attacks import CLEAN
-from regmix.evaluation.answers import ask, check_tensors, gradient_fault
+from regmix.evaluation.answers import ask, check_tensors, gradient_fault, like_probabilities
 from regmix.evaluation.chunks import Journal, repeatable
 from regmix.evaluation.curve import curve, distances
 from regmix.evaluation.evaluator import Evaluator, Survivors
@@ -42,6 +42,7 @@ __all__ = [
     "flatness",
     "gradient_fault",
     "image_planes",
+    "like_probabilities",
     "not_attacked_note",
     "one_answer",
     "paired",

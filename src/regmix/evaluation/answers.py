@@ -12,6 +12,8 @@ from regmix.types import Images, Model, UserError, few, first_line
 
 BLIND = (Square, HopSkipJump, Transfer, Given)
 """Attacks that need no gradient of the model."""
+ENOUGH = 16
+"""So many logits do not lie in [0, 1] by chance."""
 
 
 def ask(model: Model, x: Images, classes: int | None = None) -> Tensor:
@@ -63,11 +65,26 @@ def check_tensors(model: nn.Module) -> None:
         )
 
 
+def like_probabilities(logits: Tensor) -> str | None:
+    """Says, as a clause, that outputs [B, classes] look like probabilities and not like logits; None: they do not."""
+    total = logits.double().sum(1)
+    if logits.min() < 0 or not total.min() > 0:
+        return None
+    if float(total.max() - total.min()) < 1e-3 * float(total.mean()) and logits.shape[1] > 1:
+        return f"the outputs for every image add up to {float(total.mean()):.3g}, as probabilities do"
+    if logits.max() <= 1 and logits.numel() >= ENOUGH:
+        return "the outputs all lie in [0, 1], as probabilities do"
+    return None
+
+
 def gradient_fault(model: Model, x: Images) -> str | None:
     """Why attacks that follow a gradient cannot run, as a clause; None if they can. A few images are enough."""
     with borrowed(model), torch.enable_grad():
         images = x.detach().clone().requires_grad_()
-        logits = model(images)
+        try:
+            logits = model(images)
+        except Exception as error:
+            return f"the model fails on images that need a gradient ({first_line(error)})"
         if logits.requires_grad:
             try:
                 (gradient,) = torch.autograd.grad(precise(logits).sum(), images, allow_unused=True)

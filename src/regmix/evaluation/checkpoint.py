@@ -24,7 +24,7 @@ from regmix.evaluation.masking import judged
 from regmix.evaluation.one_answer import one_answer
 from regmix.evaluation.outcomes import wilson
 from regmix.evaluation.per_image import write_images
-from regmix.evaluation.preflight import preflight
+from regmix.evaluation.preflight import LOOKED_AT, preflight
 from regmix.evaluation.saved import recheck, saver
 from regmix.evaluation.subject import PlacedModel, journal_key, users_code
 from regmix.evaluation.task import Task
@@ -38,8 +38,8 @@ from regmix.types import OneAnswer, Sample, UserError
 
 Interval = Callable[[int, int], tuple[float, float]]
 """From the number of correct images, and of all images, to an interval of the accuracy."""
-PREFLIGHT, PROBED = 100, 64
-"""How many images the checks before the attacks, and the probe for masked gradients, look at."""
+PROBED = 64
+"""How many images the probe for masked gradients looks at."""
 
 
 class CheckpointEvaluation:
@@ -89,7 +89,7 @@ class CheckpointEvaluation:
         task, images = self._task, self._task.test.images
         if text := other_images(self._before, task.test.split):
             self._note(text)
-        some = self._evaluator.take(spread(images.labels, PREFLIGHT))
+        some = self._evaluator.take(spread(images.labels, LOOKED_AT))
         attacks = {named.name: loaded.attack for named, loaded in task.suite.items()}
         attacks |= {named.name: named.attack for named in task.questions.curve if named.attack is not None}
         with repeatable("preflight", task.device):

@@ -12,12 +12,13 @@ from torch import nn
 
 from regmix.attacks import Attack
 from regmix.config import Experiment, to_json
-from regmix.data import ImageSet, class_changes, pick
+from regmix.data import ImageSet, class_changes, pick, spread
 from regmix.evaluation.answers import check_tensors
-from regmix.evaluation.preflight import preflight
+from regmix.evaluation.preflight import LOOKED_AT, preflight
 from regmix.evaluation.subject import PlacedModel
 from regmix.models import (
     ONNX,
+    Answers,
     BlackBox,
     FromElsewhere,
     Function,
@@ -82,7 +83,7 @@ class Foreign:
         Evaluations of other weights that the same source held before stay in the directory and are outdated.
 
         Args:
-            images: the test images; the model is tried on two of them before anything is written.
+            images: the test images; the model is tried on a few of them before anything is written.
             attacks: by name those that will run, so that a model without a gradient is refused if they need one.
 
         Raises:
@@ -92,7 +93,8 @@ class Foreign:
         config, model, origin = self._load(images)
         check_tensors(model)
         loaded = PlacedModel.place(model, "", images, device)
-        few = pick(images, torch.arange(min(2, len(images))), device)
+        count = 2 if isinstance(model, Answers) else LOOKED_AT  # every image is a query
+        few = pick(images, spread(images.labels, count), device)
         preflight(model, few.x, few.y, len(images.classes), attacks)
         run = self._directory(config, images, out)
         run.save_weights("last", {name: value.clone() for name, value in model.state_dict().items()})

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from regmix.attacks import Attack, Eot, Square
-from regmix.evaluation.answers import ask, gradient_fault, needs_gradient, require_gradient
+from regmix.evaluation.answers import ask, gradient_fault, like_probabilities, needs_gradient, require_gradient
 from regmix.evaluation.one_answer import above_largest_class
 from regmix.evaluation.outcomes import wilson
 from regmix.models import Answers
@@ -15,6 +15,8 @@ from regmix.objectives import cross_entropy, precise
 from regmix.runtime.borrowed import borrowed
 from regmix.types import Images, Labels, Model, UserError
 
+LOOKED_AT = 100
+"""How many images are enough for these checks."""
 # Channel means and deviations that models are often given outside of themselves: CIFAR-10's and ImageNet's.
 USUAL = (((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
@@ -80,9 +82,8 @@ def _findings(model: Model, x: Images, y: Labels, logits: torch.Tensor) -> Itera
             yield "the model is random: two passes differ; use --draws 20, so that attacks climb the mean of its logits"
     elif len(x) > 1 and float((model(x[: len(x) // 2]) - logits[: len(x) // 2]).abs().max()) > 1e-3 * size:
         yield "an image's output depends on the others in its batch (batch statistics?): no verdict per image holds"
-    total = logits.sum(1)
-    if logits.min() >= 0 and float((total - 1).abs().max()) < 1e-3:
-        yield "the outputs are probabilities: their gradients vanish and attacks look weak; return logits instead"
+    if (text := like_probabilities(logits)) is not None:
+        yield f"{text}: their gradients vanish and attacks look weak; return logits instead"
     right = float((logits.argmax(1) == y).double().mean())
     if x.shape[1] == 3 and right < 0.8:  # above, no normalisation could raise it by 20 points
         for mean, std in USUAL:

@@ -63,7 +63,7 @@ class Answers(nn.Module):
 
     def forward(self, images: Images) -> Logits:
         self.queries += len(images)
-        given = self._answer(images.detach().float().cpu().contiguous())
+        given = self._asked(images.detach().float().cpu().contiguous())
         answers = torch.as_tensor(given).detach()
         if answers.ndim == 2 and answers.shape[1] == 1:
             answers = answers[:, 0]
@@ -85,6 +85,17 @@ class Answers(nn.Module):
             raise UserError("the model answers with classes once and with scores another time; return one of them")
         self.only_classes = answers.ndim == 1
         return logits.to(images.device)
+
+    def _asked(self, images: Tensor) -> Any:
+        try:
+            return self._answer(images)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"the black box failed at {self.queries} images: {type(error).__name__}: {first_line(error)}; what was "
+                "finished before is kept: give the same command again"
+            ) from error
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *more: Any) -> None:
         known = state.get(f"{prefix}identity")

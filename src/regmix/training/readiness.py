@@ -7,7 +7,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from regmix.evaluation import ask, check_tensors
+from regmix.evaluation import ask, check_tensors, like_probabilities
 from regmix.methods.features import logits_and_features
 from regmix.objectives import cross_entropy
 from regmix.runtime.borrowed import same_buffers, same_modes
@@ -35,14 +35,6 @@ def ready(
     """
     device = fabric.device if whole else torch.device("cpu")
     check_state(model)
-    if copied:
-        try:
-            copy.deepcopy(model)
-        except Exception as error:
-            raise UserError(
-                f"the training keeps a copy of the model, which cannot be made ({first_line(error)}); use "
-                "--averaging none without --shard-weights"
-            ) from None
     try:
         model.to(device)
         x, y = x.to(device, next(model.parameters()).dtype), y.to(device)
@@ -51,14 +43,22 @@ def ready(
     with torch.random.fork_rng([device] if device.type == "cuda" else []), same_buffers(model):
         in_eval = kept_in_eval(model)
         with same_modes(model), torch.no_grad():
-            ask(model.eval(), x, classes)
+            logits = ask(model.eval(), x, classes)
             if features:
                 logits_and_features(model, x)
         notes = [settle(model, x)]
+        if (text := like_probabilities(logits)) is not None:
+            notes.append(f"{text}; the loss needs logits: leave out the model's last softmax or sigmoid")
         place(model, device)
         with same_modes(model):
             train_mode(model, in_eval)
             unused = _without_effect(model, x, y, classes, fabric)
+        with same_modes(model), torch.no_grad():
+            model.eval()(x)  # tensors that the model keeps belong to a graph since the pass above, and have no copy
+            if copied and (fault := _copy_fault(model, x)) is not None:
+                raise UserError(
+                    f"the training keeps a copy of the model, {fault}; use --averaging none without --shard-weights"
+                )
     if unused:
         what = "without effect on the logits of two images, and trained only where they have one:"
         notes.append(few(what, unused))
@@ -66,6 +66,23 @@ def ready(
         names = [name for name, module in model.named_modules() if any(module is each for each in in_eval)]
         notes.append(few("in evaluation mode from the start, and kept in it:", names))
     return [note for note in notes if note is not None]
+
+
+def _copy_fault(model: nn.Module, x: Images) -> str | None:
+    """What is wrong with a copy of a model, as a clause; None if it computes by itself. The model has just seen x."""
+    try:
+        twin = copy.deepcopy(model)
+    except Exception as error:
+        return f"which cannot be made ({first_line(error)})"
+    answers = []
+    for each in (twin, model):
+        torch.manual_seed(0)  # of a block whose random state is restored
+        answers.append(each(x.flip(0)))
+    found, expected = answers
+    same = found.shape == expected.shape and torch.allclose(
+        found, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max())
+    )
+    return None if same else "which answers otherwise than the model (do its hooks lead back to the original?)"
 
 
 def check_state(model: nn.Module) -> None:
@@ -100,21 +117,12 @@ def _span(tensor: Tensor) -> tuple[int, int, int]:
 def _without_effect(model: nn.Module, x: Images, y: Labels, classes: int, fabric: Fabric) -> list[str]:
     """The names of parameters that require a gradient and get none, in the mode and precision of training."""
     learned = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    images = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    with fabric.autocast():
-        try:
-            logits = ask(model, images * 1, classes)
-        except UserError as error:
-            raise UserError(f"{_mode(fabric)}, {error}") from None
-        try:
-            loss = cross_entropy(logits, y).sum()
-            # retain_graph, because an attack and the loss may share a forward pass.
-            (image_gradient,) = torch.autograd.grad(loss, images, retain_graph=True, allow_unused=True)
-            gradients = torch.autograd.grad(loss, [*learned.values()], allow_unused=True)
-        except Exception as error:
-            remedy = "compute the logits without no_grad, detach or hard decisions such as argmax"
-            fault = f"{_mode(fabric)}, the gradients cannot be computed ({first_line(error)}); {remedy}"
-            raise UserError(fault) from None
+    parameters = [*learned.values()]
+    try:
+        with fabric.autocast():
+            image_gradient, gradients = _gradients(model, x, y, classes, parameters)
+    except UserError as error:
+        raise UserError(f"{_mode(model, x, y, classes, parameters)}, {error}") from None
     if image_gradient is None:
         raise UserError("no gradient flows from the model's logits to the images, which attacks need; is it detached?")
     unused = [name for name, gradient in zip(learned, gradients, strict=True) if gradient is None]
@@ -122,11 +130,29 @@ def _without_effect(model: nn.Module, x: Images, y: Labels, classes: int, fabric
     return unused
 
 
-def _mode(fabric: Fabric) -> str:
-    """The mode and precision of training, as a phrase."""
-    with fabric.autocast():
-        cast = torch.is_autocast_enabled(fabric.device.type)
-    return "in train mode under bfloat16 autocast, which --precision 32 leaves out" if cast else "in train mode"
+def _gradients(
+    model: nn.Module, x: Images, y: Labels, classes: int, parameters: list[nn.Parameter]
+) -> tuple[Tensor | None, tuple[Tensor | None, ...]]:
+    """The gradients of the loss with respect to the images and the parameters, as an attack and a step take them."""
+    images = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    logits = ask(model, images, classes)
+    try:
+        loss = cross_entropy(logits, y).sum()
+        # retain_graph, because an attack and the loss may share a forward pass.
+        (of_images,) = torch.autograd.grad(loss, images, retain_graph=True, allow_unused=True)
+        return of_images, torch.autograd.grad(loss, parameters, allow_unused=True)
+    except Exception as error:
+        remedy = "compute the logits without no_grad, detach or hard decisions such as argmax"
+        raise UserError(f"the gradients cannot be computed ({first_line(error)}); {remedy}") from None
+
+
+def _mode(model: nn.Module, x: Images, y: Labels, classes: int, parameters: list[nn.Parameter]) -> str:
+    """The mode in which a model has failed, as a phrase, and its precision if that is to blame."""
+    try:
+        _gradients(model, x, y, classes, parameters)
+    except UserError:
+        return "in train mode"
+    return "in train mode under bfloat16 autocast, which --precision 32 leaves out"
 
 
 def kept_in_eval(model: nn.Module) -> list[nn.Module]:
