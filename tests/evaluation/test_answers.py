@@ -103,7 +103,7 @@ def test_a_gradient_that_is_zero_is_a_gradient() -> None:
     ("after", "said"),
     [
         (lambda z: [z, z], "a list of 2; .* model\\(x\\)\\[0\\]"),
-        (lambda z: {"out": z}, 'a dict of out; .*"logits"'),
+        (lambda z: {"out": z}, 'a dict of out; .*"out"'),
         (lambda z: SimpleNamespace(logits=z), r"a SimpleNamespace; .*model\(x\)\.logits"),
         (lambda z: z[:, 0], r"\[12\] for 12 images"),
     ],

@@ -312,4 +312,18 @@ def test_files_without_weights_are_told(tmp_path: Path) -> None:
     torch.save({}, path)
     assert error(model, path) == f"{path} holds no weights; it is empty"
     torch.save([torch.zeros(3)], path)
-    assert error(model, path) == f"{path} must hold a state dict, not a list"
+    assert error(model, path) == f"{path} must hold a state dict, not a list; save model.state_dict() alone"
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("loader", ["torch.jit.load", "torch.export.load"])
+def test_programs_are_told_from_damaged_files(loader: str, tmp_path: Path) -> None:
+    model, path = build(SmallCnn(width=4), 10).eval(), tmp_path / "weights.pt"
+    if loader == "torch.jit.load":
+        torch.jit.trace(model, torch.zeros(1, 3, 8, 8)).save(path)
+    else:
+        torch.export.save(torch.export.export(model, (torch.zeros(1, 3, 8, 8),)), tmp_path / "weights.pt2")
+        (tmp_path / "weights.pt2").rename(path)
+    assert error(model, path) == (
+        f"{path} is a program, not a file of weights; save the state dict of what {loader} returns"
+    )

@@ -34,7 +34,8 @@ def logits_in(logits: object, count: int) -> Tensor:
         remedy = ": wrap it in a module whose forward returns the right one, such as model(x)[0]"
     elif isinstance(logits, Mapping):
         output = f"a {type(logits).__name__} of {', '.join(map(str, logits)) or 'nothing'}"
-        remedy = ': wrap it in a module whose forward returns the right one, such as model(x)["logits"]'
+        key = "logits" if len(logits) != 1 else next(iter(logits))
+        remedy = f': wrap it in a module whose forward returns the right one, such as model(x)["{key}"]'
     else:
         output = f"a {type(logits).__name__}"
         remedy = ": wrap it in a module whose forward returns them, such as model(x).logits"

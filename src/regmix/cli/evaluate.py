@@ -1,5 +1,6 @@
 """`regmix evaluate`."""
 
+import shlex
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -167,7 +168,9 @@ def evaluate(words: list[str]) -> None:
             more = {}
         else:
             more = _compared(assessment, flags, checkpoints, start, display)
-    print_result(start.run, flags.json, f"regmix report {start.run.path} -o report.html", more)
+    print_result(
+        start.run, flags.json, shlex.join(["regmix", "report", str(start.run.path), "-o", "report.html"]), more
+    )
 
 
 def _compared(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from pydantic import TypeAdapter
 
 from regmix.cli.common import ModelSource, in_one_process, radii_in
 from regmix.cli.flags import parse
@@ -15,9 +16,10 @@ from regmix.config import from_json
 from regmix.data.single import image_files
 from regmix.evaluation.prediction import Prediction, predictions
 from regmix.runs import CONFIG, Checkpoint, Run
+from regmix.runs.exported import read_exported
 from regmix.runs.load import load_model
 from regmix.runtime import devices
-from regmix.threats import format_eps
+from regmix.threats import ThreatConfig, format_eps
 from regmix.types import Trust, UserError
 
 
@@ -58,27 +60,40 @@ def predict(words: Sequence[str]) -> None:
     device = devices.start(flags.device, "32").device
     threats = []
     if radii:
-        threat = from_json(
-            Run.open(flags.run).config(), flags.run / CONFIG, Trust(flags.source, flags.trust_code), reads_data=False
-        ).threat
-        threats = [replace(threat, eps=radius) for radius in radii]
+        threats = [replace(_threat(flags), eps=radius) for radius in radii]
     answers = predictions(trained, files, device, flags.batch_size, _warn, threats)
-    (_print_csv if flags.csv else _print)(answers, radii)
+    if not (_print_csv if flags.csv else _print)(answers, radii):
+        raise UserError("none of the files can be read as an image; see the lines above")
+
+
+def _threat(flags: PredictFlags) -> ThreatConfig:
+    """The threat model of a run, or of the run that a model was exported from."""
+    trust = Trust(flags.source, flags.trust_code)
+    if (exported := read_exported(flags.run, trust)) is not None:
+        threat: ThreatConfig = TypeAdapter(ThreatConfig).validate_python(exported.threat)
+        return threat
+    return from_json(Run.open(flags.run).config(), flags.run / CONFIG, trust, reads_data=False).threat
 
 
 def _warn(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _print_csv(answers: Iterable[Prediction], radii: Sequence[float]) -> None:
+def _print_csv(answers: Iterable[Prediction], radii: Sequence[float]) -> int:
+    """Prints the answers; returns how many there are."""
+    count = 0
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["file", "class", "probability", *(["breaks_at"] if radii else [])])
     for answer in answers:
         radius = [] if not radii else ["" if answer.breaks_at is None else f"{answer.breaks_at:.6g}"]
         writer.writerow([answer.file, answer.label, f"{answer.probability:.4f}", *radius])
+        count += 1
+    return count
 
 
-def _print(answers: Iterable[Prediction], radii: Sequence[float]) -> None:
+def _print(answers: Iterable[Prediction], radii: Sequence[float]) -> int:
+    """Prints the answers; returns how many there are."""
+    count = 0
     for answer in answers:
         line = f"{answer.file}  {answer.label}  {100 * answer.probability:.1f}%"
         if radii and answer.breaks_at is None:
@@ -86,3 +101,5 @@ def _print(answers: Iterable[Prediction], radii: Sequence[float]) -> None:
         elif answer.breaks_at is not None:
             line += f"  changes within {format_eps(answer.breaks_at)}"
         print(line, flush=True)
+        count += 1
+    return count

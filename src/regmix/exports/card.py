@@ -76,6 +76,8 @@ def _threat(chosen: Checkpointed) -> Iterator[str]:
     yield f"{threat.name}, eps = {format_eps(threat.eps)} in pixel units of [0, 1]. {rule}"
     if chosen.is_foreign:
         yield "It is the threat model of the evaluation. How the model was trained is not known here."
+    elif not chosen.experiment.method.adversarial:
+        yield "The model was not trained against it, but without attacks; it was validated under it."
 
 
 def _accuracy(chosen: Checkpointed) -> Iterator[str]:

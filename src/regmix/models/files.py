@@ -3,6 +3,7 @@
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +15,10 @@ from torch import Tensor
 
 from regmix.types import UserError, few
 
-SUFFIXES = (".safetensors", ".pt", ".pth")
-"""Suffixes of files of weights."""
+SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar")
+"""Suffixes of files of weights. The last ones are those of Lightning, of Hugging Face, and of .pth.tar."""
+PROGRAMS = {"constants.pkl": "torch.jit.load", "archive_format": "torch.export.load"}
+"""Files in the archive of a program, and what loads it."""
 RAW = {"state_dict", "model_state_dict", "model", "net", "network", "weights"}
 """Entries in which training scripts save the weights that the optimiser updates."""
 AVERAGED = re.compile(r"(?:^|[_.])(?:ema|swa|avg|averaged?|polyak|shadow)(?:$|[_.])")
@@ -45,6 +48,8 @@ def read(path: Path) -> Any:
             raise UserError(f"{path} is truncated or not a safetensors file ({error}); copy it again") from None
         except KeyError as error:  # a dtype that this version of safetensors cannot convert to torch
             raise UserError(f"{path} holds a dtype that cannot be read: {error}; save the weights as float32") from None
+    if (loader := _program(path)) is not None:
+        raise UserError(f"{path} is a program, not a file of weights; save the state dict of what {loader} returns")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # advice to whoever wrote the file
@@ -59,6 +64,15 @@ def read(path: Path) -> Any:
     except Exception as error:  # torch.load raises nearly any exception on a broken file
         kind = type(error).__name__
         raise UserError(f"{path} is truncated or not a PyTorch checkpoint ({kind}); copy it again") from None
+
+
+def _program(path: Path) -> str | None:
+    """The function that loads a file of a network with its code; None for any other file."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        names = {name.rpartition("/")[2] for name in archive.namelist()}
+    return next((loader for name, loader in PROGRAMS.items() if name in names), None)
 
 
 def choose(
@@ -77,7 +91,9 @@ def choose(
         UserError: no weights, several sets with none chosen, or a choice that the file does not have.
     """
     if not isinstance(content, Mapping):
-        raise UserError(f"{title} must hold a state dict, not a {type(content).__name__}")
+        raise UserError(
+            f"{title} must hold a state dict, not a {type(content).__name__}; save model.state_dict() alone"
+        )
     names = set(own)
     sets = _sets(content, names)
     # Candidates are entries with a usual name, entries that fit the model, and tensors at the top of the file if they

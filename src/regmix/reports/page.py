@@ -32,6 +32,7 @@ class Group:
     heading: str
     rows: list[Row]
     training: bool = False
+    """Whether the model was trained at this radius."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ def table(subject: Subject) -> Table | None:
     evaluations = [run.evaluations[name] for name in evaluated]
     clean = [column_of(evaluation, CLEAN, 0.0) for evaluation in evaluations]
     groups = [Group("", [Row("Clean", [share(pair[1]) if pair else None for pair in clean])])]
-    wanted = words.training_eps(run)
+    trained_at = words.training_eps(run) if run.source is None else None
     for eps, text in radii([run]):
         columns = [columns_at(evaluation, eps) for evaluation in evaluations]
         names = list(dict.fromkeys(name for present in columns for name in present))
@@ -227,7 +228,7 @@ def table(subject: Subject) -> Table | None:
                 worst_case(run.outcomes.get(name), names, rule(c)) for name, c in zip(evaluated, columns, strict=True)
             ]
             rows.append(Row("Worst case", worst, worst=True))
-        groups.append(Group(f"ε = {text}", rows, wanted is not None and same_eps(eps, wanted)))
+        groups.append(Group(f"ε = {text}", rows, trained_at is not None and same_eps(eps, trained_at)))
     counts = [words.sample_text(run, evaluation) for evaluation in evaluations]
     if len(set(counts)) == 1:
         examples = counts[0]

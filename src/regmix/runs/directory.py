@@ -125,10 +125,13 @@ class Run:
     def open(cls, path: str | Path, *, writes: bool = True) -> "Run":
         """Opens an existing run directory."""
         path = Path(path)
+        if (path / WEIGHTS).is_file():
+            raise UserError(
+                f"{path} is an exported model, not a run directory; give the folder of the training, or evaluate "
+                f"{path / WEIGHTS} with --model and --data"
+            )
         if not (path / CONFIG).is_file():
             raise UserError(f"{path} is not a run directory, because it has no {CONFIG}; give the folder of a training")
-        if (path / WEIGHTS).is_file():
-            raise UserError(f"{path} is an exported model, not a run directory; give the folder of a training")
         return cls(path, writes=writes)
 
     def claim(self) -> AbstractContextManager[None]:
