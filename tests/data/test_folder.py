@@ -154,6 +154,19 @@ def test_a_name_with_an_accent_is_one_class_however_it_is_spelled(root):
         read(root)
 
 
+def test_training_images_that_are_there_twice_are_told(root):
+    assert not [note for note in read(root).notes if "byte for byte" in note]
+    one, other = sorted((root / "train" / "cat").iterdir())[:2]
+    (one.parent / "copy.png").write_bytes(one.read_bytes())
+    (root / "train" / "dog" / "no dog.png").write_bytes(other.read_bytes())
+    wrong, same = [note for note in read(root).notes if "byte for byte" in note]
+    assert wrong.startswith("1 training images are in two classes")
+    assert "no dog.png" in wrong
+    assert same.startswith("1 of 6 training images are copies of others")
+    assert "copy.png" in same
+    assert not [note for note in read(root, "test").notes if "copies" in note]
+
+
 def test_classes_come_in_the_order_of_their_names_on_the_disk(root):
     """As os.listdir and ImageFolder sort them, whose weights would else mean other classes."""
     names = [unicodedata.normalize("NFD", "élan"), "zebra"]  # the first begins with an e there, and not in NFC

@@ -86,6 +86,8 @@ class Folder:
         notes = [*_twins(classes), *skipped.notes()]
         if untested:
             notes.append(f"there are no test images; to evaluate the model, put some into {root / 'test'}/CLASS")
+        if split == "train" and not self.stream:
+            notes += _copies(paths, labels)
         if split == "test":
             notes += _test_notes(root, test, classes, train_folders, test_folders)
             if not self.stream:
@@ -243,6 +245,28 @@ def _leak(test: Sequence[Path], train: Iterable[Path]) -> Iterator[str]:
         yield (
             f"{len(leaked)} of {len(test)} test images are also training images, byte for byte, such as {leaked[0]} "
             f"and {by_digest[_digest(leaked[0])]}: accuracy on them says nothing about new images"
+        )
+
+
+def _copies(paths: Sequence[Path], labels: Sequence[int]) -> Iterator[str]:
+    """Notes on training images that are there twice, byte for byte."""
+    sizes = Counter(path.stat().st_size for path in paths)
+    first: dict[bytes, tuple[Path, int]] = {}
+    copies: list[tuple[Path, Path, bool]] = []
+    for path, label in zip(paths, labels, strict=True):
+        if sizes[path.stat().st_size] > 1:
+            other, known = first.setdefault(_digest(path), (path, label))
+            if other != path:
+                copies.append((path, other, known != label))
+    if wrong := [(path, other) for path, other, differs in copies if differs]:
+        yield (
+            f"{len(wrong)} training images are in two classes, byte for byte, such as {wrong[0][0]} and {wrong[0][1]}: "
+            "one of the labels is wrong"
+        )
+    if same := [(path, other) for path, other, differs in copies if not differs]:
+        yield (
+            f"{len(same)} of {len(paths)} training images are copies of others, byte for byte, such as {same[0][0]} "
+            f"and {same[0][1]}: if one of them is drawn for validation, its accuracy says less about new images"
         )
 
 
