@@ -9,7 +9,7 @@ from regmix.evaluation.examples import thumbnails
 from regmix.runs.evaluations import Outcomes
 from regmix.runs.records import Evaluation
 from regmix.runs.thumbnails import breaking
-from regmix.runtime.files import write_atomically
+from regmix.runtime.files import write_text
 
 IMAGES = "images.csv"
 
@@ -20,7 +20,7 @@ def write_images(folder: Path, evaluation: Evaluation, outcomes: Outcomes, image
     Args:
         images: those that the rows of the outcomes are about, in their order.
     """
-    write_atomically(folder / IMAGES, lambda file: file.write(images_csv(outcomes, images).encode()))
+    write_text(folder / IMAGES, images_csv(outcomes, images))
     when = breaking(evaluation, outcomes)
     thumbnails(images, outcomes.index, [*dict.fromkeys(when.first + when.last)]).write(folder)
 

@@ -247,18 +247,18 @@ def summary(those: Sequence[Arm], checkpoint: str, column: str, where: str) -> s
 
 
 def doubts(those: Sequence[Arm]) -> list[str]:
-    """Reasons to doubt single runs, which a mean would hide: masked gradients, failed checks and alarms."""
-    lines = []
-    for arm in those:
-        for run in arm.runs:
-            which = f"{arm.label}, seed {run.seed}"
-            lines += [f"{which}: alarm in epoch {alarm.epoch}: {alarm.reason}." for alarm in run.result.alarms]
-            lines += [f"{which}: {warning}." for warning in run.result.warnings]
-            for name, evaluation in run.evaluations.items():
-                lines += [f"{which}, {name}: before the attacks, {finding}." for finding in evaluation.preflight]
-                if evaluation.masking is not None and evaluation.masking.verdict == "masked":
-                    signs = "; ".join(evaluation.masking.signs)
-                    lines.append(f"{which}, {name}: {words.MASKED} {signs}.")
+    """Reasons to doubt single runs, which a mean would hide."""
+    return [text for arm in those for run in arm.runs for text in doubts_about(run, f"{arm.label}, seed {run.seed}")]
+
+
+def doubts_about(run: LoadedRun, which: str) -> list[str]:
+    """Masked gradients, failed checks, alarms and warnings of a run; `which` names it."""
+    lines = [f"{which}: alarm in epoch {alarm.epoch}: {alarm.reason}." for alarm in run.result.alarms]
+    lines += [f"{which}: {warning}." for warning in run.result.warnings]
+    for name, evaluation in run.evaluations.items():
+        lines += [f"{which}, {name}: before the attacks, {finding}." for finding in evaluation.preflight]
+        if evaluation.masking is not None and evaluation.masking.verdict == "masked":
+            lines.append(f"{which}, {name}: {words.MASKED} {'; '.join(evaluation.masking.signs)}.")
     return lines
 
 

@@ -92,10 +92,10 @@ def training_facts(run: LoadedRun) -> list[tuple[str, str]]:
     facts = [("epochs", f"{last.epoch} of {last.epochs}")]
     if best is not None:
         facts.append(("best epoch", f"{best.epoch}"))
-        if best.validation and "pgd" in best.validation:
-            facts.append(("validation PGD at best", words.percent(best.validation["pgd"])))
-    if last.validation and "pgd" in last.validation:
-        facts.append(("validation PGD at the end", words.percent(last.validation["pgd"])))
+        if best.pgd is not None:
+            facts.append(("validation PGD at best", words.percent(best.pgd)))
+    if last.pgd is not None:
+        facts.append(("validation PGD at the end", words.percent(last.pgd)))
     if (seconds := run.result.train_seconds or last.seconds) is not None:
         facts.append(("time", words.duration(seconds)))
     if speeds := sorted(row.images_per_second for row in run.epochs if row.images_per_second is not None):

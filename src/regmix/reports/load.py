@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from regmix.runs import CHECKPOINTS, METRICS, Run
 from regmix.runs.evaluations import OUTCOMES, Examples, Outcomes, Stored
 from regmix.runs.loss_surface import LossSurfaces
-from regmix.runs.records import Column, Environment, Epoch, Evaluation, Result
+from regmix.runs.records import Column, Environment, Epoch, Evaluation, Result, validated
 from regmix.runs.thumbnails import Thumbnails
 from regmix.runtime.files import read_steadily
 from regmix.types import UserError
@@ -76,9 +76,8 @@ class LoadedRun:
         """The epoch of the best checkpoint: from result.json, or the first of the highest validation accuracy."""
         if self.result.best_epoch:
             return self.result.best_epoch
-        validated = [row for row in self.epochs if row.validation and "pgd" in row.validation]
-        best = max(validated, key=lambda row: (row.validation or {})["pgd"], default=None)
-        return best.epoch if best else None
+        best = max(validated(self.epochs), key=lambda pair: pair[1], default=None)
+        return best[0] if best else None
 
     @property
     def seed(self) -> int:

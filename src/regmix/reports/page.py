@@ -27,12 +27,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """The rows of one radius. The clean row has a group without a heading."""
+    """The rows of one radius, `training` if the model was trained at it. The clean row's group has no heading."""
 
     heading: str
     rows: list[Row]
     training: bool = False
-    """Whether the model was trained at this radius."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from regmix.reports.gap import gap
 from regmix.reports.load import LoadedRun, aligned, checkpoints, load
 from regmix.reports.opening import opening
 from regmix.reports.subject import Subject, subjects_of
-from regmix.runtime.files import write_atomically
+from regmix.runtime.files import write_text
 from regmix.types import UserError
 
 DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
@@ -38,7 +38,7 @@ def write_report(runs: Sequence[Path], output: Path) -> None:
     if output.is_dir():
         raise UserError(f"{output} is a folder; give the name of a file such as {output / 'report.html'}")
     text = render(aligned([load(path) for path in runs]))
-    write_atomically(output, lambda file: file.write(text.encode()))
+    write_text(output, text)
 
 
 def templates() -> Environment:

@@ -10,7 +10,7 @@ from regmix.reports import words
 from regmix.reports.charts import Chart
 from regmix.reports.report import templates
 from regmix.reports.surfaces import Surfaces
-from regmix.runtime.files import write_atomically
+from regmix.runtime.files import write_text
 
 Unit = Literal["accuracy", "epochs", "passes", "loss"]
 """loss: cross-entropy, or its derivatives."""
@@ -135,7 +135,7 @@ def write_reproduction(result: Reproduction, figures: Mapping[str, Figures], out
             version=__version__, result=result, figures=figures, nothing=Figures(), words=words, counts=counts(result)
         )
     )
-    write_atomically(output, lambda file: file.write(text.encode()))
+    write_text(output, text)
 
 
 def counts(result: Reproduction) -> dict[str, int]:

@@ -12,7 +12,7 @@ from regmix.reports import words
 from regmix.reports.charts import Chart, Series, line_chart
 from regmix.reports.intervals import Dot, IntervalChart, Row, interval_chart
 from regmix.reports.report import templates
-from regmix.runtime.files import write_atomically
+from regmix.runtime.files import write_atomically, write_text
 
 ROWS = 20
 """At most as many points are in the chart of the ranking; the table has all."""
@@ -63,7 +63,7 @@ def write_sweep(recipe: str, trials: Sequence[Trial], images: int, folder: Path)
         version=__version__, words=words, recipe=recipe, images=images, trials=trials, complete=complete,
         summary=_summary(trials, complete), ranking=_ranking(complete), axes=_axes(complete), curves=_curves(trials),
     )  # fmt: skip
-    write_atomically(folder / "sweep.html", lambda file: file.write(text.encode()))
+    write_text(folder / "sweep.html", text)
 
 
 def _summary(trials: Sequence[Trial], complete: Sequence[Trial]) -> str:

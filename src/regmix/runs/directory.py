@@ -18,7 +18,9 @@ from regmix.runs.exported import WEIGHTS
 from regmix.runs.files import read_record, typed, write_record
 from regmix.runs.records import Checkpoint, Data, Environment, Epoch, Result
 from regmix.runs.shown import as_html, as_text
-from regmix.runtime.files import PART, append, digest, link, parse_json, read_object, read_text, write_atomically
+from regmix.runtime.files import (
+    PART, append, digest, link, parse_json, read_object, read_text, write_atomically, write_text,
+)  # fmt: skip
 from regmix.runtime.lock import locked
 from regmix.types import Trust, UserError
 
@@ -126,10 +128,8 @@ class Run:
         """Opens an existing run directory."""
         path = Path(path)
         if (path / WEIGHTS).is_file():
-            raise UserError(
-                f"{path} is an exported model, not a run directory; give the folder of the training, or evaluate "
-                f"{path / WEIGHTS} with --model and --data"
-            )
+            hint = f"give the folder of the training, or evaluate {path / WEIGHTS} with --model and --data"
+            raise UserError(f"{path} is an exported model, not a run directory; {hint}")
         if not (path / CONFIG).is_file():
             raise UserError(f"{path} is not a run directory, because it has no {CONFIG}; give the folder of a training")
         return cls(path, writes=writes)
@@ -295,6 +295,5 @@ class Run:
         return stored(self.path, {checkpoint: self.weights(checkpoint) for checkpoint in self.checkpoints()})
 
     def _write_text(self, name: str, text: str) -> None:
-        if not self._writes:
-            return
-        write_atomically(self.path / name, lambda file: file.write(text.encode()))
+        if self._writes:
+            write_text(self.path / name, text)

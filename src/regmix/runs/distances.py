@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regmix.runs.columns import Cost
-from regmix.runtime.files import read_text, write_atomically
+from regmix.runtime.files import read_text, write_text
 from regmix.types import UserError
 
 DISTANCES = "distances.csv"
@@ -71,7 +71,7 @@ class Distances:
         writer.writerow(["index", *self.found])
         for row in zip(self.index.tolist(), *(values.tolist() for values in self.found.values()), strict=True):
             writer.writerow(row)
-        write_atomically(folder / DISTANCES, lambda file: file.write(text.getvalue().encode()))
+        write_text(folder / DISTANCES, text.getvalue())
 
     @staticmethod
     def read(folder: Path, index: NDArray[np.int64]) -> "Distances":

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from regmix.runs.files import read_record, write_record
 from regmix.runs.records import Column, Evaluation, Source, Subject
-from regmix.runtime.files import digest, parse_json, read_text, write_atomically
+from regmix.runtime.files import digest, parse_json, read_text, write_atomically, write_text
 from regmix.runtime.lock import locked
 from regmix.types import UserError
 
@@ -61,9 +61,9 @@ class Outcomes:
 
     def write(self, folder: Path) -> None:
         """Writes the tables as CSV, each atomically."""
-        write_atomically(folder / OUTCOMES, lambda file: file.write(self.to_csv().encode()))
+        write_text(folder / OUTCOMES, self.to_csv())
         if self.predicted:
-            write_atomically(folder / PREDICTIONS, lambda file: file.write(self._csv(self.predicted).encode()))
+            write_text(folder / PREDICTIONS, self._csv(self.predicted))
 
     @staticmethod
     def read(folder: Path) -> "Outcomes":

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from regmix.runtime.files import read_json, write_atomically
+from regmix.runtime.files import read_json, write_text
 from regmix.types import UserError
 
 T = TypeVar("T")
@@ -16,7 +16,7 @@ T = TypeVar("T")
 def write_record(path: Path, record: Any) -> None:
     """Writes a record (a dataclass) as JSON, atomically."""
     text = json.dumps(asdict(record), indent=2) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_text(path, text)
 
 
 def read_record(path: Path, kind: type[T]) -> T:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
@@ -77,6 +78,11 @@ class Result:
     evaluations: dict[str, JsonValue] = field(default_factory=dict)
     """Written by regmix 0.1. It does not say which weights it is about, so it is not shown as a result."""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether no more epochs will be trained: all are, or the training was stopped early."""
+        return self.status in ("finished", "stopped")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
@@ -102,6 +108,16 @@ class Epoch:
     """The share of the time in which a step had no batch yet."""
     seconds: float | None = None
     """Since the beginning."""
+
+    @property
+    def pgd(self) -> float | None:
+        """The PGD accuracy on the validation images; None for an epoch without a validation."""
+        return (self.validation or {}).get("pgd")
+
+
+def validated(rows: Iterable[Epoch]) -> list[tuple[int, float]]:
+    """The epochs with a validation, and their PGD accuracy."""
+    return [(row.epoch, row.pgd) for row in rows if row.pgd is not None]
 
 
 @dataclass(frozen=True)

@@ -210,6 +210,11 @@ def _moment(folder: Path) -> list[tuple[str, int, int, int]]:
     return files
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text as UTF-8, atomically."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
 def digest(path: Path) -> str:
     """The first 16 hex digits of the SHA-256 of a file's content."""
     with path.open("rb") as file:

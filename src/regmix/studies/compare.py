@@ -20,8 +20,8 @@ from regmix.config import UNIONS, Experiment, from_json, to_json
 from regmix.reports import comparison, page, write_report
 from regmix.reports.load import aligned, load
 from regmix.runs import CONFIG, Run
-from regmix.runs.records import Epoch
-from regmix.runtime.files import flat, write_atomically
+from regmix.runs.records import validated
+from regmix.runtime.files import flat, write_text
 from regmix.runtime.signals import ending, handled, survive_hangup
 from regmix.types import Interrupted, Trust, UserError, known
 
@@ -127,7 +127,7 @@ class Planned:
             UserError: the training failed; its own output says why.
         """
         if self.path.exists():
-            if Run.open(self.path).result().status in ("finished", "stopped"):
+            if Run.open(self.path).result().is_complete:
                 self._show(watch, 0)
                 return True
             # `check` has compared the experiment with the directory's.
@@ -182,13 +182,6 @@ class Planned:
                 if watch(epoch, accuracy):
                     return seen, True
         return seen, False
-
-
-def validated(rows: Sequence[Epoch]) -> Iterator[tuple[int, float]]:
-    """The epochs with a validation, and their PGD-10 accuracy."""
-    for row in rows:
-        if row.validation is not None and "pgd" in row.validation:
-            yield row.epoch, row.validation["pgd"]
 
 
 MEASURE = ("threat", "data", "validation", "split_seed", "validate_every", "best_of", "precision")
@@ -254,7 +247,7 @@ def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> str:
         say(console, "\n  ".join([f"\n{heading}", *lines]))
     console.print()
     text = json.dumps(comparison.as_json(arms), indent=2) + "\n"
-    write_atomically(out / "comparison.json", lambda file: file.write(text.encode()))
+    write_text(out / "comparison.json", text)
     write_report(paths, out / "report.html")
     say(console, f"{out / 'comparison.json'}\n{out / 'report.html'}")
     return text

@@ -12,7 +12,7 @@ from typing import Any
 from regmix.config import Experiment
 from regmix.runs import METRICS, Run
 from regmix.runs.records import Epoch
-from regmix.runtime.files import flat, write_atomically
+from regmix.runtime.files import flat, write_text
 from regmix.runtime.imported import optional
 from regmix.training.display import Display
 from regmix.types import known
@@ -87,7 +87,7 @@ class Csv(Logger):
         writer = csv.DictWriter(text, [*dict.fromkeys(name for row in rows for name in row)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_atomically(self.out / "metrics.csv", lambda file: file.write(text.getvalue().encode()))
+        write_text(self.out / "metrics.csv", text.getvalue())
 
 
 class TensorBoard(Logger):

@@ -68,7 +68,6 @@ class Trainee:
             label_rest=experiment.label_rest, ramp_of=experiment.ramp_of,
         )  # fmt: skip
         self._wrapped = fabric.setup_module(self._module)
-        fabric.setup_optimizers(self.optimizer)
         self._finite, self._statistics = Finite(model), Statistics(model)
         self._learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._kept_in_eval = kept_in_eval(model)

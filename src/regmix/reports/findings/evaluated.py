@@ -120,7 +120,7 @@ def eps_tests_nothing(case: Case) -> Finding | None:
         evidence.append(Number("accuracy without an attack minus that under it", cost.difference, cost.low, cost.high))
     usual = USUAL_EPS.get(case.norm, "8/255")
     # Where only the evaluation was at a smaller radius, another training would change nothing.
-    trained_at_it = case.run.source is None and case.eps is not None and case.eps <= min(radii, default=case.eps)
+    trained_at_it = case.run.source is None and case.eps <= min(radii, default=case.eps)
     return Finding(
         "ε tests nothing",
         "At this ε the strongest attack changes next to nothing, so the robust accuracy says nothing beyond the clean "

@@ -1,6 +1,5 @@
 """From evaluated runs to judged claims: the numbers of every side, and the tables and figures of an experiment."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -10,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regmix.evaluation import CLEAN
-from regmix.reports.comparison import cell
+from regmix.reports.comparison import cell, doubts_about
+from regmix.reports.load import load
 from regmix.reports.reproduction import Judged, Section, Unit
 from regmix.runs import Run
 from regmix.runs.evaluations import Outcomes
+from regmix.runs.records import validated
 from regmix.studies.compare import Planned
 from regmix.studies.reproduce.claims import Accuracy, Arm, Claim, Flat, Gap, Measure, Reach, Side, Study
 from regmix.studies.reproduce.experiments import PASSES
@@ -91,11 +92,7 @@ class Outcome:
 
     def validation(self, arm: str) -> list[list[tuple[int, float]]]:
         """Per run, (epoch, PGD accuracy on the validation images) of every validated epoch."""
-        rows = [Run.open(run.path).metrics() for run in self.runner.runs[arm]]
-        return [
-            [(row.epoch, row.validation["pgd"]) for row in run if row.validation and "pgd" in row.validation]
-            for run in rows
-        ]
+        return [validated(Run.open(run.path).metrics()) for run in self.runner.runs[arm]]
 
     def level(self, among: Sequence[str]) -> float:
         """The validation accuracy that every run of these arms reaches; see `Reach`."""
@@ -157,21 +154,11 @@ class Outcome:
 
     @cached_property
     def doubts(self) -> dict[str, list[str]]:
-        """By arm, reasons to doubt single runs: alarms, warnings, and signs of masked gradients."""
-        found: dict[str, list[str]] = defaultdict(list)
-        for arm, runs in self.runner.runs.items():
-            for planned in runs:
-                if not planned.path.exists():
-                    continue
-                run = Run.open(planned.path)
-                result, name = run.result(), planned.path.name
-                found[arm] += [f"{name}: alarm in epoch {alarm.epoch}: {alarm.reason}." for alarm in result.alarms]
-                found[arm] += [f"{name}: {warning}." for warning in result.warnings]
-                for stored in run.evaluations():
-                    masking = stored.evaluation.masking
-                    if not stored.outdated and masking is not None and masking.verdict == "masked":
-                        found[arm].append(f"{name}: masked gradients: {'; '.join(masking.signs)}")
-        return found
+        """By arm, reasons to doubt single runs."""
+        return {
+            arm: [text for run in runs if run.path.exists() for text in doubts_about(load(run.path), run.path.name)]
+            for arm, runs in self.runner.runs.items()
+        }
 
     def section(self, study: Study, comparisons: int, command: str) -> Section:
         """The record of an experiment."""

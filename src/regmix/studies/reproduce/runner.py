@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import IO
 
 import torch
 from rich.console import Console
@@ -25,7 +24,7 @@ from regmix.evaluation.task import Progress
 from regmix.reports.words import duration
 from regmix.runs import Run
 from regmix.runtime.devices import Device, chosen
-from regmix.runtime.files import write_atomically
+from regmix.runtime.files import write_text
 from regmix.studies.bench import step_in_own_process
 from regmix.studies.compare import Planned, reaching_trainings, say
 from regmix.studies.reproduce.claims import Arm, Battery, Study
@@ -156,7 +155,7 @@ class Runner:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     text = step_in_own_process(run.path.name, [*run.words, "--rounds", str(self.scale.rounds)])
                     known = {"settings": settings, **json.loads(text)}
-                    write_atomically(file, partial(_put, json.dumps(known).encode()))
+                    write_text(file, json.dumps(known))
                     say(console, f"timed {arm.name}")
                 (rows[arm.name],) = known["methods"].values()
         return rows
@@ -195,9 +194,5 @@ def _images(source: DataConfig, count: int | None) -> EvaluationImages:
     return choose_images(source, count)
 
 
-def _put(text: bytes, stream: IO[bytes]) -> None:
-    stream.write(text)
-
-
 def _finished(run: Planned) -> bool:
-    return run.path.exists() and Run.open(run.path).result().status in ("finished", "stopped")
+    return run.path.exists() and Run.open(run.path).result().is_complete

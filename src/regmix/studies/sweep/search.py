@@ -14,8 +14,9 @@ from rich.console import Console
 
 from regmix.reports.sweep import trial, write_sweep
 from regmix.runs import Run
+from regmix.runs.records import validated
 from regmix.runtime.files import append, parse_json, read_text
-from regmix.studies.compare import Planned, Watch, reaching_trainings, say, validated
+from regmix.studies.compare import Planned, Watch, reaching_trainings, say
 from regmix.studies.sweep.engines import ENGINES, Budget, Engine
 from regmix.studies.sweep.space import Axis, Point
 from regmix.types import UserError
@@ -118,7 +119,7 @@ def write_page(recipe: str, tried: Sequence[Tried], tested: Sequence[Tried], fol
     trials = [
         trial(
             each.point, [run.path for run in each.runs], each.values,
-            [*validated(Run.open(each.runs[0].path).metrics())], images, tested=each in tested,
+            validated(Run.open(each.runs[0].path).metrics()), images, tested=each in tested,
         )
         for each in tried
     ]  # fmt: skip
@@ -128,7 +129,7 @@ def write_page(recipe: str, tried: Sequence[Tried], tested: Sequence[Tried], fol
 def _values(runs: Sequence[Planned]) -> list[float]:
     """The validation accuracies of a point's runs; empty unless all of them are trained."""
     results = [Run.open(run.path).result() for run in runs if run.path.exists()]
-    done = [result for result in results if result.status in ("finished", "stopped")]
+    done = [result for result in results if result.is_complete]
     values = [result.best_pgd for result in done if result.best_pgd is not None]
     return values if len(values) == len(runs) else []
 
