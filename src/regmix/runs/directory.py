@@ -10,16 +10,23 @@ from typing import Any, get_args
 
 import torch
 from pydantic import JsonValue
-from safetensors.torch import save
 from torch import Tensor
 
 from regmix.runs.evaluations import Stored, stored
 from regmix.runs.exported import WEIGHTS
-from regmix.runs.files import read_record, typed, write_record
+from regmix.runs.files import packed, read_record, typed, write_record
 from regmix.runs.records import Checkpoint, Data, Environment, Epoch, Result
 from regmix.runs.shown import as_html, as_text
 from regmix.runtime.files import (
-    PART, append, digest, link, parse_json, read_object, read_text, write_atomically, write_text,
+    PART,
+    append,
+    digest,
+    link,
+    parse_json,
+    read_object,
+    read_text,
+    write_atomically,
+    write_text,
 )  # fmt: skip
 from regmix.runtime.lock import locked
 from regmix.types import Trust, UserError
@@ -52,18 +59,6 @@ def _load_state(path: Path) -> dict[str, Any] | None:
     except (OSError, RuntimeError, ValueError, pickle.UnpicklingError):
         return None
     return state
-
-
-def _packed(state: Mapping[str, Tensor]) -> bytes:
-    """The tensors as safetensors. Tensors that share memory are copied, because the format does not allow sharing."""
-    tensors: dict[str, Tensor] = {}
-    taken: set[int] = set()
-    for name, tensor in state.items():
-        own = tensor.detach().cpu().contiguous()
-        memory = own.untyped_storage().data_ptr()
-        tensors[name] = own.clone() if memory in taken else own
-        taken.add(memory)
-    return save(tensors)
 
 
 class Run:
@@ -195,7 +190,7 @@ class Run:
         """Writes weights as safetensors."""
         if not self._writes:
             return
-        data = _packed(state)
+        data = packed(state)
         write_atomically(self.weights(checkpoint), lambda file: file.write(data))
 
     def weights(self, checkpoint: Checkpoint) -> Path:

@@ -1,11 +1,14 @@
-"""Records as JSON files."""
+"""Records as JSON files, and tensors as safetensors."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from safetensors.torch import save
+from torch import Tensor
 
 from regmix.runtime.files import read_json, write_text
 from regmix.types import UserError
@@ -36,3 +39,15 @@ def typed(path: Path, kind: type[T], value: Any) -> T:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{path} is damaged: {where + ': ' if where else ''}{first['msg']}") from None
+
+
+def packed(state: Mapping[str, Tensor]) -> bytes:
+    """The tensors as safetensors. Tensors that share memory are copied, because the format does not allow sharing."""
+    tensors: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, tensor in state.items():
+        own = tensor.detach().cpu().contiguous()
+        memory = own.untyped_storage().data_ptr()
+        tensors[name] = own.clone() if memory in taken else own
+        taken.add(memory)
+    return save(tensors)
