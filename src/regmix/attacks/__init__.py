@@ -1,8 +1,4 @@
-"""Attacks, each a value that one calls: (model, x, y, threat) -> delta; one file per attack.
-
-This folder imports the vocabulary (types, threats, objectives) and runtime; methods, evaluation, training, studies and
-cli may import it.
-"""
+"""Attacks, each a value that one calls: (model, x, y, threat) -> delta; one file per attack."""
 
 from regmix.attacks.adaptive import Adaptive
 from regmix.attacks.adversary import Adversary

@@ -37,12 +37,12 @@ def attempt(attack: Attack, model: Model, x: Images, y: Labels, threat: Threat) 
         result: Attempt = own(model, x, y, threat)
         return result
     delta, objective = attack(model, x, y, threat), getattr(attack, "climbs", None)
-    attacked = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    if objective is not None:
-        for images in (x, x + delta):
-            left = ~attacked if images is not x else attacked.clone()
-            if left.any():
-                attacked[left] = _has_gradient(model, images[left], y[left], objective)
+    if objective is None:
+        return Attempt(delta, torch.ones(len(x), dtype=torch.bool, device=x.device))
+    attacked = _has_gradient(model, x, y, objective)
+    if (~attacked).any():
+        left = ~attacked
+        attacked[left] = _has_gradient(model, (x + delta)[left], y[left], objective)
     return Attempt(delta, attacked)
 
 

@@ -1,6 +1,6 @@
 """Everything that determines a run, as frozen dataclasses and as the text of config.json.
 
-Settings only: nothing here trains. May import the vocabulary, data, models, methods and runtime.
+Settings only: nothing here trains.
 """
 
 from regmix.config.averaging import Averaging, AveragingConfig, Ema, GatedEma, NoAveraging, Swa

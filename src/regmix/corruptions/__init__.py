@@ -1,7 +1,4 @@
-"""Corruptions of CIFAR-10-C that are computed in Python, and a reader of its official files.
-
-This folder imports `types` and data; evaluation, training, studies and cli may import it.
-"""
+"""Corruptions of CIFAR-10-C that are computed in Python, and a reader of its official files."""
 
 import zlib
 from dataclasses import dataclass

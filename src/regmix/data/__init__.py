@@ -1,8 +1,4 @@
-"""Labelled images from every source, in memory or decoded on access, their augmentation, and the batches made of them.
-
-This folder imports `types` and runtime; corruptions, methods, config, recipes, evaluation, training, studies and cli
-may import it.
-"""
+"""Labelled images from every source, in memory or decoded on access, their augmentation, and batches of them."""
 
 from regmix.data.arrays import image_set
 from regmix.data.augment import draw_views, from_view, take, to_view

@@ -1,8 +1,4 @@
-"""Evaluation: which test examples survive which attack, checked and saved, and whether the numbers can be believed.
-
-May import the vocabulary, runtime, data, models, corruptions, attacks, config and runs; training, studies, reports and
-the command line import it.
-"""
+"""Evaluation: which test examples survive which attack, checked and saved, and whether the numbers can be believed."""
 
 from regmix.attacks import CLEAN
 from regmix.evaluation.answers import ask, check_tensors, gradient_fault, like_probabilities

@@ -144,7 +144,7 @@ class Chunks:
         """reference: the images on which the copy is compared with the model; None means that there is no copy."""
         self.suited = suited
         self._model, self._threat, self._name, self._note = model, threat, name, note
-        # The first chunk, whichever process attacks it, so that every process and every resumption screens alike.
+        # Always the images of the first chunk, so that every process and every resumption builds the same copy.
         self._reference = reference if isinstance(model, nn.Module) else None
         self._screen: Model | None = None
 

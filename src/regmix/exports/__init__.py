@@ -1,7 +1,6 @@
 """Models taken out of run directories: files for other programs, each checked against the model, with a model card.
 
-May import the vocabulary, models, methods (for their titles), config and runs; cli imports it. It is a room of its own
-because only the command line needs it, while `runs` is imported by all that train, evaluate and report.
+A folder of its own because only the command line needs it, while all that train, evaluate and report import `runs`.
 """
 
 from regmix.exports.check import TOLERANCE

@@ -1,7 +1,4 @@
-"""Whole jobs in one call: train, resume, evaluate a run, report. The command line and Python call the same functions.
-
-This folder imports all rooms but the command line and studies; only the command line and the package itself import it.
-"""
+"""Whole jobs in one call: train, resume, evaluate a run, report. Command line and Python call the same functions."""
 
 from regmix.jobs.evaluation import evaluate_run
 from regmix.jobs.reporting import Report, report

@@ -1,7 +1,4 @@
-"""Training methods, one file each: (model, batch, threat, memory, clock) to the terms of the loss.
-
-May import the vocabulary, runtime, attacks, and how the data is augmented; configuration and training import it.
-"""
+"""Training methods, one file each: (model, batch, threat, memory, clock) to the terms of the loss."""
 
 from functools import reduce
 from operator import or_

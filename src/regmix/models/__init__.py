@@ -1,7 +1,4 @@
-"""Networks for small images, which take images in [0, 1] and normalise inside, and readers of weights for any model.
-
-This folder imports `types` and runtime; config, recipes, runs, evaluation, training, studies and cli may import it.
-"""
+"""Networks for small images, which take images in [0, 1] and normalise inside, and readers of weights for any model."""
 
 import os
 from collections.abc import Sequence

@@ -1,7 +1,4 @@
-"""Run directories: the records that they hold, how they are written and read. No other folder knows their layout.
-
-May import the vocabulary, runtime and config; evaluation, training, studies and reports import it.
-"""
+"""Run directories: the records that they hold, how they are written and read. No other folder knows their layout."""
 
 from regmix.runs.directory import CHECKPOINTS, CONFIG, ENVIRONMENT, METRICS, RESULT, Run
 from regmix.runs.journal import Journal

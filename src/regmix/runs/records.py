@@ -261,7 +261,7 @@ class Evaluation:
             known = before.accuracy
             names = [*known, *(name for name in each.accuracy if name not in known)]
             accuracy = {name: {**known.get(name, {}), **each.accuracy.get(name, {})} for name in names}
-            # Another process that worked on the same kinds has counted all of them, as has one that was resumed.
+            # If the newer record covers all earlier kinds, its cost includes theirs: they are not added twice.
             again = all(known[name].keys() <= each.accuracy.get(name, {}).keys() for name in known)
             costs = [cost for cost in (None if again else before.cost, each.cost) if cost is not None]
             corruptions[each.source] = Corruptions(each.source, accuracy, sum(costs[1:], costs[0]) if costs else None)

@@ -1,4 +1,1 @@
-"""What lies between regmix and the machine: devices, memory layout, processes, sharded weights, signals, files, locks.
-
-It imports only the vocabulary (types, threats, objectives). Every folder that computes or writes may import it.
-"""
+"""Between regmix and the machine: devices, memory layout, processes, sharded weights, signals, files, locks."""

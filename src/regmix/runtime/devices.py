@@ -34,8 +34,8 @@ def start(
 
     Args:
         device: "auto" takes a CUDA GPU where there is one. Each process on a machine takes its own GPU.
-        precision: "auto" is bf16 autocast with float32 weights, the fastest on CPU and GPU for convolutional networks
-            of the usual widths. "32" is float32 throughout, without TF32. "64" is float64, for checks.
+        precision: "bf16" is bf16 autocast with float32 weights. "auto" is the same where the hardware computes in bf16,
+            and else "32" (see `resolved`). "32" is float32 throughout, without TF32. "64" is float64, for checks.
         together: average gradients over the processes, for each module that Fabric sets up.
         some_unused: with `together`, allow parameters that get no gradient.
         patient: see `meet`.

@@ -1,7 +1,4 @@
-"""Training: the session with its loop, the step, averages, weight perturbation, the guard, validation and resuming.
-
-May import everything but studies, reports and the command line; studies and the command line import it.
-"""
+"""Training: the session with its loop, the step, averages, weight perturbation, the guard, validation and resuming."""
 
 from regmix.training.start import resume, run
 from regmix.training.step import TrainStep

@@ -1,7 +1,4 @@
-"""A fast copy of the model that screens attacks, and its shortcuts; only the model itself decides what is broken.
-
-May import what evaluation may; only evaluation imports it.
-"""
+"""A fast copy of the model that screens attacks, and its shortcuts; only the model itself decides what is broken."""
 
 from regmix.evaluation.screening.rough_copy import SCREENED, NoCopy, screened
 

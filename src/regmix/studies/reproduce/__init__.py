@@ -1,7 +1,4 @@
-"""The paper as one command: experiments and claims as data, their trainings and attacks, and computed verdicts.
-
-This folder may import what studies may; only cli imports it.
-"""
+"""The paper as one command: experiments and claims as data, their trainings and attacks, and computed verdicts."""
 
 from regmix.studies.reproduce.catalogue import NAMES, ON_OTHER_DATA, STUDIES
 from regmix.studies.reproduce.claims import Arm, Study

@@ -1,7 +1,4 @@
-"""Searches over settings: the space of settings, the engines that choose points of it, and the ranking of the points.
-
-This folder may import what studies may; only cli imports it.
-"""
+"""Searches over settings: their space, the engines that choose points of it, and the ranking of the points."""
 
 from regmix.studies.sweep.engines import Budget, Engine
 from regmix.studies.sweep.search import search, write_page
