@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from regmix.attacks import AUTOATTACK, Fgsm, HopSkipJump, Pgd, Square
-from regmix.evaluation import evaluate, gradient_fault, preflight
+from regmix.evaluation import evaluate, gradient_fault, like_probabilities, preflight
 from regmix.evaluation.screening import NoCopy, screened
 from regmix.runtime import devices
 from regmix.runtime.layout import is_contiguous, place, settle
@@ -265,3 +265,15 @@ def test_gradients_of_the_copy_are_those_of_the_model() -> None:
         images = x.clone().requires_grad_()
         gradients.append(torch.autograd.grad(answers(images)[:, 0].sum(), images)[0].flatten(1))
     assert torch.cosine_similarity(*gradients).min() > 0.95
+
+
+def test_logits_of_a_network_that_has_learned_nothing_are_not_taken_for_probabilities() -> None:
+    x, flagged = torch.rand(100, 3, 8, 8, generator=torch.Generator().manual_seed(0)), 0
+    for seed in range(20):
+        torch.manual_seed(seed)
+        for model in (nn.Linear(192, 3), nn.Sequential(nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 2), nn.ReLU())):
+            flagged += like_probabilities(model(x.flatten(1))) is not None
+            assert like_probabilities(model(x[:1].flatten(1))) is None
+    assert flagged == 0
+    assert like_probabilities(torch.tensor([[3, 1, 0.5]])) is None
+    assert "add up to 1," in like_probabilities(torch.tensor([[0.5, 0.5, 0], [0.2, 0.3, 0.5]]))

@@ -23,6 +23,7 @@ from regmix.types import UserError
 
 OWN = """
 import pathlib
+import numpy as np
 import torch
 def net(classes):
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))
@@ -39,6 +40,11 @@ class Scaled(torch.nn.Linear):
         return super().forward(float(pathlib.Path("scale.txt").read_text()) * x)
 def scaled(classes):
     return torch.nn.Sequential(torch.nn.Flatten(), Scaled(64, classes))
+class OtherNoise(torch.nn.Module):
+    def forward(self, x):
+        return x + 0.3 * torch.from_numpy(np.random.standard_normal(x.shape)).to(x)
+def other_noise(classes):
+    return torch.nn.Sequential(OtherNoise(), torch.nn.Flatten(), torch.nn.Linear(64, classes))
 class Kept(torch.nn.Dropout):
     def train(self, mode=True):
         return super().train(True)
@@ -102,6 +108,15 @@ def test_a_random_model_gets_the_same_record_again(fitted) -> None:
         rounded = kept["columns"]["pgd-2@0.05"]["rounded"]
         found.append((kept["masking"], rounded, kept["preflight"], examples))
     assert found[0] == found[1]
+
+
+def test_models_whose_answers_are_random_are_not_taken_for_others(fitted, capsys) -> None:
+    """Their random numbers need not be torch's."""
+    torch.save({f"2.{name.removeprefix('1.')}": value for name, value in fitted[0].state_dict().items()}, "noisy.pt")
+    words = f"evaluate noisy.pt --model function --model.source nets:other_noise {WORDS}"
+    assert main(words.split()) == 0
+    assert main(words.replace("fgsm", "pgd-2").split()) == 0
+    assert "the model is random" in capsys.readouterr().out
 
 
 def test_columns_of_two_models_are_not_mixed(fitted, capsys) -> None:

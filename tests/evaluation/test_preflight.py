@@ -52,6 +52,8 @@ ODD = {
     "random": (lambda m, x: m(x) + 0.1 * torch.randn(len(x), 4, device=DEVICE), "--draws"),
     "depends on the batch": (lambda m, x: m(x) + 0.2 * m(x).mean(0), "others in its batch"),
     "probabilities": (lambda m, x: m(x).softmax(1), "return logits"),
+    "per cent": (lambda m, x: 100 * m(x).softmax(1), "add up to 100"),
+    "sigmoids": (lambda m, x: (20 * m(x)).sigmoid(), "all lie in [0, 1]"),
     "expects normalised images": (lambda m, x: m((x * STD + MEAN).clamp(0, 1)), "inside the model"),
     "normalises twice": (lambda m, x: m(((x - MEAN) / STD * 9).sin()), "twice"),
     "wrong classes": (lambda m, x: m(x).roll(1, 1), "hardly above chance"),

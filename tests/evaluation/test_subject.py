@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
@@ -37,11 +36,11 @@ def test_another_state_of_the_package_or_of_the_files_begins_anew(
     about = Subject("last", "w", "s", split, Sample(4, 4, "all"))
     files = tmp_path / "fog.npy"
     files.write_bytes(b"one")
+    (tmp_path / "snow.npy").symlink_to(tmp_path / "nowhere")
     questions = Questions(parse_attacks("fgsm"), corruption_files=tmp_path)
     keys = [journal_key(about, [], questions), journal_key(about, [], questions)]
     assert keys[0] == keys[1]
     files.write_bytes(b"two")
-    os.utime(files, (1, 1))
     keys.append(journal_key(about, [], questions))
     monkeypatch.setattr(subject, "package_digest", lambda: "of another state")
     keys.append(journal_key(about, [], questions))
@@ -59,13 +58,18 @@ def test_the_digest_of_the_package_is_about_what_computes_outcomes(monkeypatch: 
 def test_the_modules_that_the_code_imports_belong_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also relative ones, those of a package, those inside of functions, and what those import in turn."""
     (tmp_path / "layers").mkdir()
+    (tmp_path / "late" / "part").mkdir(parents=True)
     texts = {
         "own_net.py": "import json\nfrom torch import nn\nimport layers.deep\nfrom helper import prepare\n\n\n"
-        "class Net(nn.Linear):\n    def forward(self, x):\n        import lazy\n        return super().forward(x)\n",
+        "class Net(nn.Linear):\n    def forward(self, x):\n        import lazy\n        from late.part import tool\n"
+        "        return super().forward(x)\n",
         "helper.py": "from layers import *\n\n\ndef prepare(x):\n    return x\n",
         "layers/__init__.py": "from . import shallow\n",
         "layers/shallow.py": "",
         "layers/deep.py": "from .shallow import __doc__ as text\n",
+        "late/__init__.py": "",
+        "late/part/__init__.py": "",
+        "late/part/tool.py": "raise RuntimeError('nothing is imported')\n",
         "lazy.py": "",
         "unrelated.py": "",
     }

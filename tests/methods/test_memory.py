@@ -183,12 +183,16 @@ def test_what_is_not_finite_does_not_replace_what_was_kept(bad: float) -> None:
         assert torch.equal(after[1], before[1])
         part.write(batch, good)
         assert torch.equal(after[[0, 2]], part.read(batch)[[0, 2]])
-    for whole, values in ((OneForAll(SHAPE, CPU), noise(0)[0]), (PerClass(3, SHAPE, CPU), noise(0))):
-        whole.write(batch, values)
-        broken = values.flip(0)
-        broken.view(-1)[0] = bad
-        whole.write(batch, broken)
-        assert torch.equal(whole.gather(), values)
+    whole, per_class, other = OneForAll(SHAPE, CPU), PerClass(3, SHAPE, CPU), OneForAll((0,), CPU)
+    broken = noise(1)
+    broken[1].view(-1)[0] = bad
+    for part, values, worse in ((whole, noise(0)[1], broken[1]), (per_class, noise(0), broken)):
+        part.write(batch, values)
+        part.write(batch, worse)
+    assert torch.equal(whole.gather(), noise(0)[1])
+    assert torch.equal(per_class.gather(), torch.stack([broken[0], noise(0)[1], broken[2]])), "the other classes learn"
+    other.write(batch, broken)
+    assert other.gather().isfinite().all()
 
 
 def test_a_read_only_memory_shows_the_same_and_keeps_nothing() -> None:

@@ -315,6 +315,15 @@ def test_files_without_weights_are_told(tmp_path: Path) -> None:
     assert error(model, path) == f"{path} must hold a state dict, not a list; save model.state_dict() alone"
 
 
+def test_an_archive_with_a_damaged_directory_is_one_line(tmp_path: Path) -> None:
+    model, path = build(SmallCnn(width=4), 10), tmp_path / "weights.pt"
+    torch.save(model.state_dict(), path)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 2] = 9
+    path.write_bytes(content)
+    assert error(model, path).startswith(f"{path} is truncated or not a PyTorch checkpoint")
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 @pytest.mark.parametrize("loader", ["torch.jit.load", "torch.export.load"])
 def test_programs_are_told_from_damaged_files(loader: str, tmp_path: Path) -> None:

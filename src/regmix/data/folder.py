@@ -14,6 +14,7 @@ import torch
 from regmix.data.images import ImageSet, Split
 from regmix.data.size import Channels, Size, format_size, height_and_width
 from regmix.data.stored import Files, Stored
+from regmix.runtime import processes
 from regmix.runtime.files import printable
 from regmix.types import Tag, UserError
 
@@ -48,7 +49,7 @@ class Folder:
     def read(self, split: Split) -> ImageSet:
         """Reads images uint8 [N, 3, H, W], RGB, or [N, 1, H, W], grey, converted as in `decode`.
 
-        The classes are the names of the class folders of both splits, sorted as they are spelled on the disk. The test
+        The classes are the sorted names of the class folders of both splits, their accents composed (NFC). The test
         split is test/ if it exists, else val/; if there is no train/ either, it is root itself. The images of a class
         are all files with one of SUFFIXES at any depth of its folder, also through links. Hidden files are ignored;
         `notes` mentions all other files. To read the training split, every class must have training images; test
@@ -65,9 +66,7 @@ class Folder:
         train_folders = _class_folders(train) if split == "train" or train.is_dir() else {}
         untested = split == "train" and not test.exists()
         test_folders = {} if untested else _class_folders(test)
-        # In the order of the names as they are spelled on the disk, as others sort them; those of train/ count.
-        spelled = {name: path.name for name, path in {**test_folders, **train_folders}.items()}
-        classes = sorted(spelled, key=spelled.__getitem__)
+        classes = sorted({*train_folders, *test_folders})
         untrained = sorted({*test_folders} - {*train_folders})
         if split == "train" and untrained:
             raise UserError(
@@ -83,10 +82,10 @@ class Folder:
                 class_paths = _image_files(folders[name], skipped)
                 paths += class_paths
                 labels += [label] * len(class_paths)
-        notes = [*_twins(classes), *skipped.notes()]
+        notes = [*_twins(classes), *_other_order(classes, folders), *skipped.notes()]
         if untested:
             notes.append(f"there are no test images; to evaluate the model, put some into {root / 'test'}/CLASS")
-        if split == "train" and not self.stream:
+        if split == "train" and not self.stream and processes.started()[0] == 0:
             notes += _copies(paths, labels)
         if split == "test":
             notes += _test_notes(root, test, classes, train_folders, test_folders)
@@ -203,6 +202,19 @@ def _twins(classes: Sequence[str]) -> Iterator[str]:
             yield f"the classes {other!r} and {name!r} differ only in case or spaces; merge them if they are the same"
 
 
+def _other_order(classes: Sequence[str], folders: Mapping[str, Path]) -> Iterator[str]:
+    """A note where names that are spelled with separate accents come in another order than on the disk."""
+    here = [name for name in classes if name in folders]
+    if (others := sorted(here, key=lambda name: folders[name].name)) != here:
+        place = next(place for place, (name, other) in enumerate(zip(here, others, strict=True)) if name != other)
+        yield (
+            "accents in the names of the class folders are stored as characters of their own, as macOS does; the "
+            f"classes are sorted without regard to that (class {place} is {here[place]!r}). ImageFolder and others "
+            f"sort them as they are stored (class {place} is {others[place]!r}): for weights in that order, rename the "
+            "folders"
+        )
+
+
 def _test_notes(
     root: Path,
     test: Path,
@@ -250,11 +262,12 @@ def _leak(test: Sequence[Path], train: Iterable[Path]) -> Iterator[str]:
 
 def _copies(paths: Sequence[Path], labels: Sequence[int]) -> Iterator[str]:
     """Notes on training images that are there twice, byte for byte."""
-    sizes = Counter(path.stat().st_size for path in paths)
+    beginnings = [_beginning(path) for path in paths]
+    often = Counter(beginnings)
     first: dict[bytes, tuple[Path, int]] = {}
     copies: list[tuple[Path, Path, bool]] = []
-    for path, label in zip(paths, labels, strict=True):
-        if sizes[path.stat().st_size] > 1:
+    for path, label, beginning in zip(paths, labels, beginnings, strict=True):
+        if often[beginning] > 1:
             other, known = first.setdefault(_digest(path), (path, label))
             if other != path:
                 copies.append((path, other, known != label))
@@ -268,6 +281,15 @@ def _copies(paths: Sequence[Path], labels: Sequence[int]) -> Iterator[str]:
             f"{len(same)} of {len(paths)} training images are copies of others, byte for byte, such as {same[0][0]} "
             f"and {same[0][1]}: if one of them is drawn for validation, its accuracy says less about new images"
         )
+
+
+def _beginning(path: Path) -> tuple[int, bytes]:
+    """The size of a file and its first bytes, which tell most files apart without reading them."""
+    try:
+        with path.open("rb") as file:
+            return path.stat().st_size, hashlib.sha256(file.read(4096)).digest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _digest(path: Path) -> bytes:

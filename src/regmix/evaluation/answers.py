@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from regmix.attacks import IN_PLACE, Attack, Ensemble, Given, HopSkipJump, Square, Transfer, logits_in
 from regmix.objectives import precise
 from regmix.runtime.borrowed import borrowed
-from regmix.types import Images, Model, UserError, few, first_line
+from regmix.types import Images, Model, UserError, few, first_line, require
 
 BLIND = (Square, HopSkipJump, Transfer, Given)
 """Attacks that need no gradient of the model."""
-ENOUGH = 16
-"""So many logits do not lie in [0, 1] by chance."""
+ENOUGH = 50
+"""Outputs from which it counts that they all lie in [0, 1]."""
 
 
 def ask(model: Model, x: Images, classes: int | None = None) -> Tensor:
@@ -30,6 +30,7 @@ def ask(model: Model, x: Images, classes: int | None = None) -> Tensor:
     except UserError:
         raise
     except Exception as error:
+        require("leaf Variable" not in str(error), IN_PLACE)
         raise UserError(
             f"the model fails on {x.dtype} images {list(x.shape)} on {x.device}: {first_line(error)}"
         ) from None
@@ -67,12 +68,16 @@ def check_tensors(model: nn.Module) -> None:
 
 def like_probabilities(logits: Tensor) -> str | None:
     """Says, as a clause, that outputs [B, classes] look like probabilities and not like logits; None: they do not."""
-    total = logits.double().sum(1)
-    if logits.min() < 0 or not total.min() > 0:
+    logits = logits.detach().double()
+    low, high = float(logits.min()), float(logits.max())
+    if low < 0:
         return None
-    if float(total.max() - total.min()) < 1e-3 * float(total.mean()) and logits.shape[1] > 1:
-        return f"the outputs for every image add up to {float(total.mean()):.3g}, as probabilities do"
-    if logits.max() <= 1 and logits.numel() >= ENOUGH:
+    for whole in (1, 100):
+        if bool(((logits.sum(1) - whole).abs() < 1e-3 * whole).all()):
+            return f"the outputs for every image add up to {whole}, as probabilities do"
+    # Logits of a network that has learned nothing are small, or nearly the same for all images.
+    spread = float((logits.amax(0) - logits.amin(0)).max())
+    if 0.9 < high <= 1 and spread > 0.5 and logits.numel() >= ENOUGH:
         return "the outputs all lie in [0, 1], as probabilities do"
     return None
 

@@ -24,7 +24,7 @@ from regmix.evaluation.masking import judged
 from regmix.evaluation.one_answer import one_answer
 from regmix.evaluation.outcomes import wilson
 from regmix.evaluation.per_image import write_images
-from regmix.evaluation.preflight import LOOKED_AT, preflight
+from regmix.evaluation.preflight import LOOKED_AT, RANDOM, preflight
 from regmix.evaluation.saved import recheck, saver
 from regmix.evaluation.subject import PlacedModel, journal_key, users_code
 from regmix.evaluation.task import Task
@@ -137,7 +137,8 @@ class CheckpointEvaluation:
     def _tell_clean(self) -> None:
         """Adds the column of the clean images."""
         images = self._task.test.images
-        check_same_model(self._clean, self._task.questions.batch_size, self._before, self._folder)
+        if not any(text.startswith(RANDOM) for text in self._findings):
+            check_same_model(self._clean, self._task.questions.batch_size, self._before, self._folder)
         self._one_answer = one_answer(self._predicted[CLEAN], images.labels, images.classes)
         if self._one_answer is not None:
             self._findings.append(told := self._one_answer.text("the test images"))
@@ -208,8 +209,9 @@ class CheckpointEvaluation:
     def _with_curve(self, whole: Evaluation, outcomes: Outcomes) -> Evaluation:
         """The evaluation with the curve that follows from all of its distances and columns."""
         drawn = merged_curve(self._folder, self._distances, self._curve_costs, whole, outcomes)
-        if drawn is not None:
-            self._note(curve_text(drawn))
+        if drawn is None:
+            return whole
+        self._note(curve_text(drawn))
         return replace(whole, curve=drawn)
 
     def corrupt(self) -> None:

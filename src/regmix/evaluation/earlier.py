@@ -38,8 +38,8 @@ def survived_at(eps: float, before: Sequence[Stored], folder: Path) -> dict[str,
 def check_same_model(clean: Bool[Tensor, "examples"], batch_size: int, before: Sequence[Stored], folder: Path) -> None:
     """Raises UserError if the model answers otherwise than in the earlier evaluation that the new columns join.
 
-    Weights, settings and code are compared by their digests; this finds what a model reads besides them. The answers of
-    random models depend on the batch, so they are compared only for batches of one size.
+    Weights, settings and code are compared by their digests; this finds what a model reads besides them. It is not for
+    random models, whose answers may change, and compares batches of one size only.
     """
     for stored in before:
         column = stored.evaluation.columns.get(CLEAN)
@@ -48,6 +48,7 @@ def check_same_model(clean: Bool[Tensor, "examples"], batch_size: int, before: S
         others = int((torch.from_numpy(stored.outcomes().survives[CLEAN]) != clean).sum())
         if others > 1 + FLIPPED * len(clean):
             raise UserError(
-                f"{folder} is about another model: {others} of {len(clean)} images are classified otherwise than on "
-                f"{stored.evaluation.made[:10]}, so a file that the model reads has changed; remove this folder"
+                f"{others} of {len(clean)} images are right or wrong otherwise than on {stored.evaluation.made[:10]}, "
+                f"although the weights, the settings and the code are the same. What else does the model read? If that "
+                f"has changed, {folder} is about another model: move it away"
             )

@@ -48,7 +48,7 @@ def is_foreign(source: str) -> bool:
 
 def is_file_of_weights(source: str) -> bool:
     """Whether a word is the name of a file of weights, by its ending."""
-    return Path(source).suffix in (*SUFFIXES, ".pt2")  # the last one is a program, which the reader names
+    return Path(source).suffix in SUFFIXES
 
 
 class Adopted(NamedTuple):

@@ -17,6 +17,8 @@ from regmix.types import Images, Labels, Model, UserError
 
 LOOKED_AT = 100
 """How many images are enough for these checks."""
+RANDOM = "the model is random"
+"""Begins the finding that two passes differ."""
 # Channel means and deviations that models are often given outside of themselves: CIFAR-10's and ImageNet's.
 USUAL = (((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
@@ -66,9 +68,7 @@ def _preflight_answers(model: Answers, x: Images, classes: int | None, attacks: 
         if model.only_classes and isinstance(attack, Square):
             raise UserError(f"{name} needs scores, and the model answers with classes only; use hop-skip-jump")
     same = float((first - second).abs().max()) <= 1e-5 * float(first.abs().max())
-    return (
-        [] if same else ["the model is random: two answers about one image differ, so other queries give other numbers"]
-    )
+    return [] if same else [f"{RANDOM}: two answers about one image differ, so other queries give other numbers"]
 
 
 def _findings(model: Model, x: Images, y: Labels, logits: torch.Tensor) -> Iterator[str]:
@@ -77,9 +77,9 @@ def _findings(model: Model, x: Images, y: Labels, logits: torch.Tensor) -> Itera
     size = float(logits.abs().max())
     if float((model(x) - logits).abs().max()) > 1e-5 * size:
         if isinstance(model, Eot):
-            yield f"the model is random: attacks and verdicts are about the mean of {model.draws} passes, which differs"
+            yield f"{RANDOM}: attacks and verdicts are about the mean of {model.draws} passes, which differs"
         else:
-            yield "the model is random: two passes differ; use --draws 20, so that attacks climb the mean of its logits"
+            yield f"{RANDOM}: two passes differ; use --draws 20, so that attacks climb the mean of its logits"
     elif len(x) > 1 and float((model(x[: len(x) // 2]) - logits[: len(x) // 2]).abs().max()) > 1e-3 * size:
         yield "an image's output depends on the others in its batch (batch statistics?): no verdict per image holds"
     if (text := like_probabilities(logits)) is not None:

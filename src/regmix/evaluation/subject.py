@@ -21,6 +21,9 @@ from regmix.runtime.files import digest
 from regmix.runtime.layout import settle
 from regmix.types import Fingerprint, Sample, UserError
 
+GLANCE = 1 << 16
+"""Bytes of a file of corruptions at either end by which it is recognised."""
+
 
 @dataclass(frozen=True, eq=False)
 class EvaluationImages:
@@ -105,17 +108,29 @@ def journal_key(subject: Subject, code: Sequence[Path], questions: Questions) ->
     kept = ("batch_size", "exact", "save", "corruption_files", "within")
     settings: list[object] = [package_digest(), subject.key, {name: getattr(questions, name) for name in kept}]
     if questions.corruption_files is not None:
-        found = [(path.name, path.stat()) for path in sorted(questions.corruption_files.glob("*"))]
-        settings.append([(name, stat.st_size, stat.st_mtime_ns) for name, stat in found])
+        settings.append([*map(_glance, sorted(questions.corruption_files.glob("*.npy")))])
     text = json.dumps([*settings, *map(digest, code)], default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _glance(path: Path) -> tuple[str, int, str]:
+    """Name, size, and a digest of the first and last bytes of a large file, which one cannot read every time."""
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            ends = file.read(GLANCE)
+            file.seek(max(0, size - GLANCE))
+            return path.name, size, hashlib.sha256(ends + file.read(GLANCE)).hexdigest()
+    except OSError:  # a broken link; who reads the file will say so
+        return path.name, -1, ""
+
+
 @cache
-def package_digest() -> str:
-    """Digest of what this package computes outcomes with: what another state of it has begun is begun again."""
+def package_digest(*more: str) -> str:
+    """Digest of the code with which this package computes outcomes, and of `more` folders of it."""
     root, rooms = Path(regmix.__file__).parent, ("attacks", "corruptions", "data", "evaluation", "methods", "models")
-    files = [*root.glob("*.py"), *(path for room in (*rooms, "runtime") for path in (root / room).rglob("*.py"))]
+    chosen = (*rooms, "runtime", *more)
+    files = [*root.glob("*.py"), *(path for room in chosen for path in (root / room).rglob("*.py"))]
     text = "\n".join(f"{path.relative_to(root)} {digest(path)}" for path in sorted(files))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

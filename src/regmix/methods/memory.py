@@ -137,13 +137,15 @@ class OneForAll:
 
     def write(self, batch: Batch, values: Tensor) -> None:
         """Keeps a tensor of the same shape, whatever the batch; all processes must call it."""
-        if values.shape == self.values.shape:
-            values = torch.where(values.isfinite().all(), values, self.values.to(values.dtype))
+        values = self._finite(values) if values.shape == self.values.shape else values.nan_to_num(0.0)
         values = processes.as_first(values.contiguous())
         if values.dtype == self.values.dtype and values.shape == self.values.shape:
             self.values.copy_(values)
         else:
             self.values = values
+
+    def _finite(self, values: Tensor) -> Tensor:
+        return torch.where(values.isfinite().all(), values, self.values.to(values.dtype))
 
     def gather(self) -> Tensor:
         return self.values
@@ -162,12 +164,17 @@ class PerClass(OneForAll):
         """The tensors [B, ...] of the classes of the batch's examples."""
         return self.values[batch.y].to(batch.x.dtype)
 
+    def _finite(self, values: Tensor) -> Tensor:
+        fine = _finite_rows(values).view(-1, *[1] * (values.dim() - 1))
+        return torch.where(fine, values, self.values.to(values.dtype))
+
 
 Part = PerImage | NumberPerImage | PerRow | OneForAll
 
 
 def _finite_rows(values: Tensor) -> Bool[Tensor, "batch"]:
-    return values.isfinite().flatten(1).all(1)
+    low, high = values.flatten(1).aminmax(dim=1)  # NaN if one of the values is; much faster than asking all of them
+    return low.isfinite() & high.isfinite()
 
 
 def _index(batch: Batch) -> Int[Tensor, "batch"]:

@@ -20,6 +20,8 @@ from regmix.types import Images, Logits, Tag, UserError, first_line
 ONNX = ".onnx"
 LOCATION = re.compile(rb"\n\x08location\x12")
 """Begins the name of a file with weights in an ONNX file; its length follows."""
+LONGEST = 255
+"""Bytes of a file's name."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,12 @@ def _content(path: Path) -> bytes:
     content = path.read_bytes()
     names = set()
     for entry in LOCATION.finditer(content):
-        start, length = entry.end(), content[entry.end()]
-        if length > 127:  # a number of two bytes: seven bits in each, the lower ones first
-            start, length = start + 1, (length & 127) | content[entry.end() + 1] << 7
-        names.add(content[start + 1 : start + 1 + length].decode(errors="replace"))
+        low, high = (content[entry.end() : entry.end() + 2] + bytes(2))[:2]
+        # A number of two bytes has seven bits in each, the lower ones first.
+        start, length = (entry.end() + 2, low & 127 | high << 7) if low > 127 else (entry.end() + 1, low)
+        name = content[start : start + length].decode(errors="replace")
+        if length <= LONGEST and name.isprintable():  # else the pattern is found within weights
+            names.add(name)
     files = [path.parent / name for name in sorted(names)]
     return content + b"".join(digest(file).encode() for file in files if file.is_file())
 

@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from torch import nn
@@ -47,15 +48,23 @@ def is_users(path: Path) -> bool:
 def _file(name: str) -> Path | None:
     """The source file of a module, which need not have been imported yet; None if it has none."""
     module, found = sys.modules.get(name), None
-    with suppress(TypeError, OSError, ValueError, ImportError):  # written in C, or without a file
+    with suppress(TypeError, OSError, ValueError, ImportError, AttributeError):  # written in C, or without a file
         if module is not None:
             found = inspect.getsourcefile(module)
-        # Looking for a part of a package would import the package.
-        elif "." not in name or name.rpartition(".")[0] in sys.modules:
-            spec = importlib.util.find_spec(name)
-            found = spec.origin if spec is not None and spec.has_location else None
+        elif (spec := _spec(name)) is not None and spec.has_location:
+            found = spec.origin
     path = Path(found).resolve() if found else None
     return path if path is not None and path.is_file() and path.suffix == ".py" else None
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Where a module would be imported from. importlib.util.find_spec would import the packages that it is in."""
+    package = name.rpartition(".")[0]
+    if not package:
+        return importlib.util.find_spec(name)
+    parent = _spec(package)
+    inside = parent.submodule_search_locations if parent is not None else None
+    return PathFinder.find_spec(name, [*inside]) if inside is not None else None
 
 
 def _imports(name: str, file: Path) -> Iterator[str]:
@@ -67,11 +76,16 @@ def _imports(name: str, file: Path) -> Iterator[str]:
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                parts = alias.name.split(".")
-                yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+            yield from (each for alias in node.names for each in _with_packages(alias.name))
         elif isinstance(node, ast.ImportFrom):
             with suppress(ImportError):  # beyond the top of its package
                 base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-                yield base
+                yield from _with_packages(base)
                 yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _with_packages(name: str) -> Iterator[str]:
+    """A module and the packages that it is in, which are imported before it."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]

@@ -68,10 +68,11 @@ def read(path: Path) -> Any:
 
 def _program(path: Path) -> str | None:
     """The function that loads a file of a network with its code; None for any other file."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):  # no archive, or a damaged one
         return None
-    with zipfile.ZipFile(path) as archive:
-        names = {name.rpartition("/")[2] for name in archive.namelist()}
     return next((loader for name, loader in PROGRAMS.items() if name in names), None)
 
 

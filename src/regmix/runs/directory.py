@@ -125,6 +125,8 @@ class Run:
         if (path / WEIGHTS).is_file():
             hint = f"give the folder of the training, or evaluate {path / WEIGHTS} with --model and --data"
             raise UserError(f"{path} is an exported model, not a run directory; {hint}")
+        if path.is_file():
+            raise UserError(f"{path} is not a run directory, nor a file of weights by its ending; give one of these")
         if not (path / CONFIG).is_file():
             raise UserError(f"{path} is not a run directory, because it has no {CONFIG}; give the folder of a training")
         return cls(path, writes=writes)

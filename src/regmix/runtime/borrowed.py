@@ -22,7 +22,7 @@ def borrowed(model: Model) -> Iterator[None]:
     with same_modes(model):
         try:
             if isinstance(model, nn.Module):
-                model.eval()
+                _into(model, train=False)
             for parameter in parameters:
                 parameter.requires_grad_(False)
             yield
@@ -33,14 +33,28 @@ def borrowed(model: Model) -> Iterator[None]:
 
 @contextmanager
 def same_modes(model: Model) -> Iterator[None]:
-    """Restores the modes of a model's modules after the block; a function has none."""
+    """Restores the modes of a model's modules after the block; a function has none.
+
+    A model that was in train mode is put into it by its own `train()`, which may undo what its `eval()` has done, such
+    as merging weights.
+    """
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]
     try:
         yield
     finally:
+        if isinstance(model, nn.Module) and modes[0] and not model.training:
+            _into(model, train=True)
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
+
+
+def _into(model: nn.Module, *, train: bool) -> None:
+    try:
+        model.train(train)
+    except NotImplementedError:  # a module of torch.export, which has one mode
+        for module in model.modules():
+            module.training = train
 
 
 @contextmanager

@@ -69,6 +69,17 @@ def test_one_seed_never_decides_however_large_the_difference() -> None:
         assert "one seed" in judged.why
 
 
+def test_the_interval_of_one_seed_is_that_of_the_images() -> None:
+    """Of 18 claims, too: a seed alone has no degrees of freedom, but 2,000 images have."""
+    random = np.random.default_rng(0)
+    first, second = ((random.random((1, 2000)) < share).astype(np.float64) for share in (0.3, 0.27))
+    measured = estimate(first, second, same_runs=False)
+    judged = judge(measured, 0.0, 18)
+    critical = stats.t.isf(LEVEL / 18 / 2, 1999)
+    assert judged.high - judged.low == pytest.approx(2 * critical * measured.error)
+    assert judged.high - judged.low < 0.1
+
+
 def test_two_seeds_never_decide() -> None:
     judged = judge(Estimate(9.0, 1.0, 30.0, 2, 2), 0.0, 1)
     assert (judged.verdict, judged.smallest_effect) == ("undecided", None)

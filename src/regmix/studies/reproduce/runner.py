@@ -19,7 +19,7 @@ from regmix.config import to_json
 from regmix.data import DataConfig
 from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.questions import Questions, check_attacks
-from regmix.evaluation.subject import EvaluationImages, choose_images
+from regmix.evaluation.subject import EvaluationImages, choose_images, package_digest
 from regmix.evaluation.task import Progress
 from regmix.reports.words import duration
 from regmix.runs import Run
@@ -140,7 +140,9 @@ class Runner:
         They are measured once per setting, machine and state of the package: others need other times.
         """
         rows: dict[str, dict[str, object]] = {}
-        where = asdict(environment(torch.device(chosen(device)), "32", "cost")) | {"machine": platform.node()}
+        found = asdict(environment(torch.device(chosen(device)), "32", "cost"))
+        where = {name: found[name] for name in ("python", "torch", "platform", "device", "threads")}
+        where |= {"machine": platform.node(), "code": package_digest("training")}
         for study in self.studies:
             for arm in study.arms if study.measures == "steps" else ():
                 file = self.out / "cost" / f"{arm.name}.json"

@@ -36,7 +36,9 @@ class Estimate:
 
     def freedom_among(self, comparisons: int) -> float:
         """The degrees of freedom by which one of several comparisons is judged; see `judge`."""
-        return self.freedom if comparisons == 1 else min(self.freedom, max(1.0, self.freedom_of_seeds))
+        if comparisons == 1 or not self.freedom_of_seeds:  # the second: one seed each, so the error is of images alone
+            return self.freedom
+        return min(self.freedom, self.freedom_of_seeds)
 
 
 def estimate(first: NDArray[np.float64], second: NDArray[np.float64], *, same_runs: bool) -> Estimate:
