@@ -4,15 +4,19 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from torch import Tensor
 
 from contracts.evaluated import evaluated, folder, record
 from regmix.attacks import Attack, parse_attacks
 from regmix.cli.entry import main
+from regmix.cli.train import parse_training
 from regmix.config import Ema, Experiment, OneCycle
 from regmix.config.guard import Guard
 from regmix.data import Cifar10, ColourJitter, CropShift, Cutout, Folder, Mixup
@@ -20,7 +24,7 @@ from regmix.evaluation import Evaluator, Survivors, subject
 from regmix.methods import PgdAt
 from regmix.models import ResNet
 from regmix.runs import Run
-from regmix.studies.compare import MEASURE, check_comparison, check_ranking, method_words
+from regmix.studies.compare import MEASURE, Planned, check_comparison, check_ranking, method_words
 from regmix.threats import L2, Linf, Threat
 from regmix.training import validation
 from regmix.types import UserError
@@ -177,6 +181,33 @@ def test_compare_from_training_to_report_and_again(tmp_path, capfd):
     capfd.readouterr()
     assert compare(out, "regmix", "--epochs", "3") == 2
     assert "was trained with epochs = 2, not 3" in capfd.readouterr().err
+
+
+def test_where_the_images_lie_is_no_setting_of_a_complete_run(tmp_path: Path) -> None:
+    """Evidence from another machine can be judged here."""
+    for split, name, number in product(("train", "test"), ("cat", "dog"), range(6)):
+        folder = tmp_path / "one" / split / name
+        folder.mkdir(parents=True, exist_ok=True)
+        grey = 20 * number + (100 if name == "cat" else 0)
+        Image.fromarray(np.full((8, 8), grey, np.uint8)).save(folder / f"{number}.png")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    words = "--data folder --data.size 8 --validation 4 --epochs 1 --method standard --batch-size 4 --model.width 2"
+
+    def planned(root: Path) -> Planned:
+        experiment = parse_training(["digits-regmix", *words.split(), "--data.root", str(root)])[1].experiment
+        return Planned(tmp_path / "run", [], experiment)
+
+    out = ["--out", str(tmp_path / "run")]
+    assert main(["train", "digits-regmix", *words.split(), "--data.root", str(tmp_path / "one"), *out]) == 0
+    planned(tmp_path / "two").check()
+    Image.fromarray(np.full((8, 8), 7, np.uint8)).save(tmp_path / "two" / "train" / "cat" / "0.png")
+    shutil.copytree(tmp_path / "two", tmp_path / "three")
+    with pytest.raises(UserError, match=r"was trained with data\.root"):
+        planned(tmp_path / "three").check()
+    shutil.copytree(tmp_path / "one", tmp_path / "four")
+    (tmp_path / "run" / "result.json").unlink()
+    with pytest.raises(UserError, match=r"was trained with data\.root"):
+        planned(tmp_path / "four").check()  # it could not be continued
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
@@ -17,13 +18,15 @@ from rich.console import Console
 from rich.table import Table
 
 from regmix.config import UNIONS, Experiment, from_json, to_json
+from regmix.data import DataConfig, fingerprint, split_train
+from regmix.data import load as load_images
 from regmix.reports import comparison, page, write_report
 from regmix.reports.load import aligned, load
 from regmix.runs import CONFIG, Run
 from regmix.runs.records import validated
 from regmix.runtime.files import flat, write_text
 from regmix.runtime.signals import ending, handled, survive_hangup
-from regmix.types import Interrupted, Trust, UserError, known
+from regmix.types import Fingerprint, Interrupted, Trust, UserError, known
 
 _running: set[subprocess.Popen[bytes]] = set()
 """The training processes that are running, in any thread."""
@@ -31,6 +34,7 @@ _running: set[subprocess.Popen[bytes]] = set()
 
 Watch = Callable[[int, float], bool]
 """(epoch, PGD-10 accuracy on the validation images) -> whether the training should end there."""
+ROOT = "data.root"
 POLL = 0.5
 """Seconds between two looks at the epochs of a training that is watched."""
 
@@ -87,6 +91,15 @@ def method_words(text: str) -> list[str]:
     return flags
 
 
+@cache
+def _images(
+    data: DataConfig, train_examples: int | None, validation: int | None, split_seed: int
+) -> tuple[Fingerprint, Fingerprint]:
+    """Of the images to train on and of those for validation."""
+    train_set, validation_set = split_train(load_images(data, "train"), train_examples, validation, split_seed)
+    return fingerprint(train_set), fingerprint(validation_set.resident())
+
+
 @dataclass(frozen=True)
 class Planned:
     """A run of a comparison: its directory, the arguments of `regmix train` that make it, and its experiment."""
@@ -96,18 +109,26 @@ class Planned:
     experiment: Experiment
 
     def check(self) -> None:
-        """Raises UserError if the directory holds a run with other settings."""
+        """Raises UserError if the directory holds a run with other settings.
+
+        Where its images lie is no setting, if its training is complete: only their content counts.
+        """
         if not self.path.exists():
             return
-        everything = Trust(everything=True)  # only read, not built
-        present = flat(json.loads(to_json(from_json(Run.open(self.path).config(), self.path / CONFIG, everything))))
+        run, everything = Run.open(self.path), Trust(everything=True)  # only read, not built
+        present = flat(json.loads(to_json(from_json(run.config(), self.path / CONFIG, everything))))
         wanted = flat(json.loads(to_json(self.experiment)))
-        for name in sorted(present.keys() | wanted.keys()):
-            if present.get(name) != wanted.get(name):
-                raise UserError(
-                    f"{self.path} was trained with {name} = {present.get(name)}, not {wanted.get(name)}; "
-                    "give another --out, or the settings of that run"
-                )
+        other = [name for name in sorted(present.keys() | wanted.keys()) if present.get(name) != wanted.get(name)]
+        if other == [ROOT] and (data := run.data()) is not None and run.result().is_complete:
+            drawn = self.experiment
+            found = _images(drawn.data, drawn.train_examples, drawn.validation, drawn.split_seed)
+            if found == (data.train, data.validation):
+                return
+        for name in other:
+            raise UserError(
+                f"{self.path} was trained with {name} = {present.get(name)}, not {wanted.get(name)}; "
+                "give another --out, or the settings of that run"
+            )
 
     def train(
         self, *, quiet: bool, log: Path | None = None, threads: int | None = None, watch: Watch | None = None
