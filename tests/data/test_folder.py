@@ -155,6 +155,19 @@ def test_a_name_with_an_accent_is_one_class_however_it_is_spelled(root):
         read(root)
 
 
+def test_all_images_that_cannot_be_read_are_named_at_once(root):
+    for split, name in product(("train",), ("cat", "dog")):
+        for number in range(3):
+            (root / split / name / f"broken{number}.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"broken0\.png is not an image of a known format") as caught:
+        read(root)
+    said = str(caught.value)
+    assert "; the same or other faults have " in said
+    assert said.endswith("and 2 more")
+    assert "cat/broken0.png is not" in said
+    assert all(f"cat/broken{number}.png" in said for number in range(3))
+
+
 def test_training_images_that_are_there_twice_are_told(root):
     assert not [note for note in read(root).notes if "byte for byte" in note]
     one, other = sorted((root / "train" / "cat").iterdir())[:2]

@@ -1,7 +1,7 @@
 """Images that are not held in memory but decoded on every access."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regmix.data.decode import Encoded, decode, decode_and_tell
 from regmix.data.size import Channels, Size, height_and_width
-from regmix.types import UserError
+from regmix.types import UserError, few
 
 WINDOW = 4096
 """How many images are shuffled among each other, where images are read in groups."""
@@ -137,6 +137,15 @@ class Stored:
                 counts[place] += getattr(image, name)
         return torch.from_numpy(pixels), counts
 
+    def _broken(self, index: Int64[Tensor, "chosen"]) -> Iterator[tuple[str, str]]:
+        """The names of the images that cannot be decoded, and why."""
+        for number in self.numbers[index].tolist():
+            encoded = self.source.encoded(number)
+            try:
+                decode_and_tell(encoded, self.size, self.shape[2:], self.channels)
+            except UserError as error:
+                yield encoded.name, str(error)
+
     def at(self, index: Int64[Tensor, "chosen"]) -> "Stored":
         """The images at these positions, not decoded yet."""
         numbers = self.numbers[index.cpu()]
@@ -151,16 +160,32 @@ class Stored:
         return self.resident_and_notes()[0]
 
     def resident_and_notes(self) -> tuple[UInt8[Tensor, "examples channels height width"], tuple[str, ...]]:
-        """Like `resident`, and lines for the user about the images."""
+        """Like `resident`, and lines for the user about the images.
+
+        Raises:
+            UserError: images that cannot be decoded; the message names all of them, or the first four.
+        """
         pixels = torch.empty(self.shape, dtype=torch.uint8)
 
+        broken: dict[str, str] = {}
+
         def fill(part: Tensor) -> list[int]:
-            pixels[part], counts = self._decode(part)
+            try:
+                pixels[part], counts = self._decode(part)
+            except UserError:
+                faults = dict(self._broken(part))
+                if not faults:  # a fault that does not come again, such as of a network disk
+                    raise
+                broken.update(faults)
+                return [0] * len(TOLD)
             return counts
 
         # Threads suffice, because Pillow releases the interpreter lock while it decodes.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             counts = [*pool.map(fill, torch.split(torch.arange(len(self)), 256))]
+        if broken:
+            first, *others = sorted(broken)
+            raise UserError(broken[first] + few("; the same or other faults have", others))
         totals = [sum(count) for count in zip(*counts, strict=True)]
         texts = zip(totals, TOLD.values(), strict=True)
         return pixels, tuple(f"{count} of {len(self)} images {text}" for count, text in texts if count)
