@@ -181,7 +181,8 @@ def test_flatness_is_that_of_the_runs_on_the_same_images(tmp_path, trainings) ->
         rise[arm] = np.stack(rows)
     claim = claims(tmp_path)["sections"][0]["claims"][0]
     assert (claim["unit"], claim["images"]) == ("loss", 6)
-    assert claim["difference"] == pytest.approx(rise["pgk"].mean() - rise["regmix"].mean(), rel=1e-5)
+    # float32 losses of size 1, in another memory layout
+    assert claim["difference"] == pytest.approx(rise["pgk"].mean() - rise["regmix"].mean(), rel=1e-4, abs=1e-6)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "flatness").iterdir()}
     assert len(before) == 8
     assert reproduce("flatness", "--out", str(tmp_path)) == 0
