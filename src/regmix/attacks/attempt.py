@@ -40,8 +40,8 @@ def attempt(attack: Attack, model: Model, x: Images, y: Labels, threat: Threat) 
     if objective is None:
         return Attempt(delta, torch.ones(len(x), dtype=torch.bool, device=x.device))
     attacked = _has_gradient(model, x, y, objective)
-    if (~attacked).any():
-        left = ~attacked
+    left = ~attacked
+    if left.any():
         attacked[left] = _has_gradient(model, (x + delta)[left], y[left], objective)
     return Attempt(delta, attacked)
 

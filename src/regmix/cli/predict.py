@@ -60,9 +60,17 @@ def predict(words: Sequence[str]) -> None:
     device = devices.start(flags.device, "32").device
     threats = []
     if radii:
-        threats = [replace(_threat(flags), eps=radius) for radius in radii]
-    answers = predictions(trained, files, device, flags.batch_size, _warn, threats)
-    if not (_print_csv if flags.csv else _print)(answers, radii):
+        threat = _threat(flags)
+        threats = [replace(threat, eps=radius) for radius in radii]
+    unread: list[str] = []
+
+    def warn(line: str) -> None:
+        unread.append(line)
+        print(line, file=sys.stderr)
+
+    answers = predictions(trained, files, device, flags.batch_size, warn, threats)
+    (_print_csv if flags.csv else _print)(answers, radii)
+    if len(unread) == len(files):
         raise UserError("none of the files can be read as an image; see the lines above")
 
 
@@ -75,25 +83,15 @@ def _threat(flags: PredictFlags) -> ThreatConfig:
     return from_json(Run.open(flags.run).config(), flags.run / CONFIG, trust, reads_data=False).threat
 
 
-def _warn(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _print_csv(answers: Iterable[Prediction], radii: Sequence[float]) -> int:
-    """Prints the answers; returns how many there are."""
-    count = 0
+def _print_csv(answers: Iterable[Prediction], radii: Sequence[float]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["file", "class", "probability", *(["breaks_at"] if radii else [])])
     for answer in answers:
         radius = [] if not radii else ["" if answer.breaks_at is None else f"{answer.breaks_at:.6g}"]
         writer.writerow([answer.file, answer.label, f"{answer.probability:.4f}", *radius])
-        count += 1
-    return count
 
 
-def _print(answers: Iterable[Prediction], radii: Sequence[float]) -> int:
-    """Prints the answers; returns how many there are."""
-    count = 0
+def _print(answers: Iterable[Prediction], radii: Sequence[float]) -> None:
     for answer in answers:
         line = f"{answer.file}  {answer.label}  {100 * answer.probability:.1f}%"
         if radii and answer.breaks_at is None:
@@ -101,5 +99,3 @@ def _print(answers: Iterable[Prediction], radii: Sequence[float]) -> int:
         elif answer.breaks_at is not None:
             line += f"  changes within {format_eps(answer.breaks_at)}"
         print(line, flush=True)
-        count += 1
-    return count

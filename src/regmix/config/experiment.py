@@ -225,9 +225,8 @@ class Experiment:
     @property
     def code_flags(self) -> list[str]:
         """The flags with which a command may run the user's own model and data."""
-        parts = {"--model.source": self.model, "--data.source": self.data}
-        own = {flag: part.source for flag, part in parts.items() if isinstance(part, Function | DataFunction)}
-        return [word for pair in own.items() for word in pair]
+        named = {"--model.source": self.trust().named, "--data.source": self.trust().data}
+        return [word for flag, source in named.items() if source is not None for word in (flag, source)]
 
     def trust(self, *, everything: bool = False) -> Trust:
         """The code that a command may run when its own words name this model and these data."""

@@ -68,8 +68,8 @@ def decode(
 
     The EXIF orientation is applied, as image viewers do; damaged EXIF data is ignored. Grey images get three equal
     channels, 16-bit grey is rounded to 8 bits, and transparency is dropped: a transparent pixel has the colour that is
-    stored beneath. Of an animation or a file of several pages
-    the first image is read. Colours become grey with Pillow's weights, after the image is resized.
+    stored beneath. Of an animation or a file of several pages the first image is read. Colours become grey with
+    Pillow's weights, after the image is resized.
 
     Args:
         size: resize the image, so that it just covers this height and width (bilinear, antialiased), and crop the

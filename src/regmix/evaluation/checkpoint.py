@@ -16,7 +16,7 @@ from regmix.data import spread
 from regmix.evaluation.chunks import repeatable
 from regmix.evaluation.corrupting import under_corruptions
 from regmix.evaluation.curve import curve_text, merged_curve
-from regmix.evaluation.earlier import check_same_model, other_images, survived_at
+from regmix.evaluation.earlier import check_same_model, joined, other_images, survived_at
 from regmix.evaluation.evaluator import Evaluator
 from regmix.evaluation.examples import shown_examples, write_loss_surfaces
 from regmix.evaluation.filling import Filling
@@ -137,8 +137,9 @@ class CheckpointEvaluation:
     def _tell_clean(self) -> None:
         """Adds the column of the clean images."""
         images = self._task.test.images
-        if not any(text.startswith(RANDOM) for text in self._findings):
-            check_same_model(self._clean, self._task.questions.batch_size, self._before, self._folder)
+        earlier = joined(self._before, self._folder)
+        if earlier is not None and not any(text.startswith(RANDOM) for text in self._findings):
+            check_same_model(self._clean, self._task.questions.batch_size, earlier)
         self._one_answer = one_answer(self._predicted[CLEAN], images.labels, images.classes)
         if self._one_answer is not None:
             self._findings.append(told := self._one_answer.text("the test images"))
@@ -256,7 +257,7 @@ class CheckpointEvaluation:
             return None
         threat = self._task.experiment.threat
         batch = self._evaluator.take(right[spread(self._task.test.images.labels[right], PROBED)])
-        survived = survived_at(threat.eps, self._before, self._folder)
+        survived = survived_at(threat.eps, joined(self._before, self._folder))
         survived |= {c.attack: self._survives[name] for name, c in self._columns.items() if c.eps == threat.eps}
         found = judged(self._model, batch, survived, threat)
         for text in (f"gradient masking: {found.verdict}", *(f"- {sign}" for sign in found.signs)):

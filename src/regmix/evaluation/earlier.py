@@ -26,29 +26,32 @@ def other_images(before: Sequence[Stored], split: Fingerprint) -> str:
     )
 
 
-def survived_at(eps: float, before: Sequence[Stored], folder: Path) -> dict[str, Bool[Tensor, "examples"]]:
-    """Which images survived the attacks of the earlier evaluation in this folder at a radius, by attack."""
-    for stored in before:
-        if stored.folder == folder:
-            survives, columns = stored.outcomes().survives, stored.evaluation.columns.items()
-            return {c.attack: torch.from_numpy(survives[name]) for name, c in columns if c.eps == eps}
-    return {}
+def joined(before: Sequence[Stored], folder: Path) -> Stored | None:
+    """The earlier evaluation in this folder, which new columns join; None if there is none."""
+    return next((stored for stored in before if stored.folder == folder), None)
 
 
-def check_same_model(clean: Bool[Tensor, "examples"], batch_size: int, before: Sequence[Stored], folder: Path) -> None:
+def survived_at(eps: float, earlier: Stored | None) -> dict[str, Bool[Tensor, "examples"]]:
+    """Which images survived the attacks of an earlier evaluation at a radius, by attack."""
+    if earlier is None:
+        return {}
+    survives, columns = earlier.outcomes().survives, earlier.evaluation.columns.items()
+    return {c.attack: torch.from_numpy(survives[name]) for name, c in columns if c.eps == eps}
+
+
+def check_same_model(clean: Bool[Tensor, "examples"], batch_size: int, earlier: Stored) -> None:
     """Raises UserError if the model answers otherwise than in the earlier evaluation that the new columns join.
 
     Weights, settings and code are compared by their digests; this finds what a model reads besides them. It is not for
     random models, whose answers may change, and compares batches of one size only.
     """
-    for stored in before:
-        column = stored.evaluation.columns.get(CLEAN)
-        if stored.folder != folder or column is None or column.batch_size != batch_size:
-            continue
-        others = int((torch.from_numpy(stored.outcomes().survives[CLEAN]) != clean).sum())
-        if others > 1 + FLIPPED * len(clean):
-            raise UserError(
-                f"{others} of {len(clean)} images are right or wrong otherwise than on {stored.evaluation.made[:10]}, "
-                f"although the weights, the settings and the code are the same. What else does the model read? If that "
-                f"has changed, {folder} is about another model: move it away"
-            )
+    column = earlier.evaluation.columns.get(CLEAN)
+    if column is None or column.batch_size != batch_size:
+        return
+    others = int((torch.from_numpy(earlier.outcomes().survives[CLEAN]) != clean).sum())
+    if others > 1 + FLIPPED * len(clean):
+        raise UserError(
+            f"{others} of {len(clean)} images are right or wrong otherwise than on {earlier.evaluation.made[:10]}, "
+            f"although the weights, the settings and the code are the same. What else does the model read? If that has "
+            f"changed, {earlier.folder} is about another model: move it away"
+        )

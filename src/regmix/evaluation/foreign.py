@@ -13,7 +13,7 @@ from torch import nn
 from regmix.attacks import Attack
 from regmix.config import Experiment, to_json
 from regmix.data import ImageSet, class_changes, pick, spread
-from regmix.evaluation.answers import check_tensors
+from regmix.evaluation.answers import ask, check_tensors
 from regmix.evaluation.preflight import LOOKED_AT, preflight
 from regmix.evaluation.subject import PlacedModel
 from regmix.models import (
@@ -33,6 +33,7 @@ from regmix.models.files import SUFFIXES
 from regmix.models.statistics import misfit
 from regmix.runs import CONFIG, Run
 from regmix.runs.records import Environment
+from regmix.runtime.borrowed import borrowed
 from regmix.runtime.files import digest
 from regmix.types import UserError
 
@@ -93,9 +94,11 @@ class Foreign:
         config, model, origin = self._load(images)
         check_tensors(model)
         loaded = PlacedModel.place(model, "", images, device)
-        count = 2 if isinstance(model, Answers) else LOOKED_AT  # every image is a query
-        few = pick(images, spread(images.labels, count), device)
-        preflight(model, few.x, few.y, len(images.classes), attacks)
+        two = pick(images, spread(images.labels, 2), device)
+        preflight(model, two.x, two.y, len(images.classes), attacks)
+        if not isinstance(model, Answers):  # of which every image is a query
+            with borrowed(model), torch.no_grad():
+                ask(model, pick(images, spread(images.labels, LOOKED_AT), device).x, len(images.classes))
         run = self._directory(config, images, out)
         run.save_weights("last", {name: value.clone() for name, value in model.state_dict().items()})
         known = run.result()

@@ -90,16 +90,13 @@ def materialise(model: nn.Module, shape: tuple[int, int, int]) -> None:
     """
     if not any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         return
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        with torch.no_grad():
+        with same_modes(model), torch.no_grad():
             model.eval()(torch.zeros(1, *shape))
     except Exception as error:
         cause = first_line(error)
         raise UserError(
             f"the weights of the model's lazy modules cannot be created: it fails on images {list(shape)}: {cause}"
         ) from None
-    for module, mode in modes:
-        module.training = mode
     if uncalled := [name for name, parameter in model.named_parameters() if is_lazy(parameter)]:
         raise UserError(f"the model never calls the lazy module of {uncalled[0]}; remove it, or give its sizes")

@@ -12,7 +12,7 @@ from regmix.reports import words
 from regmix.reports.charts import Chart, Series, line_chart
 from regmix.reports.intervals import Dot, IntervalChart, Row, interval_chart
 from regmix.reports.report import templates
-from regmix.runtime.files import write_atomically, write_text
+from regmix.runtime.files import write_text
 
 ROWS = 20
 """At most as many points are in the chart of the ranking; the table has all."""
@@ -57,7 +57,7 @@ def trial(
 def write_sweep(recipe: str, trials: Sequence[Trial], images: int, folder: Path) -> None:
     """Writes sweep.json and sweep.html into a folder; `trials` are ranked, the best first."""
     record = {"regmix": __version__, "recipe": recipe, "validation_images": images, "points": [*map(asdict, trials)]}
-    write_atomically(folder / "sweep.json", lambda file: file.write(json.dumps(record, indent=2).encode() + b"\n"))
+    write_text(folder / "sweep.json", json.dumps(record, indent=2) + "\n")
     complete = [each for each in trials if each.validation is not None]
     text = templates().get_template("sweep.html").render(
         version=__version__, words=words, recipe=recipe, images=images, trials=trials, complete=complete,

@@ -27,7 +27,7 @@ from regmix.runtime.files import (
     read_text,
     write_atomically,
     write_text,
-)  # fmt: skip
+)
 from regmix.runtime.lock import locked
 from regmix.types import Trust, UserError
 

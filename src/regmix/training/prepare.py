@@ -184,11 +184,11 @@ def _freeze(model: nn.Module, names: Sequence[str]) -> None:
 
 def try_out(experiment: Experiment, model: nn.Module, images: ImageSet, fabric: Fabric) -> list[str]:
     """Moves a model to the device of the training, and tries it there on two images; see `ready`."""
-    few = pick(images, torch.arange(2) % len(images), "cpu")
+    two = pick(images, torch.arange(2) % len(images), "cpu")
     sharded = experiment.shard_weights and processes.size() > 1
     averaged = not isinstance(experiment.averaging, NoAveraging)
     return ready(
-        model, few.x, few.y, len(images.classes), fabric, copied=averaged or sharded, whole=not sharded,
+        model, two.x, two.y, len(images.classes), fabric, copied=averaged or sharded, whole=not sharded,
         features=experiment.method.needs_features,
     )  # fmt: skip
 

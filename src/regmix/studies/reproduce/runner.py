@@ -140,26 +140,20 @@ class Runner:
         They are measured once per setting, machine and state of the package: others need other times.
         """
         rows: dict[str, dict[str, object]] = {}
-        found = asdict(environment(torch.device(chosen(device)), "32", "cost"))
-        where = {name: found[name] for name in ("python", "torch", "platform", "device", "threads")}
-        where |= {"machine": platform.node(), "code": package_digest("training")}
-        for study in self.studies:
-            for arm in study.arms if study.measures == "steps" else ():
-                file = self.out / "cost" / f"{arm.name}.json"
-                run = self.runs[arm.name][0]
-                settings = {
-                    "experiment": json.loads(to_json(run.experiment)),
-                    "rounds": self.scale.rounds,
-                    "where": where,
-                }
-                known = json.loads(file.read_text()) if file.exists() else {}
-                if known.get("settings") != settings:
-                    file.parent.mkdir(parents=True, exist_ok=True)
-                    text = step_in_own_process(run.path.name, [*run.words, "--rounds", str(self.scale.rounds)])
-                    known = {"settings": settings, **json.loads(text)}
-                    write_text(file, json.dumps(known))
-                    say(console, f"timed {arm.name}")
-                (rows[arm.name],) = known["methods"].values()
+        arms = [arm for study in self.studies if study.measures == "steps" for arm in study.arms]
+        where = _machine(device) if arms else {}
+        for arm in arms:
+            file, run = self.out / "cost" / f"{arm.name}.json", self.runs[arm.name][0]
+            experiment = json.loads(to_json(run.experiment))
+            settings = {"experiment": experiment, "rounds": self.scale.rounds, "where": where}
+            known = json.loads(file.read_text()) if file.exists() else {}
+            if known.get("settings") != settings:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                text = step_in_own_process(run.path.name, [*run.words, "--rounds", str(self.scale.rounds)])
+                known = {"settings": settings, **json.loads(text)}
+                write_text(file, json.dumps(known))
+                say(console, f"timed {arm.name}")
+            (rows[arm.name],) = known["methods"].values()
         return rows
 
     def asked(self, study: Study, battery: str, run: Planned) -> Questions:
@@ -194,6 +188,13 @@ class Runner:
 @cache
 def _images(source: DataConfig, count: int | None) -> EvaluationImages:
     return choose_images(source, count)
+
+
+def _machine(device: Device) -> dict[str, object]:
+    """What a time depends on besides the settings: the machine, and the state of torch and of this package."""
+    found = asdict(environment(torch.device(chosen(device)), "32", "cost"))
+    facts = {name: found[name] for name in ("python", "torch", "platform", "device", "threads")}
+    return facts | {"machine": platform.node(), "code": package_digest("training")}
 
 
 def _finished(run: Planned) -> bool:
