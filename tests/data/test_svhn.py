@@ -77,14 +77,14 @@ def test_a_label_out_of_range_is_named(write, label):
 
 
 def test_a_missing_file_is_downloaded_once(tmp_path, monkeypatch):
-    asked = []
+    asked, data = [], content()  # made once: a .mat file holds the second in which it was written
 
     def fetch(url, target, md5):
         asked.append((url, md5))
-        target.write_bytes(content())
+        target.write_bytes(data)
 
     monkeypatch.setattr(svhn, "fetch", fetch)
-    monkeypatch.setitem(svhn.MD5, "train", hashlib.md5(content(), usedforsecurity=False).hexdigest())
+    monkeypatch.setitem(svhn.MD5, "train", hashlib.md5(data, usedforsecurity=False).hexdigest())
     source = Svhn(root=str(tmp_path / "new" / "folder"), download=True)
     assert len(load(source, "train")) == len(load(source, "train")) == 12
     assert asked == [("http://ufldl.stanford.edu/housenumbers/train_32x32.mat", svhn.MD5["train"])]
