@@ -16,7 +16,7 @@ CORE = {"types", "draws", "threats", "objectives"}
 MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
     "errors": set(),
-    "shorthand": set(),
+    "shorthand": {"errors"},
     "arguments": {"errors"},
     "types": {"errors"},
     "draws": {"types"},
@@ -35,7 +35,7 @@ MAY_IMPORT["evaluation"] = MAY_IMPORT["config"] | {"version", "arguments", "atta
 MAY_IMPORT["training"] = MAY_IMPORT["evaluation"] | {"evaluation"}
 MAY_IMPORT["recipes"] = CORE | {"data", "models", "methods", "config"}
 MAY_IMPORT["reports"] = {"types", "version", "threats", "runtime", "runs", "evaluation", "methods"}
-MAY_IMPORT["studies"] = MAY_IMPORT["training"] | {"training", "reports"}
+MAY_IMPORT["studies"] = MAY_IMPORT["training"] | {"training", "reports", "shorthand"}
 MAY_IMPORT["exports"] = {"types", "version", "threats", "runtime", "models", "methods", "config", "runs"}
 MAY_IMPORT["jobs"] = MAY_IMPORT["training"] | {"training", "recipes", "reports", "shorthand"}
 MAY_IMPORT["cli"] = MAY_IMPORT["studies"] | {"errors", "shorthand", "studies", "recipes", "exports", "jobs"}

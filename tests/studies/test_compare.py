@@ -47,6 +47,10 @@ def test_method_texts_become_flags():
     assert method_words("trades:mutual.alpha=50:averaging=swa:clip_norm=1") == [
         "--method", "trades", "--method.mutual.alpha", "50", "--averaging", "swa", "--clip-norm", "1",
     ]  # fmt: skip
+    with pytest.raises(UserError, match="--methods pgd_at:steps: 'steps' is not a setting; write pgd_at:FIELD=VALUE"):
+        method_words("pgd_at:steps")
+    with pytest.raises(UserError, match="steps is set twice"):
+        method_words("pgd_at:steps=3:steps=4")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from regmix.cli.train import parse_training
 from regmix.config import UNIONS, Experiment
 from regmix.jobs.console import ConsoleDisplay
 from regmix.runtime import devices
-from regmix.shorthand import names_in
+from regmix.shorthand import names_in, with_settings
 from regmix.studies.compare import Planned, say
 from regmix.studies.reproduce import (
     NAMES,
@@ -114,13 +114,10 @@ def _check(names: Sequence[str], flags: ReproduceFlags, rest: Sequence[str]) -> 
 
 def _other(text: str) -> tuple[str, list[str]]:
     """A name for other images, and the flags of `regmix train` that choose them."""
-    kind, *settings = text.split(":")
+    kind, settings = with_settings(text, "--other-data")
     words = ["--data", known(kind, UNIONS["data"], "data")]
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not (key and equals and value):
-            raise UserError(f"--other-data {text}: {setting!r} is not a setting; write {kind}:FIELD=VALUE")
-        words += [f"--data.{key.replace('_', '-')}", value]
+    for field, value in settings.items():
+        words += [f"--data.{field.replace('_', '-')}", value]
     return kind, words
 
 

@@ -26,6 +26,7 @@ from regmix.runs import CONFIG, Run
 from regmix.runs.records import validated
 from regmix.runtime.files import flat, write_text
 from regmix.runtime.signals import ending, handled, survive_hangup
+from regmix.shorthand import with_settings
 from regmix.types import Fingerprint, Interrupted, Trust, UserError, known
 
 _running: set[subprocess.Popen[bytes]] = set()
@@ -79,14 +80,11 @@ def method_words(text: str) -> list[str]:
     Raises:
         UserError: an unknown method, or a setting that is not of the form FIELD=VALUE.
     """
-    name, *settings = text.strip().split(":")
+    name, settings = with_settings(text, "--methods")
     fields = UNIONS["method"][known(name, UNIONS["method"], "method")].__dataclass_fields__
     flags = ["--method", name]
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not (key and equals and value):
-            raise UserError(f"--methods {text.strip()}: {setting!r} is not a setting; write {name}:FIELD=VALUE")
-        flag = "--method." + key if key.split(".")[0].replace("-", "_") in fields else "--" + key
+    for field, value in settings.items():
+        flag = "--method." + field if field.split(".")[0].replace("-", "_") in fields else "--" + field
         flags += [flag.replace("_", "-"), value]
     return flags
 

@@ -232,6 +232,7 @@ def test_one_seed_is_undecided_and_says_why(tmp_path, trainings) -> None:
         ("auto", "give them with --other-data"),
         ("data --other-data cifar200:root=x", "unknown data"),
         ("data --other-data folder:x", "write folder:FIELD=VALUE"),
+        ("data --other-data folder:root=a:root=b", "root is set twice"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, capfd, words: str, complaint: str) -> None:
