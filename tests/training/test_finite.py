@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from contracts.devices import DEVICE
 from regmix.cli.entry import main
 from regmix.methods import PgdAt
 from regmix.training.finite import Finite, check_steps
@@ -22,11 +23,12 @@ def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.device
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_a_gradient_that_is_not_finite_becomes_zero_and_leaves_batchnorm_alone(bad: float) -> None:
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2)).double()
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 2)).double().to(DEVICE)
     finite = Finite(model)
-    x = torch.rand(3, 1, 4, 4, dtype=torch.float64)
+    x = torch.rand(3, 1, 4, 4, dtype=torch.float64, device=DEVICE)
     before = {name: buffer.clone() for name, buffer in model.named_buffers() if buffer.is_floating_point()}
     finite.begin()
     (model(x).sum() * bad).backward()
