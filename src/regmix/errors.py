@@ -29,6 +29,10 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+class Doubt(UserWarning):
+    """What may make a result wrong that is returned all the same."""
+
+
 def few(title: str, names: Iterable[str]) -> str:
     """The title, the first three names, and how many more there are; empty if there are no names."""
     first, rest = (every := list(names))[:3], every[3:]

@@ -10,6 +10,7 @@ import tyro
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from regmix.errors import Doubt as Doubt
 from regmix.errors import Interrupted as Interrupted
 from regmix.errors import UserError as UserError
 from regmix.errors import few as few

@@ -5,12 +5,15 @@ import os
 import re
 import signal
 import sys
+import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
+from typing import Any
 
 from regmix.cli import quick
-from regmix.errors import Interrupted, UserError
+from regmix.errors import Doubt, Interrupted, UserError
 from regmix.runtime.signals import ending, handled, survive_hangup
 from regmix.runtime.threads import share_the_cpu
 
@@ -59,8 +62,19 @@ def _answered(words: list[str]) -> bool:
 def _work(words: list[str]) -> bool:
     from regmix.cli import commands
 
-    getattr(commands, words[0])(words[1:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Doubt)
+        warnings.showwarning = partial(_in_one_line, warnings.showwarning)
+        getattr(commands, words[0])(words[1:])
     return True
+
+
+def _in_one_line(usual: Callable[..., None], message: Warning | str, *words: Any, **more: Any) -> None:
+    """Shows a warning of this package without the line of code that it comes from; any other as usual."""
+    if isinstance(message, Doubt):
+        print(f"regmix: warning: {message}", file=sys.stderr)
+    else:
+        usual(message, *words, **more)
 
 
 def _exit_code(action: Callable[[list[str]], bool], words: list[str]) -> tuple[int, bool]:

@@ -26,9 +26,9 @@ from regmix.evaluation.outcomes import wilson
 from regmix.evaluation.per_image import write_images
 from regmix.evaluation.preflight import LOOKED_AT, RANDOM, preflight
 from regmix.evaluation.saved import recheck, saver
-from regmix.evaluation.subject import PlacedModel, journal_key, users_code
+from regmix.evaluation.subject import PlacedModel, journal_key
 from regmix.evaluation.task import Task
-from regmix.models import Answers, code_files
+from regmix.models import Answers, changed_code, code_files, users_code
 from regmix.runs import Checkpoint, Journal, records
 from regmix.runs.evaluations import Outcomes, Stored, add, checked_folder, settings_digest
 from regmix.runs.records import Corruptions, Cost, Evaluation, Masking, Subject
@@ -94,6 +94,8 @@ class CheckpointEvaluation:
         attacks |= {named.name: named.attack for named in task.questions.curve if named.attack is not None}
         with repeatable("preflight", task.device):
             self._findings = preflight(self._model, some.x, some.y, len(images.classes), attacks)
+        if (changed := changed_code(task.run.environment().code, self.subject.code)) is not None:
+            self._findings.append(changed)
         for finding in ([self._loaded.layout] if self._loaded.layout else []) + self._findings:
             self._note(finding)
         self._model.eval()

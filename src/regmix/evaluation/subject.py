@@ -14,7 +14,7 @@ import regmix
 from regmix.config import Experiment, build_model
 from regmix.data import DataConfig, How, ImageSet, class_changes, draw, fingerprint, load, pick
 from regmix.evaluation.questions import Questions
-from regmix.models import Answers, ModelConfig, code_files, is_users, load_weights
+from regmix.models import Answers, load_weights
 from regmix.runs import Checkpoint, Run
 from regmix.runs.records import Subject
 from regmix.runtime.files import digest
@@ -133,8 +133,3 @@ def package_digest(*more: str) -> str:
     files = [*root.glob("*.py"), *(path for room in chosen for path in (root / room).rglob("*.py"))]
     text = "\n".join(f"{path.relative_to(root)} {digest(path)}" for path in sorted(files))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def users_code(model: nn.Module, config: ModelConfig) -> dict[str, str]:
-    """Digests of the user's files that define a model, by path."""
-    return {str(path): digest(path) for path in code_files(model, config) if is_users(path)}

@@ -14,7 +14,8 @@ from regmix.data import ImageSet, pick
 from regmix.evaluation.answers import gradient_fault
 from regmix.evaluation.given import load_given
 from regmix.evaluation.questions import Asked, Questions, open_source
-from regmix.evaluation.subject import EvaluationImages, check_images, load_checkpoint, users_code
+from regmix.evaluation.subject import EvaluationImages, check_images, load_checkpoint
+from regmix.models import users_code
 from regmix.runs import Run
 from regmix.runs.evaluations import settings_digest
 from regmix.runs.records import Source

@@ -8,7 +8,7 @@ from torch import nn
 
 from regmix.models.base import Architecture, Normalise, require
 from regmix.models.black_box import ONNX, Answers, BlackBox
-from regmix.models.code import code_files, is_users
+from regmix.models.code import changed_code, code_files, users_code
 from regmix.models.function import Function, materialise
 from regmix.models.libraries import PRETRAINED, Timm, Transformers
 from regmix.models.preact_resnet import PreActResNet
@@ -37,9 +37,10 @@ __all__ = [
     "Transformers",
     "WideResNet",
     "build",
+    "changed_code",
     "code_files",
-    "is_users",
     "load_weights",
+    "users_code",
 ]
 
 

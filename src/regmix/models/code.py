@@ -5,7 +5,7 @@ import importlib.util
 import inspect
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -13,6 +13,8 @@ from pathlib import Path
 from torch import nn
 
 from regmix.models.function import Function
+from regmix.runtime.files import digest
+from regmix.types import few
 
 PACKAGE = Path(__file__).parents[1].resolve()
 
@@ -35,6 +37,26 @@ def code_files(model: nn.Module, config: object) -> list[Path]:
             if is_users(file):
                 waiting |= {*_imports(name, file)}
     return sorted(files)
+
+
+def users_code(model: nn.Module, config: object) -> dict[str, str]:
+    """Digests of the user's files that define a model, by path."""
+    return {str(path): digest(path) for path in code_files(model, config) if is_users(path)}
+
+
+def changed_code(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """Says that a model's code is not what it was when its training began; None if it is, or was not recorded.
+
+    Both are what `users_code` returned. Only the content of the files counts: they may have moved.
+    """
+    if not before or sorted(before.values()) == sorted(now.values()):
+        return None
+    other = [Path(path).name for path, sum_ in now.items() if sum_ not in before.values()]
+    gone = [Path(path).name for path, sum_ in before.items() if sum_ not in now.values()]
+    return (
+        f"{few('the code of the model has changed since its training began:', sorted({*other, *gone}))}; if it now "
+        "computes something else with these weights, this is not the trained model"
+    )
 
 
 def is_users(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """`load_model`: the trained model of a run, or one that was exported."""
 
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,10 +8,10 @@ from torch import nn
 
 from regmix.arguments import checked
 from regmix.data.single import Transform
-from regmix.models import Function, ModelConfig, build, load_weights
+from regmix.models import Function, ModelConfig, build, changed_code, load_weights, users_code
 from regmix.runs import CHECKPOINTS, CONFIG, RESULT, Checkpoint, Run
 from regmix.runs.exported import WEIGHTS, folder_of, read_exported
-from regmix.types import Trust, UserError
+from regmix.types import Doubt, Trust, UserError
 
 
 class Trained(NamedTuple):
@@ -48,6 +49,8 @@ def load_model(
         source: the module:function that makes the model, if the run has a model of your own. Its code is run.
         trust_code: allows to run whatever code the run asks for.
 
+    Warns if the files of a model of your own have changed since its training began.
+
     Raises:
         UserError: no run directory, damaged files, no such weights, or code that is not allowed to run.
     """
@@ -56,17 +59,21 @@ def load_model(
         folder, checkpoint = _of_file(folder, checkpoint)
     if (exported := read_exported(folder, trust)) is None:
         config, classes, shape, weights = _of_run(folder, checkpoint, trust)
+        code = Run.open(folder, writes=False).environment().code
     else:
         if checkpoint not in (None, exported.checkpoint):
             raise UserError(
                 f"{folder} holds the {exported.checkpoint} weights only; leave out checkpoint={checkpoint!r}"
             )
         config, classes, shape, weights = exported.model, exported.classes, exported.shape, folder / WEIGHTS
+        code = {}
     if source is not None and not isinstance(config, Function):
         raise UserError(f"{folder} has a model of its own kind, {config.name}; leave out source={source!r}")
     # Normalisation comes with the weights.
     model = build(config, len(classes), shape[0], size=shape[1:])
     load_weights(model, weights)
+    if text := changed_code(code, users_code(model, config)):
+        warnings.warn(text, Doubt, stacklevel=3)  # of the caller, beyond `checked`
     return Trained(model.eval(), tuple(classes), shape)
 
 

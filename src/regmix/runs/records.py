@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePath
 from typing import Literal
 
 from pydantic import JsonValue
@@ -40,10 +41,13 @@ class Environment:
     """Of a model from elsewhere: the file of weights or module:function."""
     init: str | None = None
     """Digest of the weights that the training started from; None: random weights."""
+    code: dict[str, str] = field(default_factory=dict)
+    """Digests of the user's files that define the model, by path; empty for a model of regmix or a library."""
 
     def known(self) -> dict[str, str | int]:
-        """The values that are not missing, by name."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+        """The values that are not missing, by name; of the code, the names of the files."""
+        code = ", ".join(sorted(PurePath(path).name for path in self.code)) or None
+        return {name: value for name, value in {**vars(self), "code": code}.items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,16 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def environment(
-    device: torch.device, precision: Literal["32", "bf16", "64"], command: str, init: Path | None = None
-) -> Environment:
-    """The content of environment.json; an empty command means that of this process. init: the file of weights."""
+    device: torch.device, precision: Literal["32", "bf16", "64"], command: str, init: Path | None = None,
+    code: dict[str, str] | None = None,
+) -> Environment:  # fmt: skip
+    """The content of environment.json.
+
+    Args:
+        command: empty: that of this process.
+        init: the file of weights that the training starts from.
+        code: what `users_code` returns for the model.
+    """
     return Environment(
         regmix=__version__,
         python=platform.python_version(),
@@ -32,6 +39,7 @@ def environment(
         git_commit=git_commit(),
         command=printable(command or " ".join(sys.argv)),
         init=digest(init) if init is not None else None,
+        code=code or {},
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from regmix.config import Experiment, from_json, to_json
 from regmix.data import changes, class_changes, fingerprint
+from regmix.models import changed_code, users_code
 from regmix.runs import CONFIG, Run
 from regmix.runs.records import Data
 from regmix.runtime import devices, processes
@@ -27,7 +28,10 @@ def run(experiment: Experiment, out: Path, display: Display, command: str = "") 
     """
     prepared = prepare(experiment, display)
     if processes.rank() == 0:
-        facts = environment(prepared.fabric.device, prepared.precision, command, initial_weights(experiment))
+        facts = environment(
+            prepared.fabric.device, prepared.precision, command, initial_weights(experiment),
+            users_code(prepared.model, experiment.model),
+        )  # fmt: skip
         Run.create(out, to_json(experiment), facts)
     processes.from_first("the directory exists")
     return _train(experiment, prepared, Run.open(out, writes=processes.rank() == 0), display)
@@ -67,6 +71,8 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST, epochs: int | 
         else:
             _check_initial_weights(experiment, directory)
     prepared = prepare(begun, display)
+    if text := changed_code(directory.environment().code, users_code(prepared.model, experiment.model)):
+        display.warn(text)
     longer = to_json(replace(written, epochs=epochs)) if epochs is not None else None
     return _train(experiment, prepared, directory, display, longer)
 
