@@ -7,7 +7,9 @@ import sys
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from contracts.devices import DEVICE
 from regmix.runtime import devices
 
 FAULTS = """
@@ -50,6 +52,40 @@ def test_auto_is_bfloat16_only_where_the_hardware_computes_in_it(
     monkeypatch.setattr(devices, "computes_in_bfloat16", lambda device: capable)
     assert devices.resolved("auto", cpu) == expected
     assert [devices.resolved(chosen, cpu) for chosen in ("32", "bf16", "64")] == ["32", "bf16", "64"]
+
+
+class Seen(nn.Module):
+    """Remembers the types of its arguments, and of the output of its layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, nested: tuple[Tensor, dict[str, Tensor]]) -> Tensor:
+        self.given = nested[0].dtype, nested[1]["state"].dtype
+        made: Tensor = self.layer(nested[0])
+        self.made = made.dtype
+        return made
+
+
+@pytest.mark.device
+@pytest.mark.parametrize(
+    ("precision", "given", "made"),
+    [
+        ("32", torch.float32, torch.float32),
+        ("bf16", torch.float32, torch.bfloat16),
+        ("64", torch.float64, torch.float64),
+    ],
+)
+def test_only_layers_compute_in_bfloat16_and_what_a_step_gets_is_not_rounded(
+    precision: devices.Precision, given: torch.dtype, made: torch.dtype
+) -> None:
+    """Fabric's own plugin rounds images, perturbations and memories, too."""
+    fabric, seen = devices.start(DEVICE.type, precision), Seen()
+    x = torch.rand(3, 2, device=DEVICE)
+    fabric.setup_module(seen)((x, {"state": torch.full((1,), 257.0, device=DEVICE)}))
+    assert seen.given == (given, given)
+    assert seen.made == made
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from contracts.devices import NoMoves
+from contracts.devices import DEVICE, NoMoves
 from regmix.config import Ema, GatedEma, OneCycle, Swa
 from regmix.data import Digits, Loader, load
-from regmix.methods import FgsmPgk, FreeAt, Method, PgdAt, RegMix
+from regmix.methods import Elle, FgsmPgk, FgsmUap, FreeAt, Method, PgdAt, RegMix
 from regmix.models import SmallCnn, build
 from regmix.recipes import recipe
 from regmix.runtime import devices
 from regmix.training.trainee import Trainee
+from regmix.types import Batch, Losses
 
 
 class Images(torch.autograd.Function):
@@ -56,6 +57,32 @@ def test_images_get_a_gradient_from_the_attack_alone(method: Method, attack_step
     assert Images.returned == attack_steps
     assert torch.equal(frozen, before[0])
     assert not torch.equal(learned, before[1])
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("method", [RegMix(), FgsmPgk(), FgsmUap(), Elle()], ids=lambda method: method.name)
+def test_a_step_in_bfloat16_gets_the_images_of_the_loader_and_rounds_no_memory(
+    method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = load(Digits(), "train").subset(torch.arange(20))
+    experiment = replace(recipe("digits-regmix"), method=method, batch_size=20, pad=0)
+    trainee = Trainee(
+        devices.start(DEVICE.type, "bf16"), build(SmallCnn(width=4), 10, 1), experiment, images, 1
+    )  # fmt: skip
+    batch = next(Loader(images, 20, DEVICE, pad=0, flip=False, seed=0).epoch(0))
+    compute, seen = type(method).compute, []
+
+    def spied(self: Method, model: Any, given: Batch, *words: Any) -> Losses:
+        seen.append(given.x)
+        return compute(self, model, given, *words)
+
+    monkeypatch.setattr(type(method), "compute", spied)
+    trainee.learn(batch)
+    (x,) = seen
+    assert x.dtype == torch.float32
+    assert torch.equal(x, batch.x)
+    state = trainee.state_dict()["memory"] or {}
+    assert torch.bfloat16 not in {value.dtype for value in state.values()}
 
 
 class Elsewhere:

@@ -5,10 +5,11 @@ import logging
 import os
 import platform
 import sys
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
-from lightning_fabric import Fabric
+from lightning_fabric import Fabric, plugins
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
@@ -18,10 +19,25 @@ from regmix.types import UserError
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "32", "bf16", "64"]
 
-_FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "64-true"]] = {
-    "32": "32-true",
-    "bf16": "bf16-mixed",
-    "64": "64-true",
+
+class _Autocast(plugins.MixedPrecision):
+    """bf16 autocast alone: Fabric's own would also round the arguments of a step to bfloat16.
+
+    Images in [0.5, 1] would then be off by up to half of 1/255, the perturbations with them, and counts in a method's
+    memory would end at 256.
+    """
+
+    def __init__(self, device: str) -> None:
+        super().__init__("bf16-mixed", device)
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
+_ARITHMETIC: dict[str, Callable[[str], plugins.Precision]] = {
+    "32": lambda device: plugins.Precision(),
+    "bf16": _Autocast,
+    "64": lambda device: plugins.DoublePrecision(),
 }
 
 
@@ -55,11 +71,12 @@ def start(
             "start at most one process per device"
         )
     processes.meet(device, patient=patient)
-    number = _FABRIC_PRECISION[resolved(precision, torch.device(device))]
-    if number == "32-true":
+    number = resolved(precision, torch.device(device))
+    if number == "32":
         # By default torch computes float32 convolutions on a GPU in TF32, with a mantissa of ten bits.
         torch.backends.cudnn.allow_tf32 = False
         torch.set_float32_matmul_precision("highest")
+    arithmetic = _ARITHMETIC[number](device)
     # Name the environment: Fabric would guess it from variables that clusters also set for other reasons.
     if together and processes.size() > 1:
         os.environ["LOCAL_RANK"] = str(local)  # Fabric needs it; launchers of one process per machine leave it out
@@ -68,12 +85,11 @@ def start(
             devices=here,
             num_nodes=processes.size() // here,
             strategy="ddp_find_unused_parameters_true" if some_unused else "ddp",
-            precision=number,
-            plugins=TorchElasticEnvironment(),
+            plugins=[TorchElasticEnvironment(), arithmetic],
         )
     else:
         devices = [local] if device == "cuda" else 1
-        fabric = Fabric(accelerator=device, devices=devices, precision=number, plugins=LightningEnvironment())
+        fabric = Fabric(accelerator=device, devices=devices, plugins=[LightningEnvironment(), arithmetic])
     fabric.launch()
     return fabric
 
