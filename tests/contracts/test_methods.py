@@ -371,7 +371,7 @@ def test_the_memory_matters(method: Method) -> None:
         kept, batch = memory["delta" if "delta" in memory.parts else next(iter(memory.parts))], a_batch(2)
         values = torch.full_like(kept.gather() if isinstance(kept, OneForAll) else batch.x, fill)
         if kept is memory.parts.get("history"):  # sums and counts, whose ratio must change too
-            values = 100 * values * torch.arange(len(values), 0, -1) ** 3
+            values = 100 * values * torch.arange(len(values), 0, -1, device=values.device) ** 3
         kept.write(batch, values)
         # In the middle of an epoch, because LIET begins each with an empty memory.
         histories.append(train(a_model(), method, Linf(eps=0.1), memory, range(1, 2), first=1))

@@ -54,7 +54,10 @@ ODD = {
     "probabilities": (lambda m, x: m(x).softmax(1), "return logits"),
     "per cent": (lambda m, x: 100 * m(x).softmax(1), "add up to 100"),
     "sigmoids": (lambda m, x: (20 * m(x)).sigmoid(), "all lie in [0, 1]"),
-    "expects normalised images": (lambda m, x: m((x * STD + MEAN).clamp(0, 1)), "inside the model"),
+    "expects normalised images": (
+        lambda m, x: m((x * STD.to(x.device) + MEAN.to(x.device)).clamp(0, 1)),
+        "inside the model",
+    ),
     "normalises twice": (lambda m, x: m(((x - MEAN) / STD * 9).sin()), "twice"),
     "wrong classes": (lambda m, x: m(x).roll(1, 1), "hardly above chance"),
 }

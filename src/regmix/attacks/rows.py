@@ -38,11 +38,13 @@ class Rows:
 
     def leave(self, out: Bool[Tensor, "rows"], delta: Images, *state: Tensor) -> tuple[Tensor, ...]:
         """Records the perturbations of the rows that leave; returns the state without these rows."""
-        if not out.any():
+        gone = out.nonzero()[:, 0]  # positions, because a GPU is waited for at every mask
+        if not len(gone):
             return state
-        self.delta[self.left[out]] = delta[out]
-        self.left = self.left[~out]
-        return tuple(values[~out] for values in state)
+        stay = (~out).nonzero()[:, 0]
+        self.delta[self.left[gone]] = delta[gone]
+        self.left = self.left[stay]
+        return tuple(values[stay] for values in state)
 
     def pairs(self, wrong: Int[Tensor, "batch targets"], together: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(row, target) pairs of the rows that survive: first the likeliest target alone, then the others.

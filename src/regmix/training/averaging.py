@@ -52,8 +52,9 @@ class AveragedWeights:
             decay = decay.to(averaged[0].dtype)
             torch._foreach_mul_(averaged, decay)
             torch._foreach_add_(averaged, torch._foreach_mul(current, 1 - decay))
-        for ours, theirs in to_copy:
-            ours.copy_(theirs)
+        if to_copy:
+            copies, originals = ([local(tensor) for tensor in tensors] for tensors in zip(*to_copy, strict=True))
+            torch._foreach_copy_(copies, originals)
         self._t += 1
 
     def state_dict(self) -> dict[str, object]:

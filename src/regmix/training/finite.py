@@ -44,8 +44,9 @@ class Finite:
         fine = _all_finite(gradients)
         if look and fine.device.type == "cpu" and bool(fine):
             return fine
+        bad = ~fine
         for gradient in gradients:
-            local(gradient).masked_fill_(~fine, 0)
+            local(gradient).masked_fill_(bad, 0)
         now = self._statistics.read()
         if self._before is not None and now is not None:
             self._statistics.write(torch.where(fine, now, self._before))

@@ -7,16 +7,20 @@ import torch
 from torch import nn
 
 from regmix.config import Experiment
+from regmix.runtime import processes
 
 
 def make_optimizer(model: nn.Module, experiment: Experiment) -> torch.optim.Optimizer:
     """SGD with momentum or AdamW (arXiv 1711.05101) over groups of parameters with their own rate and weight decay."""
     groups = [*_groups(model, experiment)]
+    alone = next(model.parameters()).is_cuda and processes.size() == 1
+    # One pass over the weights on a GPU. On a CPU, and for weights that are sharded, every operation passes over them.
+    how = {"fused": True} if alone else {"foreach": True}
     if experiment.optimizer == "adamw":
         betas = (experiment.momentum, 0.999)
-        return torch.optim.AdamW(groups, experiment.lr, betas, weight_decay=experiment.weight_decay, foreach=True)
+        return torch.optim.AdamW(groups, experiment.lr, betas, weight_decay=experiment.weight_decay, **how)
     return torch.optim.SGD(
-        groups, experiment.lr, momentum=experiment.momentum, weight_decay=experiment.weight_decay, foreach=True
+        groups, experiment.lr, momentum=experiment.momentum, weight_decay=experiment.weight_decay, **how
     )
 
 

@@ -88,7 +88,15 @@ class RecordedSteps:
         note: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._model, self._note, self._insists = model, note, experiment.cuda_graph == "on"
+        self._slots = [
+            (held, name)
+            for module in model.modules()
+            for held in (module._parameters, module._buffers)
+            for name, tensor in held.items()
+            if tensor is not None
+        ]
+        """Where the modules hold their tensors; walking through the modules in every step would take longer."""
+        self._note, self._insists = note, experiment.cuda_graph == "on"
         why = obstacle(experiment, method, device)
         self.recorder = recorder(device) if why is None else None
         self._seen: Counter[Hashable] = Counter()
@@ -152,7 +160,7 @@ class RecordedSteps:
     def _places(self, memory: Memory | None) -> list[int]:
         """Where the model's and the memory's tensors lie."""
         kept = () if memory is None else memory.state_dict().values()
-        return [tensor.data_ptr() for tensor in (*self._model.parameters(), *self._model.buffers(), *kept)]
+        return [tensor.data_ptr() for tensor in (*(held[name] for held, name in self._slots), *kept)]
 
     def _leave(self, why: str) -> None:
         if self._insists:
