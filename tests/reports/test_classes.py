@@ -81,3 +81,16 @@ def test_the_order_of_breaking() -> None:
     ]  # fmt: skip
     assert [image.taken_for for image in classes.first] == ["cat", "eel", None, None]
     assert (classes.wrong, classes.never) == (1, 1)
+
+
+def test_the_class_is_that_of_the_attack_that_breaks_the_image_first() -> None:
+    """14 breaks first under both attacks at 0.1, where the judged one counts; 12 only at 0.2, where it is no "eel"."""
+    predicted = {"fgsm@0.1": np.array([0, 0, 1, 2, 1, 2]), "pgd-20@0.2": np.array([0, 1, 0, 2, 1, 1])}
+    classes = per_class(subject({**PREDICTED, **predicted}))
+    assert classes is not None
+    assert [(image.index, image.taken_for) for image in classes.first] == [
+        (14, "cat"), (11, "eel"), (12, "cat"), (15, "dog"),
+    ]  # fmt: skip
+    alone = per_class(subject({**predicted, "pgd-20@0.1": np.full(6, -1)}))
+    assert alone is not None
+    assert [image.taken_for for image in alone.first] == ["dog", None, "cat", "dog"]

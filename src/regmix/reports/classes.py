@@ -48,7 +48,8 @@ class Broken:
     label: str
     taken_for: str | None
     eps: float | None
-    """The smallest evaluated radius at which an attack breaks it; None: none."""
+    """The smallest evaluated radius at which an attack breaks it; None: none. `taken_for` is told of this attack, or of
+    the one by which the run is judged if that breaks it at this radius, too."""
     attacks: int
     """How many of the evaluation's attacks break it, over all radii."""
 
@@ -112,13 +113,16 @@ def per_class(subject: Subject) -> Classes | None:
     when, few = breaking(evaluation, outcomes), subject.run.thumbnails.get(checkpoint)
     files = {} if few is None else dict(zip(few.index.tolist(), few.files.tolist(), strict=True))
 
+    radii = {name: known.eps for name, known in evaluation.columns.items() if name in outcomes.predicted}
+    order = sorted(radii, key=lambda name: name != column)  # of several attacks, the judged one comes first
+
     def broken(row: int) -> Broken:
-        known = outcomes.predicted.get(column)
-        taken = None if known is None or known[row] < 0 else names[known[row]]
         radius = None if math.isinf(when.eps[row]) else float(when.eps[row])
+        there = [name for name in order if radii[name] == radius and not outcomes.survives[name][row]]
+        taken = [names[number] for name in there if (number := outcomes.predicted[name][row]) >= 0]
         return Broken(
             position := int(outcomes.index[row]), files.get(position) or None, names[outcomes.label[row]],
-            None if outcomes.survives[column][row] else taken, radius, int(when.attacks[row]),
+            taken[0] if taken else None, radius, int(when.attacks[row]),
         )  # fmt: skip
 
     return Classes(
