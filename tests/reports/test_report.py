@@ -12,6 +12,7 @@ import pytest
 from contracts.evaluated import change, evaluated, folder, record
 from regmix.evaluation import wilson
 from regmix.reports import write_report
+from regmix.runs import Run
 from regmix.runs.evaluations import settings_digest
 from regmix.types import UserError
 
@@ -426,3 +427,16 @@ def page_about(write_run, folder: Path, text: str) -> Page:
 def test_characters_that_hide_others_are_shown_as_their_code(write_run, tmp_path: Path, text: str, shown: str) -> None:
     assert shown in page_about(write_run, tmp_path, text).text
     assert text == shown or text not in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_mean_of_several_passes_is_told_beside_every_number(write_run, tmp_path):
+    """Also in the summary, on the first screen, and where the run is shown in a terminal."""
+    run = write_run(tmp_path / "run", checkpoints=["best"])
+    change(run, "best", lambda content: content["subject"].update(draws=10))
+    text = report(tmp_path, run).text
+    assert "The logits of 10 passes were averaged for every prediction." in text
+    assert "correct under PGD-50 at ε = 0.1, mean of 10 passes" in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "correct without an attack, mean of 10 passes" in text
+    assert "best checkpoint, mean of 10 passes, worst case over the attacks" in text
+    assert "all 500 test digits, mean of 10 passes" in text
+    assert "accuracy on all 500 test images, mean of 10 passes, in percent" in repr(Run.open(run))

@@ -7,7 +7,7 @@ from regmix.evaluation import CLEAN
 from regmix.reports import words
 from regmix.reports.charts import COLOURS, DASHES, Chart, Dash, Mark, Series, line_chart, nice, texts
 from regmix.reports.load import Epoch, LoadedRun, checkpoints
-from regmix.reports.page import attacks
+from regmix.reports.remarks import attacks
 from regmix.reports.statistics import column_of, radii
 from regmix.reports.subject import FEW, Subject
 from regmix.runs import CHECKPOINTS, METRICS

@@ -71,7 +71,7 @@ def _against_radius(subject: Subject) -> list[IntervalChart]:
         if worst is not None:
             trained = " (of the training)" if wanted is not None and same_eps(eps, wanted) else ""
             rows.append(_row(f"{words.eps_equals(text)}{trained}", worst))
-    note = f"{name} checkpoint, worst case over the attacks, 95% intervals"
+    note = f"{name} checkpoint{subject.passes}, worst case over the attacks, 95% intervals"
     return [interval_chart("Images classified correctly", rows, note=note)] if len(rows) > 1 else []
 
 
@@ -140,7 +140,7 @@ def _seeds(subject: Subject, arm: comparison.Arm) -> list[IntervalChart]:
 
 
 def _accuracies(subject: Subject, rows: Sequence[Row], missing: Sequence[str] = ()) -> IntervalChart:
-    note = f"{subject.checkpoint} checkpoint, 95% intervals"
+    note = f"{subject.checkpoint} checkpoint{subject.passes}, 95% intervals"
     if missing:
         note += f"; not evaluated: that of {', '.join(missing)}"
     legend = (subject.where, "without an attack")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from regmix.evaluation import CLEAN, paired
 from regmix.reports import words
 from regmix.reports.load import Column, LoadedRun, Outcomes, checkpoints
+from regmix.reports.remarks import notes
 from regmix.reports.statistics import Share, column_of, columns_at, radii, rule, same_examples, worst_case
 from regmix.reports.subject import FEW, Subject
 from regmix.runs.evaluations import OUTCOMES
@@ -73,8 +74,8 @@ def number(own: Share, text: str) -> Number:
 def judged_columns(subject: Subject) -> list[tuple[str, Column, str]]:
     """The columns by which a run is judged, under attack and without one: name, column, and what it says."""
     columns = [
-        (subject.column(subject.checkpoint, subject.attack), f"correct {subject.where}"),
-        (subject.column(subject.checkpoint, CLEAN), "correct without an attack"),
+        (subject.column(subject.checkpoint, subject.attack), f"correct {subject.where}{subject.passes}"),
+        (subject.column(subject.checkpoint, CLEAN), f"correct without an attack{subject.passes}"),
     ]
     return [(*column, text) for column, text in columns if column]
 
@@ -104,18 +105,20 @@ def share(column: Column | None) -> Share | None:
 
 def summary(those: Sequence[Subject]) -> list[str]:
     """The report in a few sentences. Runs with the same checkpoint, attack and images share sentences."""
-    groups: dict[tuple[str, str, str], list[Subject]] = {}
+    groups: dict[tuple[str, str, str, int], list[Subject]] = {}
     constant = [(subject, same) for subject in those if (same := one_answer(subject)) is not None]
     for subject in those:
         if subject.checkpoint is not None and one_answer(subject) is None:
-            examples = f"{subject.run.evaluations[subject.checkpoint].examples} {words.images_text(subject.run)}"
-            groups.setdefault((subject.checkpoint, subject.where, examples), []).append(subject)
+            evaluation = subject.run.evaluations[subject.checkpoint]
+            examples = f"{evaluation.examples} {words.images_text(subject.run)}"
+            key = subject.checkpoint, subject.where, examples, evaluation.subject.draws
+            groups.setdefault(key, []).append(subject)
     sentences = [
         f'{words.heading(subject.label)} predicts "{same.name}" for {words.percent(same.share)} of the '
         f"{words.images_text(subject.run)} ({subject.checkpoint} checkpoint), so its accuracies mean nothing."
         for subject, same in constant
     ]
-    for (checkpoint, where, examples), alike in groups.items():
+    for (checkpoint, where, examples, draws), alike in groups.items():
         if robust := _accuracies(alike, attacked=True):
             sentences.append(_robust_sentence(robust, where, examples))
         if clean := _accuracies(alike, attacked=False):
@@ -123,6 +126,8 @@ def summary(those: Sequence[Subject]) -> list[str]:
         whose = "This is the" if len(alike) == 1 else "These are the"
         plural = "" if len(alike) == 1 else "s"
         sentences.append(f"{whose} {checkpoint} checkpoint{plural}: {words.CHECKPOINT_TEXTS[checkpoint]}.")
+        if draws > 1:
+            sentences.append(f"The logits of {draws} passes were averaged for every prediction.")
     if missing := [subject.label for subject in those if subject.checkpoint is None]:
         verb = "has" if len(missing) == 1 else "have"
         sentences.append(f"{words.heading(words.listed(missing))} {verb} not been evaluated on test images yet.")
@@ -176,36 +181,6 @@ def overview(those: Sequence[Subject]) -> list[tuple[Subject, Share | None, Shar
         for subject in those
     ]
     return [(subject, share(clean and clean[1]), share(robust and robust[1])) for subject, clean, robust in columns]
-
-
-def attacks(runs: Sequence[LoadedRun]) -> list[str]:
-    """The names of all attacks in these evaluations, in order, without clean."""
-    names = [
-        column.attack
-        for run in runs
-        for name in checkpoints(run)
-        for column in run.evaluations[name].columns.values()
-        if column.eps > 0
-    ]
-    return list(dict.fromkeys(names))
-
-
-def notes(runs: Sequence[LoadedRun]) -> list[str]:
-    """The remarks that must stand beside the numbers of some attacks."""
-    remarks = {
-        column.attack: f"{words.attack_text(column.attack)}: {column.note}"
-        for run in runs
-        for name in checkpoints(run)
-        for column in run.evaluations[name].columns.values()
-        if column.note
-    }
-    return list(remarks.values())
-
-
-def samples(runs: Sequence[LoadedRun]) -> list[str]:
-    """Descriptions of the test images that these evaluations used, without repetitions."""
-    texts = [words.sample_text(run, run.evaluations[name]) for run in runs for name in checkpoints(run)]
-    return list(dict.fromkeys(texts))
 
 
 def table(subject: Subject) -> Table | None:
@@ -267,11 +242,8 @@ def others(run: LoadedRun) -> list[OtherEvaluation]:
             name = words.attack_text(column.attack) + (f" at {words.eps_equals(column.eps_text)}" if column.eps else "")
             interval = f"{words.percent(column.low)} to {words.percent(column.high)}"
             rows.append((name, f"{words.percent(column.accuracy)} ({interval})"))
-        model = evaluation.subject
-        draws = f", mean of {model.draws} passes" if model.draws > 1 else ""
-        shown.append(
-            OtherEvaluation(model.checkpoint, words.sample_text(run, evaluation) + draws, evaluation.made[:10], rows)
-        )
+        checkpoint = evaluation.subject.checkpoint
+        shown.append(OtherEvaluation(checkpoint, words.sample_text(run, evaluation), evaluation.made[:10], rows))
     return shown
 
 

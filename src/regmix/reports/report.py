@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from regmix import __version__
-from regmix.reports import comparison, curves, details, page, words
+from regmix.reports import comparison, curves, details, page, remarks, words
 from regmix.reports.classes import per_class
 from regmix.reports.findings import find
 from regmix.reports.gap import gap
@@ -79,7 +79,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
         selection=words.selection_text(runs),
         checkpoint_texts=[(name, words.CHECKPOINT_TEXTS[name]) for name in ("best", "last")]
         + ([("averaged", words.CHECKPOINT_TEXTS["averaged"])] if averaged else []),
-        honesty=" ".join([words.honesty_text(page.attacks(runs)), *page.notes(runs)]),
+        honesty=" ".join([words.honesty_text(remarks.attacks(runs)), *remarks.notes(runs)]),
         tables=[page.table(subject) for subject in subjects],
         headlines=[page.headline(subject) for subject in subjects],
         overview=page.overview(subjects),

@@ -43,6 +43,12 @@ class Subject:
             return "without an attack"
         return f"under {words.attack_text(self.attack)} at {words.eps_equals(self.eps_text)}"
 
+    @property
+    def passes(self) -> str:
+        """Words to add to a number of the checkpoint by which the run is judged if it is a mean of several passes."""
+        evaluation = self.run.evaluations.get(self.checkpoint or "")
+        return evaluation.subject.passes if evaluation else ""
+
     def column_name(self, checkpoint: str) -> str | None:
         """The name of the column of the attack by which the run is judged."""
         column = self.column(checkpoint, self.attack)

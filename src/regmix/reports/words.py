@@ -154,8 +154,8 @@ def images_text(run: LoadedRun) -> str:
 
 
 def sample_text(run: LoadedRun, evaluation: Evaluation) -> str:
-    """The test images that an evaluation used, in words."""
-    return evaluation.subject.sample.text(images_text(run))
+    """The test images that an evaluation used, and how many passes were averaged, in words."""
+    return evaluation.subject.sample.text(images_text(run)) + evaluation.subject.passes
 
 
 def labels(runs: Sequence[LoadedRun]) -> list[str]:

@@ -215,6 +215,11 @@ class Subject:
     """Digests of the user's files that define the model, by path."""
 
     @property
+    def passes(self) -> str:
+        """Words to add to a number or an image count if it is about the mean of several passes; else empty."""
+        return f", mean of {self.draws} passes" if self.draws > 1 else ""
+
+    @property
     def key(self) -> str:
         """A name that differs wherever two evaluations cannot be merged."""
         facts = {**asdict(self), "code": sorted(self.code.values())}

@@ -20,7 +20,7 @@ from rich.table import Table
 from regmix.config import UNIONS, Experiment, from_json, to_json
 from regmix.data import DataConfig, fingerprint, split_train
 from regmix.data import load as load_images
-from regmix.reports import comparison, page, write_report
+from regmix.reports import comparison, remarks, write_report
 from regmix.reports.load import aligned, load
 from regmix.runs import CONFIG, Run
 from regmix.runs.records import validated
@@ -258,7 +258,7 @@ def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> str:
         table.add_row(*row)
     console.print(table)
     runs = [run for arm in arms for run in arm.runs]
-    for note in (f"Of {'; '.join(page.samples(runs))}.", *page.notes(runs)):
+    for note in (f"Of {'; '.join(remarks.samples(runs))}.", *remarks.notes(runs)):
         say(console, f"\n{note}")
     for doubt in comparison.doubts(arms):
         say(console, f"\n{doubt}")
