@@ -176,6 +176,7 @@ def test_numbers_of_other_weights_are_not_shown(run: regmix.Run, tmp_path: Path)
     changed = regmix.Run.open(copy)
     assert "pgd-3@0.1" not in repr(changed)
     assert "not evaluated yet" in repr(changed)
+    assert "PGD-10 accuracy of the best weights on the validation images: " in repr(changed)
     assert "&lt;copy&gt;" in changed._repr_html_()
     assert "<copy>" not in changed._repr_html_()
 

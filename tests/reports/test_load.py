@@ -6,6 +6,7 @@ import pytest
 
 from contracts.evaluated import folder
 from regmix.reports.load import checkpoints, load
+from regmix.runs import Run
 from regmix.runs.records import Environment
 from regmix.types import UserError
 
@@ -33,6 +34,36 @@ def test_best_epoch_of_an_unfinished_run_is_the_first_of_the_highest_validation_
     run = load(write_run(tmp_path / "run", done=9))
     validated = {row.epoch: row.validation["pgd"] for row in run.epochs if row.validation}
     assert run.best_epoch == max(validated, key=validated.__getitem__)
+
+
+@pytest.mark.parametrize(
+    ("method", "best_of", "epoch"),
+    [("regmix", "weights", 2), ("regmix", "either", 3), ("standard", "weights", 4), ("standard", "either", 1)],
+)
+def test_best_epoch_of_an_unfinished_run_is_chosen_as_the_training_chooses(write_run, tmp_path, method, best_of, epoch):
+    """Standard training chooses by clean accuracy; where the average may be best, it stands beside the others."""
+    path = write_run(tmp_path / "run", method, done=4)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "best_of": best_of}))
+    names = "clean", "pgd", "averaged_clean", "averaged_pgd"
+    values = [(0.5, 0.1, 0.9, 0.1), (0.6, 0.4, 0.6, 0.2), (0.6, 0.2, 0.6, 0.5), (0.7, 0.3, 0.7, 0.3)]
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        {**row, "validation": dict(zip(names, known, strict=True))} for row, known in zip(rows, values, strict=True)
+    ]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert load(path).best_epoch == epoch
+
+
+def test_a_run_that_is_being_lengthened_forgets_the_old_best_epoch(write_run, tmp_path):
+    path = write_run(tmp_path / "run", epochs=10)
+    result = json.loads((path / "result.json").read_text())
+    (path / "result.json").write_text(json.dumps({**result, "best_epoch": 2, "best_pgd": 0.1}))
+    Run(path).lengthen((path / "config.json").read_text())
+    run = load(path)
+    assert (run.result.lengthened, run.finished, run.result.train_seconds) == ([10], False, None)
+    validated = {row.epoch: row.pgd for row in run.validated}
+    assert run.best_epoch == max(validated, key=validated.__getitem__) != 2
 
 
 def test_half_a_last_line_of_metrics_is_left_out(write_run, tmp_path):

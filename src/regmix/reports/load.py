@@ -8,10 +8,11 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from regmix.methods import METHODS
 from regmix.runs import CHECKPOINTS, METRICS, Run
 from regmix.runs.evaluations import OUTCOMES, Examples, Outcomes, Stored
 from regmix.runs.loss_surface import LossSurfaces
-from regmix.runs.records import Column, Environment, Epoch, Evaluation, Result, validated
+from regmix.runs.records import Column, Environment, Epoch, Evaluation, Result
 from regmix.runs.thumbnails import Thumbnails
 from regmix.runtime.files import read_steadily
 from regmix.types import UserError
@@ -73,11 +74,23 @@ class LoadedRun:
 
     @property
     def best_epoch(self) -> int | None:
-        """The epoch of the best checkpoint: from result.json, or the first of the highest validation accuracy."""
+        """The epoch of the best checkpoint: from result.json, or of an unfinished run by the training's own rule.
+
+        That is the first of the highest PGD accuracy on the validation images; after standard training of the highest
+        clean accuracy. With best_of=either the averaged weights stand beside the others.
+        """
         if self.result.best_epoch:
             return self.result.best_epoch
-        best = max(validated(self.epochs), key=lambda pair: pair[1], default=None)
-        return best[0] if best else None
+        method = METHODS.get(str(self.part("method").get("name")))
+        by = "pgd" if method is None or method.adversarial else "clean"
+        names = [by, f"averaged_{by}"] if self.config.get("best_of") == "either" else [by]
+        best = {row.epoch: max((row.validation or {}).get(name, 0.0) for name in names) for row in self.validated}
+        return max(best, key=best.__getitem__, default=None)
+
+    @property
+    def validated(self) -> list[Epoch]:
+        """The epochs with a validation."""
+        return [row for row in self.epochs if row.pgd is not None]
 
     @property
     def seed(self) -> int:

@@ -274,7 +274,8 @@ class Run:
         result, planned = self.result(), self.metrics()[-1].epochs
         # In this order, so that a kill between the two leaves no run that has forgotten its first length.
         before = [epochs for epochs in result.lengthened if epochs < planned]
-        self.save_result(replace(result, status=None, lengthened=[*before, planned]))
+        open_again = replace(result, status=None, train_seconds=None, best_epoch=None, best_pgd=None)
+        self.save_result(replace(open_again, lengthened=[*before, planned]))
         self._write_text(CONFIG, config)
 
     def data(self) -> Data | None:

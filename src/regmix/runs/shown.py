@@ -76,7 +76,7 @@ def remarks(run: "Run") -> Iterator[str]:
     if not any(not stored.outdated for stored in run.evaluations()):
         yield f'not evaluated yet: regmix.evaluate_run("{run.path}")'
         if result.best_pgd is not None:
-            yield f"accuracy on the validation images under the attack that chose best: {100 * result.best_pgd:.1f}%"
+            yield f"PGD-10 accuracy of the best weights on the validation images: {100 * result.best_pgd:.1f}%"
     yield from (f"alarm after epoch {alarm.epoch}: {alarm.reason}" for alarm in result.alarms)
     yield from result.warnings
     report = run.path / REPORT

@@ -142,7 +142,7 @@ class Case:
     @cached_property
     def validated(self) -> list[Epoch]:
         """The epochs with a validation."""
-        return [row for row in self.run.epochs if row.pgd is not None]
+        return self.run.validated
 
     def validation(self, row: Epoch, name: str) -> Share | None:
         """An accuracy on the validation images after an epoch."""
