@@ -440,3 +440,39 @@ def test_a_mean_of_several_passes_is_told_beside_every_number(write_run, tmp_pat
     assert "best checkpoint, mean of 10 passes, worst case over the attacks" in text
     assert "all 500 test digits, mean of 10 passes" in text
     assert "accuracy on all 500 test images, mean of 10 passes, in percent" in repr(Run.open(run))
+
+
+def imported(write_run, path: Path, name: str = "linf", trained: float = 0.1) -> Path:
+    """A run that looks like one of a model from elsewhere, with this threat model in its settings."""
+    run = write_run(path, checkpoints=["best"])
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({**environment, "source": "net.pth"}))
+    return with_threat(run, name, trained)
+
+
+def with_threat(run: Path, name: str, eps: float) -> Path:
+    """The run with another threat model in its settings; its evaluations hold."""
+    config = {**json.loads((run / "config.json").read_text()), "threat": {"name": name, "eps": eps}}
+    (run / "config.json").write_text(json.dumps(config))
+    digest = settings_digest(json.dumps(config))
+    for checkpoint in evaluated(run):
+        change(run, checkpoint, lambda content: content["subject"].update(settings=digest))
+    return run
+
+
+@pytest.mark.parametrize("eps", [0.1, 8 / 255])
+def test_no_training_eps_of_a_model_from_elsewhere_or_trained_without_attacks(write_run, tmp_path, eps):
+    """The radius in their settings is that of an evaluation, or a default."""
+    standard = with_threat(write_run(tmp_path / "standard", "standard", checkpoints=["best"]), "linf", eps)
+    for run in (imported(write_run, tmp_path / "own", trained=eps), standard):
+        text = report(tmp_path, run).text.replace("\N{NO-BREAK SPACE}", " ")
+        assert "of the training)" not in text
+        assert "ε of training" not in text
+        assert "ε of its training" not in text
+        assert f"L∞ at ε = {'0.1' if eps == 0.1 else '0.05'}: an attacker" in text  # the one that is measured
+
+
+def test_the_table_of_classes_claims_no_eps_of_training(write_run, tmp_path):
+    text = report(tmp_path, with_threat(write_run(tmp_path / "run", eps=(0.2,)), "linf", 0.1)).text
+    assert "What the strongest attack does to each class, at the ε named on each card" in text
+    assert "best checkpoint, PGD-50 at ε = 0.2" in text.replace("\N{NO-BREAK SPACE}", " ")

@@ -191,7 +191,7 @@ def table(subject: Subject) -> Table | None:
     evaluations = [run.evaluations[name] for name in evaluated]
     clean = [column_of(evaluation, CLEAN, 0.0) for evaluation in evaluations]
     groups = [Group("", [Row("Clean", [share(pair[1]) if pair else None for pair in clean])])]
-    trained_at = words.training_eps(run) if run.source is None else None
+    trained_at = words.training_eps(run)
     for eps, text in radii([run]):
         columns = [columns_at(evaluation, eps) for evaluation in evaluations]
         names = list(dict.fromkeys(name for present in columns for name in present))

@@ -62,7 +62,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
     subjects = subjects_of(runs)
     threats: dict[str, list[str]] = {}
     for subject in subjects:
-        threats.setdefault(words.threat_text(subject.run), []).append(subject.label)
+        threats.setdefault(words.threat_text(subject.run, subject.eps), []).append(subject.label)
     averaged = any("averaged" in checkpoints(run) for run in runs)
     findings, classes = find(subjects), [per_class(subject) for subject in subjects]
     template = templates().get_template("report.html")

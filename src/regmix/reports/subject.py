@@ -21,8 +21,8 @@ class Subject:
         dash: line style that distinguishes runs of the same colour, where a line stands for a whole run.
         checkpoint: the checkpoint by which the run is judged: best if evaluated, else another one; None without an
             evaluation.
-        eps: the radius at which the run is judged: that of training, or the nearest evaluated one; None without an
-            attack.
+        eps: the radius at which the run is judged: that of its threat model, or the nearest evaluated one; None without
+            an attack.
         eps_text: that radius as the evaluation wrote it.
         attack: the strongest attack at that radius.
     """
@@ -65,7 +65,7 @@ def subjects_of(runs: Sequence[LoadedRun]) -> list[Subject]:
     chosen = []
     for number, (run, label) in enumerate(zip(runs, words.labels(runs), strict=True)):
         evaluated = checkpoints(run)
-        wanted = words.training_eps(run) or 0.0
+        wanted = words.threat_eps(run) or 0.0
         nearest, text = min(radii([run]), key=lambda radius: abs(radius[0] - wanted), default=(None, ""))
         attack = None
         if nearest is not None:

@@ -168,15 +168,23 @@ def labels(runs: Sequence[LoadedRun]) -> list[str]:
     return next((kind for kind in kinds if max(Counter(kind).values()) == 1), kinds[-1])
 
 
-def training_eps(run: LoadedRun) -> float | None:
-    """The radius of the training's threat model; None if the config has none."""
+def threat_eps(run: LoadedRun) -> float | None:
+    """The radius of the threat model in the settings; None if the config has none."""
     eps = run.part("threat").get("eps")
     return float(eps) if isinstance(eps, int | float) else None
 
 
-def threat_text(run: LoadedRun) -> str:
-    """The threat model of the training in a sentence."""
-    eps = training_eps(run)
+def training_eps(run: LoadedRun) -> float | None:
+    """The radius that the training's attacks had; None for a model from elsewhere, and after a training without any."""
+    kind = METHODS.get(str(run.part("method").get("name")))
+    attacked = run.source is None and (kind is None or kind.adversarial)
+    return threat_eps(run) if attacked else None
+
+
+def threat_text(run: LoadedRun, judged: float | None) -> str:
+    """The threat model in a sentence: at the radius of the training if that attacked, else at the judged one."""
+    known = [eps for eps in (training_eps(run), judged, threat_eps(run)) if eps is not None]
+    eps = known[0] if known else None
     if eps is None:
         return "The settings name no threat model."
     name = str(run.part("threat").get("name", "unknown"))
