@@ -11,7 +11,8 @@ import pytest
 
 from contracts.evaluated import change, evaluated, folder, record
 from regmix.evaluation import wilson
-from regmix.reports import write_report
+from regmix.reports import remarks, write_report
+from regmix.reports.load import load
 from regmix.runs import Run
 from regmix.runs.evaluations import settings_digest
 from regmix.types import UserError
@@ -476,3 +477,23 @@ def test_the_table_of_classes_claims_no_eps_of_training(write_run, tmp_path):
     text = report(tmp_path, with_threat(write_run(tmp_path / "run", eps=(0.2,)), "linf", 0.1)).text
     assert "What the strongest attack does to each class, at the ε named on each card" in text
     assert "best checkpoint, PGD-50 at ε = 0.2" in text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_a_remark_names_the_columns_that_it_is_about(write_run, tmp_path):
+    runs = [write_run(tmp_path / name, name, eps=(0.1, 0.2)) for name in ("regmix", "standard")]
+    texts = {"best": "92 of 200 not attacked.", "last": "4 of 200 not attacked.", "averaged": "4 of 200 not attacked."}
+    for run in runs:
+        for checkpoint, text in texts.items():
+            radii = ("0.1",) if checkpoint == "averaged" else ("0.1", "0.2")
+            notes = {f"pgd-50@{radius}": text for radius in radii} | {f"fgsm@{eps}": "Weak." for eps in ("0.1", "0.2")}
+            change(run, checkpoint, lambda content, n=notes: [content["columns"][c].update(note=n[c]) for c in n])
+    alone, both = (remarks.notes([load(run) for run in those]) for those in (runs[:1], runs))
+    assert [text.replace("\N{NO-BREAK SPACE}", " ") for text in alone] == [
+        "FGSM: Weak.",
+        "PGD-50 (best): 92 of 200 not attacked.",
+        "PGD-50 (last; averaged at ε = 0.1): 4 of 200 not attacked.",
+    ]
+    assert both[1] == "PGD-50 (RegMix, best; standard training, best): 92 of 200 not attacked."
+    assert len(both) == 3
+    page = report(tmp_path, *runs).text
+    assert all(" ".join(text.split()) in page for text in both)

@@ -19,15 +19,34 @@ def attacks(runs: Sequence[LoadedRun]) -> list[str]:
 
 
 def notes(runs: Sequence[LoadedRun]) -> list[str]:
-    """The remarks that must stand beside the numbers of some attacks."""
-    remarks = {
-        column.attack: f"{words.attack_text(column.attack)}: {column.note}"
-        for run in runs
-        for name in checkpoints(run)
-        for column in run.evaluations[name].columns.values()
-        if column.note
-    }
-    return list(remarks.values())
+    """The remarks that must stand beside the numbers of some attacks, each once.
+
+    A remark that is not about all columns of its attack names the runs, the checkpoints and the radii that it is about.
+    """
+    everywhere: dict[str, dict[str, list[str]]] = {}  # by attack and place, the radii
+    noted: dict[tuple[str, str], dict[str, list[str]]] = {}  # by attack and remark, the same
+    for run, label in zip(runs, words.labels(runs), strict=True):
+        for name in checkpoints(run):
+            place = name if len(runs) == 1 else f"{label}, {name}"
+            for column in run.evaluations[name].columns.values():
+                everywhere.setdefault(column.attack, {}).setdefault(place, []).append(column.eps_text)
+                if column.note:
+                    here = noted.setdefault((column.attack, column.note), {})
+                    here.setdefault(place, []).append(column.eps_text)
+    return [
+        f"{words.attack_text(attack)}{_places(here, everywhere[attack])}: {note}"
+        for (attack, note), here in noted.items()
+    ]
+
+
+def _places(here: dict[str, list[str]], everywhere: dict[str, list[str]]) -> str:
+    if here == everywhere:
+        return ""
+    places = [
+        place if radii == everywhere[place] else f"{place} at {words.eps_equals(words.listed(radii))}"
+        for place, radii in here.items()
+    ]
+    return f" ({'; '.join(places)})"
 
 
 def samples(runs: Sequence[LoadedRun]) -> list[str]:
