@@ -13,6 +13,7 @@ from contracts.evaluated import change, evaluated, folder, record
 from regmix.evaluation import wilson
 from regmix.reports import remarks, write_report
 from regmix.reports.load import load
+from regmix.reports.subject import subjects_of
 from regmix.runs import Run
 from regmix.runs.evaluations import settings_digest
 from regmix.types import UserError
@@ -497,3 +498,23 @@ def test_a_remark_names_the_columns_that_it_is_about(write_run, tmp_path):
     assert len(both) == 3
     page = report(tmp_path, *runs).text
     assert all(" ".join(text.split()) in page for text in both)
+
+
+def test_autoattack_counts_only_for_the_numbers_that_it_was_run_for(write_run, tmp_path):
+    """Not that of another radius, checkpoint or run."""
+
+    def caution(*those: Path) -> list[str]:
+        text = remarks.limits(subjects_of([load(run) for run in those])).replace("\N{NO-BREAK SPACE}", " ")
+        return re.findall("AutoAttack was not run on the (.*), so the true", text)
+
+    def ran(run: Path, checkpoint: str, eps: str) -> None:
+        change(run, checkpoint, lambda content: content["columns"][f"fgsm@{eps}"].update(attack="autoattack"))
+
+    first, second = (write_run(tmp_path / name, name, eps=(0.1, 0.2)) for name in ("regmix", "standard"))
+    ran(first, "best", "0.2")
+    ran(first, "last", "0.1")
+    assert caution(first) == ["best checkpoint at ε = 0.1"]
+    assert caution(first, second) == ["best checkpoint of RegMix and standard training at ε = 0.1"]
+    ran(first, "best", "0.1")
+    assert caution(first) == []
+    assert caution(first, second) == ["best checkpoint of standard training at ε = 0.1"]

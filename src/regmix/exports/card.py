@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from regmix import __version__
 from regmix.exports.checkpoint import Checkpointed
 from regmix.methods import METHODS
+from regmix.runs.columns import without_autoattack
 from regmix.runs.evaluations import Stored
 from regmix.runs.records import Column
 from regmix.threats import format_eps
@@ -116,8 +117,9 @@ def _limits(chosen: Checkpointed) -> Iterator[str]:
         columns = [column for stored in chosen.evaluations for column in attacked(stored).values()]
         names = sorted({column.attack for column in columns})
         yield f"- Attacked with {', '.join(map(_plain, names))}. Other attacks and other threat models were not tried."
-        if "autoattack" not in names:
-            yield "- AutoAttack was not run; other papers' numbers are often those of AutoAttack."
+        if missing := without_autoattack(columns):
+            where = _plain(", ".join(missing))
+            yield f"- AutoAttack was not run at eps = {where}; other papers' numbers are often those of AutoAttack."
     else:
         yield "- No attack was run on these weights. Do not assume that they are robust."
     for stored in chosen.evaluations:

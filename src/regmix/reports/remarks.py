@@ -4,6 +4,34 @@ from collections.abc import Sequence
 
 from regmix.reports import words
 from regmix.reports.load import LoadedRun, checkpoints
+from regmix.reports.statistics import columns_at
+from regmix.reports.subject import Subject
+from regmix.runs.columns import without_autoattack
+
+UPPER_BOUND = (
+    "Accuracy under PGD or any other attack is an upper bound on robust accuracy, not a guarantee: "
+    "a stronger attack may lower it."
+)
+"""What accuracy under attacks means and what it does not."""
+
+
+def limits(those: Sequence[Subject]) -> str:
+    """What limits the numbers by which runs are judged: whether AutoAttack was run for just these, and all remarks."""
+    lacking: dict[tuple[str | None, str], list[str]] = {}
+    for subject in those:
+        evaluation = subject.run.evaluations.get(subject.checkpoint or "")
+        if evaluation is not None and subject.eps and without_autoattack(columns_at(evaluation, subject.eps).values()):
+            lacking.setdefault((subject.checkpoint, subject.at), []).append(subject.label)
+    texts = [UPPER_BOUND]
+    if lacking:
+        where = [
+            f"the {checkpoint} checkpoint{f' of {words.listed(labels)}' if len(those) > 1 else ''} {at}"
+            for (checkpoint, at), labels in lacking.items()
+        ]
+        texts.append(
+            f"AutoAttack was not run on {words.listed(where)}, so the true robust accuracy may be noticeably lower."
+        )
+    return " ".join([*texts, *notes([subject.run for subject in those])])
 
 
 def attacks(runs: Sequence[LoadedRun]) -> list[str]:

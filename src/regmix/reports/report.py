@@ -79,7 +79,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
         selection=words.selection_text(runs),
         checkpoint_texts=[(name, words.CHECKPOINT_TEXTS[name]) for name in ("best", "last")]
         + ([("averaged", words.CHECKPOINT_TEXTS["averaged"])] if averaged else []),
-        honesty=" ".join([words.honesty_text(remarks.attacks(runs)), *remarks.notes(runs)]),
+        limits=remarks.limits(subjects),
         tables=[page.table(subject) for subject in subjects],
         headlines=[page.headline(subject) for subject in subjects],
         overview=page.overview(subjects),

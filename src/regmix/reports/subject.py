@@ -37,11 +37,16 @@ class Subject:
     attack: str | None
 
     @property
+    def at(self) -> str:
+        """The radius in words."""
+        return f"at {words.eps_equals(self.eps_text)}"
+
+    @property
     def where(self) -> str:
         """The attack and the radius in words."""
         if self.attack is None or self.eps is None:
             return "without an attack"
-        return f"under {words.attack_text(self.attack)} at {words.eps_equals(self.eps_text)}"
+        return f"under {words.attack_text(self.attack)} {self.at}"
 
     @property
     def passes(self) -> str:

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from regmix.evaluation import Paired
 from regmix.methods import METHODS
@@ -18,7 +18,6 @@ NORMS = {
     "l2": ("L2", "change the image by at most {} in Euclidean length over all pixel values"),
 }
 UPPER = ("fgsm", "pgd", "cw", "apgd", "fab", "pma", "malt", "cr", "fmn", "ddn")
-AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -225,23 +224,6 @@ def status_text(run: LoadedRun) -> str:
         counts = listed([str(epochs) for epochs in before])
         text += f" Lengthened after {counts} epochs: a training of {done} epochs in one go has other learning rates."
     return text
-
-
-def has_autoattack(attacks: Iterable[str]) -> bool:
-    """Whether AutoAttack or all four of its attacks are among these."""
-    names = {name.lower() for name in attacks}
-    return names >= AUTOATTACK or bool(names & {"aa", "autoattack"})
-
-
-def honesty_text(attacks: Iterable[str]) -> str:
-    """What accuracy under attacks means and what it does not."""
-    bound = (
-        "Accuracy under PGD or any other attack is an upper bound on robust accuracy, not a guarantee: "
-        "a stronger attack may lower it."
-    )
-    if has_autoattack(attacks):
-        return bound
-    return f"{bound} AutoAttack was not run, so the true robust accuracy may be noticeably lower."
 
 
 def gap_text(gap: Paired, examples: int) -> str:

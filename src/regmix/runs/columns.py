@@ -1,7 +1,10 @@
 """What a column of the table of an evaluation is: an attack at a radius, what survives it, and what it took."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field
+
+AUTOATTACK = {"apgd-ce", "apgd-t", "fab-t", "square"}
+"""The attacks of AutoAttack."""
 
 
 @dataclass(frozen=True)
@@ -129,3 +132,15 @@ class Column:
     """Of a black-box attack: success against queries."""
     cost: Cost | None = None
     """What the attack took; None for a column of an older version."""
+
+
+def without_autoattack(columns: Iterable[Column]) -> list[str]:
+    """The radii, as text, at which neither AutoAttack nor all four of its attacks are among these columns.
+
+    Examples that were made for another model, or elsewhere, do not count.
+    """
+    names: dict[str, set[str]] = {}
+    for column in columns:
+        if column.eps > 0:
+            names.setdefault(column.eps_text, set()).update({column.attack.lower()} if column.source is None else ())
+    return [eps for eps, there in names.items() if not (there >= AUTOATTACK or "autoattack" in there)]
