@@ -11,8 +11,11 @@ import pytest
 
 from contracts.evaluated import change, evaluated, folder, record
 from regmix.evaluation import wilson
-from regmix.reports import remarks, write_report
+from regmix.reports import comparison, remarks, write_report
+from regmix.reports.curves import eps_charts
+from regmix.reports.findings import Case
 from regmix.reports.load import load
+from regmix.reports.page import comparisons
 from regmix.reports.subject import subjects_of
 from regmix.runs import Run
 from regmix.runs.evaluations import settings_digest
@@ -518,3 +521,33 @@ def test_autoattack_counts_only_for_the_numbers_that_it_was_run_for(write_run, t
     ran(first, "best", "0.1")
     assert caution(first) == []
     assert caution(first, second) == ["best checkpoint of standard training at ε = 0.1"]
+
+
+def test_runs_in_different_norms_are_not_compared(write_run, tmp_path):
+    """Their columns and radii have the same names. Two runs in one norm beside a third are compared."""
+    runs = [
+        write_run(tmp_path / name, method) for name, method in (("a", "regmix"), ("b", "standard"), ("c", "regmix"))
+    ]
+    config = json.loads((runs[2] / "config.json").read_text())
+    (runs[2] / "config.json").write_text(json.dumps({**config, "epochs": 31}))  # another arm than a's
+    same = report(tmp_path, *runs[:2]).text
+    assert "RegMix minus standard training under PGD-50" in same
+    assert "different norms" not in same
+
+    with_threat(runs[1], "l2", 0.1)
+    text = report(tmp_path, *runs[:2]).text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "minus standard training" not in text
+    assert "The runs were attacked in different norms, L∞ and L2; accuracies under attack are compared only" in text
+    assert "under PGD-50 at ε = 0.1 in L∞. Without an attack" in text
+    assert "under PGD-50 at ε = 0.1 in L2. Without an attack" in text
+    assert "attacked in another norm: that of standard training" in text
+
+    subjects = subjects_of([load(run) for run in runs])
+    assert [chart.title for chart in eps_charts(subjects)][2:4] == ["PGD-50 in L∞", "FGSM in L2"]
+    arms = comparison.arms([load(run) for run in runs])
+    assert comparison.shared_columns(arms)["best"] == ["clean"]
+    assert "pgd-50@0.1" in comparison.shared_columns([arms[0], arms[2]])["best"]
+    case = Case(subjects[0], subjects[1:])
+    assert [case.against(peer, "pgd-50@0.1") is None for peer in case.peers] == [True, False]
+    assert all(case.against(peer, "clean") is not None for peer in case.peers)
+    assert [text.split(" under")[0] for text in comparisons(subjects)] == ["a minus c"]

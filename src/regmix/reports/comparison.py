@@ -184,15 +184,20 @@ def as_json(those: Sequence[Arm]) -> dict[str, object]:
 
 
 def shared_columns(those: Sequence[Arm]) -> dict[str, list[str]]:
-    """Per checkpoint, the columns that every run has; none if the runs were evaluated on different images."""
+    """Per checkpoint, the columns that every run has; none if the runs were evaluated on different images.
+
+    In different norms a column under attack is not the same one, though it has the same name.
+    """
     runs = [run for arm in those for run in arm.runs]
     columns: dict[str, list[str]] = {}
+    one_norm = len({run.norm for run in runs}) == 1
     for checkpoint in checkpoints(runs[0]):
         evaluations = [run.evaluations.get(checkpoint) for run in runs]
         names = [
             name
-            for name in runs[0].evaluations[checkpoint].columns
-            if all(evaluation is not None and name in evaluation.columns for evaluation in evaluations)
+            for name, column in runs[0].evaluations[checkpoint].columns.items()
+            if (one_norm or column.eps == 0)
+            and all(evaluation is not None and name in evaluation.columns for evaluation in evaluations)
             and len({evaluation.images for evaluation in evaluations if evaluation is not None}) == 1
         ]
         if names:

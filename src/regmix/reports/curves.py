@@ -104,9 +104,16 @@ def training_facts(run: LoadedRun) -> list[tuple[str, str]]:
 
 
 def eps_charts(those: Sequence[Subject]) -> list[Chart]:
-    """Accuracy against eps: one chart per attack, one line per run and checkpoint, with the clean accuracy at 0."""
+    """Accuracy against eps: one chart per attack and norm, one line per run and checkpoint; at 0 the clean accuracy."""
     together = len(those) <= FEW
+    norms = dict.fromkeys(subject.run.norm for subject in those)
+    alike = [[subject for subject in those if subject.run.norm == norm] for norm in norms]
+    return [chart for subjects in alike for chart in _eps_charts(subjects, together)]
+
+
+def _eps_charts(those: Sequence[Subject], together: bool) -> list[Chart]:
     runs = [subject.run for subject in those]
+    norm = f" in {those[0].norm}" if those[0].norm else ""
     charts = []
     for attack in attacks(runs):
         for shown in (CHECKPOINTS,) if together else [(name,) for name in CHECKPOINTS]:
@@ -116,7 +123,7 @@ def eps_charts(those: Sequence[Subject]) -> list[Chart]:
                 for name in shown
             ]
             if drawn := [line for line in lines if line is not None]:
-                title = words.attack_text(attack) + ("" if together else f", {shown[0]}")
+                title = words.attack_text(attack) + norm + ("" if together else f", {shown[0]}")
                 ticks = [(0.0, "0"), *radii(runs, attack)]
                 charts.append(line_chart(title, drawn, x_label="ε", percent=True, x_ticks=ticks))
     return charts

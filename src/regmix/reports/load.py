@@ -99,6 +99,11 @@ class LoadedRun:
         return seed if isinstance(seed, int) else 0
 
     @property
+    def norm(self) -> str:
+        """The name of the threat model: radii and accuracies under attack compare only within one."""
+        return str(self.part("threat").get("name", "unknown"))
+
+    @property
     def code(self) -> list[str]:
         """The flags with which a command may run the user's own model and data."""
         parts = {"--model.source": self.part("model"), "--data.source": self.part("data")}

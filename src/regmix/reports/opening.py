@@ -1,6 +1,6 @@
 """The first screen of the report: the result in a few numbers and one chart, and what to do next."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from regmix.evaluation import CLEAN
@@ -103,16 +103,19 @@ def _comparison(subjects: Sequence[Subject], arms: Sequence[comparison.Arm]) -> 
     first = subjects[0]
     checkpoint = first.checkpoint or ""
     column = first.column_name(checkpoint)
+    pairs = [*zip(subjects, arms, strict=True)]
+    in_norm = [(subject, arm) for subject, arm in pairs if subject.run.norm == first.run.norm]
     there = [
         (subject.colour, arm if len(arm.runs) > 1 else replace(arm, label=subject.label))
-        for subject, arm in zip(subjects, arms, strict=True)
+        for subject, arm in in_norm
         if all(checkpoint in run.evaluations for run in arm.runs)
     ]
-    missing = [
-        subject.label
-        for subject, arm in zip(subjects, arms, strict=True)
-        if any(checkpoint not in run.evaluations for run in arm.runs)
-    ]
+    missing = {
+        "not evaluated": [
+            subject.label for subject, arm in in_norm if any(checkpoint not in run.evaluations for run in arm.runs)
+        ],
+        "attacked in another norm": [subject.label for subject, _ in pairs if subject.run.norm != first.run.norm],
+    }
     arms = [arm for _, arm in there]
     if column is None or not arms or column not in comparison.shared_columns(arms).get(checkpoint, []):
         return []
@@ -139,10 +142,12 @@ def _seeds(subject: Subject, arm: comparison.Arm) -> list[IntervalChart]:
     return [_accuracies(subject, rows)] if rows else []
 
 
-def _accuracies(subject: Subject, rows: Sequence[Row], missing: Sequence[str] = ()) -> IntervalChart:
+def _accuracies(
+    subject: Subject, rows: Sequence[Row], missing: Mapping[str, Sequence[str]] | None = None
+) -> IntervalChart:
     note = f"{subject.checkpoint} checkpoint{subject.passes}, 95% intervals"
-    if missing:
-        note += f"; not evaluated: that of {', '.join(missing)}"
+    for why, labels in (missing or {}).items():
+        note += f"; {why}: that of {', '.join(labels)}" if labels else ""
     legend = (subject.where, "without an attack")
     return interval_chart("Images classified correctly", rows, note=note, legend=legend)
 

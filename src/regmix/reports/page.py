@@ -202,7 +202,8 @@ def table(subject: Subject) -> Table | None:
                 worst_case(run.outcomes.get(name), names, rule(c)) for name, c in zip(evaluated, columns, strict=True)
             ]
             rows.append(Row("Worst case", worst, worst=True))
-        groups.append(Group(f"ε = {text}", rows, trained_at is not None and same_eps(eps, trained_at)))
+        heading = f"ε = {text}" + (f" in {subject.norm}" if subject.norm else "")
+        groups.append(Group(heading, rows, trained_at is not None and same_eps(eps, trained_at)))
     counts = [words.sample_text(run, evaluation) for evaluation in evaluations]
     if len(set(counts)) == 1:
         examples = counts[0]

@@ -69,7 +69,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
     return template.render(
         version=__version__,
         subjects=subjects,
-        summary=_seed_summary(arms, subjects) if seeds > 1 else page.summary(subjects),
+        summary=(_seed_summary(arms, subjects) if seeds > 1 else page.summary(subjects)) + words.norms_texts(runs),
         opening=opening(subjects, arms, classes, findings),
         seeds=seeds,
         seed_table=comparison.table(arms) if seeds > 1 else [],

@@ -25,6 +25,7 @@ class Subject:
             an attack.
         eps_text: that radius as the evaluation wrote it.
         attack: the strongest attack at that radius.
+        norm: the norm in words if the report is about several norms; else empty.
     """
 
     run: LoadedRun
@@ -35,15 +36,16 @@ class Subject:
     eps: float | None
     eps_text: str
     attack: str | None
+    norm: str = ""
 
     @property
     def at(self) -> str:
-        """The radius in words."""
-        return f"at {words.eps_equals(self.eps_text)}"
+        """The radius in words, with the norm where the report is about several."""
+        return f"at {words.eps_equals(self.eps_text)}" + (f" in {self.norm}" if self.norm else "")
 
     @property
     def where(self) -> str:
-        """The attack and the radius in words."""
+        """The attack, the radius and, among several, the norm in words: runs compare where these are the same."""
         if self.attack is None or self.eps is None:
             return "without an attack"
         return f"under {words.attack_text(self.attack)} {self.at}"
@@ -68,6 +70,7 @@ class Subject:
 def subjects_of(runs: Sequence[LoadedRun]) -> list[Subject]:
     """Decides at which radius and under which attack each run is judged. Runs with the same threat share the attack."""
     chosen = []
+    several = len({run.norm for run in runs}) > 1
     for number, (run, label) in enumerate(zip(runs, words.labels(runs), strict=True)):
         evaluated = checkpoints(run)
         wanted = words.threat_eps(run) or 0.0
@@ -79,5 +82,6 @@ def subjects_of(runs: Sequence[LoadedRun]) -> list[Subject]:
         cycle, colour = divmod(number, COLOURS - 1)
         dash = DASHES[cycle % len(DASHES)]
         checkpoint = evaluated[0] if evaluated else None
-        chosen.append(Subject(run, label, 1 + colour, dash, checkpoint, nearest, text, attack))
+        norm = words.norm_text(run) if several else ""
+        chosen.append(Subject(run, label, 1 + colour, dash, checkpoint, nearest, text, attack, norm))
     return chosen

@@ -167,6 +167,22 @@ def labels(runs: Sequence[LoadedRun]) -> list[str]:
     return next((kind for kind in kinds if max(Counter(kind).values()) == 1), kinds[-1])
 
 
+def norm_text(run: LoadedRun) -> str:
+    """The norm of the run's attacks, as papers write it."""
+    return NORMS[run.norm][0] if run.norm in NORMS else run.norm
+
+
+def norms_texts(runs: Sequence[LoadedRun]) -> list[str]:
+    """A sentence if the runs were attacked in several norms; else none."""
+    norms = [*dict.fromkeys(norm_text(run) for run in runs)]
+    if len(norms) == 1:
+        return []
+    return [
+        f"The runs were attacked in different norms, {listed(norms)}; accuracies under attack are compared only within "
+        "one norm."
+    ]
+
+
 def threat_eps(run: LoadedRun) -> float | None:
     """The radius of the threat model in the settings; None if the config has none."""
     eps = run.part("threat").get("eps")
@@ -186,8 +202,7 @@ def threat_text(run: LoadedRun, judged: float | None) -> str:
     eps = known[0] if known else None
     if eps is None:
         return "The settings name no threat model."
-    name = str(run.part("threat").get("name", "unknown"))
-    norm, may = NORMS.get(name, (name, "change the image within a radius of {}"))
+    norm, may = NORMS.get(run.norm, (run.norm, "change the image within a radius of {}"))
     return (
         f"{norm} at {eps_equals(format_eps(eps))}: an attacker who knows the model may {may.format(format_eps(eps))}. "
         "Pixel values lie between 0 and 1."

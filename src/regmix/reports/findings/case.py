@@ -132,7 +132,7 @@ class Case:
     @property
     def norm(self) -> str:
         """The name of the threat model."""
-        return str(self.run.part("threat").get("name"))
+        return self.run.norm
 
     def setting(self, name: str) -> float:
         """A number in the settings; 0 if there is none."""
@@ -185,6 +185,8 @@ class Case:
     def against(self, peer: Subject, column: str, checkpoint: str | None = None) -> Paired | None:
         """This run's accuracy minus a peer's in a column, on the same images; None if there is no such thing.
 
+        A column under attack is another one in another norm, though it has the same name.
+
         checkpoint: of the peer; None means the one by which it is judged.
         """
         mine = self.run.outcomes.get(self.subject.checkpoint or "")
@@ -192,6 +194,8 @@ class Case:
         if mine is None or theirs is None or not same_examples(mine, theirs):
             return None
         if column not in mine.survives or column not in theirs.survives:
+            return None
+        if column != CLEAN and self.run.norm != peer.run.norm:
             return None
         return paired(mine.survives[column], theirs.survives[column])
 
