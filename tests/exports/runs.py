@@ -1,5 +1,6 @@
 """Run directories with random weights, made without a training."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from regmix.types import Fingerprint, Sample
 
 CLASSES = ("cat", "dog", "a|b")
 SPLIT = Fingerprint(CLASSES, (4, 3, 3), "pixels", "5" * 32)
+OTHER = Fingerprint(CLASSES, (4, 3, 3), "pixels", "6" * 32)
 
 
 def random_run(
@@ -38,9 +40,15 @@ def random_run(
     return run
 
 
-def evaluate(run: Run, checkpoint: Any = "best", sample: Sample = Sample(10, 10, "all"), **survives: int) -> Evaluation:  # noqa: B008
+def evaluate(
+    run: Run, checkpoint: Any = "best", sample: Sample = Sample(10, 10, "all"), *, elsewhere: str = "",  # noqa: B008
+    draws: int = 1, notes: Sequence[str] = (), made: str = "2026", **survives: int,
+) -> Evaluation:  # fmt: skip
     """Adds an evaluation of 10 images, of which so many survive each attack, with made-up intervals."""
-    about = Subject(checkpoint, digest(run.weights(checkpoint)), settings_digest(run.config()), SPLIT, sample)
+    about = Subject(
+        checkpoint, digest(run.weights(checkpoint)), settings_digest(run.config()), OTHER if elsewhere else SPLIT,
+        sample, draws,
+    )  # fmt: skip
     columns, table = {}, {}
     for number, (name, correct) in enumerate(survives.items()):
         attack, eps = name.replace("_", "-"), 0.0 if name == "clean" else 8 / 255
@@ -49,7 +57,8 @@ def evaluate(run: Run, checkpoint: Any = "best", sample: Sample = Sample(10, 10,
         )
         table[attack] = np.arange(10) < correct
     labels = np.arange(10) % 3
-    whole, _ = add(run.path, Evaluation(about, columns, made="2026"), Outcomes(np.arange(10), labels, table), None)
+    evaluation = Evaluation(about, columns, notes=[*notes], elsewhere=elsewhere, made=made)
+    whole, _ = add(run.path, evaluation, Outcomes(np.arange(10), labels, table), None)
     return whole
 
 

@@ -100,21 +100,45 @@ def test_a_model_from_elsewhere_is_not_said_to_be_trained_here(run: Run) -> None
     assert "How the model was trained is not known here" in text
 
 
+def test_images_from_elsewhere_come_last_with_their_notes(run: Run) -> None:
+    evaluate(run, elsewhere="photos", notes=["10 of 10 test images are also training images"], clean=9, pgd_50=8)
+    evaluate(run, notes=["--within 2 chose 10 images"], clean=6, pgd_50=2, made="2025")
+    text = card(run)
+    assert [row[2] for row in rows(text)] == ["60.00%", "20.00%", "90.00%", "80.00%"]
+    own, other = text.split("Other images than the run's own test split:")
+    assert "On all 10 test images" in own
+    assert "About the images: --within 2 chose 10 images." in own
+    assert "On all 10 images of photos" in other
+    assert "About the images: 10 of 10 test images are also training images." in other
+
+
+def info(run: Run, number: int) -> dict[str, object]:
+    """What RobustBench gets."""
+    folder = export(run.path, "robustbench", run.path.parent / f"out{number}").folder
+    found: dict[str, object] = json.loads((folder / "model_info.json").read_text())
+    return found
+
+
+def test_robustbench_gets_the_numbers_of_one_evaluation_of_the_runs_own_images(tmp_path: Path) -> None:
+    run = random_run(tmp_path / "run", WideResNet(depth=10, widen=1))
+    evaluate(run, elsewhere="photos", draws=7, clean=9, autoattack=8, made="2027")
+    found = info(run, 0)
+    assert [found[name] for name in ("clean_acc", "autoattack_acc", "number_forward_passes")] == ["", "", 1]
+    evaluate(run, clean=6, autoattack=2, made="2025")
+    evaluate(run, draws=3, clean=7, made="2026")
+    found = info(run, 1)
+    assert [found[name] for name in ("clean_acc", "autoattack_acc", "number_forward_passes")] == ["60.00", "20.00", 1]
+
+
 def test_robustbench_gets_only_numbers_of_the_whole_test_split_under_autoattack(tmp_path: Path) -> None:
     run = random_run(tmp_path / "run", WideResNet(depth=10, widen=1))
-
-    def info(number: int) -> dict[str, object]:
-        folder = export(run.path, "robustbench", tmp_path / f"out{number}").folder
-        found: dict[str, object] = json.loads((folder / "model_info.json").read_text())
-        return found
-
     evaluate(run, sample=Sample(10, 500, "stratified"), clean=7, autoattack=2)
     evaluate(run, clean=8, pgd_50=4)
-    first = info(0)
+    first = info(run, 0)
     assert (first["clean_acc"], first["autoattack_acc"], first["eps"]) == ("80.00", "", "8/255")
     assert first["architecture"] == "WideResNet-10-1"
     evaluate(run, autoattack=3, clean=8)
-    assert info(1)["autoattack_acc"] == "30.00"
+    assert info(run, 1)["autoattack_acc"] == "30.00"
     assert {*first} == {
         "link", "name", "authors", "additional_data", "number_forward_passes", "dataset", "venue", "architecture",
         "eps", "clean_acc", "reported", "autoattack_acc", "unreliable",

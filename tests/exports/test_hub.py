@@ -35,6 +35,14 @@ def test_the_hub_reads_the_card(run: Run, tmp_path: Path) -> None:
     assert json.loads((folder / "config.json").read_text())["model"] == model
 
 
+def test_the_head_is_about_the_runs_own_test_split_alone(run: Run, tmp_path: Path) -> None:
+    evaluate(run, elsewhere="photos", clean=9, pgd_50=9, made="2027")
+    folder = export(run.path, "hub", tmp_path / "out").folder
+    head = hub.ModelCard.load(folder / "README.md").data
+    assert [result.metric_value for result in head.eval_results] == [0.8, 0.4]
+    assert "images of photos" in (folder / "README.md").read_text()
+
+
 def test_a_repository_of_the_hub_is_loaded_by_name(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = export(run.path, "hub", tmp_path / "out").folder
     asked = []

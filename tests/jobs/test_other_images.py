@@ -86,6 +86,22 @@ def test_a_folder_that_is_missing_is_named(run: regmix.Run, tmp_path: Path) -> N
         notes(run, tmp_path / "nowhere")
 
 
+def test_an_evaluation_knows_whether_its_images_are_the_runs_own(run: regmix.Run, photos: Path, tmp_path: Path) -> None:
+    def places() -> list[str]:
+        return [each.evaluation.elsewhere for each in run.evaluations()]
+
+    put(tmp_path / "new", seed=7)
+    notes(run, tmp_path / "new")
+    assert places()[-1] == str(tmp_path / "new")
+    put(tmp_path / "copy", seed=2)  # the run's own test images
+    notes(run, tmp_path / "copy")
+    assert places().count("") == 0
+    before = len(places())
+    regmix.evaluate_run(run, "clean", checkpoint="last", verdict=False, progress=False)
+    assert len(places()) == before  # the same images are one set
+    assert places().count("") == 1
+
+
 def test_training_images_among_them_are_told(run: regmix.Run, photos: Path) -> None:
     said = notes(run, photos / "train")
     assert any("20 of 20 test images are also training images, byte for byte" in note for note in said)

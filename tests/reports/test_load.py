@@ -1,14 +1,18 @@
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from contracts.evaluated import folder
-from regmix.reports.load import checkpoints, load
+from regmix.reports.load import aligned, checkpoints, load
 from regmix.runs import Run
+from regmix.runs.evaluations import Outcomes, add
 from regmix.runs.records import Environment
 from regmix.types import UserError
+from reports.conftest import N
 
 
 def test_reads_everything_that_a_run_holds(write_run, tmp_path):
@@ -21,6 +25,40 @@ def test_reads_everything_that_a_run_holds(write_run, tmp_path):
     assert run.outcomes["last"].survives["clean"].mean() == run.evaluations["last"].columns["clean"].accuracy
     assert run.examples["best"].attack == "pgd-50"
     assert run.examples["best"].eps == 0.1
+
+
+def add_elsewhere(path, correct=N):
+    """Adds later evaluations of all checkpoints on images of another folder, of which so many are correct."""
+    for stored in load(path).stored:
+        evaluation = stored.evaluation
+        subject = replace(evaluation.subject, data=replace(evaluation.subject.data, digest="9" * 32))
+        columns = {"clean": replace(evaluation.columns["clean"], correct=correct, accuracy=correct / N)}
+        other = replace(
+            evaluation, subject=subject, columns=columns, elsewhere="photos", notes=["they are training images"],
+            made="2027-01-01T00:00:00+00:00",
+        )  # fmt: skip
+        survives = np.arange(N) < correct
+        add(path, other, Outcomes(np.arange(N), np.zeros(N, np.int64), {"clean": survives}), None)
+
+
+def test_the_result_is_that_of_the_runs_own_test_split(write_run, tmp_path):
+    path = write_run(tmp_path / "run", checkpoints=("best",))
+    own = load(path).evaluations
+    add_elsewhere(path)
+    run = load(path)
+    assert run.evaluations == own
+    assert [each.elsewhere for each in run.others] == ["photos"]
+
+
+def test_runs_are_compared_on_the_images_that_they_share(write_run, tmp_path):
+    first, second = write_run(tmp_path / "first", checkpoints=("best",)), write_run(tmp_path / "second", "standard")
+    for path in (first, second):
+        add_elsewhere(path)
+    assert not any(run.evaluations["best"].elsewhere for run in aligned([load(first), load(second)]))
+    for own in (second / "evaluations").glob("*"):
+        if not json.loads((own / "evaluation.json").read_text())["elsewhere"]:
+            shutil.rmtree(own)
+    assert {run.evaluations["best"].elsewhere for run in aligned([load(first), load(second)])} == {"photos"}
 
 
 def test_a_run_of_one_file_is_a_run(tmp_path):

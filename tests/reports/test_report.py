@@ -61,6 +61,15 @@ def compared(write_run, tmp_path_factory):
     return runs, report(folder, *runs)
 
 
+def test_notes_about_the_images_stand_beside_the_headline(write_run, tmp_path):
+    run = write_run(tmp_path / "run", checkpoints=("best",))
+    change(run, "best", lambda content: content.update(elsewhere="photos", notes=["they are training images"]))
+    page = report(tmp_path, run)
+    head = page.text.split("What to do next")[0]
+    assert "of the 500 images of photos correctly" in head
+    assert "About the images: they are training images." in head
+
+
 def column(run: Path, checkpoint: str, name: str) -> list[int]:
     with (folder(run, checkpoint) / "outcomes.csv").open() as file:
         return [int(row[name]) for row in csv.DictReader(file)]

@@ -236,7 +236,7 @@ class CheckpointEvaluation:
         outcomes = Outcomes(task.test.index.numpy(), task.test.images.labels.numpy(), survives, predicted)
         evaluation = Evaluation(
             self.subject, self._columns, preflight=self._findings, notes=[*task.test.images.notes, *self._rule],
-            one_answer=self._one_answer, masking=masking, corruptions=self._corruptions,
+            elsewhere=task.test.elsewhere, one_answer=self._one_answer, masking=masking, corruptions=self._corruptions,
             seconds=time.perf_counter() - self._began, made=_now(),
         )  # fmt: skip
         merged = add(task.run.path, evaluation, outcomes, shown, self._with_curve)

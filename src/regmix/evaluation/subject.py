@@ -35,10 +35,12 @@ class EvaluationImages:
     sample: Sample
     split: Fingerprint
     """Of the whole split."""
+    elsewhere: str = ""
+    """Where the images are, if they are not the test split that the run's settings name; empty: they are."""
 
     def only(self, rows: Tensor, sample: Sample) -> "EvaluationImages":
         """The images at these positions, which are a sample of the split."""
-        return EvaluationImages(self.images.subset(rows), self.index[rows], sample, self.split)
+        return replace(self, images=self.images.subset(rows), index=self.index[rows], sample=sample)
 
 
 def choose_images(data: DataConfig, count: int | None, how: How = "stratified", seed: int = 0) -> EvaluationImages:

@@ -90,7 +90,9 @@ def _accuracy(chosen: Checkpointed) -> Iterator[str]:
             continue
         if stored is not chosen.evaluations[0] or not is_measured(chosen):
             yield ""
-        yield f"On {evaluation.subject.sample.text()} (fingerprint {evaluation.subject.data.digest}):\n"
+        if evaluation.elsewhere:
+            yield "Other images than the run's own test split:\n"
+        yield f"On {evaluation.sample_text()} (fingerprint {evaluation.subject.data.digest}):\n"
         yield "| attack | eps | accuracy | 95 % interval | remark |"
         yield "|---|---|---|---|---|"
         for name, column in evaluation.columns.items():
@@ -100,6 +102,7 @@ def _accuracy(chosen: Checkpointed) -> Iterator[str]:
             remarks = [column.note, f"could not start on {column.not_attacked} images" if column.not_attacked else ""]
             remark = _plain("; ".join(filter(None, remarks)))
             yield f"| {attack} | {eps} | {_percent(column.accuracy)} | {interval} | {remark} |"
+        yield from (f"\nAbout the images: {_plain(note)}." for note in evaluation.notes)
         if is_masked(stored):
             yield "\n**The model hides its gradients: the accuracies under attack are too high, see the limits.**"
         if evaluation.subject.draws > 1:
@@ -124,7 +127,7 @@ def _limits(chosen: Checkpointed) -> Iterator[str]:
         yield "- No attack was run on these weights. Do not assume that they are robust."
     for stored in chosen.evaluations:
         masking, one = stored.evaluation.masking, stored.evaluation.one_answer
-        where = f"on {stored.evaluation.subject.sample.text()}"
+        where = f"on {stored.evaluation.sample_text()}"
         if attacked(stored) and masking is None:
             yield f"- Gradient masking was not probed ({where}): a model that hides its gradients looks robust."
         elif masking is not None:

@@ -28,7 +28,13 @@ class Checkpointed:
     """[C, H, W] of the images."""
     experiment: Experiment
     evaluations: list[Stored]
-    """Those of exactly these weights that are not outdated."""
+    """Those of exactly these weights that are not outdated: first those on the run's own test split, then those on
+    other images, each the latest last."""
+
+    @property
+    def own(self) -> list[Stored]:
+        """The evaluations on the test split that the run's settings name."""
+        return [stored for stored in self.evaluations if not stored.evaluation.elsewhere]
 
     @property
     def is_foreign(self) -> bool:
@@ -56,4 +62,5 @@ def choose(
     held = [each for each in directory.evaluations() if not each.outdated]
     mine = [each for each in held if each.evaluation.subject.weights == before]
     mine = [each for each in mine if each.evaluation.subject.checkpoint == chosen]
+    mine.sort(key=lambda each: bool(each.evaluation.elsewhere))
     return Checkpointed(directory, chosen, before, loaded.model, loaded.classes, loaded.shape, experiment, mine)

@@ -7,13 +7,14 @@ from typing import Any
 
 from regmix.exports.card import CLEAN, is_masked
 from regmix.exports.checkpoint import Checkpointed
+from regmix.runs.evaluations import Stored
 from regmix.types import UserError
 
 
 def front_matter(chosen: Checkpointed, name: str) -> str:
-    """The metadata of a README.md of the hub, as YAML: library, task, tags, and all accuracies in [0, 1].
+    """The metadata of a README.md of the hub, as YAML: library, task, tags, and accuracies in [0, 1] on the test split.
 
-    A licence is left out: the owner of the weights adds it.
+    Accuracies on other images are in the card alone. A licence is left out: the owner of the weights adds it.
     """
     threat = chosen.experiment.threat
     head: dict[str, Any] = {
@@ -21,15 +22,15 @@ def front_matter(chosen: Checkpointed, name: str) -> str:
         "pipeline_tag": "image-classification",
         "tags": ["regmix", "adversarial-robustness", f"threat-{threat.name}"],
     }
-    if results := [_result(chosen, number) for number in range(len(chosen.evaluations))]:
+    if results := [_result(chosen, stored) for stored in chosen.own]:
         head["model-index"] = [{"name": name, "results": results}]
     # JSON is YAML too.
     return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in head.items()), "---", "", ""])
 
 
-def _result(chosen: Checkpointed, number: int) -> dict[str, Any]:
-    evaluation, data = chosen.evaluations[number].evaluation, chosen.experiment.data.name
-    masked = ", gradients masked" if is_masked(chosen.evaluations[number]) else ""
+def _result(chosen: Checkpointed, stored: Stored) -> dict[str, Any]:
+    evaluation, data = stored.evaluation, chosen.experiment.data.name
+    masked = ", gradients masked" if is_masked(stored) else ""
     metrics = []
     for key, column in evaluation.columns.items():
         under = (
@@ -37,7 +38,7 @@ def _result(chosen: Checkpointed, number: int) -> dict[str, Any]:
             if key == CLEAN
             else f" under {column.attack}, {chosen.experiment.threat.name} eps {column.eps_text}{masked}"
         )
-        name = f"accuracy{under}, {evaluation.subject.sample.text()}"
+        name = f"accuracy{under}, {evaluation.sample_text()}"
         metrics.append({"type": "accuracy", "name": name, "value": column.accuracy})
     return {
         "task": {"type": "image-classification"},

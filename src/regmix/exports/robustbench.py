@@ -5,7 +5,7 @@ from typing import Any
 from regmix.exports.card import CLEAN, is_masked
 from regmix.exports.checkpoint import Checkpointed
 from regmix.models import Function, PreActResNet, ResNet, Timm, WideResNet
-from regmix.runs.records import Column
+from regmix.runs.records import Column, Evaluation
 from regmix.threats import format_eps, same_eps
 
 
@@ -13,15 +13,18 @@ def model_info(chosen: Checkpointed) -> dict[str, Any]:
     """The fields of https://github.com/RobustBench/robustbench (model_info/*/*.json), accuracies in percent as texts.
 
     Texts that only the authors know are empty, and so are accuracies that were not measured as RobustBench does: on the
-    whole test split, with AutoAttack at the eps of the threat model.
+    run's whole own test split, with AutoAttack at the eps of the threat model. All numbers are from one evaluation.
     """
-    clean, robust = _column(chosen, CLEAN), _column(chosen, "autoattack")
+    whole = [stored.evaluation for stored in chosen.own if stored.evaluation.subject.sample.how == "all"]
+    eps = chosen.experiment.threat.eps
+    shown = max(whole, key=lambda each: (_autoattack(each, eps) is not None, each.made), default=None)
+    clean, robust = (None, None) if shown is None else (shown.columns.get(CLEAN), _autoattack(shown, eps))
     return {
         "link": "",
         "name": "",
         "authors": "",
         "additional_data": None if chosen.is_foreign or chosen.experiment.init is not None else False,
-        "number_forward_passes": max((each.evaluation.subject.draws for each in chosen.evaluations), default=1),
+        "number_forward_passes": 1 if shown is None else shown.subject.draws,
         "dataset": chosen.experiment.data.name,
         "venue": "",
         "architecture": _architecture(chosen),
@@ -33,16 +36,10 @@ def model_info(chosen: Checkpointed) -> dict[str, Any]:
     }
 
 
-def _column(chosen: Checkpointed, attack: str) -> Column | None:
-    """The latest column of an attack on the whole test split at the eps of the threat model."""
-    for stored in reversed(chosen.evaluations):
-        if stored.evaluation.subject.sample.how == "all":
-            for name, column in stored.evaluation.columns.items():
-                if name == attack == CLEAN:
-                    return column
-                if column.attack == attack != CLEAN and same_eps(column.eps, chosen.experiment.threat.eps):
-                    return column
-    return None
+def _autoattack(evaluation: Evaluation, eps: float) -> Column | None:
+    """The column of AutoAttack at the eps of the threat model."""
+    columns = evaluation.columns.values()
+    return next((column for column in columns if column.attack == "autoattack" and same_eps(column.eps, eps)), None)
 
 
 def _percent(column: Column | None) -> str:

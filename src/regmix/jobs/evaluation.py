@@ -78,12 +78,15 @@ def other_images(run: Run, data: str | Path | DataConfig, questions: Questions, 
         root: Any = {"root": str(data)}
         data = replace(own, **root)
     test = choose_images(data, questions.examples, questions.sample, questions.sample_seed)
-    return replace(test, images=replace(test.images, notes=(*test.images.notes, *_notes(own, data))))
+    if data == own:
+        return test
+    where = str(getattr(data, "root", data.name))
+    notes = (*test.images.notes, *_notes(own, data, where))
+    return replace(test, images=replace(test.images, notes=notes), elsewhere=where)
 
 
-def _notes(own: DataConfig, other: DataConfig) -> Iterator[str]:
+def _notes(own: DataConfig, other: DataConfig, where: str) -> Iterator[str]:
     """What the reader of the results must know about other images."""
-    where = getattr(other, "root", other.name)
     yield f"the test images are those of {where}, not those that the run's settings name"
     if isinstance(own, Folder) and isinstance(other, Folder):
         yield from trained_on(other, own)

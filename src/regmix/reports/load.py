@@ -68,7 +68,7 @@ class LoadedRun:
 
     @property
     def others(self) -> list[Evaluation]:
-        """Evaluations that hold but are not shown, because they are of other images."""
+        """Evaluations that hold but are not shown, because they are on other images."""
         shown = self.evaluations.values()
         return [stored.evaluation for stored in self.stored if stored.evaluation not in shown]
 
@@ -157,12 +157,23 @@ def _load(path: Path) -> LoadedRun:
 
 
 def aligned(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
-    """The runs with the evaluations that are shown: the latest on the images that most of their checkpoints share."""
-    shared = Counter(stored.evaluation.images for run in runs for stored in run.stored)
+    """The runs with the evaluations that are shown, one per checkpoint.
+
+    On the images that most of the runs share, so that they can be compared; else on the run's own test split; else on
+    the images that most of the checkpoints share; else the latest.
+    """
+    by_runs = Counter(images for run in runs for images in {stored.evaluation.images for stored in run.stored})
+    by_checkpoints = Counter(stored.evaluation.images for run in runs for stored in run.stored)
+
+    def rank(stored: Stored) -> tuple[int, bool, int, str]:
+        evaluation = stored.evaluation
+        images = evaluation.images
+        return by_runs[images], not evaluation.elsewhere, by_checkpoints[images], evaluation.made
+
     shown = []
     for run in runs:
         chosen: dict[str, Stored] = {}
-        for stored in sorted(run.stored, key=lambda each: (shared[each.evaluation.images], each.evaluation.made)):
+        for stored in sorted(run.stored, key=rank):
             chosen[stored.evaluation.subject.checkpoint] = stored
         outcomes = {name: each.outcomes() for name, each in chosen.items() if (each.folder / OUTCOMES).is_file()}
         examples = {name: few for name, each in chosen.items() if (few := each.examples()) is not None}

@@ -48,16 +48,6 @@ class Table:
 
 
 @dataclass(frozen=True)
-class OtherEvaluation:
-    """An evaluation of the same weights on other images: checkpoint, images, date, and a row of texts per column."""
-
-    checkpoint: str
-    images: str
-    made: str
-    rows: list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
 class Number:
     """A number that stands out: its value, its 95 % interval ("" if it has none), and what it is."""
 
@@ -110,7 +100,8 @@ def summary(those: Sequence[Subject]) -> list[str]:
     for subject in those:
         if subject.checkpoint is not None and one_answer(subject) is None:
             evaluation = subject.run.evaluations[subject.checkpoint]
-            examples = f"{evaluation.examples} {words.images_text(subject.run)}"
+            images = f"images of {evaluation.elsewhere}" if evaluation.elsewhere else words.images_text(subject.run)
+            examples = f"{evaluation.examples} {images}"
             key = subject.checkpoint, subject.where, examples, evaluation.subject.draws
             groups.setdefault(key, []).append(subject)
     sentences = [
@@ -232,20 +223,6 @@ def table(subject: Subject) -> Table | None:
         costs += [(f"{checkpoint}, smallest by {name}", cost.text()) for name, cost in searches.items()]
         costs += [(f"{checkpoint}, corruptions", each.cost.text()) for each in evaluation.corruptions if each.cost]
     return Table(evaluated, groups, examples, remarks, costs)
-
-
-def others(run: LoadedRun) -> list[OtherEvaluation]:
-    """The evaluations of a run that the tables do not show."""
-    shown: list[OtherEvaluation] = []
-    for evaluation in run.others:
-        rows = []
-        for column in evaluation.columns.values():
-            name = words.attack_text(column.attack) + (f" at {words.eps_equals(column.eps_text)}" if column.eps else "")
-            interval = f"{words.percent(column.low)} to {words.percent(column.high)}"
-            rows.append((name, f"{words.percent(column.accuracy)} ({interval})"))
-        checkpoint = evaluation.subject.checkpoint
-        shown.append(OtherEvaluation(checkpoint, words.sample_text(run, evaluation), evaluation.made[:10], rows))
-    return shown
 
 
 def comparisons(those: Sequence[Subject]) -> list[str]:

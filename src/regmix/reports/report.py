@@ -7,7 +7,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from regmix import __version__
-from regmix.reports import comparison, curves, details, page, remarks, words
+from regmix.reports import comparison, curves, details, image_sets, page, remarks, words
 from regmix.reports.classes import per_class
 from regmix.reports.findings import find
 from regmix.reports.gap import gap
@@ -55,7 +55,7 @@ def templates() -> Environment:
 
 def render(runs: Sequence[LoadedRun]) -> str:
     """The HTML text of the report."""
-    arms = comparison.arms(runs)
+    arms, image_notes = comparison.arms(runs), image_sets.notes(runs)
     seeds = max(len(arm.runs) for arm in arms)
     if seeds > 1:
         runs = [arm.runs[0] for arm in arms]
@@ -70,6 +70,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
         version=__version__,
         subjects=subjects,
         summary=(_seed_summary(arms, subjects) if seeds > 1 else page.summary(subjects)) + words.norms_texts(runs),
+        image_notes=image_notes,
         opening=opening(subjects, arms, classes, findings),
         seeds=seeds,
         seed_table=comparison.table(arms) if seeds > 1 else [],
@@ -94,7 +95,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
         loss_surfaces=[details.loss_surfaces(subject) for subject in subjects],
         settings=[details.settings(run) for run in runs],
         differences=details.differences(runs),
-        others=[page.others(subject.run) for subject in subjects],
+        others=[image_sets.others(subject.run) for subject in subjects],
         trust=details.trust(subjects),
         corruptions=details.corruptions(subjects),
         findings=findings,

@@ -153,8 +153,8 @@ def images_text(run: LoadedRun) -> str:
 
 
 def sample_text(run: LoadedRun, evaluation: Evaluation) -> str:
-    """The test images that an evaluation used, and how many passes were averaged, in words."""
-    return evaluation.subject.sample.text(images_text(run)) + evaluation.subject.passes
+    """The images that an evaluation used, and how many passes were averaged, in words."""
+    return evaluation.sample_text(images_text(run)) + evaluation.subject.passes
 
 
 def labels(runs: Sequence[LoadedRun]) -> list[str]:
@@ -218,7 +218,7 @@ def selection_text(runs: Sequence[LoadedRun]) -> str:
     held = f"{sizes.pop()} images" if len(sizes) == 1 and isinstance(next(iter(sizes)), int) else "images"
     return (
         f"The best epoch is chosen on {held} held out from the training set (the validation split). "
-        "Test images are used neither for training nor for this choice."
+        "The test split of a run is used neither for training nor for this choice."
     )
 
 

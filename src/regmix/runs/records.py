@@ -235,6 +235,8 @@ class Evaluation:
     preflight: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What was left out or changed when the images were read."""
+    elsewhere: str = ""
+    """Where the images are, if they are not the test split that the run's settings name; empty: they are."""
     one_answer: OneAnswer | None = None
     """The class that the model answers for nearly every image."""
     masking: Masking | None = None
@@ -255,6 +257,10 @@ class Evaluation:
     def images(self) -> tuple[Sample, Fingerprint, int]:
         """What two evaluations must have in common to be compared: the images, how they were drawn, and the passes."""
         return self.subject.sample, self.subject.data, self.subject.draws
+
+    def sample_text(self, images: str = "test images") -> str:
+        """The images in words; `images` names those of the run's own test split."""
+        return self.subject.sample.text(f"images of {self.elsewhere}" if self.elsewhere else images)
 
     @property
     def is_probed(self) -> bool:
@@ -281,6 +287,7 @@ class Evaluation:
             columns["clean"] = max(of_clean, key=lambda column: column.high - column.low)
         return replace(
             newer, columns=columns, notes=[*dict.fromkeys(self.notes + newer.notes)],
+            elsewhere=self.elsewhere and newer.elsewhere,  # a copy of the run's own images is no other set
             masking=newer.masking or self.masking,
             curve=newer.curve or self.curve, corruptions=[*corruptions.values()], seconds=self.seconds + newer.seconds,
         )  # fmt: skip

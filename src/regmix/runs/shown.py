@@ -102,8 +102,8 @@ def _table(evaluations: Sequence[Evaluation]) -> Table:
         notes |= dict.fromkeys(f"{name}: {finding}" for finding in evaluation.preflight)
         if evaluation.masking is not None:
             notes[f"{name}: gradient masking: {evaluation.masking.verdict}"] = None
-    about = next(iter(shown.values())).subject
-    return Table(about.sample.text() + about.passes, [*shown], rows, [*notes])
+    first = next(iter(shown.values()))
+    return Table(first.sample_text() + first.subject.passes, [*shown], rows, [*notes])
 
 
 def _cell(column: Column | None) -> str:
