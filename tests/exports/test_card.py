@@ -11,7 +11,7 @@ from regmix.exports import export
 from regmix.models import SmallCnn, WideResNet
 from regmix.runs import Run
 from regmix.runs.files import write_record
-from regmix.runs.records import Alarm, Environment, Masking
+from regmix.runs.records import Alarm, Environment, Epoch, Masking
 from regmix.types import Sample
 
 
@@ -98,6 +98,38 @@ def test_a_model_from_elsewhere_is_not_said_to_be_trained_here(run: Run) -> None
     assert "Trained with" not in text
     assert "From elsewhere: theirs.pth" in text
     assert "How the model was trained is not known here" in text
+
+
+def epochs(run: Run, done: int, planned: int, validate_every: int = 1) -> None:
+    """Adds rows of metrics.jsonl."""
+    for epoch in range(1, done + 1):
+        validation = {"pgd": 0.3} if epoch % validate_every == 0 else None
+        run.append_metrics(Epoch(epoch=epoch, epochs=planned, lr=0.1, loss=1.0, terms={}, validation=validation))
+
+
+def test_the_methods_of_a_run_that_was_rolled_back_are_told_with_their_epochs(run: Run) -> None:
+    epochs(run, 30, 30, validate_every=4)
+    alarms = [
+        Alarm(12, "it fell", "rollback"),
+        Alarm(20, "it fell again", "rollback"),
+        Alarm(24, "so what", "continue"),
+    ]
+    run.save_result(replace(run.result(), epochs=30, best_epoch=28, alarms=alarms))
+    text = card(run)
+    methods = "RegMix (epochs 1 to 8), then N-FGSM (epochs 9 to 16), then PGD-AT (epochs 17 to 30)"
+    assert f"Trained with {methods} for 30 epochs, seed 0; checkpoint: best, of epoch 28." in text
+    assert "epoch 12: it fell. The guard went back to epoch 8 and continued with N-FGSM." in text
+    assert "epoch 20: it fell again. The guard went back to epoch 16 and continued with PGD-AT." in text
+    assert "epoch 24: so what." in text
+
+
+def test_the_length_of_a_training_is_that_of_its_epochs(run: Run) -> None:
+    epochs(run, 24, 30)
+    alarms = [Alarm(25, "it fell", "stop")]
+    run.save_result(replace(run.result(), status="stopped", epochs=24, alarms=alarms))
+    text = card(run)
+    assert "RegMix for 24 of 30 epochs, when the guard against catastrophic overfitting stopped it, seed 0" in text
+    assert "epoch 25: it fell. The guard stopped the training." in text
 
 
 def test_images_from_elsewhere_come_last_with_their_notes(run: Run) -> None:

@@ -192,6 +192,23 @@ def test_what_speaks_against_single_runs_is_told_of_every_seed(seeded, tmp_path)
     assert all(text.count(line) == 1 for line in told)
 
 
+def test_seeds_whose_method_the_guard_changed_or_stopped_are_told(write_run, tmp_path):
+    paths = [write_run(tmp_path / f"regmix-seed{seed}", seed=seed) for seed in (0, 1, 2)]
+    for path, status, action in ((paths[0], "finished", "rollback"), (paths[2], "stopped", "stop")):
+        result = json.loads((path / "result.json").read_text())
+        result |= {"status": status, "alarms": [{"epoch": 13, "reason": "it fell", "action": action}]}
+        (path / "result.json").write_text(json.dumps(result))
+    (arm,) = arms([load(path) for path in paths])
+    assert arm.label == "RegMix"
+    assert doubts([arm]) == [
+        "RegMix, seed 0: alarm in epoch 13: it fell. The run went back to epoch 12 and continued with N-FGSM.",
+        "RegMix, seed 0: the guard changed the method; it was trained with RegMix (epochs 1 to 12), then N-FGSM "
+        "(epochs 13 to 30).",
+        "RegMix, seed 2: alarm in epoch 13: it fell. The run was stopped.",
+        "RegMix, seed 2: Stopped by the guard against catastrophic overfitting after 30 of 30 epochs.",
+    ]
+
+
 def test_the_report_of_several_seeds_leads_with_their_means(seeded, tmp_path):
     paths, runs = seeded
     write_report(paths, tmp_path / "report.html")

@@ -301,6 +301,19 @@ def test_alarms_of_the_guard_are_shown_with_what_was_done(write_run, tmp_path):
     assert "Stopped by the guard against catastrophic overfitting after 30 of 30 epochs." in text
 
 
+def test_a_run_that_was_rolled_back_is_called_by_all_its_methods(write_run, tmp_path):
+    run = write_run(tmp_path / "run")
+    result = json.loads((run / "result.json").read_text())
+    reason = "catastrophic overfitting: PGD accuracy fell"
+    result["alarms"] = [{"epoch": 12, "reason": reason, "action": "rollback"}] * 2
+    (run / "result.json").write_text(json.dumps(result))
+    text = report(tmp_path, run).text
+    assert "RegMix, then PGD-AT classifies" in text
+    assert "Trained with RegMix (epochs 1 to 10), then PGD-AT (epochs 11 to 30)." in text
+    for remedy in ("N-FGSM", "PGD-AT"):
+        assert f"{reason}. The run went back to epoch 10 and continued with {remedy}." in text
+
+
 def test_alarms_of_one_kind_are_one_line_with_their_span(write_run, tmp_path):
     reason = "catastrophic overfitting: PGD accuracy fell from 40.0% to 0.5%"
     alarms = [{"epoch": epoch, "reason": reason, "action": "continue"} for epoch in range(3, 27)]

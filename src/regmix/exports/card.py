@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from regmix import __version__
 from regmix.exports.checkpoint import Checkpointed
 from regmix.methods import METHODS
+from regmix.methods.remedies import REMEDIES, trained_with
 from regmix.runs.columns import without_autoattack
 from regmix.runs.evaluations import Stored
-from regmix.runs.records import Column
+from regmix.runs.records import Column, went_back
 from regmix.threats import format_eps
 from regmix.types import Fingerprint
 
@@ -138,7 +139,13 @@ def _limits(chosen: Checkpointed) -> Iterator[str]:
         yield from (f"- {_plain(text)}" for text in [*stored.evaluation.preflight, *stored.left_out])
     result = chosen.run.result()
     yield from (f"- {_plain(text)}" for text in result.warnings)
-    yield from (f"- Alarm of the training in epoch {alarm.epoch}: {_plain(alarm.reason)}" for alarm in result.alarms)
+    back = iter(zip(REMEDIES, went_back(chosen.run.metrics(), result.alarms), strict=False))
+    for alarm in result.alarms:
+        did = {"continue": "", "stop": ". The guard stopped the training"}
+        if alarm.action == "rollback":
+            kind, epoch = next(back)
+            did["rollback"] = f". The guard went back to epoch {epoch} and continued with {kind.title}"
+        yield f"- Alarm of the training in epoch {alarm.epoch}: {_plain(alarm.reason)}{did[alarm.action]}."
     if result.status is None and not chosen.is_foreign:
         yield "- The training was not finished."
     yield "- Every image gets one of the classes above, whatever it shows."
@@ -151,9 +158,7 @@ def _origin(chosen: Checkpointed, file: str, digest: str) -> Iterator[str]:
     if chosen.is_foreign:
         yield f"- From elsewhere: {_plain(str(environment.source))}. {_plain(chosen.run.result().weights)}"
     else:
-        method = METHODS[experiment.method.name].title
-        how = f"{method} for {experiment.epochs} epochs, seed {experiment.seed}"
-        yield f"- Trained with {how}; checkpoint: {chosen.checkpoint}."
+        yield f"- Trained with {_training(chosen)}, seed {experiment.seed}; checkpoint: {_checkpoint(chosen)}."
         if experiment.init is not None:
             yield f"- It started from other weights ({_plain(experiment.init)}, digest {environment.init})."
     yield f"- Data: {experiment.data.name}."
@@ -165,6 +170,24 @@ def _origin(chosen: Checkpointed, file: str, digest: str) -> Iterator[str]:
     yield f"- Made with {versions}; exported with regmix {__version__}."
     if environment.command:
         yield f"- Command: `{_plain(environment.command).replace('`', '')}`"
+
+
+def _training(chosen: Checkpointed) -> str:
+    """The methods of the training with their epochs, and how far it came."""
+    result, rows, planned = chosen.run.result(), chosen.run.metrics(), chosen.experiment.epochs
+    done = result.epochs or (rows[-1].epoch if rows else planned)
+    title = METHODS[chosen.experiment.method.name].title
+    parts = trained_with(title, went_back(rows, result.alarms), done)
+    several = ", then ".join(f"{name} (epochs {first} to {last})" for name, first, last in parts)
+    length = f"{done} epochs" if done == planned else f"{done} of {planned} epochs"
+    end = ", when the guard against catastrophic overfitting stopped it" if result.status == "stopped" else ""
+    return f"{several if len(parts) > 1 else parts[0][0]} for {length}{end}"
+
+
+def _checkpoint(chosen: Checkpointed) -> str:
+    """The checkpoint, with its epoch if that is known."""
+    epoch = chosen.run.result().best_epoch if chosen.checkpoint == "best" else None
+    return f"best, of epoch {epoch}" if epoch else chosen.checkpoint
 
 
 def _images(images: Fingerprint) -> str:

@@ -1,5 +1,6 @@
 """What a run continues with after catastrophic overfitting."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 
 from regmix.methods.base import Method
@@ -7,7 +8,9 @@ from regmix.methods.mutual import Mutual
 from regmix.methods.n_fgsm import NFgsm
 from regmix.methods.pgd_at import PgdAt
 
-MAX_ROLLBACKS = 2
+REMEDIES: tuple[type[NFgsm] | type[PgdAt], ...] = (NFgsm, PgdAt)
+"""What a run continues with after the first rollback, and after the second."""
+MAX_ROLLBACKS = len(REMEDIES)
 """How often a run may be rolled back."""
 
 
@@ -18,4 +21,17 @@ def remedy(method: Method, level: int) -> Method:
     """
     given = Mutual.of(method) or Mutual()
     mutual = Mutual(**{field.name: getattr(given, field.name) for field in fields(Mutual)})
-    return NFgsm(mutual=mutual) if level == 1 else PgdAt(mutual=mutual)
+    return REMEDIES[level - 1](mutual=mutual)
+
+
+def trained_with(title: str, back: Sequence[int], epochs: int) -> list[tuple[str, int, int]]:
+    """The titles of the methods of a training, each with its first and last epoch; undone epochs do not count.
+
+    Args:
+        title: of the method in the settings.
+        back: for each rollback, the epoch after which the run continued.
+        epochs: how many are done.
+    """
+    titles = [title, *(kind.title for kind in REMEDIES)]
+    spans = zip(titles, [0, *back], [*back, epochs], strict=False)
+    return [(name, before + 1, last) for name, before, last in spans if last > before] or [(title, 1, epochs)]

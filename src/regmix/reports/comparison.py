@@ -64,7 +64,8 @@ def arms(runs: Sequence[LoadedRun]) -> list[Arm]:
         twin = sum(other.seed == run.seed and other.config == run.config for other in runs[:number])
         key = (str(run.path), 0) if run.source is not None else (settings, twin)
         groups.setdefault(key, []).append(run)
-    firsts = [group[0] for group in groups.values()]
+    # The guard may have changed the method of some seeds; those with the method of the settings give the name.
+    firsts = [min(group, key=lambda run: bool(words.methods_text(run))) for group in groups.values()]
     return [
         Arm(re.sub(r"-seed\d+$", "", label), sorted(group, key=lambda run: run.seed))
         for label, group in zip(words.labels(firsts), groups.values(), strict=True)
@@ -258,7 +259,14 @@ def doubts(those: Sequence[Arm]) -> list[str]:
 
 def doubts_about(run: LoadedRun, which: str) -> list[str]:
     """Masked gradients, failed checks, alarms and warnings of a run; `which` names it."""
-    lines = [f"{which}: alarm in epoch {alarm.epoch}: {alarm.reason}." for alarm in run.result.alarms]
+    lines = [
+        f"{which}: alarm in epoch {alarm.epoch}: {alarm.reason}. {reaction}".strip()
+        for alarm, reaction in zip(run.result.alarms, words.reactions(run), strict=True)
+    ]
+    if methods := words.methods_text(run):
+        lines.append(f"{which}: the guard changed the method; it was trained with {methods}.")
+    if run.result.status == "stopped":
+        lines.append(f"{which}: {words.status_text(run)}")
     lines += [f"{which}: {warning}." for warning in run.result.warnings]
     for name, evaluation in run.evaluations.items():
         lines += [f"{which}, {name}: before the attacks, {finding}." for finding in evaluation.preflight]

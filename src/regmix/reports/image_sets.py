@@ -39,11 +39,10 @@ def others(run: LoadedRun) -> list[OtherEvaluation]:
             interval = f"{words.percent(column.low)} to {words.percent(column.high)}"
             rows.append((name, f"{words.percent(column.accuracy)} ({interval})"))
         model = evaluation.subject
-        draws = f", mean of {model.draws} passes" if model.draws > 1 else ""
         shown.append(
             OtherEvaluation(
                 model.checkpoint,
-                words.sample_text(run, evaluation) + draws,
+                words.sample_text(run, evaluation),
                 evaluation.made[:10],
                 rows,
                 [_about(note) for note in evaluation.notes],

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from regmix.evaluation import CLEAN, paired
 from regmix.reports import words
-from regmix.reports.load import Column, LoadedRun, Outcomes, checkpoints
+from regmix.reports.load import Column, Outcomes, checkpoints
 from regmix.reports.remarks import notes
 from regmix.reports.statistics import Share, column_of, columns_at, radii, rule, same_examples, worst_case
 from regmix.reports.subject import FEW, Subject

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from regmix.evaluation import Paired
 from regmix.methods import METHODS
+from regmix.methods.remedies import REMEDIES, trained_with
 from regmix.reports.load import Evaluation, LoadedRun
 from regmix.runs.distances import Curve
-from regmix.runs.records import Alarm
+from regmix.runs.records import Alarm, went_back
 from regmix.threats import format_eps
 
 IMAGES = {"digits": "digits"}
@@ -21,11 +22,6 @@ UPPER = ("fgsm", "pgd", "cw", "apgd", "fab", "pma", "malt", "cr", "fmn", "ddn")
 
 MINUS = "\N{MINUS SIGN}"
 
-ALARM_TEXTS = {
-    "continue": "",
-    "stop": "The run was stopped.",
-    "rollback": "The run returned to its last healthy state and continued with a remedy.",
-}
 MASKED = "The gradients are masked: the accuracies under attack are too high."
 VERDICTS = {
     "masked": MASKED,
@@ -82,11 +78,22 @@ def listed(words: Sequence[str]) -> str:
 
 
 def method_text(run: LoadedRun) -> str:
-    """The name of the training method, or a phrase for an imported model."""
-    if run.source is not None:
-        return "a model from elsewhere"
+    """The name of the training method, or a phrase for an imported model; of several methods in their order."""
+    return "a model from elsewhere" if run.source is not None else ", then ".join(name for name, _, _ in _methods(run))
+
+
+def methods_text(run: LoadedRun) -> str:
+    """The methods of a run that the guard rolled back, with their epochs; empty for another run."""
+    if not went_back(run.epochs, run.result.alarms):
+        return ""
+    return ", then ".join(f"{name} (epochs {first} to {last})" for name, first, last in _methods(run))
+
+
+def _methods(run: LoadedRun) -> list[tuple[str, int, int]]:
     name = str(run.part("method").get("name", "unknown method"))
-    return METHODS[name].title if name in METHODS else name
+    title = METHODS[name].title if name in METHODS else name
+    done = run.epochs[-1].epoch if run.epochs else 0
+    return trained_with(title, went_back(run.epochs, run.result.alarms), done)
 
 
 def heading(label: str) -> str:
@@ -125,8 +132,21 @@ def run_words(run: LoadedRun) -> str:
     return shlex.join([str(run.path), *run.code])
 
 
+def reactions(run: LoadedRun) -> list[str]:
+    """What the guard did about each of its alarms; empty where it only reported it."""
+    back = iter(zip(REMEDIES, went_back(run.epochs, run.result.alarms), strict=False))
+    texts = []
+    for alarm in run.result.alarms:
+        if alarm.action == "rollback":
+            kind, epoch = next(back)
+            texts.append(f"The run went back to epoch {epoch} and continued with {kind.title}.")
+        else:
+            texts.append("The run was stopped." if alarm.action == "stop" else "")
+    return texts
+
+
 def alarm_lines(run: LoadedRun) -> list[tuple[str, str]]:
-    """The guard's alarms: those of one kind and with one action in one line, as (epochs, what happened).
+    """The guard's alarms: those of one kind and with one reaction in one line, as (epochs, what happened).
 
     The guard is against catastrophic overfitting of adversarial training, so alarms of other trainings say nothing.
     """
@@ -134,11 +154,11 @@ def alarm_lines(run: LoadedRun) -> list[tuple[str, str]]:
     if kind is not None and not kind.adversarial:
         return []
     groups: dict[tuple[str, str], list[Alarm]] = {}
-    for alarm in run.result.alarms:
-        groups.setdefault((alarm.reason.partition(":")[0], alarm.action), []).append(alarm)
+    for alarm, what in zip(run.result.alarms, reactions(run), strict=True):
+        groups.setdefault((alarm.reason.partition(":")[0], what), []).append(alarm)
     lines = []
-    for alarms in groups.values():
-        first, last, what = alarms[0], alarms[-1], ALARM_TEXTS[alarms[0].action]
+    for (_, what), alarms in groups.items():
+        first, last = alarms[0], alarms[-1]
         if len(alarms) == 1:
             lines.append((f"Alarm in epoch {first.epoch}", f"{first.reason}. {what}".strip()))
         else:
@@ -235,6 +255,8 @@ def status_text(run: LoadedRun) -> str:
         return f"Not finished: {done} of {planned} epochs are complete."
     seconds = run.result.train_seconds
     text = f"Finished: {done} epochs{f' in {duration(seconds)}' if seconds else ''}."
+    if methods := methods_text(run):
+        text += f" Trained with {methods}."
     if before := run.result.lengthened:
         counts = listed([str(epochs) for epochs in before])
         text += f" Lengthened after {counts} epochs: a training of {done} epochs in one go has other learning rates."

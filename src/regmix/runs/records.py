@@ -124,6 +124,16 @@ def validated(rows: Iterable[Epoch]) -> list[tuple[int, float]]:
     return [(row.epoch, row.pgd) for row in rows if row.pgd is not None]
 
 
+def went_back(rows: Iterable[Epoch], alarms: Iterable[Alarm]) -> list[int]:
+    """For each time that the guard rolled the run back, the epoch after which it continued.
+
+    It is that of the last validation before the alarm: with an alarm, it would have been undone itself.
+    """
+    healthy = [epoch for epoch, _ in validated(rows)]
+    undone = [alarm.epoch for alarm in alarms if alarm.action == "rollback"]
+    return [max((epoch for epoch in healthy if epoch < alarm), default=0) for alarm in undone]
+
+
 @dataclass(frozen=True)
 class Data:
     """data.json: the images that a run learns from and is validated on."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from pydantic import JsonValue
 
-from regmix.runs.records import Checkpoint, Column, Evaluation
+from regmix.runs.records import Checkpoint, Column, Evaluation, went_back
 
 if TYPE_CHECKING:
     from regmix.runs.directory import Run
@@ -77,7 +77,11 @@ def remarks(run: "Run") -> Iterator[str]:
         yield f'not evaluated yet: regmix.evaluate_run("{run.path}")'
         if result.best_pgd is not None:
             yield f"PGD-10 accuracy of the best weights on the validation images: {100 * result.best_pgd:.1f}%"
-    yield from (f"alarm after epoch {alarm.epoch}: {alarm.reason}" for alarm in result.alarms)
+    back = iter(went_back(run.metrics(), result.alarms))
+    for alarm in result.alarms:
+        did = {"continue": "", "stop": "; the guard stopped the training"}
+        undone = did[alarm.action] if alarm.action in did else f"; back to epoch {next(back)}, with another method"
+        yield f"alarm after epoch {alarm.epoch}: {alarm.reason}{undone}"
     yield from result.warnings
     report = run.path / REPORT
     yield f"report: {report}" if report.is_file() else f'no report here yet: regmix.report("{run.path}")'
