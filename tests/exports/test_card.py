@@ -11,7 +11,7 @@ from regmix.exports import export
 from regmix.models import SmallCnn, WideResNet
 from regmix.runs import Run
 from regmix.runs.files import write_record
-from regmix.runs.records import Alarm, Environment, Epoch, Masking
+from regmix.runs.records import Alarm, Corruptions, Environment, Epoch, Masking
 from regmix.types import Sample
 
 
@@ -130,6 +130,20 @@ def test_the_length_of_a_training_is_that_of_its_epochs(run: Run) -> None:
     text = card(run)
     assert "RegMix for 24 of 30 epochs, when the guard against catastrophic overfitting stopped it, seed 0" in text
     assert "epoch 25: it fell. The guard stopped the training." in text
+
+
+def test_means_over_corruptions_name_their_severities(run: Run) -> None:
+    evaluate(run, clean=8)
+    (stored,) = run.evaluations()
+    accuracy = {"contrast": {1: 0.5}, "fog": {1: 0.8, 5: 0.4}, "blur": {5: 0.2}, "brightness": {1: 0.4}}
+    write_record(
+        stored.folder / "evaluation.json",
+        replace(stored.evaluation, corruptions=[Corruptions("computed", accuracy)]),
+    )
+    text = card(run)
+    assert "corrupted images, at severity 1 (computed): contrast 50.00%, brightness 40.00%." in text
+    assert "corrupted images, mean over the severities 1, 5 (computed): fog 60.00%." in text
+    assert "corrupted images, at severity 5 (computed): blur 20.00%." in text
 
 
 def test_images_from_elsewhere_come_last_with_their_notes(run: Run) -> None:

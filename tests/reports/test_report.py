@@ -11,7 +11,7 @@ import pytest
 
 from contracts.evaluated import change, evaluated, folder, record
 from regmix.evaluation import wilson
-from regmix.reports import comparison, remarks, write_report
+from regmix.reports import comparison, details, remarks, write_report
 from regmix.reports.curves import eps_charts
 from regmix.reports.findings import Case
 from regmix.reports.load import load
@@ -312,6 +312,18 @@ def test_a_run_that_was_rolled_back_is_called_by_all_its_methods(write_run, tmp_
     assert "Trained with RegMix (epochs 1 to 10), then PGD-AT (epochs 11 to 30)." in text
     for remedy in ("N-FGSM", "PGD-AT"):
         assert f"{reason}. The run went back to epoch 10 and continued with {remedy}." in text
+
+
+def test_a_corruption_has_a_mean_only_over_the_severities_of_all(write_run, tmp_path):
+    run = write_run(tmp_path / "run")
+    for severities, means in (({1, 5}, ["45.0", "", ""]), ({1}, ["50.0", "30.0", "40.0"])):
+        accuracy = {"fog": {1: 0.5, 5: 0.4}, "contrast": {1: 0.3}}
+        kept = {kind: {s: v for s, v in row.items() if s in severities} for kind, row in accuracy.items()}
+        corruptions = [{"source": "computed", "accuracy": kept}]
+        change(run, "best", lambda one, new=corruptions: one.update(corruptions=new))
+        (subject,) = subjects_of([load(run)])
+        ((_, table),) = details.corruptions([subject])
+        assert [row[1] for row in table.rows] == means
 
 
 def test_alarms_of_one_kind_are_one_line_with_their_span(write_run, tmp_path):

@@ -9,7 +9,7 @@ from regmix.methods import METHODS
 from regmix.methods.remedies import REMEDIES, trained_with
 from regmix.runs.columns import without_autoattack
 from regmix.runs.evaluations import Stored
-from regmix.runs.records import Column, went_back
+from regmix.runs.records import Column, Corruptions, went_back
 from regmix.threats import format_eps
 from regmix.types import Fingerprint
 
@@ -108,11 +108,19 @@ def _accuracy(chosen: Checkpointed) -> Iterator[str]:
             yield "\n**The model hides its gradients: the accuracies under attack are too high, see the limits.**"
         if evaluation.subject.draws > 1:
             yield f"\nThe model is random: the logits of {evaluation.subject.draws} passes were averaged."
-        for each in evaluation.corruptions:
-            means = (
-                f"{_plain(kind)} {_percent(sum(found.values()) / len(found))}" for kind, found in each.accuracy.items()
-            )
-            yield f"\nAccuracy on corrupted images, mean over severities ({_plain(each.source)}): {', '.join(means)}."
+        yield from (f"\n{line}" for each in evaluation.corruptions for line in _corrupted(each))
+
+
+def _corrupted(those: Corruptions) -> Iterator[str]:
+    """The accuracies under corruptions; a line for all kinds of the same severities."""
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for kind, found in those.accuracy.items():
+        mean = _percent(sum(found.values()) / len(found))
+        alike.setdefault(tuple(sorted(found)), []).append(f"{_plain(kind)} {mean}")
+    for severities, texts in alike.items():
+        numbers = ", ".join(map(str, severities))
+        over = f"at severity {numbers}" if len(severities) == 1 else f"mean over the severities {numbers}"
+        yield f"Accuracy on corrupted images, {over} ({_plain(those.source)}): {', '.join(texts)}."
 
 
 def _limits(chosen: Checkpointed) -> Iterator[str]:

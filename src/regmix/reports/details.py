@@ -162,7 +162,10 @@ def trust(subjects: Sequence[Subject]) -> list[tuple[Subject, list[tuple[str, bo
 
 @dataclass(frozen=True)
 class CorruptionTable:
-    """The accuracies of one checkpoint under corruptions: cells as text, the mean over severities first."""
+    """The accuracies of one checkpoint under corruptions: cells as text, the mean over all severities first.
+
+    A corruption that was not measured at all of the table's severities has no mean, which could not be compared.
+    """
 
     checkpoint: str
     header: list[str]
@@ -186,7 +189,7 @@ def _corruption_table(checkpoint: str, those: Corruptions) -> CorruptionTable:
     severities = sorted({severity for row in those.accuracy.values() for severity in row})
     rows = [(words.corruption_text(kind), [row.get(s) for s in severities]) for kind, row in those.accuracy.items()]
     columns = [*zip(*(values for _, values in rows), strict=True)]
-    rows.append(("Mean of all", [_mean(column) if None not in column else None for column in columns]))
+    rows.append(("Mean of all", [_mean(column) for column in columns]))
     numbers = [(kind, [_mean(values), *values]) for kind, values in rows]
     cells = [[kind, *("" if v is None else f"{100 * v:.1f}" for v in values)] for kind, values in numbers]
     source = "computed here" if those.source == "computed" else f"from the files in {those.source}"
@@ -195,7 +198,7 @@ def _corruption_table(checkpoint: str, those: Corruptions) -> CorruptionTable:
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def evidence(finding: Finding) -> list[tuple[str, str]]:
