@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from methods import reference
 from regmix.cli.entry import main
 from regmix.config.guard import Guard
+from regmix.data import ImageSet, pick, spread
 from regmix.methods import FgsmPgk
 from regmix.methods.remedies import MAX_ROLLBACKS, remedy
 from regmix.runs import Run
@@ -19,6 +21,7 @@ from regmix.threats import L2, Linf
 from regmix.training import validation
 from regmix.training.guard import alignment
 from regmix.training.trainee import Trainee
+from regmix.training.validation import ALIGNED, validate
 from regmix.types import Batch, UserError
 
 HEALTHY = {"pgd": 0.30, "fgsm": 0.34, "alignment": 0.8}
@@ -96,6 +99,24 @@ def test_a_linear_model_is_perfectly_aligned() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(18, 2)).double()
     value = alignment(model, Batch(reference.images(5), torch.tensor([0, 1, 1, 0, 1])), Linf(eps=0.2))
     assert value == pytest.approx(1)
+
+
+@pytest.mark.parametrize("threat", [Linf(eps=0.1), L2(eps=0.5)], ids=["linf", "l2"])
+def test_the_alignment_of_sorted_images_is_that_of_all_classes_whatever_the_batch_size(threat: Linf | L2) -> None:
+    torch.manual_seed(0)
+    count = 4 * ALIGNED
+    pixels, labels = torch.randint(0, 256, (count, 1, 4, 4), dtype=torch.uint8), torch.arange(count) // ALIGNED
+    images = ImageSet(pixels, labels, tuple("abcd"))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 4)).double()
+    fabric = Fabric(accelerator="cpu", devices=1)
+    measured = [
+        validate(fabric, model, images, threat, size, lambda: None, signs=True)[0]["alignment"]
+        for size in (8, 50, count)
+    ]
+    chosen = spread(labels, ALIGNED)
+    assert torch.bincount(labels[chosen]).tolist() == [ALIGNED // 4] * 4
+    few = pick(images, chosen, "cpu")
+    assert measured == pytest.approx([alignment(model, few._replace(x=few.x.double()), threat)] * 3, rel=1e-9)
 
 
 TINY = "--model.width 4 --validation 100 --train-examples 100 --epochs 5 --seed 3"

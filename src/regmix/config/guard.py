@@ -14,8 +14,8 @@ Action = Literal["continue", "stop", "rollback"]
 class Guard:
     """Raises an alarm for catastrophic overfitting: PGD breaks the model, although FGSM does not.
 
-    PGD and FGSM are accuracies on the validation images, and A is the gradient alignment there (see `alignment`); the
-    best values are those of the earlier validations:
+    PGD and FGSM are accuracies on the validation images, and A is the gradient alignment (see `alignment`) on 128 of
+    them, drawn evenly from the classes; the best values are those of the earlier validations:
 
         alarm <=> PGD < drop * best PGD  and  (PGD < drop * FGSM  or  A < drop * best A)
 

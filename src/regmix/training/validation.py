@@ -11,7 +11,7 @@ from torch import nn
 
 from regmix.attacks import Attack, Fgsm, Pgd
 from regmix.config import Experiment
-from regmix.data import ImageSet, batches
+from regmix.data import ImageSet, batches, pick, spread
 from regmix.evaluation import evaluate, one_answer
 from regmix.methods.remedies import MAX_ROLLBACKS
 from regmix.runs import Run
@@ -19,6 +19,9 @@ from regmix.threats import Threat
 from regmix.training.guard import alignment
 from regmix.training.progress import Best, Progress
 from regmix.types import Batch
+
+ALIGNED = 128
+"""On how many of the validation images the gradient alignment is measured, drawn evenly from the classes."""
 
 
 class Validation(NamedTuple):
@@ -95,7 +98,7 @@ def validate(
 
     Args:
         check: called before every batch.
-        signs: also measure what the guard needs, FGSM accuracy and gradient alignment.
+        signs: also measure what the guard needs: FGSM accuracy, and gradient alignment on `ALIGNED` images.
 
     Returns the values by name, and a warning if the model predicts one class for nearly all images. The global random
     state stays as it was.
@@ -115,7 +118,10 @@ def validate(
         outcomes = evaluate(model, stream(), threat, attacks)
         values = {name: outcomes.accuracy(name) for name in outcomes.names}
         if signs:
-            values["alignment"] = alignment(model, next(stream()), threat)
+            check()
+            # Of all classes, and as many whatever the batch size: a folder's images are sorted by class.
+            few = pick(images, spread(images.labels, ALIGNED), fabric.device)
+            values["alignment"] = alignment(model, few._replace(x=few.x.to(dtype)), threat, batch_size)
     assert outcomes.predicted is not None
     answer = one_answer(outcomes.predicted, outcomes.labels, images.classes)
     return values, answer.text("the validation images") if answer is not None else None
