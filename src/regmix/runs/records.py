@@ -295,9 +295,11 @@ class Evaluation:
         if len({column.correct for column in of_clean}) == 1:
             # Where a rule chose the number of images the interval is wider, and stays so for who adds to them.
             columns["clean"] = max(of_clean, key=lambda column: column.high - column.low)
+        # A copy of the run's own images is no other set, and what was said about it does not hold for them.
+        noted = [each for each in (self, newer) if not each.elsewhere] or [self, newer]
         return replace(
-            newer, columns=columns, notes=[*dict.fromkeys(self.notes + newer.notes)],
-            elsewhere=self.elsewhere and newer.elsewhere,  # a copy of the run's own images is no other set
+            newer, columns=columns, notes=[*dict.fromkeys(note for each in noted for note in each.notes)],
+            elsewhere=self.elsewhere and newer.elsewhere,
             masking=newer.masking or self.masking,
             curve=newer.curve or self.curve, corruptions=[*corruptions.values()], seconds=self.seconds + newer.seconds,
         )  # fmt: skip
