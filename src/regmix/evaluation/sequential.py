@@ -14,6 +14,11 @@ looks), and a test computes it: at most 4.7 % in 207 cases (N from 400 to 20,000
 at any look, not only at the one at which this column is narrow first, so it also holds when other columns decide when
 to stop.
 
+A difference of two columns is narrow if Agresti and Min's interval is, and if the shares of the images that only the
+one and only the other model has right are narrow as columns are. A test computes its misses: at most 3.5 % at any look
+where one model is right on all images on which they differ. Where each is right on some of them, 30,000 simulated
+samples missed in 4.5 %.
+
 Betting and empirical-Bernstein confidence sequences (arXiv 2010.09686, 2006.04347) allow a look after every image, and
 pay for that with about twice the images; a two-stage rule in the way of Stein may end with an interval that is wider
 than asked for.
@@ -49,7 +54,7 @@ class Rule:
         numbers = [min(FIRST, self.total)]
         while numbers[-1] < self.total:
             numbers.append(min(self.total, math.ceil(numbers[-1] * GROWTH)))
-        return [count for count in numbers if self.is_narrow(0, count) or self.is_narrow_difference(0, 0, count)]
+        return [count for count in numbers if self.is_narrow(0, count)]
 
     @property
     def _asked(self) -> float:
@@ -67,13 +72,16 @@ class Rule:
     def is_narrow_difference(self, gained: int, lost: int, count: int) -> bool:
         """The same for the difference of two columns: `gained` images only the first has right, `lost` the second.
 
-        The half width is that of Agresti and Min, as in `paired`, times the root of the share that is not sampled.
+        The half width is that of Agresti and Min, as in `paired`, times the root of the share that is not sampled. As a
+        normal approximation it is far too narrow where nearly no image of one kind has been seen, so each of the two
+        counts must also be narrow by its exact interval.
         """
         if count == self.total:
             return True
         m = count + 2
         variance = (gained + lost + 1 - (gained - lost) ** 2 / m) / m**2
-        return Z * math.sqrt(variance * (1 - count / self.total)) <= self._asked
+        half = Z * math.sqrt(variance * (1 - count / self.total))
+        return half <= self._asked and self.is_narrow(gained, count) and self.is_narrow(lost, count)
 
     def interval(self, correct: int, count: int) -> tuple[float, float]:
         """The interval that the rule guarantees: +-within, but no accuracy that the images seen rule out."""
