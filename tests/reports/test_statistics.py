@@ -1,9 +1,16 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from contracts.evaluated import change
 from regmix.evaluation import paired, wilson
+from regmix.reports.comparison import arms
+from regmix.reports.findings.case import Case
+from regmix.reports.gap import gap
 from regmix.reports.load import Outcomes, load
 from regmix.reports.statistics import radii, same_examples, strongest, worst_case
+from regmix.reports.subject import subjects_of
 
 
 def _columns(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -58,11 +65,41 @@ def test_worst_case_survives_every_attack():
     assert worst_case(None, ["a"]) is None
 
 
-def test_tables_of_other_examples_are_told_apart():
-    here = Outcomes(np.arange(3), np.array([1, 2, 3]), {})
-    assert same_examples(here, Outcomes(np.arange(3), np.array([1, 2, 3]), {}))
-    assert not same_examples(here, Outcomes(np.arange(3), np.array([1, 2, 4]), {}))
-    assert not same_examples(here, Outcomes(np.arange(2), np.array([1, 2]), {}))
+def test_the_same_positions_and_labels_in_other_images_are_no_pair(write_run, tmp_path):
+    """A folder of images and a noisy copy of it, and one pass through a random model and several."""
+    first, other = load(write_run(tmp_path / "a")), write_run(tmp_path / "b", seed=1)
+    assert same_examples(first, "best", load(other), "last")
+    change(other, "last", lambda one: one["subject"]["data"].update(digest="1" * 32))
+    assert not same_examples(first, "best", load(other), "last")
+    assert same_examples(first, "best", load(other), "best")
+    change(other, "best", lambda one: one["subject"].update(draws=20))
+    assert not same_examples(first, "best", load(other), "best")
+
+
+def test_other_positions_or_labels_and_missing_outcomes_are_no_pair(write_run, tmp_path):
+    run = load(write_run(tmp_path / "a"))
+    here = run.outcomes["best"]
+    for index, label in ((here.index + 1, here.label), (here.index, here.label + 1), (here.index[:2], here.label[:2])):
+        other = replace(run, outcomes={"best": Outcomes(index, label, {})})
+        assert not same_examples(run, "best", other, "best")
+    assert not same_examples(run, "best", replace(run, outcomes={}), "best")
+
+
+def test_no_pairs_are_made_of_different_images(write_run, tmp_path):
+    """Between best and last, between a run and its peer, and over the seeds of a method."""
+    other = write_run(tmp_path / "b", seed=1)
+    change(other, "best", lambda one: one["subject"]["data"].update(digest="1" * 32))
+    runs = load(write_run(tmp_path / "a")), load(other)
+    first, second = subjects_of(runs)
+    assert gap(first).best is not None
+    assert "different test images" in gap(second).text
+    assert Case(first).best_minus_last() is not None
+    assert Case(second).best_minus_last() is None
+    assert Case(first).against(second, "clean", "last") is not None
+    assert Case(first).against(second, "clean") is None
+    (arm,) = arms(runs)
+    assert arm.survives("last", "clean") is not None
+    assert arm.survives("best", "clean") is None
 
 
 def test_the_strongest_attack_is_the_lowest_one_and_the_last_of_equals(write_run, tmp_path):

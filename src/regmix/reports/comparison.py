@@ -34,7 +34,9 @@ class Arm:
         """Which examples survive, bool [seeds, N]; None if a run lacks it or the runs saw different examples."""
         outcomes = [run.outcomes.get(checkpoint) for run in self.runs]
         tables = [table for table in outcomes if table is not None and column in table.survives]
-        if len(tables) < len(self.runs) or not all(same_examples(tables[0], table) for table in tables):
+        first = self.runs[0]
+        alike = all(same_examples(first, checkpoint, run, checkpoint) for run in self.runs)
+        if len(tables) < len(self.runs) or not alike:
             return None
         return np.stack([table.survives[column] for table in tables])
 
@@ -149,7 +151,7 @@ def differences(those: Sequence[Arm], checkpoint: str, column: str) -> list[Diff
         first, second = arm.survives(checkpoint, column), other.survives(checkpoint, column)
         if first is None or second is None:
             continue
-        if same_examples(arm.runs[0].outcomes[checkpoint], other.runs[0].outcomes[checkpoint]):
+        if same_examples(arm.runs[0], checkpoint, other.runs[0], checkpoint):
             raw.append(Difference(arm.label, other.label, *difference(first, second)))
     adjusted = holm([pair.p for pair in raw])
     return [replace(pair, p_holm=p) for pair, p in zip(raw, adjusted, strict=True)]

@@ -45,6 +45,6 @@ def gap(subject: Subject) -> Gap:
     tables = judged(subject, "best"), judged(subject, "last")
     if tables[0] is None or tables[1] is None:
         return Gap(f"{OUTCOMES} of best or last is missing, so the interval of the difference is not known.", *numbers)
-    if not same_examples(tables[0][0], tables[1][0]):
-        return Gap("Best and last were evaluated on different examples, so there is no paired difference.", *numbers)
+    if not same_examples(subject.run, "best", subject.run, "last"):
+        return Gap("Best and last were evaluated on different test images, so there is no paired difference.", *numbers)
     return Gap(words.gap_text(paired(tables[0][1], tables[1][1]), len(tables[0][1])), *numbers)

@@ -232,10 +232,9 @@ def comparisons(those: Sequence[Subject]) -> list[str]:
         first, second = judged(those[0], those[0].checkpoint), judged(other, other.checkpoint)
         if those[0].where != other.where or those[0].run.part("data") != other.run.part("data"):
             continue
-        if first is None or second is None or not same_examples(first[0], second[0]):
+        if first is None or second is None:
             continue
-        shown = [subject.run.evaluations[subject.checkpoint or ""] for subject in (those[0], other)]
-        if shown[0].images != shown[1].images:
+        if not same_examples(those[0].run, those[0].checkpoint or "", other.run, other.checkpoint or ""):
             continue
         difference = paired(first[1], second[1])
         sentences.append(words.comparison_text(those[0].label, other.label, other.where, difference, len(first[1])))

@@ -49,9 +49,21 @@ def rule(columns: Mapping[str, Column]) -> float | None:
     return widths.pop() if len(widths) == 1 else None
 
 
-def same_examples(first: Outcomes, second: Outcomes) -> bool:
-    """Whether two tables are about the same test examples, judged by positions and labels."""
-    return np.array_equal(first.index, second.index) and np.array_equal(first.label, second.label)
+def same_examples(first: LoadedRun, checkpoint: str, second: LoadedRun, other: str) -> bool:
+    """Whether the outcomes of two checkpoints are there and about the same test images, through as many passes.
+
+    Positions and labels do not tell: a folder of images and a noisy copy of it have the same ones.
+    """
+    if not all(
+        name in run.outcomes and name in run.evaluations for run, name in ((first, checkpoint), (second, other))
+    ):
+        return False
+    mine, theirs = first.outcomes[checkpoint], second.outcomes[other]
+    return (
+        first.evaluations[checkpoint].images == second.evaluations[other].images
+        and np.array_equal(mine.index, theirs.index)
+        and np.array_equal(mine.label, theirs.label)
+    )
 
 
 def radii(runs: Sequence[LoadedRun], attack: str | None = None) -> list[tuple[float, str]]:

@@ -189,10 +189,10 @@ class Case:
 
         checkpoint: of the peer; None means the one by which it is judged.
         """
-        mine = self.run.outcomes.get(self.subject.checkpoint or "")
-        theirs = peer.run.outcomes.get(checkpoint or peer.checkpoint or "")
-        if mine is None or theirs is None or not same_examples(mine, theirs):
+        here, there = self.subject.checkpoint or "", checkpoint or peer.checkpoint or ""
+        if not same_examples(self.run, here, peer.run, there):
             return None
+        mine, theirs = self.run.outcomes[here], peer.run.outcomes[there]
         if column not in mine.survives or column not in theirs.survives:
             return None
         if column != CLEAN and self.run.norm != peer.run.norm:
@@ -202,7 +202,7 @@ class Case:
     def best_minus_last(self) -> Paired | None:
         """The robust test accuracy of the best weights minus that of the last, on the same images."""
         best, last = judged(self.subject, "best"), judged(self.subject, "last")
-        if best is None or last is None or not same_examples(best[0], last[0]):
+        if best is None or last is None or not same_examples(self.run, "best", self.run, "last"):
             return None
         return paired(best[1], last[1])
 
