@@ -162,7 +162,8 @@ def test_the_whole_split_leaves_no_doubt() -> None:
     ("gained", "lost"),
     [(0.0, 0.004), *(pytest.param(*both, marks=pytest.mark.slow) for both in ((0.02, 0.01), (0.1, 0.05), (0.25, 0.2)))],
 )
-def test_differences_of_two_models_are_covered(gained, lost) -> None:
+def test_differences_of_two_models_are_covered(gained, lost, monkeypatch) -> None:
+    monkeypatch.setattr(Rule, "is_narrow", cache(Rule.is_narrow))
     rule, rng = Rule(10_000, 10, 0.01), np.random.default_rng(1)
     counts = [round(10_000 * gained), round(10_000 * lost)]
     left = np.tile([*counts, 10_000 - sum(counts)], (TRIES, 1))

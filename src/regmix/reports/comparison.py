@@ -1,7 +1,6 @@
 """Compares methods over several seeds: means, standard deviations, and significance of differences."""
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from regmix.evaluation import paired, wilson
 from regmix.reports import words
 from regmix.reports.load import LoadedRun, checkpoints
-from regmix.reports.statistics import same_examples
+from regmix.reports.statistics import freedom_among, same_examples, uncertainty
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,10 @@ class Arm:
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean accuracy of the first arm minus that of the second, with its 95 % interval and p-values."""
+    """The mean accuracy of the first arm minus that of the second, with its 95 % interval and p-values.
+
+    The interval and p are about this pair alone; p_holm is adjusted for all pairs.
+    """
 
     first: str
     second: str
@@ -79,13 +81,15 @@ def spread(values: Sequence[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+def difference(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], pairs: int = 1
+) -> tuple[float, float, float, float]:
     """(difference, low, high, p) of two methods' mean accuracies on the same N examples, bool [seeds, N] each.
 
     The 95 % interval and the two-sided p-value are Student's t with the error and the degrees of freedom of
     `uncertainty`. A method with a single seed adds no term to the error; the interval then does not cover its seed.
     Where nothing varies, between images or between seeds, both are about the images alone: Agresti and Min's interval
-    (see `paired`) and the exact sign test.
+    (see `paired`) and the exact sign test. As one of several pairs it has the degrees of freedom of `freedom_among`.
     """
     from scipy.stats import t
 
@@ -93,6 +97,7 @@ def difference(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[flo
     c = first.mean(0) - second.mean(0)
     centre = float(c.mean())
     error, freedom = uncertainty(c, [first.mean(1), second.mean(1)])
+    freedom = freedom_among(pairs, freedom, len(first) + len(second) - 2)
     if error == 0:
         pair = paired(first[0], second[0])
         return centre, pair.low, pair.high, 1.0 if centre == 0 else min(1.0, 2 * 0.5 ** len(c))
@@ -116,25 +121,6 @@ def mean(survives: NDArray[np.bool_]) -> tuple[float, float, float]:
     return centre, max(0.0, centre - half), min(1.0, centre + half)
 
 
-def uncertainty(per_example: NDArray[np.float64], per_seed: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """(standard error, degrees of freedom) of a mean difference between two methods.
-
-    With c_i the difference between the methods' means over seeds on example i of N, and s_k the standard deviation of
-    the S_k values of method k, one per seed:
-
-        SE^2 = var(c) / N + s_1^2 / S_1 + s_2^2 / S_2
-
-    The first term covers the choice of the test images, the others the seeds of the training. A term with fewer than
-    two values is left out. The degrees of freedom are those of Welch and Satterthwaite; infinite if the error is 0.
-    """
-    samples = [values for values in (per_example, *per_seed) if len(values) > 1]
-    parts = [(float(values.var(ddof=1)) / len(values), len(values) - 1) for values in samples]
-    variance = sum(part for part, _ in parts)
-    if variance == 0:
-        return 0.0, math.inf
-    return math.sqrt(variance), variance**2 / sum(part**2 / degrees for part, degrees in parts)
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for several comparisons by Holm's method (Scandinavian Journal of Statistics 6, 1979)."""
     adjusted, largest = [0.0] * len(p_values), 0.0
@@ -146,14 +132,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def differences(those: Sequence[Arm], checkpoint: str, column: str) -> list[Difference]:
     """The difference of every pair of arms evaluated on the same examples, with p-values adjusted for their number."""
-    raw = []
+    raw, tables = [], []
     for arm, other in combinations(those, 2):
         first, second = arm.survives(checkpoint, column), other.survives(checkpoint, column)
         if first is None or second is None:
             continue
         if same_examples(arm.runs[0], checkpoint, other.runs[0], checkpoint):
             raw.append(Difference(arm.label, other.label, *difference(first, second)))
-    adjusted = holm([pair.p for pair in raw])
+            tables.append((first, second))
+    adjusted = holm([difference(first, second, len(tables))[3] for first, second in tables])
     return [replace(pair, p_holm=p) for pair, p in zip(raw, adjusted, strict=True)]
 
 

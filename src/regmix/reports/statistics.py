@@ -1,9 +1,11 @@
 """Statistics that a report computes from the outcomes of single examples."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from regmix.evaluation import wilson
 from regmix.reports.load import Column, Evaluation, LoadedRun, Outcomes, checkpoints
@@ -98,3 +100,33 @@ def column_of(evaluation: Evaluation | None, attack: str, eps: float) -> tuple[s
         if column.attack == attack and (column.eps == 0 or same_eps(column.eps, eps)):
             return name, column
     return None
+
+
+def uncertainty(per_example: NDArray[np.float64], per_seed: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """(standard error, degrees of freedom) of a mean difference between two methods.
+
+    With c_i the difference between the methods' means over seeds on example i of N, and s_k the standard deviation of
+    the S_k values of method k, one per seed:
+
+        SE^2 = var(c) / N + s_1^2 / S_1 + s_2^2 / S_2
+
+    The first term covers the choice of the test images, the others the seeds of the training. A term with fewer than
+    two values is left out. The degrees of freedom are those of Welch and Satterthwaite; infinite if the error is 0.
+    """
+    samples = [values for values in (per_example, *per_seed) if len(values) > 1]
+    parts = [(float(values.var(ddof=1)) / len(values), len(values) - 1) for values in samples]
+    variance = sum(part for part, _ in parts)
+    if variance == 0:
+        return 0.0, math.inf
+    return math.sqrt(variance), variance**2 / sum(part**2 / degrees for part, degrees in parts)
+
+
+def freedom_among(comparisons: int, freedom: float, of_seeds: float) -> float:
+    """The degrees of freedom by which one of several comparisons is judged: at most those of the seeds.
+
+    Welch's, which are estimated, become large where a few seeds agree by luck. Far in the tail, where one of several
+    comparisons is judged, p is then much too small.
+    """
+    if comparisons == 1 or not of_seeds:  # the second: one seed each, so the error is of images alone
+        return freedom
+    return min(freedom, of_seeds)

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from regmix.reports.comparison import uncertainty
+from regmix.reports.statistics import freedom_among, uncertainty
 
 Verdict = Literal["supported", "contradicted", "undecided"]
 
@@ -36,9 +36,7 @@ class Estimate:
 
     def freedom_among(self, comparisons: int) -> float:
         """The degrees of freedom by which one of several comparisons is judged; see `judge`."""
-        if comparisons == 1 or not self.freedom_of_seeds:  # the second: one seed each, so the error is of images alone
-            return self.freedom
-        return min(self.freedom, self.freedom_of_seeds)
+        return freedom_among(comparisons, self.freedom, self.freedom_of_seeds)
 
 
 def estimate(first: NDArray[np.float64], second: NDArray[np.float64], *, same_runs: bool) -> Estimate:
