@@ -13,16 +13,18 @@ from regmix.reports import words, write_report
 from regmix.reports.comparison import (
     arms,
     as_json,
-    difference,
     difference_lines,
     differences,
     doubts,
-    holm,
-    mean,
     shared_columns,
     table,
 )
 from regmix.reports.load import load
+from regmix.reports.statistics import difference, holm, mean
+from regmix.runs.records import Data
+from regmix.types import Fingerprint
+
+IMAGES = [Fingerprint(("a", "b"), (90, count - 90), "pixels", str(count)) for count in (190, 650)]
 
 
 def drawn(rng: np.random.Generator, seeds: int, examples: int, gap: float) -> tuple[np.ndarray, np.ndarray]:
@@ -139,6 +141,30 @@ def test_a_second_run_with_a_seed_is_no_further_seed(seeded):
     paths, runs = seeded
     found = arms([*runs[:3], load(paths[1])])
     assert [len(arm.runs) for arm in found] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("change_of", "why"),
+    [
+        (lambda run: replace(run, data=Data(IMAGES[1], IMAGES[0])), "learned from different images (190 and 650)"),
+        (lambda run: replace(run, data=Data(IMAGES[0], IMAGES[1])), "validated on different images"),
+        (lambda run: replace(run, environment=replace(run.environment, init="b" * 64)), "different weights"),
+        (lambda run: replace(run, environment=replace(run.environment, precision="bf16")), "precision (32 and bf16)"),
+        (lambda run: replace(run, result=replace(run.result, lengthened=[4])), "lengthened"),
+    ],
+)
+def test_runs_that_their_records_tell_apart_are_no_seeds_of_one_experiment(seeded, change_of, why):
+    _, runs = seeded
+    first, second, third = (
+        replace(run, data=Data(IMAGES[0], IMAGES[0]), environment=replace(run.environment, precision="32"))
+        for run in runs[:3]
+    )
+    assert [len(arm.runs) for arm in arms([first, second, third])] == [3]
+    found = arms([first, change_of(second), third])
+    assert [[run.seed for run in arm.runs] for arm in found] == [[0, 2], [1]]
+    (told,) = doubts(found)
+    assert told.startswith(f"{second.path} is no further seed of {first.path}: they ") or "lengthened" in why
+    assert why in told
 
 
 def test_models_from_elsewhere_are_no_seeds_of_each_other(seeded):

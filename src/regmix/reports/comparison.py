@@ -1,6 +1,5 @@
 """Compares methods over several seeds: means, standard deviations, and significance of differences."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,10 +8,9 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from regmix.evaluation import paired, wilson
 from regmix.reports import words
 from regmix.reports.load import LoadedRun, checkpoints
-from regmix.reports.statistics import freedom_among, same_examples, uncertainty
+from regmix.reports.statistics import difference, holm, same_examples, spread
 
 
 @dataclass(frozen=True)
@@ -57,77 +55,61 @@ class Difference:
 
 
 def arms(runs: Sequence[LoadedRun]) -> list[Arm]:
-    """Groups runs whose settings differ only in the seed, in the order of first appearance.
+    """Groups the seeds of one experiment, in the order of first appearance.
 
-    A model from elsewhere stands alone, because its settings do not say how it was trained, and so does a second run
-    with the same seed, which is no further seed.
+    These are runs whose settings differ only in the seed, and that no record of them tells apart; see `told_apart`. A
+    model from elsewhere stands alone, because its settings do not say how it was trained, and so does a second run with
+    the same seed, which is no further seed.
     """
-    groups: dict[tuple[str, int], list[LoadedRun]] = {}
-    for number, run in enumerate(runs):
-        settings = json.dumps({name: value for name, value in run.config.items() if name != "seed"}, sort_keys=True)
-        twin = sum(other.seed == run.seed and other.config == run.config for other in runs[:number])
-        key = (str(run.path), 0) if run.source is not None else (settings, twin)
-        groups.setdefault(key, []).append(run)
+    groups: list[list[LoadedRun]] = []
+    for run in runs:
+        for group in groups:
+            alike = all(_same_settings(other, run) and not told_apart(other, run) for other in group)
+            if alike and run.seed not in {other.seed for other in group}:
+                group.append(run)
+                break
+        else:
+            groups.append([run])
     # The guard may have changed the method of some seeds; those with the method of the settings give the name.
-    firsts = [min(group, key=lambda run: bool(words.methods_text(run))) for group in groups.values()]
+    firsts = [min(group, key=lambda run: bool(words.methods_text(run))) for group in groups]
     return [
         Arm(re.sub(r"-seed\d+$", "", label), sorted(group, key=lambda run: run.seed))
-        for label, group in zip(words.labels(firsts), groups.values(), strict=True)
+        for label, group in zip(words.labels(firsts), groups, strict=True)
     ]
 
 
-def spread(values: Sequence[float]) -> float | None:
-    """The sample standard deviation; None for a single value."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+def _same_settings(first: LoadedRun, second: LoadedRun) -> bool:
+    known = first.source is None and second.source is None
+    return known and {**first.config, "seed": 0} == {**second.config, "seed": 0}
 
 
-def difference(
-    first: NDArray[np.bool_], second: NDArray[np.bool_], pairs: int = 1
-) -> tuple[float, float, float, float]:
-    """(difference, low, high, p) of two methods' mean accuracies on the same N examples, bool [seeds, N] each.
+def told_apart(first: LoadedRun, second: LoadedRun) -> str | None:
+    """Why two runs with the same settings are not seeds of one experiment; None if no record says so.
 
-    The 95 % interval and the two-sided p-value are Student's t with the error and the degrees of freedom of
-    `uncertainty`. A method with a single seed adds no term to the error; the interval then does not cover its seed.
-    Where nothing varies, between images or between seeds, both are about the images alone: Agresti and Min's interval
-    (see `paired`) and the exact sign test. As one of several pairs it has the degrees of freedom of `freedom_among`.
+    What an older version did not record tells nothing apart.
     """
-    from scipy.stats import t
-
-    assert first.shape[1] == second.shape[1], "methods on different examples"
-    c = first.mean(0) - second.mean(0)
-    centre = float(c.mean())
-    error, freedom = uncertainty(c, [first.mean(1), second.mean(1)])
-    freedom = freedom_among(pairs, freedom, len(first) + len(second) - 2)
-    if error == 0:
-        pair = paired(first[0], second[0])
-        return centre, pair.low, pair.high, 1.0 if centre == 0 else min(1.0, 2 * 0.5 ** len(c))
-    half = float(t.ppf(0.975, freedom)) * error
-    return centre, centre - half, centre + half, 2 * float(t.sf(abs(centre) / error, freedom))
-
-
-def mean(survives: NDArray[np.bool_]) -> tuple[float, float, float]:
-    """(mean, low, high) of a method's accuracy over seeds and N examples, bool [seeds, N].
-
-    The 95 % interval is as in `difference`, with the error and the degrees of freedom of `uncertainty`, within [0, 1].
-    Where nothing varies it is Wilson's, about the images alone.
-    """
-    from scipy.stats import t
-
-    centre = float(survives.mean())
-    error, freedom = uncertainty(survives.mean(0), [survives.mean(1)])
-    if error == 0:
-        return centre, *wilson(int(survives[0].sum()), survives.shape[1])
-    half = float(t.ppf(0.975, freedom)) * error
-    return centre, max(0.0, centre - half), min(1.0, centre + half)
+    if first.data is not None and second.data is not None:
+        if first.data.train != second.data.train:
+            counts = first.data.train.images, second.data.train.images
+            return f"they learned from different images ({counts[0]:,} and {counts[1]:,})"
+        if first.data.validation != second.data.validation:
+            return "they were validated on different images"
+    if first.environment.init != second.environment.init:
+        return "they started from different weights"
+    if None not in (both := (first.environment.precision, second.environment.precision)) and both[0] != both[1]:
+        return f"they were trained with different precision ({both[0]} and {both[1]})"
+    if first.result.lengthened != second.result.lengthened:
+        return "one of them was lengthened, so their learning rates differ"
+    return None
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for several comparisons by Holm's method (Scandinavian Journal of Statistics 6, 1979)."""
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
+def no_seeds(those: Sequence[Arm]) -> list[str]:
+    """A sentence for every two methods that would be one, but for what the records of their runs say."""
+    return [
+        f"{second.path} is no further seed of {first.path}: {why}."
+        for (first, *_), (second, *_) in combinations([arm.runs for arm in those], 2)
+        if _same_settings(first, second) and (why := told_apart(first, second)) is not None
+    ]
 
 
 def differences(those: Sequence[Arm], checkpoint: str, column: str) -> list[Difference]:
@@ -242,8 +224,10 @@ def summary(those: Sequence[Arm], checkpoint: str, column: str, where: str) -> s
 
 
 def doubts(those: Sequence[Arm]) -> list[str]:
-    """Reasons to doubt single runs, which a mean would hide."""
-    return [text for arm in those for run in arm.runs for text in doubts_about(run, f"{arm.label}, seed {run.seed}")]
+    """Reasons to doubt single runs, which a mean would hide, and which runs are no seeds of one experiment."""
+    return no_seeds(those) + [
+        text for arm in those for run in arm.runs for text in doubts_about(run, f"{arm.label}, seed {run.seed}")
+    ]
 
 
 def doubts_about(run: LoadedRun, which: str) -> list[str]:

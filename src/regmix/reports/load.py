@@ -12,7 +12,7 @@ from regmix.methods import METHODS
 from regmix.runs import CHECKPOINTS, METRICS, Run
 from regmix.runs.evaluations import OUTCOMES, Examples, Outcomes, Stored
 from regmix.runs.loss_surface import LossSurfaces
-from regmix.runs.records import Column, Environment, Epoch, Evaluation, Result
+from regmix.runs.records import Column, Data, Environment, Epoch, Evaluation, Result
 from regmix.runs.thumbnails import Thumbnails
 from regmix.runtime.files import read_steadily
 from regmix.types import UserError
@@ -49,6 +49,8 @@ class LoadedRun:
     """The number of images that the run learns from; 0 if it is not recorded."""
     validation_images: int = 0
     """The number of images that it is validated on; 0 if it is not recorded."""
+    data: Data | None = None
+    """The images of both; None if they are not recorded."""
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     """The evaluation that is shown, by checkpoint; chosen by `aligned`."""
     outcomes: dict[str, Outcomes] = field(default_factory=dict)
@@ -152,6 +154,7 @@ def _load(path: Path) -> LoadedRun:
         files=_files(path),
         train_images=data.train.images if data is not None else 0,
         validation_images=data.validation.images if data is not None else 0,
+        data=data,
     )
     return aligned([loaded])[0]
 

@@ -9,7 +9,7 @@ from regmix.reports.classes import Classes
 from regmix.reports.findings import Finding
 from regmix.reports.intervals import Dot, IntervalChart, Row, dot, interval_chart
 from regmix.reports.page import Number, headline, judged_columns, number, one_answer, share
-from regmix.reports.statistics import Share, columns_at, radii, rule, worst_case
+from regmix.reports.statistics import Share, columns_at, mean, radii, rule, worst_case
 from regmix.reports.subject import Subject
 from regmix.threats import same_eps
 
@@ -158,7 +158,7 @@ def _mean(arm: comparison.Arm, checkpoint: str, column: str) -> Share | None:
         evaluation = arm.runs[0].evaluations.get(checkpoint)
         return None if evaluation is None else share(evaluation.columns.get(column))
     survives = arm.survives(checkpoint, column)
-    return None if survives is None else Share(*comparison.mean(survives))
+    return None if survives is None else Share(*mean(survives))
 
 
 def _advice(subject: Subject, found: Sequence[Finding]) -> list[str]:

@@ -80,7 +80,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
         selection=words.selection_text(runs),
         checkpoint_texts=[(name, words.CHECKPOINT_TEXTS[name]) for name in ("best", "last")]
         + ([("averaged", words.CHECKPOINT_TEXTS["averaged"])] if averaged else []),
-        limits=remarks.limits(subjects),
+        limits=" ".join([remarks.limits(subjects), *comparison.no_seeds(arms)]),
         tables=[page.table(subject) for subject in subjects],
         headlines=[page.headline(subject) for subject in subjects],
         overview=page.overview(subjects),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from regmix.evaluation import wilson
+from regmix.evaluation import paired, wilson
 from regmix.reports.load import Column, Evaluation, LoadedRun, Outcomes, checkpoints
 from regmix.threats import same_eps
 
@@ -100,6 +100,60 @@ def column_of(evaluation: Evaluation | None, attack: str, eps: float) -> tuple[s
         if column.attack == attack and (column.eps == 0 or same_eps(column.eps, eps)):
             return name, column
     return None
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """The sample standard deviation; None for a single value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def difference(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], pairs: int = 1
+) -> tuple[float, float, float, float]:
+    """(difference, low, high, p) of two methods' mean accuracies on the same N examples, bool [seeds, N] each.
+
+    The 95 % interval and the two-sided p-value are Student's t with the error and the degrees of freedom of
+    `uncertainty`. A method with a single seed adds no term to the error; the interval then does not cover its seed.
+    Where nothing varies, between images or between seeds, both are about the images alone: Agresti and Min's interval
+    (see `paired`) and the exact sign test. As one of several pairs it has the degrees of freedom of `freedom_among`.
+    """
+    from scipy.stats import t
+
+    assert first.shape[1] == second.shape[1], "methods on different examples"
+    c = first.mean(0) - second.mean(0)
+    centre = float(c.mean())
+    error, freedom = uncertainty(c, [first.mean(1), second.mean(1)])
+    freedom = freedom_among(pairs, freedom, len(first) + len(second) - 2)
+    if error == 0:
+        pair = paired(first[0], second[0])
+        return centre, pair.low, pair.high, 1.0 if centre == 0 else min(1.0, 2 * 0.5 ** len(c))
+    half = float(t.ppf(0.975, freedom)) * error
+    return centre, centre - half, centre + half, 2 * float(t.sf(abs(centre) / error, freedom))
+
+
+def mean(survives: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """(mean, low, high) of a method's accuracy over seeds and N examples, bool [seeds, N].
+
+    The 95 % interval is as in `difference`, with the error and the degrees of freedom of `uncertainty`, within [0, 1].
+    Where nothing varies it is Wilson's, about the images alone.
+    """
+    from scipy.stats import t
+
+    centre = float(survives.mean())
+    error, freedom = uncertainty(survives.mean(0), [survives.mean(1)])
+    if error == 0:
+        return centre, *wilson(int(survives[0].sum()), survives.shape[1])
+    half = float(t.ppf(0.975, freedom)) * error
+    return centre, max(0.0, centre - half), min(1.0, centre + half)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for several comparisons by Holm's method (Scandinavian Journal of Statistics 6, 1979)."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
 
 
 def uncertainty(per_example: NDArray[np.float64], per_seed: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
