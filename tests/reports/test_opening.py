@@ -12,7 +12,7 @@ from regmix.reports.classes import per_class
 from regmix.reports.findings import find
 from regmix.reports.load import LoadedRun, aligned, load
 from regmix.reports.opening import Opening, opening
-from regmix.reports.statistics import uncertainty
+from regmix.reports.statistics import mean, uncertainty
 from regmix.reports.subject import subjects_of
 
 
@@ -71,7 +71,7 @@ def test_seeds_of_one_method_open_with_their_mean(write_run, tmp_path: Path) -> 
     assert "mean over 3 seeds" in shown.numbers[0].text
     assert [row.label for row in shown.charts[0].rows] == ["seed 0", "seed 1", "seed 2"]
     error, freedom = uncertainty(robust.mean(0), [robust.mean(1)])
-    _, low, high = comparison.mean(robust.astype(bool))
+    _, low, high = mean(robust.astype(bool))
     assert freedom > 1
     assert high - low > 2 * 1.95 * error  # Student's quantile is larger than the normal one
 

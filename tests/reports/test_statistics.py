@@ -6,11 +6,13 @@ import pytest
 from contracts.evaluated import change
 from regmix.evaluation import paired, wilson
 from regmix.reports.comparison import arms
+from regmix.reports.curves import training_facts
 from regmix.reports.findings.case import Case
 from regmix.reports.gap import gap
 from regmix.reports.load import Outcomes, load
 from regmix.reports.statistics import radii, same_examples, strongest, worst_case
 from regmix.reports.subject import subjects_of
+from regmix.reports.words import percent
 
 
 def _columns(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -83,6 +85,20 @@ def test_other_positions_or_labels_and_missing_outcomes_are_no_pair(write_run, t
         other = replace(run, outcomes={"best": Outcomes(index, label, {})})
         assert not same_examples(run, "best", other, "best")
     assert not same_examples(run, "best", replace(run, outcomes={}), "best")
+
+
+def test_best_of_averaged_weights_after_the_last_epoch_is_not_last(write_run, tmp_path):
+    run = load(write_run(tmp_path / "a"))
+    last = run.epochs[-1]
+    same = replace(run, result=replace(run.result, best_epoch=last.epoch, best_pgd=last.pgd))
+    average = replace(run, result=replace(same.result, best_pgd=last.pgd + 0.06))
+    assert "the same weights" in gap(*subjects_of([same])).text
+    text = gap(*subjects_of([average])).text
+    assert "the same weights" not in text
+    assert "95% interval of the paired difference" in text
+    assert "what averaging gains" in text
+    assert dict(training_facts(average))["validation PGD at best"] == percent(last.pgd + 0.06)
+    assert not run.best_is_average, "a result of before this was recorded"
 
 
 def test_no_pairs_are_made_of_different_images(write_run, tmp_path):

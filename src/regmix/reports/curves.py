@@ -93,7 +93,8 @@ def training_facts(run: LoadedRun) -> list[tuple[str, str]]:
     if best is not None:
         facts.append(("best epoch", f"{best.epoch}"))
         if best.pgd is not None:
-            facts.append(("validation PGD at best", words.percent(best.pgd)))
+            accuracy = best.pgd if run.result.best_pgd is None else run.result.best_pgd  # of averaged weights, maybe
+            facts.append(("validation PGD at best", words.percent(accuracy)))
     if last.pgd is not None:
         facts.append(("validation PGD at the end", words.percent(last.pgd)))
     if (seconds := run.result.train_seconds or last.seconds) is not None:

@@ -38,7 +38,8 @@ def gap(subject: Subject) -> Gap:
     for name in ("best", "last"):
         if same := subject.run.evaluations[name].one_answer:
             return Gap(f"The gap means nothing: with the {name} weights {same.text('the test images')}.", *numbers)
-    if subject.run.epochs and subject.run.best_epoch == subject.run.epochs[-1].epoch:
+    averaged = subject.run.best_is_average
+    if not averaged and subject.run.epochs and subject.run.best_epoch == subject.run.epochs[-1].epoch:
         return Gap("Best and last are the same weights: the last epoch was the best one on validation.", *numbers)
     if best[1].correct == last[1].correct == 0:
         return Gap("Neither checkpoint classifies any attacked example correctly.", *numbers)
@@ -47,4 +48,4 @@ def gap(subject: Subject) -> Gap:
         return Gap(f"{OUTCOMES} of best or last is missing, so the interval of the difference is not known.", *numbers)
     if not same_examples(subject.run, "best", subject.run, "last"):
         return Gap("Best and last were evaluated on different test images, so there is no paired difference.", *numbers)
-    return Gap(words.gap_text(paired(tables[0][1], tables[1][1]), len(tables[0][1])), *numbers)
+    return Gap(words.gap_text(paired(tables[0][1], tables[1][1]), len(tables[0][1]), averaged=averaged), *numbers)

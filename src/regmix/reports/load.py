@@ -95,6 +95,12 @@ class LoadedRun:
         return [row for row in self.epochs if row.pgd is not None]
 
     @property
+    def best_is_average(self) -> bool:
+        """Whether the best checkpoint is averaged weights: its accuracy is not that of the weights of its epoch."""
+        own = next((row.pgd for row in self.epochs if row.epoch == self.best_epoch), None)
+        return own is not None and self.result.best_pgd is not None and abs(self.result.best_pgd - own) > 1e-6
+
+    @property
     def seed(self) -> int:
         """The seed of the training; 0 if the config has none."""
         seed = self.config.get("seed")
