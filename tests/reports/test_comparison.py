@@ -214,6 +214,19 @@ def test_p_is_adjusted_for_all_pairs_even_where_some_are_shown(seeded, write_run
     assert len(lines) == 2
 
 
+def test_texts_about_seeds_are_true_of_methods_with_one_and_with_several(seeded, write_run, tmp_path):
+    paths, runs = seeded
+    single = write_run(tmp_path / "single", "standard", seed=3)
+    heading, _ = difference_lines(arms([*runs[:2], load(single)]))[0]
+    assert "images, and the seeds of all but standard training (seed 3)" in heading
+    assert "images only: one seed" in difference_lines(arms([runs[0], load(single)]))[0][0]
+    write_report([*paths[:2], single], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert "RegMix with seed 0 and standard training with seed 3" in text
+    assert "those of seed 0" not in text
+    assert "for a method with several seeds, those of the training" in text
+
+
 def test_what_speaks_against_single_runs_is_told_of_every_seed(seeded, tmp_path):
     paths, runs = seeded
     assert doubts(arms(runs)) == as_json(arms(runs))["doubts"] == []

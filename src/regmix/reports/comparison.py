@@ -248,16 +248,25 @@ def doubts_about(run: LoadedRun, which: str) -> list[str]:
     return lines
 
 
+def covered(those: Sequence[Arm]) -> str:
+    """What the intervals of differences between these methods are about."""
+    single = [f"{arm.label} (seed {arm.runs[0].seed})" for arm in those if len(arm.runs) == 1]
+    if not single:
+        return "images and seeds"
+    if len(single) == len(those):
+        return "images only: one seed"
+    return f"images, and the seeds of all but {words.listed(single)}"
+
+
 def difference_lines(those: Sequence[Arm], *, first_only: bool = False) -> list[tuple[str, list[str]]]:
     """For every checkpoint and column, a heading and a line per pair of arms. p is adjusted for the number of pairs.
 
     With `first_only`, only the pairs with the first arm are listed.
     """
     pairs = len(those) * (len(those) - 1) // 2
-    covers = "images and seeds" if min(len(arm.runs) for arm in those) > 1 else "images only: one seed"
     return [
         (
-            f"{checkpoint}, {column} (95% intervals over {covers}; p adjusted for {pairs} pairs)",
+            f"{checkpoint}, {column} (95% intervals over {covered(those)}; p adjusted for {pairs} pairs)",
             [_line(pair) for pair in compared if not first_only or pair.first == those[0].label],
         )
         for checkpoint, columns in shared_columns(those).items()

@@ -129,5 +129,10 @@ def _seed_summary(arms: Sequence[comparison.Arm], subjects: Sequence[Subject]) -
         for column in columns:
             if column == subjects[0].column_name(checkpoint):
                 sentences.append(comparison.summary(arms, checkpoint, column, subjects[0].where))
-    first = subjects[0].run.seed
-    return [*sentences, f"All numbers below the first table are from single runs, those of seed {first}."]
+    seeds = dict.fromkeys(subject.run.seed for subject in subjects)
+    whose = (
+        f"those of seed {subjects[0].run.seed}"
+        if len(seeds) == 1
+        else words.listed([f"{subject.label} with seed {subject.run.seed}" for subject in subjects])
+    )
+    return [*sentences, f"All numbers below the first table are from single runs, {whose}."]
