@@ -72,12 +72,14 @@ def robust_overfitting(case: Case) -> Finding | None:
     """The best weights are more robust than the last ones on the same test images, beyond chance.
 
     Test: the paired 95 % interval of best minus last excludes zero. The best epoch was chosen on other images. A model
-    that answers one class for everything, or that has overfitted catastrophically, is not judged; nor is one whose
-    accuracy on training images fell, too, beyond its 95 % interval: it has come undone. Sources: arXiv 2002.11569; the
-    failure sign of arXiv 2510.05317.
+    that answers one class for everything, or that has overfitted catastrophically, is not judged; nor is one whose best
+    weights are an average, or whose accuracy on training images fell, too, beyond its 95 % interval: it has come
+    undone. Sources: arXiv 2002.11569; the failure sign of arXiv 2510.05317.
     """
     gap = case.best_minus_last()
     if not case.is_adversarial or gap is None or gap.low <= 0 or case.answers_one_class:
+        return None
+    if case.run.best_is_average:  # the gap is also what averaging gains
         return None
     if catastrophic_overfitting(case) is not None or _has_come_undone(case):
         return None
