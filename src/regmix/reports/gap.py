@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from regmix.evaluation import paired
+from regmix.evaluation import Paired, paired
 from regmix.reports import words
 from regmix.reports.load import checkpoints
 from regmix.reports.page import judged, share
@@ -48,4 +48,35 @@ def gap(subject: Subject) -> Gap:
         return Gap(f"{OUTCOMES} of best or last is missing, so the interval of the difference is not known.", *numbers)
     if not same_examples(subject.run, "best", subject.run, "last"):
         return Gap("Best and last were evaluated on different test images, so there is no paired difference.", *numbers)
-    return Gap(words.gap_text(paired(tables[0][1], tables[1][1]), len(tables[0][1]), averaged=averaged), *numbers)
+    return Gap(_text(paired(tables[0][1], tables[1][1]), len(tables[0][1]), averaged=averaged), *numbers)
+
+
+def _text(gap: Paired, examples: int, *, averaged: bool = False) -> str:
+    """What the difference between the best and the last checkpoint means.
+
+    averaged: the best checkpoint is averaged weights, so the gap is also what averaging gains.
+    """
+    interval = f"[{words.points(gap.low)}, {words.points(gap.high)}]"
+    counts = (
+        f"Of the {examples} examples, {gap.gained} are correct under attack only with best, and {gap.lost} only with "
+        f"last. The 95% interval of the paired difference is {interval} points."
+    )
+    if averaged:
+        return (
+            f"{counts} Best is averaged weights, and last is not, so the gap is also what averaging gains: it does not "
+            "show robust overfitting."
+        )
+    if gap.low > 0:
+        return (
+            f"{counts} It excludes zero, so the gap exceeds the noise of this test sample: the model lost robustness "
+            "after the best epoch (robust overfitting), and choosing the checkpoint on the validation split helped."
+        )
+    if gap.high < 0:
+        return (
+            f"{counts} It excludes zero: the last checkpoint is more robust than the one chosen on the validation "
+            "split, so there is no robust overfitting."
+        )
+    return (
+        f"{counts} It includes zero, so the gap does not exceed the noise of this test sample: "
+        "these examples show no robust overfitting."
+    )

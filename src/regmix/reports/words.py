@@ -263,37 +263,6 @@ def status_text(run: LoadedRun) -> str:
     return text
 
 
-def gap_text(gap: Paired, examples: int, *, averaged: bool = False) -> str:
-    """What the difference between the best and the last checkpoint means.
-
-    averaged: the best checkpoint is averaged weights, so the gap is also what averaging gains.
-    """
-    interval = f"[{points(gap.low)}, {points(gap.high)}]"
-    counts = (
-        f"Of the {examples} examples, {gap.gained} are correct under attack only with best, and {gap.lost} only with "
-        f"last. The 95% interval of the paired difference is {interval} points."
-    )
-    if averaged:
-        return (
-            f"{counts} Best is averaged weights, and last is not, so the gap is also what averaging gains: it does not "
-            "show robust overfitting."
-        )
-    if gap.low > 0:
-        return (
-            f"{counts} It excludes zero, so the gap exceeds the noise of this test sample: the model lost robustness "
-            "after the best epoch (robust overfitting), and choosing the checkpoint on the validation split helped."
-        )
-    if gap.high < 0:
-        return (
-            f"{counts} It excludes zero: the last checkpoint is more robust than the one chosen on the validation "
-            "split, so there is no robust overfitting."
-        )
-    return (
-        f"{counts} It includes zero, so the gap does not exceed the noise of this test sample: "
-        "these examples show no robust overfitting."
-    )
-
-
 def comparison_text(first: str, second: str, where: str, difference: Paired, examples: int) -> str:
     """A sentence about the paired difference between two runs."""
     verdict = "beyond" if difference.beyond_noise else "within"
