@@ -22,6 +22,8 @@ from regmix.types import Batch
 
 ALIGNED = 128
 """On how many of the validation images the gradient alignment is measured, drawn evenly from the classes."""
+PIXELS = 2**19
+"""Of a batch on a GPU, where the training's has fewer: 512 images of 32x32, which need less memory than a step."""
 
 
 class Validation(NamedTuple):
@@ -81,6 +83,9 @@ class Validator:
     def _measure(self, model: nn.Module, *, signs: bool) -> tuple[dict[str, float], str | None]:
         threat = self.experiment.threat
         batch_size = -(-self.experiment.batch_size // self.experiment.accumulate)
+        if self.fabric.device.type == "cuda":  # a small network keeps a GPU busy only with many images at once
+            _, height, width = self.images.shape
+            batch_size = max(batch_size, PIXELS // (height * width))
         return validate(self.fabric, model, self.images, threat, batch_size, self.check, signs=signs)
 
 
