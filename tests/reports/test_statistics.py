@@ -126,3 +126,12 @@ def test_the_strongest_attack_is_the_lowest_one_and_the_last_of_equals(write_run
     assert strongest([regmix], 0.3) is None
     assert strongest([], 0.1) is None
     assert [text for _, text in radii([regmix, standard])] == ["0.05", "0.1", "0.15", "0.2"]
+
+
+def test_a_run_is_judged_on_its_first_checkpoint_where_no_attack_is_common_to_all(write_run, tmp_path):
+    run = load(write_run(tmp_path / "a"))
+    best, last = run.evaluations["best"], run.evaluations["last"]
+    others = {name: replace(column, attack="square") for name, column in last.columns.items() if column.eps}
+    run = replace(run, evaluations={"best": best, "last": replace(last, columns=others)})
+    assert strongest([run], 0.1) == "pgd-50"
+    assert subjects_of([run])[0].attack == "pgd-50"

@@ -83,15 +83,19 @@ def radii(runs: Sequence[LoadedRun], attack: str | None = None) -> list[tuple[fl
 def strongest(runs: Sequence[LoadedRun], eps: float) -> str | None:
     """The attack with the lowest mean accuracy at this radius, over all evaluated checkpoints of these runs.
 
-    Only attacks that were run on all of these checkpoints count. Of equally strong attacks the last one of the
-    evaluation is taken, which in the usual order has the most steps.
+    Only attacks that were run on all of these checkpoints count; if there is none, those that were run on the first
+    checkpoint of every run, by which it is judged. Of equally strong attacks the last one of the evaluation is taken,
+    which in the usual order has the most steps.
     """
-    tables = [columns_at(run.evaluations[name], eps) for run in runs for name in checkpoints(run)]
-    accuracies = [{column.attack: column.accuracy for column in table.values()} for table in tables]
-    if not accuracies:
-        return None
-    common = [attack for attack in accuracies[0] if all(attack in table for table in accuracies)]
-    return min(reversed(common), key=lambda attack: sum(table[attack] for table in accuracies), default=None)
+    for count in (None, 1):
+        tables = [columns_at(run.evaluations[name], eps) for run in runs for name in checkpoints(run)[:count]]
+        accuracies = [{column.attack: column.accuracy for column in table.values()} for table in tables]
+        if not accuracies:
+            return None
+        common = [attack for attack in accuracies[0] if all(attack in table for table in accuracies)]
+        if common:
+            return min(reversed(common), key=lambda attack: sum(table[attack] for table in accuracies))
+    return None
 
 
 def column_of(evaluation: Evaluation | None, attack: str, eps: float) -> tuple[str, Column] | None:
