@@ -1,5 +1,6 @@
 """The first screen of the report."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +104,14 @@ def test_a_run_that_was_not_evaluated_does_not_hide_the_others(write_run, tmp_pa
     assert len(accuracies.rows) == 2
     assert len(differences.rows) == 1
     assert accuracies.note == "best checkpoint, 95% intervals; not evaluated: that of TRADES"
+
+
+def test_what_was_found_before_the_attacks_is_on_the_first_screen(write_run, tmp_path: Path) -> None:
+    """Its numbers mean nothing then, and nobody unfolds a section to learn that."""
+    (run,) = aligned([load(write_run(tmp_path / "run"))])
+    said = "the logits add up to 1, as probabilities do"
+    held = {name: replace(evaluation, preflight=[said]) for name, evaluation in run.evaluations.items()}
+    subjects = subjects_of([replace(run, evaluations=held)])
+    shown = opening(subjects, comparison.arms([subjects[0].run]), [per_class(subjects[0])], [[]])
+    assert f"Before the attacks: {said}." in str(shown.advice)
+    assert "No sign that" not in str(shown.advice)

@@ -167,7 +167,9 @@ def _advice(subject: Subject, found: Sequence[Finding]) -> list[str]:
         sentences.append(f"And {words.counted(len(found) - 3, 'more finding', 'more findings')}.")
     if subject.checkpoint is None:
         return ["Not evaluated yet.", *sentences]
-    masking = subject.run.evaluations[subject.checkpoint].masking
+    evaluation = subject.run.evaluations[subject.checkpoint]
+    sentences = [*(f"Before the attacks: {finding}." for finding in evaluation.preflight), *sentences]
+    masking = evaluation.masking
     if masking is not None and masking.verdict == "undecided":
         sentences.insert(0, words.VERDICTS[masking.verdict])
     return sentences or ["No sign that the training or the evaluation went wrong."]
