@@ -108,12 +108,12 @@ def test_reports_read_run_directories_and_measure_nothing() -> None:
     assert taken_from("reports", "evaluation") <= {"CLEAN", "Paired", "paired", "wilson"}
     assert taken_from("reports", "threats") <= {"format_eps", "same_eps"}
     # For their titles and settings; a method that is made is never called.
-    titles = {"METHODS", "remedies.REMEDIES", "remedies.trained_with"}
+    titles = {"METHODS", "remedies.continued", "remedies.trained_with"}
     assert taken_from("reports", "methods") <= titles | {"base.Method", "mutual.Mutual", "regmix.RegMix"}
 
 
 def test_exports_take_only_titles_from_the_methods() -> None:
-    assert taken_from("exports", "methods") <= {"METHODS", "remedies.REMEDIES", "remedies.trained_with"}
+    assert taken_from("exports", "methods") <= {"METHODS", "remedies.continued", "remedies.trained_with"}
 
 
 def test_no_file_imports_torchvision_or_timm() -> None:

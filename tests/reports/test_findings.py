@@ -22,7 +22,7 @@ from regmix.reports.statistics import share
 from regmix.reports.subject import subjects_of
 from regmix.runs import CONFIG
 from regmix.runs.evaluations import Outcomes
-from regmix.runs.records import Alarm, Column, Environment, Epoch, Evaluation, Masking, Result, Subject
+from regmix.runs.records import Alarm, Column, Data, Environment, Epoch, Evaluation, Masking, Result, Subject
 from regmix.runtime.files import parse_json
 from regmix.types import Fingerprint, OneAnswer, Sample
 
@@ -81,7 +81,9 @@ def run(path: Path | str = "runs/a", **parts: Any) -> LoadedRun:
     evaluations = parts.pop("evaluations", {name: evaluation(GOOD, name) for name in ("best", "last")})
     rows = parts.pop("epochs", epochs())
     result = Result(status="finished", epochs=len(rows), best_epoch=7, classes=[*"0123456789"])
-    made = LoadedRun(Path(path), settings(), Environment(), rows, result, [], [], [], train_images=1000)
+    train, held_out = (Fingerprint(("0", "1"), (half, half), "pixels", "0") for half in (500, 150))
+    data = Data(train, held_out)
+    made = LoadedRun(Path(path), settings(), Environment(), rows, result, [], [], [], data=data)
     return replace(
         made, **parts, evaluations={name: pair[0] for name, pair in evaluations.items()},
         outcomes={name: pair[1] for name, pair in evaluations.items()},

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from regmix import __version__
 from regmix.exports.checkpoint import Checkpointed
 from regmix.methods import METHODS
-from regmix.methods.remedies import REMEDIES, trained_with
+from regmix.methods.remedies import continued, trained_with
 from regmix.runs.columns import without_autoattack
 from regmix.runs.evaluations import Stored
 from regmix.runs.records import Column, Corruptions, went_back
@@ -147,13 +147,13 @@ def _limits(chosen: Checkpointed) -> Iterator[str]:
         yield from (f"- {_plain(text)}" for text in [*stored.evaluation.preflight, *stored.left_out])
     result = chosen.run.result()
     yield from (f"- {_plain(text)}" for text in result.warnings)
-    back = iter(zip(REMEDIES, went_back(chosen.run.metrics(), result.alarms), strict=False))
-    for alarm in result.alarms:
-        did = {"continue": "", "stop": ". The guard stopped the training"}
-        if alarm.action == "rollback":
-            kind, epoch = next(back)
-            did["rollback"] = f". The guard went back to epoch {epoch} and continued with {kind.title}"
-        yield f"- Alarm of the training in epoch {alarm.epoch}: {_plain(alarm.reason)}{did[alarm.action]}."
+    actions = [alarm.action for alarm in result.alarms]
+    after = continued(actions, went_back(chosen.run.metrics(), result.alarms))
+    for alarm, then in zip(result.alarms, after, strict=True):
+        did = ". The guard stopped the training" if alarm.action == "stop" else ""
+        if then is not None:
+            did = f". The guard went back to epoch {then[0]} and continued with {then[1]}"
+        yield f"- Alarm of the training in epoch {alarm.epoch}: {_plain(alarm.reason)}{did}."
     if result.status is None and not chosen.is_foreign:
         yield "- The training was not finished."
     yield "- Every image gets one of the classes above, whatever it shows."

@@ -24,6 +24,16 @@ def remedy(method: Method, level: int) -> Method:
     return REMEDIES[level - 1](mutual=mutual)
 
 
+def continued(actions: Sequence[str], back: Sequence[int]) -> list[tuple[int, str] | None]:
+    """What followed each alarm of a guard with these actions: after a rollback, the epoch and the title of the remedy.
+
+    Args:
+        back: as in `trained_with`.
+    """
+    after = zip(back, (kind.title for kind in REMEDIES), strict=False)
+    return [next(after) if action == "rollback" else None for action in actions]
+
+
 def trained_with(title: str, back: Sequence[int], epochs: int) -> list[tuple[str, int, int]]:
     """The titles of the methods of a training, each with its first and last epoch; undone epochs do not count.
 

@@ -38,16 +38,8 @@ def others(run: LoadedRun) -> list[OtherEvaluation]:
             name = words.attack_text(column.attack) + (f" at {words.eps_equals(column.eps_text)}" if column.eps else "")
             interval = f"{words.percent(column.low)} to {words.percent(column.high)}"
             rows.append((name, f"{words.percent(column.accuracy)} ({interval})"))
-        model = evaluation.subject
-        shown.append(
-            OtherEvaluation(
-                model.checkpoint,
-                words.sample_text(run, evaluation),
-                evaluation.made[:10],
-                rows,
-                [_about(note) for note in evaluation.notes],
-            )
-        )
+        images, about = words.sample_text(run, evaluation), [*map(_about, evaluation.notes)]
+        shown.append(OtherEvaluation(evaluation.subject.checkpoint, images, evaluation.made[:10], rows, about))
     return shown
 
 

@@ -45,12 +45,8 @@ class LoadedRun:
     outdated: list[str]
     """A sentence for each evaluation that no longer holds."""
     files: list[tuple[str, int]]
-    train_images: int = 0
-    """The number of images that the run learns from; 0 if it is not recorded."""
-    validation_images: int = 0
-    """The number of images that it is validated on; 0 if it is not recorded."""
     data: Data | None = None
-    """The images of both; None if they are not recorded."""
+    """The images that the run learns from and is validated on; None if they are not recorded."""
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     """The evaluation that is shown, by checkpoint; chosen by `aligned`."""
     outcomes: dict[str, Outcomes] = field(default_factory=dict)
@@ -67,6 +63,16 @@ class LoadedRun:
     def source(self) -> str | None:
         """The origin of a model from elsewhere; None for a run of regmix."""
         return self.environment.source
+
+    @property
+    def train_images(self) -> int:
+        """The number of images that the run learns from; 0 if it is not recorded."""
+        return self.data.train.images if self.data is not None else 0
+
+    @property
+    def validation_images(self) -> int:
+        """The number of images that it is validated on; 0 if it is not recorded."""
+        return self.data.validation.images if self.data is not None else 0
 
     @property
     def others(self) -> list[Evaluation]:
@@ -158,8 +164,6 @@ def _load(path: Path) -> LoadedRun:
         stored=[stored for stored in evaluations if not stored.outdated],
         outdated=outdated,
         files=_files(path),
-        train_images=data.train.images if data is not None else 0,
-        validation_images=data.validation.images if data is not None else 0,
         data=data,
     )
     return aligned([loaded])[0]

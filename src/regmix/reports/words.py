@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from regmix.evaluation import Paired
 from regmix.methods import METHODS
-from regmix.methods.remedies import REMEDIES, trained_with
+from regmix.methods.remedies import continued, trained_with
 from regmix.reports.load import Evaluation, LoadedRun
 from regmix.runs.distances import Curve
 from regmix.runs.records import Alarm, went_back
@@ -134,15 +134,16 @@ def run_words(run: LoadedRun) -> str:
 
 def reactions(run: LoadedRun) -> list[str]:
     """What the guard did about each of its alarms; empty where it only reported it."""
-    back = iter(zip(REMEDIES, went_back(run.epochs, run.result.alarms), strict=False))
-    texts = []
-    for alarm in run.result.alarms:
-        if alarm.action == "rollback":
-            kind, epoch = next(back)
-            texts.append(f"The run went back to epoch {epoch} and continued with {kind.title}.")
-        else:
-            texts.append("The run was stopped." if alarm.action == "stop" else "")
-    return texts
+    actions = [alarm.action for alarm in run.result.alarms]
+    after = continued(actions, went_back(run.epochs, run.result.alarms))
+    return [
+        f"The run went back to epoch {then[0]} and continued with {then[1]}."
+        if then is not None
+        else "The run was stopped."
+        if action == "stop"
+        else ""
+        for action, then in zip(actions, after, strict=True)
+    ]
 
 
 def alarm_lines(run: LoadedRun) -> list[tuple[str, str]]:

@@ -58,21 +58,20 @@ def load_model(
     if folder.is_file():
         folder, checkpoint = _of_file(folder, checkpoint)
     if (exported := read_exported(folder, trust)) is None:
-        config, classes, shape, weights = _of_run(folder, checkpoint, trust)
-        code = Run.open(folder, writes=False).environment().code
+        config, classes, shape, weights, code = _of_run(folder, checkpoint, trust)
     else:
         if checkpoint not in (None, exported.checkpoint):
             raise UserError(
                 f"{folder} holds the {exported.checkpoint} weights only; leave out checkpoint={checkpoint!r}"
             )
         config, classes, shape, weights = exported.model, exported.classes, exported.shape, folder / WEIGHTS
-        code = {}
+        code = {}  # an export does not record it
     if source is not None and not isinstance(config, Function):
         raise UserError(f"{folder} has a model of its own kind, {config.name}; leave out source={source!r}")
     # Normalisation comes with the weights.
     model = build(config, len(classes), shape[0], size=shape[1:])
     load_weights(model, weights)
-    if text := changed_code(code, users_code(model, config)):
+    if code and (text := changed_code(code, users_code(model, config))):
         warnings.warn(text, Doubt, stacklevel=3)  # of the caller, beyond `checked`
     return Trained(model.eval(), tuple(classes), shape)
 
@@ -94,8 +93,8 @@ def _of_file(path: Path, checkpoint: Checkpoint | None) -> tuple[Path, Checkpoin
 
 def _of_run(
     folder: Path, checkpoint: Checkpoint | None, trust: Trust
-) -> tuple[ModelConfig, list[str], tuple[int, int, int], Path]:
-    """The settings of the model of a run, its classes, the shape of its images and its file of weights."""
+) -> tuple[ModelConfig, list[str], tuple[int, int, int], Path, dict[str, str]]:
+    """The settings of the model of a run, its classes, the shape of its images, its weights and its code."""
     # Imported here, so that `import regmix` stays fast.
     from regmix.config import from_json
 
@@ -107,4 +106,5 @@ def _of_run(
     if not facts.classes or len(facts.shape) != 3:
         raise UserError(f"{directory.path / RESULT} does not say which images the model takes; train it again")
     channels, height, width = facts.shape
-    return config, facts.classes, (channels, height, width), directory.weights(checkpoint or there[0])
+    weights, code = directory.weights(checkpoint or there[0]), directory.environment().code
+    return config, facts.classes, (channels, height, width), weights, code
