@@ -61,7 +61,7 @@ def test_it_ends_at_the_first_look_at_which_every_column_and_the_worst_case_are_
         assert (column["low"], column["high"]) == rule.interval(correct, count)
     said = f"{count} of {len(labels)} test images: chosen by a rule (--within 4)"
     assert said in capsys.readouterr().out
-    assert said in held["notes"][-1]
+    assert all(said in column["rule"] for column in held["columns"].values())
     assert not journals(path)
     page = tmp_path / "report.html"
     assert main(["report", str(path), "-o", str(page)]) == 0
@@ -70,6 +70,8 @@ def test_it_ends_at_the_first_look_at_which_every_column_and_the_worst_case_are_
     words = f"evaluate {path} --attacks pgd-1 --eps 0.05 --checkpoint last --no-verdict --examples {count}"
     assert main(words.split()) == 0
     assert len(record(path)["columns"]) == 4
+    assert record(path)["columns"]["pgd-1@0.05"]["rule"] == ""
+    assert record(path)["notes"] == held["notes"]
 
 
 def test_what_a_killed_evaluation_found_out_is_not_told_of_other_images(runs, tmp_path, monkeypatch) -> None:

@@ -14,14 +14,14 @@ from scipy.stats import binom, norm
 
 from regmix.cli.train import parse_training
 from regmix.config import Experiment, to_json
-from regmix.evaluation import wilson
+from regmix.evaluation import CHANCE, RANDOM, wilson
 from regmix.reports.findings import FINDINGS, find
 from regmix.reports.findings.case import Case, difference
 from regmix.reports.load import LoadedRun
 from regmix.reports.statistics import share
 from regmix.reports.subject import subjects_of
 from regmix.runs import CONFIG
-from regmix.runs.evaluations import Outcomes
+from regmix.runs.evaluations import Outcomes, Stored
 from regmix.runs.records import Alarm, Column, Data, Environment, Epoch, Evaluation, Masking, Result, Subject
 from regmix.runtime.files import parse_json
 from regmix.types import Fingerprint, OneAnswer, Sample
@@ -148,6 +148,7 @@ SPOILED: dict[str, tuple[str, dict[str, Any]]] = {
         "robust overfitting",
         {"evaluations": {"best": evaluation(GOOD), "last": evaluation(GOOD | {"pgd-20@0.15": 0.7}, "last")}},
     ),
+    "softmax outputs": ("failed checks", {"evaluations": {"best": evaluation(GOOD, preflight=["softmax"])}}),
     "masked": ("masked gradients", {"evaluations": {"best": evaluation(GOOD, masking=Masking("masked", ["a sign"]))}}),
     "nothing": ("ε tests nothing", {"evaluations": {"best": evaluation({"clean": 0.96, "pgd-20@0.15": 0.96})}}),
     "everything": ("ε too large", {"evaluations": {"best": evaluation({"clean": 0.6, "pgd-20@0.15": 0.02})}}),
@@ -289,6 +290,33 @@ def test_a_small_radius_of_the_evaluation_alone_needs_no_training() -> None:
     (found,) = [each for each in find(subjects_of([sound(evaluations=tested)]))[0] if each.name == "ε tests nothing"]
     assert found.change.startswith("regmix evaluate ")
     assert "--eps 8/255" in found.change
+
+
+@pytest.mark.parametrize("source", [None, "net.onnx"])
+def test_one_answer_for_all_images_is_a_failed_check_of_a_model_from_elsewhere(source: str | None) -> None:
+    """Of a training it is the end, whose causes other rules name; other failed checks stay."""
+    answer = OneAnswer("3", 1.0)
+    said = [answer.text("the test images"), f"accuracy is 10%, {CHANCE}", "softmax"]
+    one = evaluation({"clean": LABELS == 3, "pgd-20@0.15": LABELS == 3}, one_answer=answer, preflight=said)
+    spoiled = sound(evaluations={"best": one}, environment=Environment(source=source))
+    (found,) = [each for each in find(subjects_of([spoiled]))[0] if each.name == "failed checks"]
+    assert found.evidence[0].value == (1 if source is None else 3)
+    assert "softmax" in found.brief
+
+
+def test_passes_that_differ_are_no_finding_where_their_mean_was_evaluated() -> None:
+    held, table = evaluation(GOOD, preflight=[f"{RANDOM}: two passes differ"])
+    assert names(sound(evaluations={"best": (held, table)})) == ["failed checks"]
+    mean = replace(held, subject=replace(held.subject, draws=20))
+    assert names(sound(evaluations={"best": (mean, table)})) == []
+
+
+def test_a_run_that_was_attacked_on_other_images_is_not_called_unevaluated() -> None:
+    clean, table = evaluation({"clean": 0.96})
+    shown = sound(evaluations={"best": (clean, table)})
+    assert names(shown) == ["not evaluated"]
+    attacked, _ = evaluation(GOOD, of=2 * N)
+    assert "not evaluated" not in names(replace(shown, stored=[Stored(Path(), attacked)]))
 
 
 def test_every_rule_states_its_test() -> None:

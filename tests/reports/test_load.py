@@ -8,10 +8,11 @@ import pytest
 
 from contracts.evaluated import folder
 from regmix.reports.load import aligned, checkpoints, load
+from regmix.reports.subject import subjects_of
 from regmix.runs import Run
 from regmix.runs.evaluations import Outcomes, add
 from regmix.runs.records import Environment
-from regmix.types import UserError
+from regmix.types import Sample, UserError
 from reports.conftest import N
 
 
@@ -205,3 +206,57 @@ def test_bytes_that_are_no_text_are_damage(write_run, tmp_path):
 def test_another_folder_is_no_run_directory(tmp_path: Path, name: str):
     with pytest.raises(UserError, match="not a run directory"):
         load(tmp_path / name)
+
+
+def shrink(path, checkpoint, count, made="2027-01-01T00:00:00+00:00"):
+    """Adds a later evaluation of a checkpoint, on the first images only and under a weak attack."""
+    stored = next(one for one in load(path).stored if one.evaluation.subject.checkpoint == checkpoint)
+    table, held = stored.outcomes(), stored.evaluation
+    few = {name: table.survives[name][:count] for name in ("clean", "fgsm@0.1")}
+    columns = {
+        name: replace(held.columns[name], correct=int(few[name].sum()), accuracy=float(few[name].mean()))
+        for name in few
+    }
+    subject = replace(held.subject, sample=Sample(count, N, "first"))
+    evaluation = replace(held, subject=subject, columns=columns, made=made)
+    add(path, evaluation, Outcomes(table.index[:count], table.label[:count], few), None)
+
+
+def test_a_later_evaluation_of_fewer_images_is_not_the_result(write_run, tmp_path):
+    path = write_run(tmp_path / "run", checkpoints=("best",))
+    shrink(path, "best", 4)
+    run = load(path)
+    assert (run.evaluations["best"].examples, len(run.outcomes["best"].label)) == (N, N)
+    assert [each.examples for each in run.others] == [4]
+
+
+def test_checkpoints_on_other_images_are_not_in_the_same_table(write_run, tmp_path):
+    path = write_run(tmp_path / "run", checkpoints=("best",))
+    last = write_run(tmp_path / "other", checkpoints=("last",))
+    shrink(last, "last", 60)
+    for folder_of_few in (last / "evaluations").glob("last-60-*"):
+        shutil.copytree(folder_of_few, path / "evaluations" / folder_of_few.name)
+    run = load(path)
+    assert checkpoints(run) == ["best"]
+    assert [each.subject.checkpoint for each in run.others] == ["last"]
+
+
+def test_images_on_which_a_run_was_attacked_come_first(write_run, tmp_path):
+    """More of them without an attack say nothing about robustness."""
+    path = write_run(tmp_path / "run", checkpoints=("best",))
+    shrink(path, "best", 60)
+    (large,) = (path / "evaluations").glob(f"best-{N}-*")
+    record = json.loads((large / "evaluation.json").read_text())
+    record["columns"] = {"clean": record["columns"]["clean"]}
+    (large / "evaluation.json").write_text(json.dumps(record))
+    assert load(path).evaluations["best"].examples == 60
+
+
+def test_a_run_is_judged_by_its_first_attacked_checkpoint(write_run, tmp_path):
+    path = write_run(tmp_path / "run", checkpoints=("best", "last"))
+    (own,) = (path / "evaluations").glob("best-*")
+    record = json.loads((own / "evaluation.json").read_text())
+    record["columns"] = {"clean": record["columns"]["clean"]}
+    (own / "evaluation.json").write_text(json.dumps(record))
+    (subject,) = subjects_of([load(path)])
+    assert (subject.checkpoint, subject.attack) == ("last", "pgd-50")

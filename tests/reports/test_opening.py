@@ -112,6 +112,6 @@ def test_what_was_found_before_the_attacks_is_on_the_first_screen(write_run, tmp
     said = "the logits add up to 1, as probabilities do"
     held = {name: replace(evaluation, preflight=[said]) for name, evaluation in run.evaluations.items()}
     subjects = subjects_of([replace(run, evaluations=held)])
-    shown = opening(subjects, comparison.arms([subjects[0].run]), [per_class(subjects[0])], [[]])
+    shown = opening(subjects, comparison.arms([subjects[0].run]), [per_class(subjects[0])], find(subjects))
     assert f"Before the attacks: {said}." in str(shown.advice)
     assert "No sign that" not in str(shown.advice)

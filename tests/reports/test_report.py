@@ -3,6 +3,7 @@ import errno
 import json
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from regmix.reports.load import load
 from regmix.reports.page import comparisons
 from regmix.reports.subject import subjects_of
 from regmix.runs import Run
-from regmix.runs.evaluations import settings_digest
-from regmix.types import UserError
+from regmix.runs.evaluations import Stored, settings_digest
+from regmix.types import Sample, UserError
 
 
 class Page(HTMLParser):
@@ -555,6 +556,26 @@ def test_autoattack_counts_only_for_the_numbers_that_it_was_run_for(write_run, t
     ran(first, "best", "0.1")
     assert caution(first) == []
     assert caution(first, second) == ["best checkpoint of standard training at ε = 0.1"]
+
+
+@pytest.mark.parametrize("kind", ["autoattack", "one by one", "another radius", "another checkpoint"])
+def test_autoattack_on_other_images_is_told(write_run, tmp_path, kind):
+    path = write_run(tmp_path / "run", checkpoints=("best", "last"), eps=(0.1, 0.2))
+    run = load(path)
+    held = run.evaluations["last" if kind == "another checkpoint" else "best"]
+    column = held.columns["pgd-50@0.2" if kind == "another radius" else "pgd-50@0.1"]
+    column = replace(column, accuracy=0.6, low=0.387, high=0.781)
+    names = ["apgd-ce", "apgd-t", "fab-t", "square"] if kind == "one by one" else ["autoattack"]
+    columns = {f"{name}@{column.eps_text}": replace(column, attack=name) for name in names}
+    few = replace(held, columns=columns, subject=replace(held.subject, sample=Sample(20, 500, "stratified", 0)))
+    run = replace(run, stored=[*run.stored, Stored(path, few)])
+    text = remarks.limits(subjects_of([run])).replace("\N{NO-BREAK SPACE}", " ")
+    told = {
+        "autoattack": "AutoAttack was run on other images only: 60.0% (38.7% to 78.1%) of 20 of 500 test digits",
+        "one by one": "AutoAttack was run on other images only: its four attacks one by one on 20 of 500 test digits",
+    }
+    assert told.get(kind, "AutoAttack was not run on the best checkpoint at ε = 0.1") in text
+    assert ("was not run" in text) == (kind not in told)
 
 
 def test_runs_in_different_norms_are_not_compared(write_run, tmp_path):

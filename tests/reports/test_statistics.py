@@ -9,8 +9,9 @@ from regmix.reports.comparison import arms
 from regmix.reports.curves import training_facts
 from regmix.reports.findings.case import Case
 from regmix.reports.gap import gap
-from regmix.reports.load import Outcomes, load
-from regmix.reports.statistics import radii, same_examples, strongest, worst_case
+from regmix.reports.load import Outcomes, aligned, load
+from regmix.reports.page import table
+from regmix.reports.statistics import Share, radii, same_examples, strongest, worst_case
 from regmix.reports.subject import subjects_of
 from regmix.reports.words import percent
 
@@ -56,15 +57,23 @@ def test_the_interval_covers_the_truth_about_95_times_of_100():
     assert 0.93 <= covered / 1000 <= 0.98
 
 
-def test_worst_case_survives_every_attack():
-    survives = {"a": np.array([1, 1, 0, 1], bool), "b": np.array([1, 0, 1, 1], bool)}
-    outcomes = Outcomes(np.arange(4), np.zeros(4, int), survives)
-    worst = worst_case(outcomes, ["a", "b"])
-    assert worst is not None
-    assert worst.accuracy == 0.5
-    assert (worst.low, worst.high) == wilson(2, 4)
-    assert worst_case(outcomes, ["a", "c"]) is None
-    assert worst_case(None, ["a"]) is None
+def test_the_worst_case_survives_every_attack_up_to_its_radius(write_run, tmp_path):
+    """A strong attack at a small radius counts at a larger one, too, at which only a weak one was run."""
+    run = load(write_run(tmp_path / "a", checkpoints=("best",), eps=(0.1, 0.2)))
+    columns = {name: run.evaluations["best"].columns[name] for name in ("clean", "fgsm@0.1", "pgd-10@0.1", "fgsm@0.2")}
+    place = np.arange(500)
+    survives = {
+        "clean": place < 500, "fgsm@0.1": place < 400, "pgd-10@0.1": place < 200, "fgsm@0.2": place >= 50,
+    }  # fmt: skip
+    outcomes = replace(run.outcomes["best"], survives=survives)
+    run = replace(
+        run, evaluations={"best": replace(run.evaluations["best"], columns=columns)}, outcomes={"best": outcomes}
+    )
+    assert worst_case(run, "best", 0.1) == Share(200 / 500, *wilson(200, 500))
+    assert worst_case(run, "best", 0.2) == Share(150 / 500, *wilson(150, 500))
+    survives.pop("pgd-10@0.1")
+    assert worst_case(run, "best", 0.2) is None
+    assert worst_case(replace(run, outcomes={}), "best", 0.1) is None
 
 
 def test_the_same_positions_and_labels_in_other_images_are_no_pair(write_run, tmp_path):
@@ -105,14 +114,21 @@ def test_no_pairs_are_made_of_different_images(write_run, tmp_path):
     """Between best and last, between a run and its peer, and over the seeds of a method."""
     other = write_run(tmp_path / "b", seed=1)
     change(other, "best", lambda one: one["subject"]["data"].update(digest="1" * 32))
-    runs = load(write_run(tmp_path / "a")), load(other)
+    alone = load(other)
+    (second,) = subjects_of([alone])
+    assert [*alone.evaluations] == ["best"]
+    assert [each.subject.checkpoint for each in alone.others] == ["averaged", "last"]
+    assert "different test images" in gap(second).text
+    assert Case(second).best_minus_last() is None
+    notes = " ".join(table(second).notes)
+    assert "The last checkpoint has been evaluated on other images only." in notes
+    assert "not been evaluated" not in notes
+    runs = aligned([load(write_run(tmp_path / "a")), alone])
     first, second = subjects_of(runs)
     assert gap(first).best is not None
-    assert "different test images" in gap(second).text
     assert Case(first).best_minus_last() is not None
-    assert Case(second).best_minus_last() is None
     assert Case(first).against(second, "clean", "last") is not None
-    assert Case(first).against(second, "clean") is None
+    assert Case(first).against(second, "clean", "best") is None
     (arm,) = arms(runs)
     assert arm.survives("last", "clean") is not None
     assert arm.survives("best", "clean") is None

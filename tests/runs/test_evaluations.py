@@ -93,15 +93,29 @@ def test_the_clean_interval_and_the_note_of_a_rule_stay(run: Run) -> None:
     """A rule chose the number of images; who adds to them with that number does not make the interval narrower."""
     about = subject(run)
     evaluation, outcomes = found(about, clean=[1, 1, 1, 0], fgsm=[1, 0, 0, 0])
-    wide = replace(evaluation.columns["clean"], low=0.1, high=0.99, within=0.5)
+    wide = replace(evaluation.columns["clean"], low=0.1, high=0.99, within=0.5, rule="by a rule")
     columns = {**evaluation.columns, "clean": wide}
-    add(run.path, replace(evaluation, columns=columns, notes=["an image", "by a rule"]), outcomes, None)
+    add(run.path, replace(evaluation, columns=columns, notes=["an image"]), outcomes, None)
     newer, outcomes = found(about, clean=[1, 1, 1, 0], pgd=[1, 0, 0, 0])
     narrow = replace(newer.columns["clean"], low=0.3, high=0.9)
     add(run.path, replace(newer, columns={**newer.columns, "clean": narrow}, notes=["an image"]), outcomes, None)
     (one,) = run.evaluations()
     assert one.evaluation.columns["clean"] == wide
-    assert one.evaluation.notes == ["an image", "by a rule"]
+    assert one.evaluation.about_images == ["an image", "by a rule"]
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "kept"), [("", "", "new"), ("a", "b", "new"), ("a", "", "new"), ("", "b", "old")]
+)
+def test_notes_about_images_are_those_of_the_latest_evaluation_of_the_runs_own(
+    run: Run, older: str, newer: str, kept: str
+) -> None:
+    """What a reader of images said once does not stick; a copy of the run's own images tells nothing of them."""
+    for elsewhere, note in ((older, "old"), (newer, "new")):
+        evaluation, outcomes = found(subject(run), clean=[1, 1, 1, 0])
+        add(run.path, replace(evaluation, elsewhere=elsewhere, notes=[note]), outcomes, None)
+    (one,) = run.evaluations()
+    assert one.evaluation.notes == [kept]
 
 
 def test_the_same_corruptions_measured_twice_cost_once(run: Run) -> None:

@@ -12,13 +12,15 @@ from regmix.evaluation.one_answer import one_answer
 from regmix.evaluation.one_batch import predict
 from regmix.evaluation.outcomes import Outcomes, paired, wilson
 from regmix.evaluation.planes import Plane, image_planes, weight_plane
-from regmix.evaluation.preflight import preflight, zero_gradients
+from regmix.evaluation.preflight import CHANCE, RANDOM, preflight, zero_gradients
 from regmix.evaluation.rounding import to_uint8
 from regmix.evaluation.table import evaluate, not_attacked_note
 from regmix.runs.records import Paired, Probe, Verdict
 
 __all__ = [
+    "CHANCE",
     "CLEAN",
+    "RANDOM",
     "Evaluator",
     "Examples",
     "Flatness",

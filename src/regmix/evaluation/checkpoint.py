@@ -77,7 +77,7 @@ class CheckpointEvaluation:
         self._findings: list[str] = []
         self._one_answer: OneAnswer | None = None
         self._interval: Interval | None = None
-        self._rule: list[str] = []
+        self._rule = ""
         self._within: float | None = None
 
     def _journal(self) -> Journal:
@@ -164,16 +164,16 @@ class CheckpointEvaluation:
             self._note(note)
 
     def survives(self, rows: Tensor | slice = slice(None)) -> dict[str, Tensor]:
-        """Which of these images survive, by column, and the worst case of several attacks at one radius."""
+        """Which of these images survive, by column, and the worst case of several attacks at a radius and below it."""
         table = {CLEAN: self._clean[rows]}
-        radii: dict[float, list[Tensor]] = {}
-        for filling in self._fillings:
-            table[filling.column.name] = filling.survives[rows]
-            radii.setdefault(filling.column.asked.threat.eps, []).append(filling.survives[rows])
-        several = {eps: columns for eps, columns in radii.items() if len(columns) > 1}
-        return table | {
-            f"worst case@{format_eps(eps)}": torch.stack(columns).all(0) for eps, columns in several.items()
-        }
+        attacked = {filling.column.name: filling.survives[rows] for filling in self._fillings}
+        radii = {filling.column.name: filling.column.asked.threat.eps for filling in self._fillings}
+        worst = {}
+        for eps in dict.fromkeys(radii.values()):
+            within = [attacked[name] for name, radius in radii.items() if radius <= eps]
+            if len(within) > 1:
+                worst[f"worst case@{format_eps(eps)}"] = torch.stack(within).all(0)
+        return table | attacked | worst
 
     def settle(self, rows: Tensor, sample: Sample, interval: Interval, rule: str, within: float | None) -> None:
         """Ends an evaluation whose number of images was open: it is about these images only from now on.
@@ -190,7 +190,7 @@ class CheckpointEvaluation:
         self._folder = checked_folder(task.run.path, self.subject)
         self._journals.append(self._journal())
         self._evaluator = replace(self._evaluator, images=task.test.images, journal=self._journals[-1])
-        self._clean, self._interval, self._rule, self._within = self._clean[rows], interval, [rule], within
+        self._clean, self._interval, self._rule, self._within = self._clean[rows], interval, rule, within
         self._predicted[CLEAN] = self._predicted[CLEAN][rows]
         self._tell_clean()
         for filling in self._fillings:
@@ -235,7 +235,7 @@ class CheckpointEvaluation:
         )
         outcomes = Outcomes(task.test.index.numpy(), task.test.images.labels.numpy(), survives, predicted)
         evaluation = Evaluation(
-            self.subject, self._columns, preflight=self._findings, notes=[*task.test.images.notes, *self._rule],
+            self.subject, self._columns, preflight=self._findings, notes=[*task.test.images.notes],
             elsewhere=task.test.elsewhere, one_answer=self._one_answer, masking=masking, corruptions=self._corruptions,
             seconds=time.perf_counter() - self._began, made=_now(),
         )  # fmt: skip
@@ -272,6 +272,7 @@ class CheckpointEvaluation:
         return records.Column(
             attack, eps, format_eps(eps), correct / count, *interval, correct, exact=self._task.questions.exact,
             batch_size=self._task.questions.batch_size, made=_now(), regmix=__version__, within=self._within,
+            rule=self._rule,
         )  # fmt: skip
 
     def _add(self, name: str, column: records.Column, alive: Tensor) -> None:

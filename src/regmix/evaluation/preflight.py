@@ -19,6 +19,8 @@ LOOKED_AT = 100
 """How many images are enough for these checks."""
 RANDOM = "the model is random"
 """Begins the finding that two passes differ."""
+CHANCE = "hardly above chance"
+"""Part of the finding that the accuracy is as low as that of guessing."""
 # Channel means and deviations that models are often given outside of themselves: CIFAR-10's and ImageNet's.
 USUAL = (((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
@@ -108,7 +110,7 @@ def _findings(model: Model, x: Images, y: Labels, logits: torch.Tensor) -> Itera
     if len(x) >= 50 and not above_largest_class(hits, y):
         low, high = (100 * end for end in wilson(int(hits.sum()), len(x)))
         yield (
-            f"accuracy is {100 * right:.0f}% (95% interval {low:.0f}% to {high:.0f}%), hardly above chance: the "
+            f"accuracy is {100 * right:.0f}% (95% interval {low:.0f}% to {high:.0f}%), {CHANCE}: the "
             f"most frequent class is {100 * int(y.bincount().max()) / len(y):.0f}% of these {len(x)} images; "
             "check the order of the classes, the weights and the normalisation"
         )

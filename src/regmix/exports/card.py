@@ -103,7 +103,7 @@ def _accuracy(chosen: Checkpointed) -> Iterator[str]:
             remarks = [column.note, f"could not start on {column.not_attacked} images" if column.not_attacked else ""]
             remark = _plain("; ".join(filter(None, remarks)))
             yield f"| {attack} | {eps} | {_percent(column.accuracy)} | {interval} | {remark} |"
-        yield from (f"\nAbout the images: {_plain(note)}." for note in evaluation.notes)
+        yield from (f"\nAbout the images: {_plain(note)}." for note in evaluation.about_images)
         if is_masked(stored):
             yield "\n**The model hides its gradients: the accuracies under attack are too high, see the limits.**"
         if evaluation.subject.draws > 1:

@@ -137,7 +137,7 @@ def trust(subjects: Sequence[Subject]) -> list[tuple[Subject, list[tuple[str, bo
         lines = []
         for name, evaluation in subject.run.evaluations.items():
             notes = [f"Before the attacks: {finding}." for finding in evaluation.preflight]
-            notes += [f"About the images: {note}." for note in evaluation.notes]
+            notes += [f"About the images: {note}." for note in evaluation.about_images]
             for column_name, column in evaluation.columns.items():
                 if column.stages:
                     stages = ", ".join(f"{100 * stage.accuracy:.1f}% after {stage.attack}" for stage in column.stages)

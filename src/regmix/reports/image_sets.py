@@ -24,7 +24,7 @@ def notes(runs: Sequence[LoadedRun]) -> list[str]:
         f"{run.path.resolve().name}: {note}" if len(runs) > 1 else note
         for run in runs
         for name in checkpoints(run)
-        for note in run.evaluations[name].notes
+        for note in run.evaluations[name].about_images
     ]
     return [_about(text) for text in dict.fromkeys(texts)]
 
@@ -36,9 +36,8 @@ def others(run: LoadedRun) -> list[OtherEvaluation]:
         rows = []
         for column in evaluation.columns.values():
             name = words.attack_text(column.attack) + (f" at {words.eps_equals(column.eps_text)}" if column.eps else "")
-            interval = f"{words.percent(column.low)} to {words.percent(column.high)}"
-            rows.append((name, f"{words.percent(column.accuracy)} ({interval})"))
-        images, about = words.sample_text(run, evaluation), [*map(_about, evaluation.notes)]
+            rows.append((name, f"{words.percent(column.accuracy)} ({words.interval_text(column)})"))
+        images, about = words.sample_text(run, evaluation), [*map(_about, evaluation.about_images)]
         shown.append(OtherEvaluation(evaluation.subject.checkpoint, images, evaluation.made[:10], rows, about))
     return shown
 

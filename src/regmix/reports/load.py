@@ -1,7 +1,7 @@
 """Run directories as a report reads them; nothing is written."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from regmix.methods import METHODS
 from regmix.runs import CHECKPOINTS, METRICS, Run
 from regmix.runs.evaluations import OUTCOMES, Examples, Outcomes, Stored
 from regmix.runs.loss_surface import LossSurfaces
-from regmix.runs.records import Column, Data, Environment, Epoch, Evaluation, Result
+from regmix.runs.records import Column, Data, Environment, Epoch, Evaluation, Images, Result
 from regmix.runs.thumbnails import Thumbnails
 from regmix.runtime.files import read_steadily
 from regmix.types import UserError
@@ -26,6 +26,8 @@ __all__ = [
     "Outcomes",
     "aligned",
     "checkpoints",
+    "is_attacked",
+    "judged_checkpoint",
     "load",
 ]
 
@@ -170,24 +172,27 @@ def _load(path: Path) -> LoadedRun:
 
 
 def aligned(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
-    """The runs with the evaluations that are shown, one per checkpoint.
+    """The runs with the evaluations that are shown: of each run those on one set of images.
 
-    On the images that most of the runs share, so that they can be compared; else on the run's own test split; else on
-    the images that most of the checkpoints share; else the latest.
+    These are the images that most of the runs share, so that they can be compared. Of several such sets, in this order:
+    one on which the run was attacked, its own test split, one with the best weights, more images, more checkpoints,
+    and the latest.
     """
     by_runs = Counter(images for run in runs for images in {stored.evaluation.images for stored in run.stored})
-    by_checkpoints = Counter(stored.evaluation.images for run in runs for stored in run.stored)
 
-    def rank(stored: Stored) -> tuple[int, bool, int, str]:
-        evaluation = stored.evaluation
-        images = evaluation.images
-        return by_runs[images], not evaluation.elsewhere, by_checkpoints[images], evaluation.made
+    def rank(those: Mapping[str, Stored]) -> tuple[int, bool, bool, bool, int, int, str]:
+        (first, *_) = evaluations = [stored.evaluation for stored in those.values()]
+        made = max(evaluation.made for evaluation in evaluations)
+        attacked = any(is_attacked(evaluation) for evaluation in evaluations)
+        own = not all(evaluation.elsewhere for evaluation in evaluations)
+        return by_runs[first.images], attacked, own, "best" in those, first.examples, len(those), made
 
     shown = []
     for run in runs:
-        chosen: dict[str, Stored] = {}
-        for stored in sorted(run.stored, key=rank):
-            chosen[stored.evaluation.subject.checkpoint] = stored
+        sets: dict[Images, dict[str, Stored]] = {}
+        for stored in run.stored:  # the latest counts
+            sets.setdefault(stored.evaluation.images, {})[stored.evaluation.subject.checkpoint] = stored
+        chosen = max(sets.values(), key=rank, default={})
         outcomes = {name: each.outcomes() for name, each in chosen.items() if (each.folder / OUTCOMES).is_file()}
         examples = {name: few for name, each in chosen.items() if (few := each.examples()) is not None}
         small = {name: copies for name, each in chosen.items() if (copies := Thumbnails.read(each.folder)) is not None}
@@ -201,9 +206,21 @@ def aligned(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
     return shown
 
 
+def is_attacked(evaluation: Evaluation) -> bool:
+    """Whether an evaluation has a column under an attack."""
+    return any(column.eps > 0 for column in evaluation.columns.values())
+
+
 def checkpoints(run: LoadedRun) -> list[str]:
     """The evaluated checkpoints of a run, in the order in which they are shown."""
     return [checkpoint for checkpoint in CHECKPOINTS if checkpoint in run.evaluations]
+
+
+def judged_checkpoint(run: LoadedRun) -> str | None:
+    """The checkpoint by which a run is judged: the first that was attacked, else the first that was evaluated."""
+    evaluated = checkpoints(run)
+    attacked = [name for name in evaluated if is_attacked(run.evaluations[name])]
+    return next(iter([*attacked, *evaluated]), None)
 
 
 def _files(path: Path) -> list[tuple[str, int]]:

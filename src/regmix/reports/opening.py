@@ -9,7 +9,7 @@ from regmix.reports.classes import Classes
 from regmix.reports.findings import Finding
 from regmix.reports.intervals import Dot, IntervalChart, Row, dot, interval_chart
 from regmix.reports.page import Number, headline, judged_columns, number, one_answer, share
-from regmix.reports.statistics import Share, columns_at, mean, radii, rule, worst_case
+from regmix.reports.statistics import Share, columns_at, mean, radii, worst_case
 from regmix.reports.subject import Subject
 from regmix.threats import same_eps
 
@@ -66,12 +66,11 @@ def _against_radius(subject: Subject) -> list[IntervalChart]:
     rows = [_row("no attack", own)] if (own := share(clean and clean[1])) else []
     near = sorted(radii([run]), key=lambda radius: abs(radius[0] - (subject.eps or 0.0)))[:RADII]
     for eps, text in sorted(near):
-        present = columns_at(evaluation, eps)
-        worst = worst_case(run.outcomes.get(name), [*present], rule(present))
+        worst = worst_case(run, name, eps) if columns_at(evaluation, eps) else None
         if worst is not None:
             trained = " (of the training)" if wanted is not None and same_eps(eps, wanted) else ""
             rows.append(_row(f"{words.eps_equals(text)}{trained}", worst))
-    note = f"{name} checkpoint{subject.passes}, worst case over the attacks, 95% intervals"
+    note = f"{name} checkpoint{subject.passes}, worst case over the attacks up to each ε, 95% intervals"
     return [interval_chart("Images classified correctly", rows, note=note)] if len(rows) > 1 else []
 
 
@@ -162,14 +161,12 @@ def _mean(arm: comparison.Arm, checkpoint: str, column: str) -> Share | None:
 
 
 def _advice(subject: Subject, found: Sequence[Finding]) -> list[str]:
-    sentences = [f"{finding.name[:1].upper()}{finding.name[1:]}." for finding in found[:3]]
+    sentences = [finding.brief or f"{finding.name[:1].upper()}{finding.name[1:]}." for finding in found[:3]]
     if len(found) > 3:
         sentences.append(f"And {words.counted(len(found) - 3, 'more finding', 'more findings')}.")
     if subject.checkpoint is None:
         return ["Not evaluated yet.", *sentences]
-    evaluation = subject.run.evaluations[subject.checkpoint]
-    sentences = [*(f"Before the attacks: {finding}." for finding in evaluation.preflight), *sentences]
-    masking = evaluation.masking
+    masking = subject.run.evaluations[subject.checkpoint].masking
     if masking is not None and masking.verdict == "undecided":
         sentences.insert(0, words.VERDICTS[masking.verdict])
     return sentences or ["No sign that the training or the evaluation went wrong."]

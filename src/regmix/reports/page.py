@@ -10,7 +10,7 @@ from regmix.evaluation import CLEAN, paired
 from regmix.reports import words
 from regmix.reports.load import Column, Outcomes, checkpoints
 from regmix.reports.remarks import notes
-from regmix.reports.statistics import Share, column_of, columns_at, radii, rule, same_examples, worst_case
+from regmix.reports.statistics import Share, column_of, columns_at, radii, same_examples, worst_case
 from regmix.reports.subject import FEW, Subject
 from regmix.runs.evaluations import OUTCOMES
 from regmix.threats import format_eps, same_eps
@@ -37,7 +37,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Table:
-    """The accuracies of one run. `examples` describes the test images, per checkpoint if they differ."""
+    """The accuracies of one run, on the test images that `examples` describes."""
 
     checkpoints: list[str]
     groups: list[Group]
@@ -182,36 +182,36 @@ def table(subject: Subject) -> Table | None:
     evaluations = [run.evaluations[name] for name in evaluated]
     clean = [column_of(evaluation, CLEAN, 0.0) for evaluation in evaluations]
     groups = [Group("", [Row("Clean", [share(pair[1]) if pair else None for pair in clean])])]
-    trained_at = words.training_eps(run)
+    trained_at, attacks_so_far = words.training_eps(run), 0
     for eps, text in radii([run]):
         columns = [columns_at(evaluation, eps) for evaluation in evaluations]
         names = list(dict.fromkeys(name for present in columns for name in present))
+        attacks_so_far += len(names)
         kinds = {name: present[name].attack for present in columns for name in present}
         rows = [Row(words.attack_text(kinds[name]), [share(c.get(name)) for c in columns]) for name in names]
-        if len(names) > 1:
+        if attacks_so_far > 1:
             worst = [
-                worst_case(run.outcomes.get(name), names, rule(c)) for name, c in zip(evaluated, columns, strict=True)
+                worst_case(run, name, eps) if present.keys() >= {*names} else None  # else too few attacks to compare
+                for name, present in zip(evaluated, columns, strict=True)
             ]
             rows.append(Row("Worst case", worst, worst=True))
         heading = f"ε = {text}" + (f" in {subject.norm}" if subject.norm else "")
         groups.append(Group(heading, rows, trained_at is not None and same_eps(eps, trained_at)))
-    counts = [words.sample_text(run, evaluation) for evaluation in evaluations]
-    if len(set(counts)) == 1:
-        examples = counts[0]
-    else:
-        examples = ", ".join(f"{name}: {count}" for name, count in zip(evaluated, counts, strict=True))
     remarks = notes([run])
     remarks += [
         f"The worst case of {name} cannot be computed: its {OUTCOMES} is missing."
         for name in evaluated
         if name not in run.outcomes and len(groups) > 1
     ]
-    if "averaged" not in evaluated:
+    elsewhere = {evaluation.subject.checkpoint for evaluation in run.others}.difference(evaluated)
+    there = elsewhere.union(evaluated)
+    if "averaged" not in there:
         averages = run.part("averaging").get("name", "none") != "none"
         remarks.append(
             "The averaged weights have not been evaluated." if averages else "This run keeps no averaged weights."
         )
-    remarks += [f"The {name} checkpoint has not been evaluated." for name in ("best", "last") if name not in evaluated]
+    remarks += [f"The {name} checkpoint has not been evaluated." for name in ("best", "last") if name not in there]
+    remarks += [f"The {name} checkpoint has been evaluated on other images only." for name in sorted(elsewhere)]
     costs = [
         (f"{checkpoint}, {name}", column.cost.text())
         for checkpoint, evaluation in zip(evaluated, evaluations, strict=True)
@@ -222,7 +222,7 @@ def table(subject: Subject) -> Table | None:
         searches = evaluation.curve.costs if evaluation.curve is not None else {}
         costs += [(f"{checkpoint}, smallest by {name}", cost.text()) for name, cost in searches.items()]
         costs += [(f"{checkpoint}, corruptions", each.cost.text()) for each in evaluation.corruptions if each.cost]
-    return Table(evaluated, groups, examples, remarks, costs)
+    return Table(evaluated, groups, words.sample_text(run, evaluations[0]), remarks, costs)
 
 
 def comparisons(those: Sequence[Subject]) -> list[str]:

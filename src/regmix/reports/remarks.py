@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from regmix.reports import words
 from regmix.reports.load import LoadedRun, checkpoints
-from regmix.reports.statistics import columns_at
+from regmix.reports.statistics import column_of, columns_at
 from regmix.reports.subject import Subject
 from regmix.runs.columns import without_autoattack
 
@@ -18,11 +18,15 @@ UPPER_BOUND = (
 def limits(those: Sequence[Subject]) -> str:
     """What limits the numbers by which runs are judged: whether AutoAttack was run for just these, and all remarks."""
     lacking: dict[tuple[str | None, str], list[str]] = {}
+    texts = [UPPER_BOUND]
     for subject in those:
         evaluation = subject.run.evaluations.get(subject.checkpoint or "")
         if evaluation is not None and subject.eps and without_autoattack(columns_at(evaluation, subject.eps).values()):
-            lacking.setdefault((subject.checkpoint, subject.at), []).append(subject.label)
-    texts = [UPPER_BOUND]
+            if text := _autoattack_elsewhere(subject, subject.eps):
+                whose = f"{words.heading(subject.label)}: " if len(those) > 1 else ""
+                texts.append(f"{whose}AutoAttack was run on other images only: {text}.")
+            else:
+                lacking.setdefault((subject.checkpoint, subject.at), []).append(subject.label)
     if lacking:
         where = [
             f"the {checkpoint} checkpoint{f' of {words.listed(labels)}' if len(those) > 1 else ''} {at}"
@@ -32,6 +36,22 @@ def limits(those: Sequence[Subject]) -> str:
             f"AutoAttack was not run on {words.listed(where)}, so the true robust accuracy may be noticeably lower."
         )
     return " ".join([*texts, *notes([subject.run for subject in those])])
+
+
+def _autoattack_elsewhere(subject: Subject, eps: float) -> str:
+    """The accuracy of the judged checkpoint under AutoAttack on images that are not shown; empty if it was not run."""
+    texts = []
+    for other in subject.run.others:
+        columns = columns_at(other, eps)
+        if other.subject.checkpoint != subject.checkpoint or not columns or without_autoattack(columns.values()):
+            continue
+        images, column = words.sample_text(subject.run, other), column_of(other, "autoattack", eps)
+        if column is None:
+            texts.append(f"its four attacks one by one on {images} {subject.at}")
+        else:
+            share = f"{words.percent(column[1].accuracy)} ({words.interval_text(column[1])})"
+            texts.append(f"{share} of {images} are correct {subject.at}")
+    return "; ".join(texts)
 
 
 def attacks(runs: Sequence[LoadedRun]) -> list[str]:

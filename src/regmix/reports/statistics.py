@@ -1,14 +1,14 @@
 """Statistics that a report computes from the outcomes of single examples."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regmix.evaluation import paired, wilson
-from regmix.reports.load import Column, Evaluation, LoadedRun, Outcomes, checkpoints
+from regmix.reports.load import Column, Evaluation, LoadedRun, checkpoints, judged_checkpoint
 from regmix.threats import same_eps
 
 
@@ -31,23 +31,27 @@ def columns_at(evaluation: Evaluation, eps: float) -> dict[str, Column]:
     return {name: column for name, column in evaluation.columns.items() if column.eps > 0 and same_eps(column.eps, eps)}
 
 
-def worst_case(outcomes: Outcomes | None, names: Sequence[str], within: float | None = None) -> Share | None:
-    """The share of examples that survive all of these columns; None if a column has no outcomes.
+def worst_case(run: LoadedRun, checkpoint: str, eps: float) -> Share | None:
+    """The share of images that survive every attack at this radius and at smaller ones; None without outcomes.
 
-    within: the half width of the interval, if a rule that looked at this share has chosen the number of images.
+    A perturbation within a smaller radius is within this one, too. Where a rule has chosen the number of images for
+    all of these columns, the interval is as wide as it promises.
     """
+    outcomes, evaluation = run.outcomes.get(checkpoint), run.evaluations[checkpoint]
+    names = [name for name, column in evaluation.columns.items() if 0 < column.eps <= eps or same_eps(column.eps, eps)]
     if outcomes is None or not names or any(name not in outcomes.survives for name in names):
         return None
     survivors = int(np.logical_and.reduce([outcomes.survives[name] for name in names]).sum())
+    within = _rule([evaluation.columns[name] for name in names])
     if within is None:
         return share(survivors, len(outcomes.label))
     accuracy = survivors / len(outcomes.label)
     return Share(accuracy, max(0.0, accuracy - within), min(1.0, accuracy + within))
 
 
-def rule(columns: Mapping[str, Column]) -> float | None:
+def _rule(columns: Sequence[Column]) -> float | None:
     """The half width by which a rule has chosen the number of images for all of these columns; None without one."""
-    widths = {column.within for column in columns.values()}
+    widths = {column.within for column in columns}
     return widths.pop() if len(widths) == 1 else None
 
 
@@ -83,12 +87,13 @@ def radii(runs: Sequence[LoadedRun], attack: str | None = None) -> list[tuple[fl
 def strongest(runs: Sequence[LoadedRun], eps: float) -> str | None:
     """The attack with the lowest mean accuracy at this radius, over all evaluated checkpoints of these runs.
 
-    Only attacks that were run on all of these checkpoints count; if there is none, those that were run on the first
-    checkpoint of every run, by which it is judged. Of equally strong attacks the last one of the evaluation is taken,
+    Only attacks that were run on all of these checkpoints count; if there is none, those that were run on the
+    checkpoint by which each run is judged. Of equally strong attacks the last one of the evaluation is taken,
     which in the usual order has the most steps.
     """
-    for count in (None, 1):
-        tables = [columns_at(run.evaluations[name], eps) for run in runs for name in checkpoints(run)[:count]]
+    judged = [(run, name) for run in runs if (name := judged_checkpoint(run)) is not None]
+    for shown in ([(run, name) for run in runs for name in checkpoints(run)], judged):
+        tables = [columns_at(run.evaluations[name], eps) for run, name in shown]
         accuracies = [{column.attack: column.accuracy for column in table.values()} for table in tables]
         if not accuracies:
             return None

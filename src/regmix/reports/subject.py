@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from regmix.reports import words
 from regmix.reports.charts import COLOURS, DASHES, Dash
-from regmix.reports.load import Column, LoadedRun, checkpoints
+from regmix.reports.load import Column, LoadedRun, checkpoints, judged_checkpoint
 from regmix.reports.statistics import column_of, radii, strongest
 
 FEW = 3
@@ -19,8 +19,8 @@ class Subject:
     Attributes:
         colour: number of its colour in the style sheet, from 1.
         dash: line style that distinguishes runs of the same colour, where a line stands for a whole run.
-        checkpoint: the checkpoint by which the run is judged: best if evaluated, else another one; None without an
-            evaluation.
+        checkpoint: the checkpoint by which the run is judged: best if it was attacked, else another one; None without
+            an evaluation.
         eps: the radius at which the run is judged: that of its threat model, or the nearest evaluated one; None without
             an attack.
         eps_text: that radius as the evaluation wrote it.
@@ -72,7 +72,6 @@ def subjects_of(runs: Sequence[LoadedRun]) -> list[Subject]:
     chosen = []
     several = len({run.norm for run in runs}) > 1
     for number, (run, label) in enumerate(zip(runs, words.labels(runs), strict=True)):
-        evaluated = checkpoints(run)
         wanted = words.threat_eps(run) or 0.0
         nearest, text = min(radii([run]), key=lambda radius: abs(radius[0] - wanted), default=(None, ""))
         attack = None
@@ -81,7 +80,6 @@ def subjects_of(runs: Sequence[LoadedRun]) -> list[Subject]:
             attack = strongest(peers, nearest) or strongest([run], nearest)
         cycle, colour = divmod(number, COLOURS - 1)
         dash = DASHES[cycle % len(DASHES)]
-        checkpoint = evaluated[0] if evaluated else None
         norm = words.norm_text(run) if several else ""
-        chosen.append(Subject(run, label, 1 + colour, dash, checkpoint, nearest, text, attack, norm))
+        chosen.append(Subject(run, label, 1 + colour, dash, judged_checkpoint(run), nearest, text, attack, norm))
     return chosen

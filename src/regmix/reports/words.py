@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from regmix.evaluation import Paired
 from regmix.methods import METHODS
 from regmix.methods.remedies import continued, trained_with
-from regmix.reports.load import Evaluation, LoadedRun
+from regmix.reports.load import Column, Evaluation, LoadedRun
 from regmix.runs.distances import Curve
 from regmix.runs.records import Alarm, went_back
 from regmix.threats import format_eps
@@ -40,6 +40,11 @@ CHECKPOINT_TEXTS = {
 def percent(share: float) -> str:
     """A share in [0, 1] with one decimal."""
     return f"{100 * share:.1f}%"
+
+
+def interval_text(column: Column) -> str:
+    """The 95 % interval of an accuracy."""
+    return f"{percent(column.low)} to {percent(column.high)}"
 
 
 def points(difference: float) -> str:

@@ -128,6 +128,8 @@ class Column:
     within: float | None = None
     """The number of images was chosen by a rule: it ended when every interval was at most this share wide to each side.
     `low` and `high` are then about the whole test split. None: the number was given."""
+    rule: str = ""
+    """How a rule chose the images, in words; empty if they were given."""
     queries: "QueryCurve | None" = None
     """Of a black-box attack: success against queries."""
     cost: Cost | None = None

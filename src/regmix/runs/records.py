@@ -19,6 +19,8 @@ from regmix.runs.environment import Environment as Environment
 from regmix.types import Fingerprint, OneAnswer, Sample
 
 Checkpoint = Literal["best", "last", "averaged"]
+Images = tuple[Sample, Fingerprint, int]
+"""A set of test images: which of a split, the split, and the passes whose logits were averaged."""
 
 
 @dataclass(frozen=True)
@@ -235,13 +237,19 @@ class Evaluation:
         return self.subject.sample.count
 
     @property
-    def images(self) -> tuple[Sample, Fingerprint, int]:
+    def images(self) -> Images:
         """What two evaluations must have in common to be compared: the images, how they were drawn, and the passes."""
         return self.subject.sample, self.subject.data, self.subject.draws
 
     def sample_text(self, images: str = "test images") -> str:
         """The images in words; `images` names those of the run's own test split."""
         return self.subject.sample.text(f"images of {self.elsewhere}" if self.elsewhere else images)
+
+    @property
+    def about_images(self) -> list[str]:
+        """What to know about the images: what was changed as they were read, and the rules that chose them."""
+        rules = dict.fromkeys(column.rule for column in self.columns.values())
+        return [*self.notes, *(rule for rule in rules if rule)]
 
     @property
     def is_probed(self) -> bool:
@@ -267,9 +275,9 @@ class Evaluation:
             # Where a rule chose the number of images the interval is wider, and stays so for who adds to them.
             columns["clean"] = max(of_clean, key=lambda column: column.high - column.low)
         # A copy of the run's own images is no other set, and what was said about it does not hold for them.
-        noted = [each for each in (self, newer) if not each.elsewhere] or [self, newer]
+        noted = self if newer.elsewhere and not self.elsewhere else newer
         return replace(
-            newer, columns=columns, notes=[*dict.fromkeys(note for each in noted for note in each.notes)],
+            newer, columns=columns, notes=noted.notes,
             elsewhere=self.elsewhere and newer.elsewhere,
             masking=newer.masking or self.masking,
             curve=newer.curve or self.curve, corruptions=[*corruptions.values()], seconds=self.seconds + newer.seconds,

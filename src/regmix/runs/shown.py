@@ -101,7 +101,7 @@ def _table(evaluations: Sequence[Evaluation]) -> Table:
     shown = {name: by_checkpoint[name] for name in get_args(Checkpoint) if name in by_checkpoint}
     columns = dict.fromkeys(name for evaluation in shown.values() for name in evaluation.columns)
     rows = [[name, *(_cell(evaluation.columns.get(name)) for evaluation in shown.values())] for name in columns]
-    notes = dict.fromkeys(note for evaluation in shown.values() for note in evaluation.notes)
+    notes = dict.fromkeys(note for evaluation in shown.values() for note in evaluation.about_images)
     for name, evaluation in shown.items():
         notes |= dict.fromkeys(f"{name}: {finding}" for finding in evaluation.preflight)
         if evaluation.masking is not None:

@@ -12,6 +12,7 @@ from regmix.reports.findings.classes import weak_class, weak_classes
 from regmix.reports.findings.evaluated import (
     eps_tests_nothing,
     eps_too_large,
+    failed_checks,
     few_test_images,
     masked_gradients,
     not_evaluated,
@@ -36,6 +37,7 @@ __all__ = ["FINDINGS", "Case", "Finding", "Number", "find"]
 FINDINGS: tuple[Callable[[Case], Finding | None], ...] = (
     unfinished,
     not_finite,
+    failed_checks,
     learning_rate_too_high,
     regularisation_too_strong,
     eps_too_large,

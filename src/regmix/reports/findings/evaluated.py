@@ -2,10 +2,11 @@
 
 import math
 
-from regmix.evaluation import CLEAN, Paired, paired, wilson
+from regmix.evaluation import CHANCE, CLEAN, RANDOM, Paired, paired, wilson
 from regmix.reports.findings.case import Case, Finding, Number, difference
 from regmix.reports.findings.training import catastrophic_overfitting
 from regmix.reports.findings.weights import overfitting_flags
+from regmix.reports.load import is_attacked
 
 NOTHING = 0.01
 """An attack that changes less than one point tests nothing that matters."""
@@ -21,7 +22,8 @@ HALF_LEVEL = 0.5 / 255
 
 def not_evaluated(case: Case) -> Finding | None:
     """There are weights, but no evaluation of them under an attack holds. Exact."""
-    if (case.evaluation is not None and case.robust is not None) or not (case.run.epochs or case.run.source):
+    evaluations = [*case.run.evaluations.values(), *case.run.others]
+    if any(map(is_attacked, evaluations)) or not (case.run.epochs or case.run.source):
         return None
     return Finding(
         "not evaluated",
@@ -31,6 +33,39 @@ def not_evaluated(case: Case) -> Finding | None:
         ["it was never evaluated under an attack", "weights, settings or code have changed since"],
         case.evaluate(),
         "evaluations under an attack that hold",
+    )
+
+
+def failed_checks(case: Case) -> Finding | None:
+    """The checks before the attacks found something by which the numbers mean little. Exact.
+
+    They are those of `regmix.evaluation.preflight`, and that the code of the model is that of the training. Left out:
+    that a random model differs from pass to pass, where the mean of several passes was evaluated; and that a training
+    ended with one answer for all images, whose causes the other rules name.
+    """
+    evaluation = case.evaluation
+    if evaluation is None:
+        return None
+    failed = evaluation.preflight
+    if evaluation.subject.draws > 1:
+        failed = [text for text in failed if not text.startswith(RANDOM)]
+    if evaluation.one_answer is not None and case.run.source is None:
+        same = evaluation.one_answer.text("the test images")
+        failed = [text for text in failed if text != same and CHANCE not in text]
+    if not failed:
+        return None
+    clean = case.clean
+    evidence = [Number("failed checks", len(failed))]
+    if clean is not None:
+        evidence.append(Number("accuracy without an attack", clean.accuracy, clean.low, clean.high))
+    return Finding(
+        "failed checks",
+        f"Before the attacks: {'. '.join(failed)}.",
+        evidence,
+        ["the model or what it is given is not as it should be; its accuracies then mean little"],
+        case.evaluate(),
+        "failed checks",
+        brief=f"Before the attacks: {'. '.join(failed)}.",
     )
 
 
