@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "methods": CORE | {"runtime", "data", "attacks"},
 }
 MAY_IMPORT["config"] = CORE | {"runtime", "data", "models", "methods"}
-MAY_IMPORT["runs"] = {"arguments", "types", "runtime", "data", "models", "config"}
+MAY_IMPORT["runs"] = {"version", "arguments", "types", "runtime", "data", "models", "config"}
 MAY_IMPORT["evaluation"] = MAY_IMPORT["config"] | {"version", "arguments", "attacks", "corruptions", "config", "runs"}
 MAY_IMPORT["training"] = MAY_IMPORT["evaluation"] | {"evaluation"}
 MAY_IMPORT["recipes"] = CORE | {"data", "models", "methods", "config"}

@@ -1,8 +1,8 @@
 """`regmix evaluate --within`: the number of images is chosen by a rule, whatever interrupts or shares the work."""
 
 import json
-import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +10,19 @@ import pytest
 
 from contracts.evaluated import folder, journals, record, table
 from contracts.torchrun import in_two_processes
+from regmix.attacks import parse_attacks
 from regmix.cli.entry import main
 from regmix.corruptions import OfficialFiles
 from regmix.data import Digits, draw, load
+from regmix.evaluation import checkpoint
+from regmix.evaluation.against import evaluate_both
+from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.checkpoint import CheckpointEvaluation
+from regmix.evaluation.questions import Questions
 from regmix.evaluation.sequential import Rule
 from regmix.evaluation.subject import choose_images
 from regmix.evaluation.task import Task
-from regmix.runs import Journal
+from regmix.runs import Journal, Run
 
 TINY = "--train-examples 200 --validation 50 --epochs 4 --model.width 4 --averaging none --method standard"
 FLAGS = "--attacks fgsm,pgd-2 --eps 0.05 --batch-size 32 --checkpoint last --no-verdict --within 4"
@@ -183,16 +188,6 @@ def test_what_contradicts_the_rule_is_refused(runs, more, says, capsys) -> None:
     assert not (runs[0] / "evaluations").exists()
 
 
-@pytest.mark.parametrize("images", ["--examples 20", "--within 15"])
-def test_the_rows_of_two_runs_are_told_apart(runs, tmp_path, capsys, images) -> None:
-    first, second = (shutil.copytree(path, tmp_path / path.name) for path in runs)
-    words = f"evaluate {first} --against {second} --attacks fgsm {images} --checkpoint last --no-verdict"
-    assert main(words.split()) == 0
-    before, mine, theirs = re.split(f"^(?:{first}|{second}):$", capsys.readouterr().out, flags=re.MULTILINE)
-    assert "clean" not in before
-    assert all(len(re.findall(r"^last +clean ", rows, re.MULTILINE)) >= 1 for rows in (mine, theirs))
-
-
 @pytest.mark.slow
 def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path, capsys) -> None:
     other = tmp_path / "other"
@@ -200,3 +195,46 @@ def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path, capsys) -> Non
     words = f"evaluate {runs[0]} --against {other} --attacks fgsm --examples 20"
     assert main(words.split()) == 2
     assert "give --eps" in capsys.readouterr().err
+
+
+class Lines:
+    """Keeps what is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def stage(self, description: str, left: int) -> None: ...
+    def work(self, amount: int) -> None: ...
+    def note(self, text: str) -> None:
+        self.told.append(text)
+
+    def column(self, checkpoint: str, name: str, accuracy: float, low: float, high: float, cost: str) -> None:
+        self.told.append(name)
+
+    def corruption(self, checkpoint: str, name: str, accuracies: Sequence[float]) -> None:
+        self.told.append(name)
+
+
+@pytest.mark.parametrize("within", [None, 0.2])
+def test_what_is_told_of_two_runs_stands_under_the_name_of_its_run(runs, tmp_path, monkeypatch, within) -> None:
+    """Checks before the attacks, columns, and what is measured after them."""
+    paths = [shutil.copytree(path, tmp_path / path.name) for path in runs]
+    found = iter(["found in the first", "found in the second"])
+    monkeypatch.setattr(checkpoint, "preflight", lambda *_: [next(found)])
+    examples = 20 if within is None else None
+    questions = Questions(parse_attacks("fgsm"), (0.05,), examples=examples, within=within, curve=parse_attacks("fmn"))
+    first, second = (Assessment(Run.open(path), questions) for path in paths)
+    shown = Lines()
+    evaluate_both(first, second, ["last"], "cpu", shown)
+    headings = [str(path) + ":" for path in paths]
+    whose, of = "", {name: [] for name in headings}
+    for text in shown.told:
+        if text in headings:
+            whose = text
+        elif whose:
+            of[whose].append(text)
+    for heading, said in zip(headings, ("found in the first", "found in the second"), strict=True):
+        lines = of[heading]
+        assert [line for line in lines if "found in" in line] == [f"last      {said}"]
+        assert {"clean", "fgsm@0.05"} <= {*lines}
+        assert any("smallest perturbation by fmn" in line for line in lines)

@@ -512,10 +512,22 @@ def test_no_training_eps_of_a_model_from_elsewhere_or_trained_without_attacks(wr
         assert f"L∞ at ε = {'0.1' if eps == 0.1 else '0.05'}: an attacker" in text  # the one that is measured
 
 
+def test_a_model_from_elsewhere_has_no_checkpoints_and_no_training(write_run, tmp_path):
+    """Its weights are filed as a checkpoint, which says nothing to its owner."""
+    own = imported(write_run, tmp_path / "own")
+    alone = report(tmp_path, own).text
+    assert alone.startswith("Robustness of net.pth")
+    for word in ("checkpoint", "best to last", "From the best epoch", "Training curves", "averaged weights"):
+        assert word not in alone, word
+    both = report(tmp_path, own, write_run(tmp_path / "run")).text
+    assert "From the best epoch" in both
+    assert "The gap is not known" not in both, "of the model from elsewhere there is none"
+
+
 def test_the_table_of_classes_claims_no_eps_of_training(write_run, tmp_path):
     text = report(tmp_path, with_threat(write_run(tmp_path / "run", eps=(0.2,)), "linf", 0.1)).text
     assert "What the strongest attack does to each class, at the ε named on each card" in text
-    assert "best checkpoint, PGD-50 at ε = 0.2" in text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "Best checkpoint, PGD-50 at ε = 0.2" in text.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_a_remark_names_the_columns_that_it_is_about(write_run, tmp_path):

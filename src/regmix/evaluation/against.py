@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -33,6 +34,30 @@ class Difference:
         )
 
 
+class _Headed:
+    """Shows the evaluation of one of two runs: under a heading wherever the latest lines were about the other one."""
+
+    def __init__(self, progress: Progress, path: Path, latest: list[Path]) -> None:
+        """latest: of the runs; the last one is that of the latest line."""
+        self._progress, self._path, self._latest = progress, path, latest
+        self.stage, self.work = progress.stage, progress.work
+
+    def _headed(self) -> Progress:
+        if self._latest[-1:] != [self._path]:
+            self._progress.note(f"{self._path}:")
+            self._latest.append(self._path)
+        return self._progress
+
+    def note(self, text: str) -> None:
+        self._headed().note(text)
+
+    def column(self, checkpoint: str, name: str, accuracy: float, low: float, high: float, cost: str) -> None:
+        self._headed().column(checkpoint, name, accuracy, low, high, cost)
+
+    def corruption(self, checkpoint: str, name: str, accuracies: Sequence[float]) -> None:
+        self._headed().corruption(checkpoint, name, accuracies)
+
+
 def evaluate_both(
     first: Assessment, second: Assessment, checkpoints: Sequence[Checkpoint], device: Device, progress: Progress
 ) -> list[Difference]:
@@ -52,21 +77,18 @@ def evaluate_both(
     chosen = checkpoints or common
     if not chosen:
         raise UserError(f"{first.path} and {second.path} have no checkpoint in common; give --checkpoint")
-    begun = [[*each.begin(chosen, device, progress)] for each in (first, second)]
-    evaluations, questions, test = [*begun[0], *begun[1]], first.questions, first.test
-    headings = {0: first.path, len(begun[0]): second.path}
-
-    def name_run(number: int) -> None:
-        if number in headings:
-            progress.note(f"{headings[number]}:")
-
+    latest: list[Path] = []
+    evaluations = [
+        evaluation
+        for each in (first, second)
+        for evaluation in each.begin(chosen, device, _Headed(progress, each.path, latest))
+    ]
+    questions, test = first.questions, first.test
     if questions.within is None:
-        for number, evaluation in enumerate(evaluations):
-            name_run(number)
+        for evaluation in evaluations:
             evaluation.fill(torch.arange(len(test.images)), last=True)
     else:
-        seed = questions.sample_seed
-        progress.note(fill_until_narrow(evaluations, test, questions.within, seed, paired=True, on_settle=name_run))
+        progress.note(fill_until_narrow(evaluations, test, questions.within, questions.sample_seed, paired=True))
     found = []
     for mine, theirs in halves(evaluations):
         table, other = mine.survives(), theirs.survives()

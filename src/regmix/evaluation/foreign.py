@@ -32,7 +32,7 @@ from regmix.models import (
 from regmix.models.files import SUFFIXES
 from regmix.models.statistics import misfit
 from regmix.runs import CONFIG, Run
-from regmix.runs.records import Environment
+from regmix.runs.environment import environment
 from regmix.runtime.borrowed import borrowed
 from regmix.runtime.files import digest
 from regmix.types import UserError
@@ -99,7 +99,7 @@ class Foreign:
         if not isinstance(model, Answers):  # of which every image is a query
             with borrowed(model), torch.no_grad():
                 ask(model, pick(images, spread(images.labels, LOOKED_AT), device).x, len(images.classes))
-        run = self._directory(config, images, out)
+        run = self._directory(config, images, out, device)
         run.save_weights("last", {name: value.clone() for name, value in model.state_dict().items()})
         known = run.result()
         run.save_result(replace(known, classes=[*images.classes], shape=[*images.shape], weights=origin))
@@ -167,13 +167,13 @@ class Foreign:
             f"or --model.shortcut raw (before them: fast_adversarial, RobustBench's Wong2020Fast){hint}"
         )
 
-    def _directory(self, config: ModelConfig, images: ImageSet, out: Path) -> Run:
+    def _directory(self, config: ModelConfig, images: ImageSet, out: Path, device: torch.device) -> Run:
         """The new run directory, or the one that is there, if it is about the same model, data, threat and classes."""
         settings = json.loads(to_json(replace(self.experiment, model=config)))
         text = json.dumps({name: settings[name] for name in KNOWN}, indent=2) + "\n"
         if not (out / CONFIG).is_file():
             try:
-                return Run.create(out, text, Environment(source=self.source))
+                return Run.create(out, text, environment(device, source=self.source))
             except UserError:
                 if not _appears(out / CONFIG):
                     raise

@@ -1,6 +1,6 @@
 """Evaluates more and more images until the intervals are narrow enough; see `sequential`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -23,7 +23,6 @@ def fill_until_narrow(
     seed: int,
     *,
     paired: bool = False,
-    on_settle: Callable[[int], None] = lambda _: None,
 ) -> str:
     """Fills the tables of all evaluations with the same images until the rule says stop; says how many it took.
 
@@ -32,7 +31,6 @@ def fill_until_narrow(
         seed: of the stratified order in which the images are taken.
         paired: the first half of the evaluations is compared with the second half, and only these differences must be
             narrow.
-        on_settle: called with the number of an evaluation, from 0, before it tells its columns.
     """
     labels = test.images.labels
     rule = Rule(len(labels), len(test.images.classes), within)
@@ -57,8 +55,7 @@ def fill_until_narrow(
         f"interval of every {what} is at most {100 * within:g} points wide to each side; the intervals are about the "
         "accuracy on the whole test split"
     )
-    for number, evaluation in enumerate(evaluations):
-        on_settle(number)
+    for evaluation in evaluations:
         evaluation.settle(rows, sample, rare if paired else rule.interval, text, None if paired else within)
     return text
 

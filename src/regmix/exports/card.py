@@ -175,7 +175,7 @@ def _origin(chosen: Checkpointed, file: str, digest: str) -> Iterator[str]:
     yield f"- Weights in the run: {chosen.checkpoint}.safetensors, digest {chosen.weights}."
     yield f"- This file: `{file}`, digest {digest} (the first 16 digits of its SHA-256)."
     versions = f"regmix {environment.regmix or '?'}, torch {environment.torch or '?'}"
-    yield f"- Made with {versions}; exported with regmix {__version__}."
+    yield f"- {'First evaluated' if chosen.is_foreign else 'Made'} with {versions}; exported with regmix {__version__}."
     if environment.command:
         yield f"- Command: `{_plain(environment.command).replace('`', '')}`"
 

@@ -137,13 +137,14 @@ def distance_charts(those: Sequence[Subject]) -> list[Chart]:
         for checkpoint, evaluation in subject.run.evaluations.items():
             if (known := evaluation.curve) is None:
                 continue
+            weights = words.checkpoint_name(subject.run, checkpoint)
             ends: list[tuple[Sequence[float], Dash]] = [(known.low, "dotted"), (known.high, "dotted")]
             lines = [Series("accuracy", known.eps, known.accuracy, subject.colour)]
             lines += [Series("95 % interval", known.eps, values, subject.colour, dash) for values, dash in ends]
             ticks = nice(0.0, known.eps[-1])
             charts.append(
                 line_chart(
-                    f"{subject.label}, {checkpoint}", lines, x_label="ε", percent=True, note=words.curve_text(known),
+                    f"{subject.label}, {weights}", lines, x_label="ε", percent=True, note=words.curve_text(known),
                     x_ticks=[(x, text) for x, text in zip(ticks, texts(ticks), strict=True) if x <= known.eps[-1]],
                 )
             )  # fmt: skip
@@ -155,6 +156,7 @@ def query_charts(those: Sequence[Subject]) -> list[Chart]:
     charts = []
     for subject in those:
         for checkpoint, evaluation in subject.run.evaluations.items():
+            weights = words.checkpoint_name(subject.run, checkpoint)
             for name, column in evaluation.columns.items():
                 if (known := column.queries) is None:
                     continue
@@ -165,7 +167,7 @@ def query_charts(those: Sequence[Subject]) -> list[Chart]:
                 line = Series("broken", [*places.values()], known.broken, subject.colour)
                 charts.append(
                     line_chart(
-                        f"{subject.label}, {checkpoint}, {name}", [line], x_label="queries (logarithmic)",
+                        f"{subject.label}, {weights}, {name}", [line], x_label="queries (logarithmic)",
                         percent=True, note=note, x_ticks=ticks,
                     )
                 )  # fmt: skip
@@ -173,8 +175,12 @@ def query_charts(those: Sequence[Subject]) -> list[Chart]:
 
 
 def eps_dashes(those: Sequence[Subject]) -> dict[str, Dash]:
-    """Line styles of the checkpoints in the charts against eps, for one legend; empty if each has its own chart."""
-    evaluated = {checkpoint for subject in those for checkpoint in checkpoints(subject.run)}
+    """Line styles of the checkpoints in the charts against eps, for one legend; empty if each has its own chart.
+
+    A model from elsewhere has no checkpoints to tell apart.
+    """
+    trained = [subject.run for subject in those if subject.run.source is None]
+    evaluated = {checkpoint for run in trained for checkpoint in checkpoints(run)}
     return {name: dash for name, dash in LINES.items() if name in evaluated} if len(those) <= FEW else {}
 
 
@@ -208,7 +214,7 @@ def _against_eps(subject: Subject, checkpoint: str, attack: str, dash: Dash) -> 
         return None
     columns = [*([clean[1]] if clean else []), *attacked]
     return Series(
-        f"{subject.label}, {checkpoint}",
+        f"{subject.label}, {words.checkpoint_name(subject.run, checkpoint)}",
         [column.eps for column in columns],
         [column.accuracy for column in columns],
         subject.colour,

@@ -72,8 +72,9 @@ def gallery(subject: Subject) -> Gallery:
         pictures.append(Picture(*pixels, *predictions, broken=bool(after != label)))
     radius = next((text for eps, text in radii([run]) if same_eps(eps, examples.eps)), format_eps(examples.eps))
     count = sum(picture.broken for picture in pictures)
+    weights = words.checkpoint_phrase(run, checkpoint)
     text = (
-        f"{words.attack_text(examples.attack)} at {words.eps_equals(radius)} on the {checkpoint} checkpoint: "
+        f"{words.attack_text(examples.attack)} at {words.eps_equals(radius)} on the {weights}: "
         f"{count} of these {len(pictures)} images are misclassified after the attack."
     )
     return Gallery(text, pictures, magnification(examples))

@@ -70,7 +70,9 @@ def _against_radius(subject: Subject) -> list[IntervalChart]:
         if worst is not None:
             trained = " (of the training)" if wanted is not None and same_eps(eps, wanted) else ""
             rows.append(_row(f"{words.eps_equals(text)}{trained}", worst))
-    note = f"{name} checkpoint{subject.passes}, worst case over the attacks up to each ε, 95% intervals"
+    note = (
+        f"{words.checkpoint_phrase(run, name)}{subject.passes}, worst case over the attacks up to each ε, 95% intervals"
+    )
     return [interval_chart("Images classified correctly", rows, note=note)] if len(rows) > 1 else []
 
 
@@ -144,7 +146,8 @@ def _seeds(subject: Subject, arm: comparison.Arm) -> list[IntervalChart]:
 def _accuracies(
     subject: Subject, rows: Sequence[Row], missing: Mapping[str, Sequence[str]] | None = None
 ) -> IntervalChart:
-    note = f"{subject.checkpoint} checkpoint{subject.passes}, 95% intervals"
+    weights = words.checkpoint_phrase(subject.run, subject.checkpoint or "")
+    note = f"{weights}{subject.passes}, 95% intervals"
     for why, labels in (missing or {}).items():
         note += f"; {why}: that of {', '.join(labels)}" if labels else ""
     legend = (subject.where, "without an attack")

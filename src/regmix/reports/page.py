@@ -95,28 +95,32 @@ def share(column: Column | None) -> Share | None:
 
 def summary(those: Sequence[Subject]) -> list[str]:
     """The report in a few sentences. Runs with the same checkpoint, attack and images share sentences."""
-    groups: dict[tuple[str, str, str, int], list[Subject]] = {}
+    groups: dict[tuple[str, str, str, int, str | None], list[Subject]] = {}
     constant = [(subject, same) for subject in those if (same := one_answer(subject)) is not None]
     for subject in those:
         if subject.checkpoint is not None and one_answer(subject) is None:
             evaluation = subject.run.evaluations[subject.checkpoint]
             images = f"images of {evaluation.elsewhere}" if evaluation.elsewhere else words.images_text(subject.run)
             examples = f"{evaluation.examples} {images}"
-            key = subject.checkpoint, subject.where, examples, evaluation.subject.draws
+            key = subject.checkpoint, subject.where, examples, evaluation.subject.draws, subject.run.source
             groups.setdefault(key, []).append(subject)
     sentences = [
         f'{words.heading(subject.label)} predicts "{same.name}" for {words.percent(same.share)} of the '
-        f"{words.images_text(subject.run)} ({subject.checkpoint} checkpoint), so its accuracies mean nothing."
+        f"{words.images_text(subject.run)} ({words.checkpoint_phrase(subject.run, subject.checkpoint or '')}), so its "
+        "accuracies mean nothing."
         for subject, same in constant
     ]
-    for (checkpoint, where, examples, draws), alike in groups.items():
+    for (checkpoint, where, examples, draws, source), alike in groups.items():
         if robust := _accuracies(alike, attacked=True):
             sentences.append(_robust_sentence(robust, where, examples))
         if clean := _accuracies(alike, attacked=False):
             sentences.append(_clean_sentence(clean))
         whose = "This is the" if len(alike) == 1 else "These are the"
         plural = "" if len(alike) == 1 else "s"
-        sentences.append(f"{whose} {checkpoint} checkpoint{plural}: {words.CHECKPOINT_TEXTS[checkpoint]}.")
+        if source is None:
+            sentences.append(f"{whose} {checkpoint} checkpoint{plural}: {words.CHECKPOINT_TEXTS[checkpoint]}.")
+        elif weights := alike[0].run.result.weights:
+            sentences.append(f"Its weights: {weights}.")
         if draws > 1:
             sentences.append(f"The logits of {draws} passes were averaged for every prediction.")
     if missing := [subject.label for subject in those if subject.checkpoint is None]:
@@ -205,23 +209,25 @@ def table(subject: Subject) -> Table | None:
     ]
     elsewhere = {evaluation.subject.checkpoint for evaluation in run.others}.difference(evaluated)
     there = elsewhere.union(evaluated)
-    if "averaged" not in there:
+    if "averaged" not in there and run.source is None:
         averages = run.part("averaging").get("name", "none") != "none"
         remarks.append(
             "The averaged weights have not been evaluated." if averages else "This run keeps no averaged weights."
         )
-    remarks += [f"The {name} checkpoint has not been evaluated." for name in ("best", "last") if name not in there]
+    own = ("best", "last") if run.source is None else ()
+    remarks += [f"The {name} checkpoint has not been evaluated." for name in own if name not in there]
     remarks += [f"The {name} checkpoint has been evaluated on other images only." for name in sorted(elsewhere)]
     costs = [
-        (f"{checkpoint}, {name}", column.cost.text())
+        (f"{words.checkpoint_name(run, checkpoint)}, {name}", column.cost.text())
         for checkpoint, evaluation in zip(evaluated, evaluations, strict=True)
         for name, column in evaluation.columns.items()
         if column.cost is not None
     ]
     for checkpoint, evaluation in zip(evaluated, evaluations, strict=True):
         searches = evaluation.curve.costs if evaluation.curve is not None else {}
-        costs += [(f"{checkpoint}, smallest by {name}", cost.text()) for name, cost in searches.items()]
-        costs += [(f"{checkpoint}, corruptions", each.cost.text()) for each in evaluation.corruptions if each.cost]
+        called = words.checkpoint_name(run, checkpoint)
+        costs += [(f"{called}, smallest by {name}", cost.text()) for name, cost in searches.items()]
+        costs += [(f"{called}, corruptions", each.cost.text()) for each in evaluation.corruptions if each.cost]
     return Table(evaluated, groups, words.sample_text(run, evaluations[0]), remarks, costs)
 
 

@@ -17,7 +17,7 @@ UPPER_BOUND = (
 
 def limits(those: Sequence[Subject]) -> str:
     """What limits the numbers by which runs are judged: whether AutoAttack was run for just these, and all remarks."""
-    lacking: dict[tuple[str | None, str], list[str]] = {}
+    lacking: dict[tuple[str, str], list[str]] = {}
     texts = [UPPER_BOUND]
     for subject in those:
         evaluation = subject.run.evaluations.get(subject.checkpoint or "")
@@ -26,11 +26,12 @@ def limits(those: Sequence[Subject]) -> str:
                 whose = f"{words.heading(subject.label)}: " if len(those) > 1 else ""
                 texts.append(f"{whose}AutoAttack was run on other images only: {text}.")
             else:
-                lacking.setdefault((subject.checkpoint, subject.at), []).append(subject.label)
+                weights = words.checkpoint_phrase(subject.run, evaluation.subject.checkpoint)
+                lacking.setdefault((weights, subject.at), []).append(subject.label)
     if lacking:
         where = [
-            f"the {checkpoint} checkpoint{f' of {words.listed(labels)}' if len(those) > 1 else ''} {at}"
-            for (checkpoint, at), labels in lacking.items()
+            f"the {weights}{f' of {words.listed(labels)}' if len(those) > 1 else ''} {at}"
+            for (weights, at), labels in lacking.items()
         ]
         texts.append(
             f"AutoAttack was not run on {words.listed(where)}, so the true robust accuracy may be noticeably lower."
@@ -75,7 +76,8 @@ def notes(runs: Sequence[LoadedRun]) -> list[str]:
     noted: dict[tuple[str, str], dict[str, list[str]]] = {}  # by attack and remark, the same
     for run, label in zip(runs, words.labels(runs), strict=True):
         for name in checkpoints(run):
-            place = name if len(runs) == 1 else f"{label}, {name}"
+            weights = words.checkpoint_name(run, name)
+            place = weights if len(runs) == 1 else f"{label}, {weights}"
             for column in run.evaluations[name].columns.values():
                 everywhere.setdefault(column.attack, {}).setdefault(place, []).append(column.eps_text)
                 if column.note:

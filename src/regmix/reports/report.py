@@ -77,6 +77,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
         seed_doubts=comparison.doubts(arms) if seeds > 1 else [],
         seed_differences=comparison.difference_lines(arms) if seeds > 1 else [],
         threats=threats,
+        trained=any(run.source is None for run in runs),
         selection=words.selection_text(runs),
         checkpoint_texts=[(name, words.CHECKPOINT_TEXTS[name]) for name in ("best", "last")]
         + ([("averaged", words.CHECKPOINT_TEXTS["averaged"])] if averaged else []),

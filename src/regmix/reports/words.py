@@ -3,6 +3,7 @@
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from regmix.evaluation import Paired
 from regmix.methods import METHODS
@@ -83,8 +84,20 @@ def listed(words: Sequence[str]) -> str:
 
 
 def method_text(run: LoadedRun) -> str:
-    """The name of the training method, or a phrase for an imported model; of several methods in their order."""
-    return "a model from elsewhere" if run.source is not None else ", then ".join(name for name, _, _ in _methods(run))
+    """The training method, of several in their order; for a model from elsewhere where it is from."""
+    if run.source is not None:
+        return PurePath(run.source).name
+    return ", then ".join(name for name, _, _ in _methods(run))
+
+
+def checkpoint_name(run: LoadedRun, checkpoint: str) -> str:
+    """What a checkpoint is called; a model from elsewhere has none, its weights are filed under the last."""
+    return "model" if run.source is not None else checkpoint
+
+
+def checkpoint_phrase(run: LoadedRun, checkpoint: str) -> str:
+    """The same within a sentence, without an article."""
+    return "model" if run.source is not None else f"{checkpoint} checkpoint"
 
 
 def methods_text(run: LoadedRun) -> str:
@@ -251,7 +264,7 @@ def selection_text(runs: Sequence[LoadedRun]) -> str:
 def status_text(run: LoadedRun) -> str:
     """How far the training got."""
     if run.source is not None:
-        return f"Imported: {run.source}. Its training is not known."
+        return f"A model from elsewhere, {run.source}. Its training is not known."
     if not run.epochs:
         return "Finished." if run.finished else "Not finished: no epoch is complete yet."
     done, planned = run.epochs[-1].epoch, run.epochs[-1].epochs

@@ -1,8 +1,19 @@
 """With what a run was made."""
 
+import platform
+import subprocess
+import sys
 from dataclasses import dataclass, field
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Literal
+
+import torch
+
+from regmix.runtime import processes
+from regmix.runtime.files import digest, printable
+from regmix.version import __version__
+
+PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -15,7 +26,7 @@ class Environment:
     platform: str | None = None
     device: str | None = None
     precision: Literal["32", "bf16", "64"] | None = None
-    """Of the training: 32, bf16 or 64. A resumed run keeps it."""
+    """Of the training: 32, bf16 or 64. A resumed run keeps it. None of a model from elsewhere."""
     threads: int | None = None
     processes: int | None = None
     git_commit: str | None = None
@@ -32,3 +43,52 @@ class Environment:
         """The values that are not missing, by name; of the code, the names of the files."""
         code = ", ".join(sorted(PurePath(path).name for path in self.code)) or None
         return {name: value for name, value in {**vars(self), "code": code}.items() if value is not None}
+
+
+def environment(
+    device: torch.device, precision: Literal["32", "bf16", "64"] | None = None, command: str = "",
+    init: Path | None = None, code: dict[str, str] | None = None, source: str | None = None,
+) -> Environment:  # fmt: skip
+    """The content of environment.json.
+
+    Args:
+        precision: of a training.
+        command: empty: that of this process.
+        init: the file of weights that the training starts from.
+        code: what `users_code` returns for the model.
+        source: of a model from elsewhere.
+    """
+    return Environment(
+        regmix=__version__,
+        python=platform.python_version(),
+        torch=torch.__version__,
+        platform=platform.platform(),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        precision=precision,
+        threads=torch.get_num_threads(),
+        processes=processes.size(),
+        git_commit=git_commit(),
+        command=printable(command or " ".join(sys.argv)),
+        init=digest(init) if init is not None else None,
+        code=code or {},
+        source=source,
+    )
+
+
+def git_commit(package: Path = PACKAGE) -> str | None:
+    """The commit of the checkout that holds this package, with -dirty if the package has been changed since.
+
+    None if the package is not run from its checkout, but for example from site-packages within another repository.
+    """
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=package, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) / "src" / package.name != package.resolve():
+            return None
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

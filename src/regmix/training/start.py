@@ -9,11 +9,11 @@ from regmix.config import Experiment, from_json, to_json
 from regmix.data import changes, class_changes, fingerprint
 from regmix.models import changed_code, users_code
 from regmix.runs import CONFIG, Run
+from regmix.runs.environment import environment
 from regmix.runs.records import Data
 from regmix.runtime import devices, processes
 from regmix.runtime.files import digest
 from regmix.training.display import Display
-from regmix.training.environment import environment
 from regmix.training.found import found, idle, unlearnable
 from regmix.training.prepare import Prepared, initial_weights, prepare
 from regmix.training.session import Session

@@ -23,13 +23,13 @@ from regmix.evaluation.subject import EvaluationImages, choose_images, package_d
 from regmix.evaluation.task import Progress
 from regmix.reports.words import duration
 from regmix.runs import Run
+from regmix.runs.environment import environment
 from regmix.runtime.devices import Device, chosen
 from regmix.runtime.files import write_text
 from regmix.studies.bench import step_in_own_process
 from regmix.studies.compare import Planned, reaching_trainings, say
 from regmix.studies.reproduce.claims import Arm, Battery, Study
 from regmix.studies.reproduce.scales import Scale
-from regmix.training.environment import environment
 from regmix.types import UserError
 
 TRANSFER = "transfer"

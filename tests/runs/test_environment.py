@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from regmix.training.environment import environment, git_commit
+from regmix.runs.environment import environment, git_commit
 from regmix.version import __version__
 
 
