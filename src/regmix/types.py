@@ -1,7 +1,7 @@
 """Types that all parts of the package share: batches, losses, models and errors of the user."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, TypeVar
 
@@ -132,6 +132,11 @@ class Fingerprint:
     digest: str
     times: str = ""
     """Digest of the times at which the files were last changed."""
+
+    @property
+    def content(self) -> "Fingerprint":
+        """Without the times: files that were written again with the same names and sizes have the same content."""
+        return replace(self, times="")
 
     @property
     def images(self) -> int:

@@ -167,6 +167,14 @@ def test_runs_that_their_records_tell_apart_are_no_seeds_of_one_experiment(seede
     assert why in told
 
 
+def test_files_that_were_only_written_again_are_the_same_images(seeded):
+    """With the same names and sizes; resuming warns of them, too, and goes on."""
+    _, runs = seeded
+    images = [replace(IMAGES[0], kind="files", times=times) for times in ("1", "2")]
+    those = [replace(run, data=Data(one, one)) for run, one in zip(runs[:2], images, strict=True)]
+    assert [len(arm.runs) for arm in arms(those)] == [2]
+
+
 def test_models_from_elsewhere_are_no_seeds_of_each_other(seeded):
     """Their settings say nothing about their training, and may be the same."""
     _, runs = seeded

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contracts.evaluated import folder
+from contracts.evaluated import change, folder
 from regmix.evaluation import wilson
 from regmix.reports import comparison
 from regmix.reports.classes import per_class
@@ -85,6 +85,17 @@ def test_seeds_that_were_not_evaluated_are_left_out(write_run, tmp_path: Path, e
     ]
     shown = first_screen(*runs)
     assert [row.label for chart in shown.charts for row in chart.rows] == [f"seed {seed}" for seed in evaluated]
+
+
+@pytest.mark.parametrize("second", ["regmix", "standard"])
+def test_runs_on_different_images_are_not_averaged_in_silence(write_run, tmp_path: Path, second: str) -> None:
+    runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", second, seed=1)]
+    for checkpoint in ("best", "last", "averaged"):
+        change(runs[1], checkpoint, lambda one: one["subject"]["data"].update(digest="1" * 32))
+    shown = first_screen(*runs)
+    assert shown.numbers == []
+    what = "averaged" if second == "regmix" else "compared"
+    assert shown.advice[0][0].startswith(f"Not {what}: the runs were evaluated on different images")
 
 
 def test_a_run_without_an_evaluation_has_only_advice(write_run, tmp_path: Path) -> None:

@@ -89,10 +89,10 @@ def told_apart(first: LoadedRun, second: LoadedRun) -> str | None:
     What an older version did not record tells nothing apart.
     """
     if first.data is not None and second.data is not None:
-        if first.data.train != second.data.train:
+        if first.data.train.content != second.data.train.content:
             counts = first.data.train.images, second.data.train.images
             return f"they learned from different images ({counts[0]:,} and {counts[1]:,})"
-        if first.data.validation != second.data.validation:
+        if first.data.validation.content != second.data.validation.content:
             return "they were validated on different images"
     if first.environment.init != second.environment.init:
         return "they started from different weights"

@@ -39,11 +39,13 @@ def opening(
         for sentence in _advice(subject, found):
             about.setdefault(sentence, []).append(subject.label)
     advice = [(sentence, labels if len(subjects) > 1 else []) for sentence, labels in about.items()]
-    if len(arms) > 1:
-        return Opening([], _comparison(subjects, arms), advice)
     (subject, *_), (arm, *_), (own, *_) = subjects, arms, classes
+    if len(arms) > 1:
+        charts = _comparison(subjects, arms)
+        return Opening([], charts, advice if charts else [*_not_compared(arms), *advice])
     if len(arm.runs) > 1:
-        return Opening(_over_seeds(subject, arm), _seeds(subject, arm), advice)
+        means = _over_seeds(subject, arm)
+        return Opening(means, _seeds(subject, arm), advice if means else [*_not_compared(arms), *advice])
     return Opening(_numbers(subject, own), _against_radius(subject), advice)
 
 
@@ -84,6 +86,14 @@ def _over_seeds(subject: Subject, arm: comparison.Arm) -> list[Number]:
     """The robust and the clean accuracy as means over seeds."""
     means = [(_mean(arm, subject.checkpoint or "", name), text) for name, _, text in judged_columns(subject)]
     return [number(own, f"{text}, mean over {len(arm.runs)} seeds") for own, text in means if own is not None]
+
+
+def _not_compared(arms: Sequence[comparison.Arm]) -> list[tuple[str, list[str]]]:
+    """Why there is no mean and no comparison of runs that were evaluated."""
+    if not all(run.evaluations for arm in arms for run in arm.runs):
+        return []
+    what = "compared" if len(arms) > 1 else "averaged"
+    return [(f"Not {what}: the runs were evaluated on different images, or under different attacks.", [])]
 
 
 def _both(subject: Subject, arms: Sequence[comparison.Arm], labels: Sequence[str], colours: Sequence[int]) -> list[Row]:
@@ -128,8 +138,7 @@ def _comparison(subjects: Sequence[Subject], arms: Sequence[comparison.Arm]) -> 
         if pair.first == arms[0].label
     ]
     if differences:
-        covers = "the images and the seeds" if min(len(arm.runs) for arm in arms) > 1 else "the images, not the seeds"
-        note = f"{words.heading(first.where)}, in points; 95% intervals for the choice of {covers}"
+        note = f"{words.heading(first.where)}, in points; 95% intervals over {comparison.covered(arms)}"
         title = f"{words.heading(arms[0].label)} against the others"
         charts.append(interval_chart(title, differences, note=note, percent=False))
     return charts

@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from regmix.config import UNIONS, Experiment, from_json, to_json
-from regmix.data import DataConfig, fingerprint, split_train
+from regmix.data import DataConfig, changes, fingerprint, split_train
 from regmix.data import load as load_images
 from regmix.reports import comparison, remarks, write_report
 from regmix.reports.load import aligned, load
 from regmix.runs import CONFIG, Run
-from regmix.runs.records import validated
+from regmix.runs.records import Data, validated
 from regmix.runtime.files import flat, write_text
 from regmix.runtime.signals import ending, handled, survive_hangup
 from regmix.shorthand import with_settings
@@ -107,7 +107,7 @@ class Planned:
     experiment: Experiment
 
     def check(self) -> None:
-        """Raises UserError if the directory holds a run with other settings.
+        """Raises UserError if the directory holds a run with other settings, or of other images.
 
         Where its images lie is no setting, if its training is complete: only their content counts.
         """
@@ -117,16 +117,27 @@ class Planned:
         present = flat(json.loads(to_json(from_json(run.config(), self.path / CONFIG, everything))))
         wanted = flat(json.loads(to_json(self.experiment)))
         other = [name for name in sorted(present.keys() | wanted.keys()) if present.get(name) != wanted.get(name)]
-        if other == [ROOT] and (data := run.data()) is not None and run.result().is_complete:
-            drawn = self.experiment
-            found = _images(drawn.data, drawn.train_examples, drawn.validation, drawn.split_seed)
-            if found == (data.train, data.validation):
+        if run.result().is_complete and (data := run.data()) is not None and other in ([], [ROOT]):
+            try:
+                changed = self._other_images(data)
+            except UserError:
+                if other:
+                    raise
+                changed = ""  # without images nothing else will be trained on others
+            if not changed:
                 return
+            raise UserError(f"{self.path} was trained on other images: {changed}; give another --out")
         for name in other:
             raise UserError(
                 f"{self.path} was trained with {name} = {present.get(name)}, not {wanted.get(name)}; "
                 "give another --out, or the settings of that run"
             )
+
+    def _other_images(self, known: Data) -> str:
+        """How the images that the experiment names now differ from those of the run; empty if they do not."""
+        drawn = self.experiment
+        found = _images(drawn.data, drawn.train_examples, drawn.validation, drawn.split_seed)
+        return next(filter(None, map(changes, (known.train, known.validation), found)), "")
 
     def train(
         self, *, quiet: bool, log: Path | None = None, threads: int | None = None, watch: Watch | None = None
