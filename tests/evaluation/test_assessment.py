@@ -477,3 +477,40 @@ def test_the_curve_and_the_corruptions_say_what_they_took(colourful, tmp_path, c
     for cost in (*searches.values(), corruptions["cost"]):
         assert cost["seconds"] > 0
         assert Cost(**cost).text() in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [("threat", "eps", 0.3), ("method", "name", "fgsm_at"), ("model", "width", 9), ("threat", "name", "l2")],
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        "evaluate RUN --attacks fgsm --examples 20",
+        "evaluate OTHER --attacks transfer:RUN --examples 20",
+        "predict RUN IMAGE",
+        "export RUN --format safetensors",
+        "report RUN -o report.html",
+        "diagnose RUN",
+        "train --from RUN",
+    ],
+)
+def test_weights_are_not_used_with_a_config_that_was_edited(
+    words: str, part: str, name: str, value: object, run: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    """The radius of the training would be another, and the report would name another method."""
+    monkeypatch.chdir(tmp_path)
+    copy = shutil.copytree(run, tmp_path / "copy")
+    Image.new("L", (8, 8)).save("image.png")
+    config = json.loads((copy / "config.json").read_text())
+    before, config[part][name] = config[part][name], value
+    (copy / "config.json").write_text(json.dumps(config))
+    there = {*tmp_path.rglob("*")}
+    places = {"RUN": "copy", "OTHER": str(run), "IMAGE": "image.png", "transfer:RUN": "transfer:copy"}
+    capsys.readouterr()
+    assert main([places.get(word, word) for word in words.split()]) == 2
+    error = capsys.readouterr().err
+    assert f"{part}.{name} = {json.dumps(value)}, but" in error
+    assert f"was trained with {json.dumps(before)}; put {json.dumps(before)} back" in error
+    assert error.count("\n") == 1
+    assert {*tmp_path.rglob("*")} == there

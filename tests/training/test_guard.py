@@ -191,7 +191,7 @@ def test_weights_of_an_epoch_that_is_undone_are_not_the_best(tmp_path: Path, col
     collapse_in_epoch(2)
     saved = []
     keep = Run.save_weights
-    monkeypatch.setattr(Run, "save_weights", lambda run, name, state: (saved.append(name), keep(run, name, state)))
+    monkeypatch.setattr(Run, "save_weights", lambda run, name, *more: (saved.append(name), keep(run, name, *more)))
     _, result = train(tmp_path / "run", "--guard.action rollback --best-of either --averaging ema --epochs 2")
     assert (saved.count("best"), result["best_epoch"]) == (4, 2)  # weights and average of epoch 1, and of epoch 2 anew
 

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from contracts.finished import assert_same, rows
 from regmix.cli.entry import main
 from regmix.runs import Run
 from regmix.runtime import devices
+from regmix.runtime.files import digest
 from regmix.training import start, validation
 from regmix.training.session import Session
 from regmix.training.trainee import Trainee
@@ -119,8 +122,20 @@ def test_a_run_whose_last_state_is_damaged_goes_on_from_the_one_before(
     assert before.name not in {path.name for path in broken.glob("state-*.pt")}
 
 
+def without_settings(run: Path) -> None:
+    """Takes the settings out of the weights and states, which regmix 0.1 did not put there."""
+    for path in run.glob("*.safetensors"):
+        save_file(load_file(path), path)
+    for path in run.glob("state-*.pt"):
+        state = torch.load(path, weights_only=True)
+        del state["settings"]
+        torch.save(state, path)
+        path.rename(path.with_name(f"{path.stem.rpartition('-')[0]}-{digest(path)}.pt"))
+
+
 def test_a_state_that_does_not_fit_the_config_is_named(tmp_path: Path, capsys, finished) -> None:
     run = shutil.copytree(finished(f"digits-regmix {TINY}"), tmp_path / "run")
+    without_settings(run)
     (run / "config.json").write_text((run / "config.json").read_text().replace('"width": 4', '"width": 5'))
     capsys.readouterr()
     assert main(["train", "--resume", str(run)]) == 2
@@ -309,3 +324,61 @@ def test_signals_do_afterwards_what_they_did_before(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     assert main(["train", *INTERRUPTED.split(), "--epochs", "1", "--out", str(tmp_path / "run")]) == 0
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def edited(run: Path, **changes: Any) -> Path:
+    """The run with other values in its config.json, by the path of the setting with __ for its dots."""
+    config = json.loads((run / "config.json").read_text())
+    for name, value in changes.items():
+        *parts, last = name.split("__")
+        place = config
+        for part in parts:
+            place = place[part]
+        assert place[last] != value
+        place[last] = value
+    (run / "config.json").write_text(json.dumps(config))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"threat__eps": 0.3}, "threat.eps = 0.3, but"),
+        ({"lr": 0.01}, "lr = 0.01, but the run was trained with 0.1; put 0.1 back"),
+        ({"epochs": 9}, "epochs = 9, but the run was trained with 4; put 4 back"),
+        ({"seed": 4}, "seed = 4"),
+        ({"batch_size": 30}, "batch_size = 30"),
+        ({"method__start": "carried"}, 'method.start = "carried"'),
+        ({"threat": {"name": "l2", "eps": 0.5}}, 'threat.name = "l2"'),
+        ({"model__width": 5}, "model.width = 5"),
+        ({"precision": "64"}, 'precision = "64"'),
+    ],
+)
+def test_a_run_whose_config_was_edited_is_not_resumed(change, told: str, tmp_path: Path, capsys, finished) -> None:
+    run = edited(shutil.copytree(finished(f"digits-regmix {TINY}"), tmp_path / "run"), **change)
+    before = {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()}
+    capsys.readouterr()
+    for more in ([], ["--epochs", "12"]):
+        assert main(["train", "--resume", str(run), *more]) == 2
+        error = capsys.readouterr().err
+        assert f"{run / 'config.json'} was edited: it says {told}" in error
+        assert error.count("\n") == 1
+    assert {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()} == before
+
+
+def test_a_run_goes_on_elsewhere_and_after_a_lengthening_that_was_killed(
+    tmp_path: Path, capsys, finished, monkeypatch
+) -> None:
+    run = shutil.copytree(finished(f"digits-regmix {TINY}"), tmp_path / "run")
+    assert main(["train", "--resume", str(edited(run, device="cpu"))]) == 0
+    with monkeypatch.context() as patch:
+
+        def killed(*arguments: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(Session, "train_epoch", killed)
+        assert main(["train", "--resume", str(run), "--epochs", "5"]) == 1
+    assert main(["train", "--resume", str(run)]) == 0
+    assert json.loads((run / "result.json").read_text())["epochs"] == 5
+    assert main(["train", "--resume", str(edited(run, epochs=6))]) == 2
+    assert "epochs = 6, but the run was trained with 5" in capsys.readouterr().err

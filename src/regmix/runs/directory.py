@@ -1,7 +1,6 @@
 """A run directory: what is in it, and how it is written and read."""
 
 import json
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
@@ -16,7 +15,9 @@ from regmix.runs.evaluations import Stored, stored
 from regmix.runs.exported import WEIGHTS
 from regmix.runs.files import packed, read_record, typed, write_record
 from regmix.runs.records import Checkpoint, Data, Environment, Epoch, Result
+from regmix.runs.settings import SETTINGS, check_weights, metadata_of
 from regmix.runs.shown import as_html, as_text
+from regmix.runs.states import HEALTHY, STATE, glance, load_state, number_of, states
 from regmix.runtime.files import (
     PART,
     append,
@@ -38,27 +39,10 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 DATA = "data.json"
-STATE = "state-{:06d}-{}.pt"
-HEALTHY = "healthy-{:06d}-{}.pt"
-
-
-def _number(state: Path) -> int:
-    return int(state.name.split("-")[1])
 
 
 def _line(row: Epoch) -> str:
     return json.dumps(asdict(row)) + "\n"
-
-
-def _load_state(path: Path) -> dict[str, Any] | None:
-    """The content of a state whose name ends with its checksum; None if it is damaged."""
-    try:
-        if digest(path) != path.stem.split("-")[2]:
-            return None
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError):
-        return None
-    return state
 
 
 class Run:
@@ -68,8 +52,9 @@ class Run:
     environment.json     versions, device, git commit, command (records.Environment)
     metrics.jsonl        one line per epoch (records.Epoch)
     metrics.csv          with --log csv: the same numbers as a table
-    last, best, averaged.safetensors     weights; best is chosen on the validation split
-    state-N-SUM.pt       what resuming needs: the last state and the one before; SUM is a checksum
+    last, best, averaged.safetensors     weights, with the settings of model, threat and method; best is chosen on the
+                         validation split
+    state-N-SUM.pt       what resuming needs, settings included: the last state and the one before; SUM is a checksum
     healthy-N-SUM.pt     the state of the epoch to which the guard rolls back
     data.json            fingerprints of the images for training and validation (records.Data)
     result.json          the summary of the training (records.Result)
@@ -140,8 +125,14 @@ class Run:
         return locked(self.path, "trained", wait=False) if self._writes else nullcontext()
 
     def config(self) -> str:
-        """The text of config.json."""
-        return read_text(self.path / CONFIG)
+        """The text of config.json.
+
+        Raises:
+            UserError: the weights were trained with another model, threat model or method than it says.
+        """
+        text = read_text(self.path / CONFIG)
+        check_weights(text, self.path / CONFIG, map(self.weights, self.checkpoints()))
+        return text
 
     def settings(self) -> dict[str, JsonValue]:
         """The content of config.json, with today's defaults for settings that did not exist when it was written.
@@ -156,8 +147,9 @@ class Run:
         written = read_object(path)
         if {"model", "data", "threat", "method"} - written.keys():
             return written
+        text = self.config()
         try:  # the settings are only read, no code of the run's is imported
-            return dict(json.loads(to_json(from_json(self.config(), path, Trust(everything=True)))))
+            return dict(json.loads(to_json(from_json(text, path, Trust(everything=True)))))
         except UserError:
             return written
 
@@ -188,11 +180,11 @@ class Run:
         """Replaces metrics.jsonl: a resumed run continues from the rows of its saved state."""
         self._write_text(METRICS, "".join(map(_line, rows)))
 
-    def save_weights(self, checkpoint: Checkpoint, state: Mapping[str, Tensor]) -> None:
-        """Writes weights as safetensors."""
+    def save_weights(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], config: str = "") -> None:
+        """Writes weights as safetensors, with what they keep of the config.json of their training."""
         if not self._writes:
             return
-        data = packed(state)
+        data = packed(state, metadata_of(config))
         write_atomically(self.weights(checkpoint), lambda file: file.write(data))
 
     def weights(self, checkpoint: Checkpoint) -> Path:
@@ -207,24 +199,29 @@ class Run:
         """Writes what resuming needs, and keeps the state before; the guard rolls back to the last healthy state."""
         if not self._writes:
             return
-        older = self._states(STATE)
+        older = states(self.path, STATE)
         new = self.path / f".state{PART}"
         write_atomically(new, lambda file: torch.save(dict(state), file))
         checksum = digest(new)
-        place = self.path / STATE.format(_number(older[0]) + 1 if older else 1, checksum)
+        place = self.path / STATE.format(number_of(older[0]) + 1 if older else 1, checksum)
         new.replace(place)
         for path in older[1:]:
             path.unlink()
         if healthy:
             # A link instead of a copy, because a state with a method's memory can have gigabytes.
-            before = self._states(HEALTHY)
-            link(self.path / HEALTHY.format(_number(place), checksum), place)
+            before = states(self.path, HEALTHY)
+            link(self.path / HEALTHY.format(number_of(place), checksum), place)
             for path in before:
                 path.unlink()
 
     def has_state(self) -> bool:
         """Whether a state to resume from was saved."""
-        return bool(self._states(STATE))
+        return bool(states(self.path, STATE))
+
+    def settings_of_state(self) -> dict[str, JsonValue] | None:
+        """The settings of the training up to the last state that can be read; None if it does not say."""
+        kept = next((state.get(SETTINGS) for path in states(self.path, STATE) if (state := glance(path))), None)
+        return None if kept is None else dict(json.loads(kept))
 
     def load_state(self, warn: Callable[[str], None]) -> dict[str, Any] | None:
         """Reads what resuming needs (tensors on the CPU, plain values); None if no state was saved yet.
@@ -237,25 +234,21 @@ class Run:
         if self._writes:
             for path in self.path.glob(f".*{PART}"):  # what a killed write left behind
                 path.unlink()
-        states = self._states(STATE)
-        for path in states:
-            if (state := _load_state(path)) is not None:
+        saved = states(self.path, STATE)
+        for path in saved:
+            if (state := load_state(path)) is not None:
                 return state
             warn(f"{path} is damaged")
-        if states:
-            raise UserError(f"{states[0]} is damaged, and so is the state before; start the run again")
+        if saved:
+            raise UserError(f"{saved[0]} is damaged, and so is the state before; start the run again")
         return None
 
     def load_healthy_state(self) -> dict[str, Any]:
         """Reads the state that was last saved as healthy."""
-        path = self._states(HEALTHY)[0]
-        if (state := _load_state(path)) is None:
+        path = states(self.path, HEALTHY)[0]
+        if (state := load_state(path)) is None:
             raise UserError(f"{path} is damaged, and the run cannot go back to it; start it again")
         return state
-
-    def _states(self, pattern: str) -> list[Path]:
-        """The files of this kind, newest first."""
-        return sorted(self.path.glob(pattern.replace("{:06d}", "*").format("*")), key=_number, reverse=True)
 
     def result(self) -> Result:
         """The content of result.json, empty if there is none yet."""

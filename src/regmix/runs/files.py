@@ -41,8 +41,11 @@ def typed(path: Path, kind: type[T], value: Any) -> T:
         raise UserError(f"{path} is damaged: {where + ': ' if where else ''}{first['msg']}") from None
 
 
-def packed(state: Mapping[str, Tensor]) -> bytes:
-    """The tensors as safetensors. Tensors that share memory are copied, because the format does not allow sharing."""
+def packed(state: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """The tensors and the metadata as safetensors.
+
+    Tensors that share memory are copied, because the format does not allow sharing.
+    """
     tensors: dict[str, Tensor] = {}
     taken: set[int] = set()
     for name, tensor in state.items():
@@ -50,4 +53,4 @@ def packed(state: Mapping[str, Tensor]) -> bytes:
         memory = own.untyped_storage().data_ptr()
         tensors[name] = own.clone() if memory in taken else own
         taken.add(memory)
-    return save(tensors)
+    return save(tensors, metadata or None)

@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from regmix.config import Action, Experiment
+from regmix.config import Action, Experiment, to_json
 from regmix.data import Loader
 from regmix.methods.remedies import MAX_ROLLBACKS
 from regmix.runs import Run
 from regmix.runs.records import Alarm, Result
+from regmix.runs.settings import SETTINGS
 from regmix.runtime import processes
 from regmix.training.display import Display
 from regmix.training.finite import CHECK_EVERY, check_steps, check_weights, describe
@@ -198,11 +199,12 @@ class Session:
     def save_weights(self) -> None:
         """Writes the weights of the model and of the average."""
         for checkpoint, state in self.trainee.weights().items():
-            self.run.save_weights(checkpoint, state)
+            self.run.save_weights(checkpoint, state, to_json(self.experiment))
 
     def save_state(self, *, healthy: bool = False) -> None:
         """Writes what resuming needs; the guard goes back to the last state that is saved as healthy."""
-        self.run.save_state(self.trainee.state_dict(), healthy=healthy)
+        state = {**self.trainee.state_dict(), SETTINGS: to_json(self.experiment)}
+        self.run.save_state(state, healthy=healthy)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Returns to a saved state, and shortens metrics.jsonl to its rows."""

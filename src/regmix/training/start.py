@@ -1,5 +1,6 @@
 """Begins or resumes the training of an experiment in its run directory."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ from regmix.models import changed_code, users_code
 from regmix.runs import CONFIG, Run
 from regmix.runs.environment import environment
 from regmix.runs.records import Data
+from regmix.runs.settings import PLACES, check_settings
 from regmix.runtime import devices, processes
 from regmix.runtime.files import digest
 from regmix.training.display import Display
@@ -59,9 +61,11 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST, epochs: int | 
         if rows:
             display.warn(f"{path} has no state of its first epoch, and begins anew")
     experiment = written = from_json(directory.config(), path / CONFIG, trust)
+    # As the run began, which may have been on other hardware. Before it was recorded, auto meant bf16 everywhere.
+    began = directory.environment().precision or "bf16"
     if experiment.precision == "auto":
-        # As the run began, which may have been on other hardware. Before it was recorded, auto meant bf16 everywhere.
-        experiment = replace(experiment, precision=directory.environment().precision or "bf16")
+        experiment = replace(experiment, precision=began)
+    _check_same_settings(directory, experiment, began)
     if epochs is not None:
         experiment = _longer(experiment, epochs, directory)
     begun = experiment
@@ -75,6 +79,23 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST, epochs: int | 
         display.warn(text)
     longer = to_json(replace(written, epochs=epochs)) if epochs is not None else None
     return _train(experiment, prepared, directory, display, longer)
+
+
+def _check_same_settings(directory: Run, experiment: Experiment, precision: str) -> None:
+    """Raises UserError if config.json was edited since the state to resume from was saved.
+
+    Args:
+        precision: what auto meant when the run began.
+    """
+    before = directory.settings_of_state()
+    if before is None:  # nothing is trained yet, or by a version that did not keep them
+        return
+    if before["precision"] == "auto":
+        before["precision"] = precision
+    # A run that is lengthened has more epochs than its state until the first of them is done.
+    longer = {"epochs"} if before["epochs"] in directory.result().lengthened else set()
+    now = json.loads(to_json(experiment))
+    check_settings(before, now, directory.path / CONFIG, "the run", {*PLACES, *longer})
 
 
 def _longer(experiment: Experiment, epochs: int, directory: Run) -> Experiment:

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from regmix.attacks import Attack, Fgsm, Pgd
-from regmix.config import Experiment
+from regmix.config import Experiment, to_json
 from regmix.data import ImageSet, batches, pick, spread
 from regmix.evaluation import evaluate, one_answer
 from regmix.methods.remedies import MAX_ROLLBACKS
@@ -77,7 +77,7 @@ class Validator:
         for candidate, facts in [] if undone else candidates:
             if getattr(facts, by) > getattr(best, by):
                 best = facts
-                self.run.save_weights("best", candidate.state_dict())
+                self.run.save_weights("best", candidate.state_dict(), to_json(self.experiment))
         return Validation(accuracies, best, alarm, repeated, warning)
 
     def _measure(self, model: nn.Module, *, signs: bool) -> tuple[dict[str, float], str | None]:
