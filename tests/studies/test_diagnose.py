@@ -64,7 +64,7 @@ def test_a_run_of_standard_training_beside_it_spares_the_probe(
 ) -> None:
     standard = tmp_path / "standard"
     call(f"train digits-regmix {TINY} --epochs 1 --averaging none --method standard --out {standard}")
-    monkeypatch.setattr(diagnosis, "plain_accuracy", lambda *_: pytest.fail("probed"))
+    monkeypatch.setattr(diagnosis, "plain_accuracy", lambda *_, **__: pytest.fail("probed"))
     assert len(diagnose([spoiled, standard])) == 2
     with pytest.raises(pytest.fail.Exception):
         diagnose([spoiled])

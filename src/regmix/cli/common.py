@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -71,10 +72,11 @@ def check_queries(attacks: str, queries: int | None) -> None:
         raise UserError(f"--queries {queries} is for {' and '.join(BLACK_BOX)}; name one of them in --attacks")
 
 
-def evaluate_command(directory: Run) -> str:
-    """The command that evaluates a run, with the permission that it needs."""
+def evaluate_command(directory: Run, root: Path | None = None) -> str:
+    """The command that evaluates a run, with the permission that it needs, and the folder that its images are in."""
     experiment = from_json(directory.config(), trust=Trust(everything=True))  # only read, not built
-    return shlex.join(["regmix", "evaluate", str(directory.path), *experiment.code_flags])
+    moved = [] if root is None else ["--data.root", str(root)]
+    return shlex.join(["regmix", "evaluate", str(directory.path), *moved, *experiment.code_flags])
 
 
 def console_for(as_json: bool) -> Console:

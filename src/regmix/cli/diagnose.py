@@ -23,6 +23,8 @@ class DiagnoseFlags:
     probe: bool = True
     """For runs with RegMix's terms: train a plain model for up to a minute, and compare its accuracy without an
     attack. Not needed if a run of standard training on the same images is given."""
+    root: Annotated[Path | None, tyro.conf.arg(name="data.root")] = None
+    """The folder of the runs' images, if they were moved. None: the folders that the runs name."""
     device: devices.Device = "auto"
     """Device to train the plain model on. auto: a CUDA GPU if there is one, else the CPU."""
     json: bool = False
@@ -36,12 +38,14 @@ def diagnose(words: Sequence[str]) -> None:
     if not flags.runs:
         raise UserError("diagnose needs at least one run directory; write: regmix diagnose RUN")
     in_one_process("diagnose")
-    diagnoses = diagnosed(flags.runs, probe=flags.probe, device=flags.device)
+    diagnoses = diagnosed(flags.runs, probe=flags.probe, root=flags.root, device=flags.device)
     if flags.json:
         print(json.dumps([diagnosis.as_json() for diagnosis in diagnoses], indent=2))
         return
     for diagnosis in diagnoses:
         print(f"{diagnosis.subject.run.path}: {_count(diagnosis.findings)}")
+        if diagnosis.unprobed is not None:
+            print(f"    without its probe: {diagnosis.unprobed}")
         for position, finding in enumerate(diagnosis.findings, 1):
             print("\n".join(_lines(position, finding)))
 

@@ -63,7 +63,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
             ),
         ),
     ),
-    "resume": (Section("flags", ("epochs", "log", "model.source", "data.source", "trust-code", "json")),),
+    "resume": (Section("flags", ("epochs", "log", "data.root", "model.source", "data.source", "trust-code", "json")),),
     "evaluate": (
         Section(
             "attacks",
@@ -99,7 +99,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
     "predict": (
         Section("flags", ("checkpoint", "eps", "csv"), ("batch-size", "device", "model.source", "trust-code")),
     ),
-    "diagnose": (Section("flags", ("probe", "device", "json")),),
+    "diagnose": (Section("flags", ("probe", "data.root", "device", "json")),),
     "export": (
         Section("flags", ("format", "out", "checkpoint"), ("normalisation", "push", "model.source", "trust-code")),
     ),

@@ -53,6 +53,8 @@ class ResumeFlags:
     data_source: DataSource = None
     """The module:function that returns the run's images, if they come from a function of yours. Its code is run. None:
     no code of yours."""
+    root: Annotated[Path | None, tyro.conf.arg(name="data.root")] = None
+    """The folder of the run's images, if they were moved. None: the folder that the run names."""
     trust_code: bool = False
     """Allow the import of any code that the run names as its model or data."""
     json: bool = False
@@ -65,10 +67,10 @@ def train(words: list[str]) -> None:
     if (path := take(words, "--resume")) is not None:
         flags = parse(ResumeFlags, words, "train --resume RUN")
         finished = jobs.resume(
-            path, flags.epochs, log=flags.log, progress=console_for(flags.json), source=flags.source,
-            data_source=flags.data_source, trust_code=flags.trust_code,
+            path, flags.epochs, log=flags.log, progress=console_for(flags.json), data=flags.root,
+            source=flags.source, data_source=flags.data_source, trust_code=flags.trust_code,
         )  # fmt: skip
-        print_result(finished, flags.json, evaluate_command(finished))
+        print_result(finished, flags.json, evaluate_command(finished, flags.root))
         return
     if help_words := {*HELP} & {*words}:  # with --from RUN; all other help is printed without the library
         print(_help(words, everything="--help-all" in help_words))

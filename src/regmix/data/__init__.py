@@ -15,6 +15,7 @@ from regmix.data.images import ImageSet, Split
 from regmix.data.loader import Loader, batches, pick, steps_per_epoch
 from regmix.data.mix import CutMix, MixConfig, Mixup, NoMix
 from regmix.data.parquet import Parquet
+from regmix.data.place import placed
 from regmix.data.recolour import ColorShape, ColourConfig, ColourJitter, Idbh, NoColour, RandAugment
 from regmix.data.sample import How, draw, spread
 from regmix.data.saved import DataFunction, Images
@@ -83,6 +84,7 @@ __all__ = [
     "image_set",
     "load",
     "pick",
+    "placed",
     "split_train",
     "spread",
     "steps_per_epoch",

@@ -7,6 +7,7 @@ import torch
 
 from regmix.config import from_json
 from regmix.corruptions import Computed, OfficialFiles
+from regmix.data import placed
 from regmix.evaluation.checkpoint import CheckpointEvaluation
 from regmix.evaluation.questions import Questions, check_attacks, check_open_number, source_weights
 from regmix.evaluation.subject import EvaluationImages, PlacedModel, check_images, choose_images, load_checkpoint
@@ -43,7 +44,8 @@ class Assessment:
         check_attacks(questions, self._experiment.threat, trust)
         check_open_number(questions)
         if test is None:
-            test = choose_images(self._experiment.data, questions.examples, questions.sample, questions.sample_seed)
+            own = placed(self._experiment.data, run.path)
+            test = choose_images(own, questions.examples, questions.sample, questions.sample_seed)
         check_images(run, test.images)
         self.test = test
 

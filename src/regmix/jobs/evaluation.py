@@ -8,7 +8,7 @@ from typing import Any, Literal
 from regmix.arguments import checked
 from regmix.attacks import parse_attacks
 from regmix.config import from_json
-from regmix.data import DataConfig, Folder, trained_on
+from regmix.data import DataConfig, Folder, placed, trained_on
 from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.questions import Questions
 from regmix.evaluation.subject import EvaluationImages, choose_images
@@ -18,7 +18,7 @@ from regmix.runs import CONFIG, Checkpoint, Run
 from regmix.runtime import devices
 from regmix.shorthand import names_in
 from regmix.threats import parse_eps
-from regmix.types import Trust, UserError, known
+from regmix.types import Trust, known
 
 ATTACKS = "clean,fgsm,pgd-10,pgd-50"
 
@@ -73,10 +73,7 @@ def other_images(run: Run, data: str | Path | DataConfig, questions: Questions, 
     """
     own = from_json(run.config(), run.path / CONFIG, trust, reads_data=False).data
     if isinstance(data, str | Path):
-        if not hasattr(own, "root"):
-            raise UserError(f"the data of {run.path} are {own.name}, which has no root; leave the other folder out")
-        root: Any = {"root": str(data)}
-        data = replace(own, **root)
+        data = placed(own, run.path, data)
     test = choose_images(data, questions.examples, questions.sample, questions.sample_seed)
     if data == own:
         return test

@@ -54,7 +54,7 @@ def train(
 @checked
 def resume(
     run: str | Path | Run, epochs: int | None = None, *, log: str | Sequence[str] = (), progress: ProgressTo = True,
-    source: str | None = None, data_source: str | None = None, trust_code: bool = False,
+    data: str | Path | None = None, source: str | None = None, data_source: str | None = None, trust_code: bool = False,
 ) -> Run:  # fmt: skip
     """Continues an interrupted run from its last saved state; it ends as it would have ended without the interruption.
 
@@ -62,6 +62,7 @@ def resume(
         epochs: lengthens a finished run to so many epochs.
         log: as for `train`.
         progress: as for `train`.
+        data: the folder of the images, if they were moved since the run began.
         source: the module:function of the run's model, if it is a function of yours. Its code is run.
         data_source: the module:function of the run's data, if they are yours. Its code is run.
         trust_code: allows to run whatever code the run asks for.
@@ -72,7 +73,7 @@ def resume(
     path = path_of(run)
     experiment = from_json(Run.open(path).config(), path / CONFIG, Trust(everything=True))  # only read, not built
     with _training(progress, log, experiment, path) as display:
-        return start.resume(path, display, Trust(source, trust_code, data_source), epochs)
+        return start.resume(path, display, Trust(source, trust_code, data_source), epochs, data)
 
 
 def path_of(run: str | Path | Run) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from regmix.config import NoAveraging, from_json
-from regmix.data import DataFunction
+from regmix.data import DataFunction, changes, placed
 from regmix.methods import Standard
 from regmix.models import Function
 from regmix.reports.classes import Classes, per_class
@@ -20,7 +20,7 @@ from regmix.runs import CONFIG, Run
 from regmix.runtime import devices
 from regmix.training.display import Display
 from regmix.training.start import run as train
-from regmix.types import Trust
+from regmix.types import Trust, UserError
 
 PROBE_SECONDS = 45.0
 """How long a plain model is trained at most. Reading the data and the last validation come on top."""
@@ -35,6 +35,8 @@ class Diagnosis:
     classes: Classes | None
     plain: Share | None
     """Validation accuracy of a plain model, without an attack; None if it was not probed."""
+    unprobed: str | None = None
+    """Why a plain model could not be trained on the run's images; None if it was, or was not asked for."""
 
     def as_json(self) -> dict[str, object]:
         """Plain values."""
@@ -44,27 +46,36 @@ class Diagnosis:
             "findings": [asdict(finding) for finding in self.findings],
             "classes": self.classes.as_json() if self.classes is not None else None,
             "plain": asdict(self.plain) if self.plain is not None else None,
+            "unprobed": self.unprobed,
         }
 
 
-def diagnose(paths: Sequence[Path], *, probe: bool = True, device: devices.Device = "auto") -> list[Diagnosis]:
+def diagnose(
+    paths: Sequence[Path], *, probe: bool = True, root: Path | None = None, device: devices.Device = "auto"
+) -> list[Diagnosis]:
     """Reads run directories and looks for signs that something went wrong; see `regmix.reports.findings`.
 
     Args:
         probe: also train a plain model for up to a minute, for a run with RegMix's terms that has no run of standard
             training beside it. Not for a model of the user's own, whose code is not run.
+        root: where the images of the runs are now, if they were moved.
         device: to train it on.
 
     Raises:
         UserError: no run directory, or a damaged file.
     """
     subjects = subjects_of(aligned([load(path) for path in paths]))
-    plain = {}
+    plain, unprobed = dict[Path, Share](), dict[Path, str]()
     for subject in subjects if probe else []:
-        if _needs_plain(subject, subjects) and (found := plain_accuracy(subject.run.path, device)) is not None:
-            plain[subject.run.path] = found
+        if _needs_plain(subject, subjects):
+            try:
+                found = plain_accuracy(subject.run.path, device, root=root)
+            except UserError as error:  # the records are read, and say much without the images
+                unprobed[subject.run.path] = str(error)
+            else:
+                plain |= {} if found is None else {subject.run.path: found}
     return [
-        Diagnosis(subject, findings, per_class(subject), plain.get(subject.run.path))
+        Diagnosis(subject, findings, per_class(subject), plain.get(subject.run.path), unprobed.get(subject.run.path))
         for subject, findings in zip(subjects, find(subjects, plain), strict=True)
     ]
 
@@ -91,16 +102,25 @@ class _Stopwatch(Display):
             raise _TimeUpError
 
 
-def plain_accuracy(path: Path, device: devices.Device = "auto", seconds: float = PROBE_SECONDS) -> Share | None:
+def plain_accuracy(
+    path: Path, device: devices.Device = "auto", seconds: float = PROBE_SECONDS, root: Path | None = None
+) -> Share | None:
     """The accuracy on a run's validation images that standard training with its settings reaches in this time.
 
     It is that of the last complete epoch, because a maximum over epochs would be too high by chance. Longer training
     would reach more. None if no epoch was complete, or for a model or data of the user's own.
+
+    Raises:
+        UserError: the images are missing, or are not those of the run.
     """
-    experiment = from_json(Run.open(path, writes=False).config(), path / CONFIG, Trust(everything=True))
+    judged = Run.open(path, writes=False)
+    experiment = from_json(judged.config(), path / CONFIG, Trust(everything=True))
     if isinstance(experiment.model, Function) or isinstance(experiment.data, DataFunction):
         return None
-    plain = replace(experiment, method=Standard(), averaging=NoAveraging(), awp=0.0, device=device, validate_every=1)
+    plain = replace(
+        experiment, method=Standard(), averaging=NoAveraging(), awp=0.0, device=device, validate_every=1,
+        data=placed(experiment.data, path, root),
+    )  # fmt: skip
     with TemporaryDirectory() as folder:
         out = Path(folder) / "plain"
         with suppress(_TimeUpError):
@@ -109,5 +129,7 @@ def plain_accuracy(path: Path, device: devices.Device = "auto", seconds: float =
         rows, data = [row for row in run.metrics() if row.validation], run.data()
     if not rows or rows[-1].validation is None or data is None:
         return None
+    if (before := judged.data()) is not None and (text := changes(before.validation, data.validation)):
+        raise UserError(f"the images have changed since {path} began: {text}; put them back")
     images = sum(data.validation.counts)
     return share(round(rows[-1].validation["clean"] * images), images)

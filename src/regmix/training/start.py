@@ -1,13 +1,14 @@
 """Begins or resumes the training of an experiment in its run directory."""
 
 import json
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from regmix.config import Experiment, from_json, to_json
-from regmix.data import changes, class_changes, fingerprint
+from regmix.data import changes, class_changes, fingerprint, placed
 from regmix.models import changed_code, users_code
 from regmix.runs import CONFIG, Run
 from regmix.runs.environment import environment
@@ -39,12 +40,15 @@ def run(experiment: Experiment, out: Path, display: Display, command: str = "") 
     return _train(experiment, prepared, Run.open(out, writes=processes.rank() == 0), display)
 
 
-def resume(path: Path, display: Display, trust: Trust = NO_TRUST, epochs: int | None = None) -> Run:
+def resume(
+    path: Path, display: Display, trust: Trust = NO_TRUST, epochs: int | None = None, root: str | Path | None = None
+) -> Run:
     """Continues a run from its last saved state; it ends as it would have ended without the interruption.
 
     Args:
         epochs: lengthens a finished run to so many epochs. From its present epoch on, the learning rate and the ramp
             are those of a training of that length; result.json says so.
+        root: where the images are now, if they were moved.
 
     Raises:
         UserError: the user has to change something, for example allow the code of a model.
@@ -68,6 +72,7 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST, epochs: int | 
     _check_same_settings(directory, experiment, began)
     if epochs is not None:
         experiment = _longer(experiment, epochs, directory)
+    experiment = replace(experiment, data=placed(experiment.data, path, root))
     begun = experiment
     if experiment.init is not None:
         if directory.has_state():
@@ -78,7 +83,8 @@ def resume(path: Path, display: Display, trust: Trust = NO_TRUST, epochs: int | 
     if text := changed_code(directory.environment().code, users_code(prepared.model, experiment.model)):
         display.warn(text)
     longer = to_json(replace(written, epochs=epochs)) if epochs is not None else None
-    return _train(experiment, prepared, directory, display, longer)
+    with _continued_with([] if root is None else ["--data.root", str(root)]):
+        return _train(experiment, prepared, directory, display, longer)
 
 
 def _check_same_settings(directory: Run, experiment: Experiment, precision: str) -> None:
@@ -139,7 +145,7 @@ def _train(
         display.note(note)
     for line in (*idle(experiment), *unlearnable(images)):
         display.warn(line)
-    with directory.claim(), _naming_code(experiment):
+    with directory.claim(), _continued_with(experiment.code_flags):
         now = Data(fingerprint(images), fingerprint(prepared.validation_set), [*images.notes])
         _check_same_images(directory, now, images.classes, display)
         if longer is not None:  # all processes have met in `prepare`, so none reads what is written now
@@ -175,11 +181,11 @@ def _check_same_images(directory: Run, now: Data, classes: tuple[str, ...], disp
 
 
 @contextmanager
-def _naming_code(experiment: Experiment) -> Iterator[None]:
-    """Adds the code of a user's model and data to the command that continues an interrupted training."""
+def _continued_with(words: Sequence[str]) -> Iterator[None]:
+    """Adds flags to the command that continues an interrupted training, such as the code of a user's model."""
     try:
         yield
     except Interrupted as interrupted:
         if interrupted.saved:
-            interrupted.saved = " ".join([interrupted.saved, *experiment.code_flags])
+            interrupted.saved = " ".join([interrupted.saved, *map(shlex.quote, words)])
         raise
