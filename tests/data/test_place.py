@@ -56,9 +56,9 @@ def test_missing_images_are_named_with_the_flag_that_helps(words: str, moved: Pa
 def test_a_run_goes_on_where_its_images_are_now(moved: Path, capsys, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Session, "end_epoch", lambda *arguments: signal.raise_signal(signal.SIGINT))
-        assert main("train --resume broken --data.root new/photos".split()) == 130
+        assert main(["train", "--resume", "broken", "--data.root", "new/photos"]) == 130
     assert "continue with: regmix train --resume broken --data.root new/photos" in capsys.readouterr().err
-    assert main("train --resume broken --data.root new/photos".split()) == 0
+    assert main(["train", "--resume", "broken", "--data.root", "new/photos"]) == 0
     assert "(next: regmix evaluate broken --data.root new/photos)" in capsys.readouterr().out
     assert_same(Path("whole"), Path("broken"))
     assert json.loads(Path("broken/config.json").read_text())["data"]["root"] == "photos"
@@ -67,7 +67,7 @@ def test_a_run_goes_on_where_its_images_are_now(moved: Path, capsys, monkeypatch
 def test_a_run_does_not_go_on_with_other_images(moved: Path, capsys) -> None:
     photographs(moved / "others", seed=1)
     before = {path: path.read_bytes() for path in Path("broken").iterdir()}
-    assert main("train --resume broken --data.root others".split()) == 2
+    assert main(["train", "--resume", "broken", "--data.root", "others"]) == 2
     assert "the images have changed since broken began" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in Path("broken").iterdir()} == before
 

@@ -261,12 +261,12 @@ def test_the_runs_are_only_read_and_the_output_is_replaced_whole(write_run, tmp_
     before = held()
     output = tmp_path / "out" / "report.html"
     output.parent.mkdir()
-    output.write_text("old")
+    output.write_text("old. Written by regmix 0.1")
     write_report([run], output)
     assert page(output).text
     assert [file.name for file in output.parent.iterdir()] == ["report.html"]
     assert held() == before
-    output.write_text("old")
+    output.write_text("old. Written by regmix 0.1")
 
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, "the disk is full")
@@ -274,7 +274,7 @@ def test_the_runs_are_only_read_and_the_output_is_replaced_whole(write_run, tmp_
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="full"):
         write_report([run], output)
-    assert output.read_text() == "old"
+    assert output.read_text() == "old. Written by regmix 0.1"
     assert [file.name for file in output.parent.iterdir()] == ["report.html"]
 
 

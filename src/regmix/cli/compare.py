@@ -7,8 +7,9 @@ from rich.console import Console
 
 from regmix.cli.common import radii_in
 from regmix.cli.many_runs import Evaluations, ManyRunsFlags, check_distinct, compare_runs, parse_many, plan_runs
+from regmix.reports.place import check_places
 from regmix.shorthand import names_in
-from regmix.studies.compare import check_comparison, method_words, reaching_trainings
+from regmix.studies.compare import OUTPUTS, check_comparison, method_words, reaching_trainings
 from regmix.types import UserError
 
 
@@ -37,6 +38,7 @@ def compare(words: list[str]) -> None:
         for method in methods
         for run in plan_runs(flags, [*method_words(method), *rest], out / method.replace(":", "-").replace("/", "_"))
     ]
+    check_places([out / name for name in OUTPUTS])
     check_distinct(planned)
     check_comparison([run.experiment for run in planned], radii_in(flags.eps))
     evaluations = Evaluations(planned, flags)

@@ -15,12 +15,15 @@ from regmix.cli.flags import parse_some
 from regmix.cli.train import parse_training
 from regmix.config import UNIONS, Experiment
 from regmix.jobs.console import ConsoleDisplay
+from regmix.reports.place import check_places
 from regmix.runtime import devices
 from regmix.shorthand import names_in, with_settings
 from regmix.studies.compare import Planned, say
 from regmix.studies.reproduce import (
+    CLAIMS,
     NAMES,
     ON_OTHER_DATA,
+    PAGE,
     SCALES,
     STUDIES,
     Arm,
@@ -88,6 +91,7 @@ def reproduce(words: list[str]) -> None:
     if flags.list:
         _list(runner, console)
         return
+    check_places([out / CLAIMS, out / PAGE])
     on_cpu = flags.device == "cpu" or (flags.device == "auto" and not torch.cuda.is_available())
     runner.train(flags.workers or (min(4, os.cpu_count() or 1) if on_cpu else 1), console)
     runner.evaluate(flags.device, console, lambda: ConsoleDisplay(Console(quiet=not console.is_terminal)))

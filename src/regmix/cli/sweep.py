@@ -6,7 +6,8 @@ from pathlib import Path
 from rich.console import Console
 
 from regmix.cli.many_runs import Evaluations, ManyRunsFlags, check_distinct, compare_runs, parse_many, plan_runs
-from regmix.studies.compare import Planned, check_ranking, say
+from regmix.reports.place import check_places
+from regmix.studies.compare import OUTPUTS, Planned, check_ranking, say
 from regmix.studies.sweep import Budget, Engine, Point, grid, parse_space, search, typed, write_page
 from regmix.training.found import ignored_weights
 from regmix.types import UserError
@@ -47,6 +48,7 @@ def sweep(words: list[str]) -> None:
         if getattr(flags, name) < 1:
             raise UserError(f"--{name} {getattr(flags, name)}: it must be at least 1")
     out = flags.out or Path("runs") / f"sweep-{flags.recipe}"
+    check_places([out / name for name in (*OUTPUTS, "sweep.json", "sweep.html")])
 
     def plan(point: Point) -> list[Planned]:
         settings = [word for flag, value in point.items() for word in (f"--{flag}", value)]

@@ -13,6 +13,7 @@ from regmix.reports.findings import find
 from regmix.reports.gap import gap
 from regmix.reports.load import LoadedRun, aligned, checkpoints, load
 from regmix.reports.opening import opening
+from regmix.reports.place import check_places
 from regmix.reports.subject import Subject, subjects_of
 from regmix.runtime.files import write_text
 from regmix.types import UserError
@@ -29,14 +30,14 @@ def write_report(runs: Sequence[Path], output: Path) -> None:
     report says so.
 
     Raises:
-        UserError: no run, a folder that is not a run directory, a damaged file, or a missing output folder.
+        UserError: no run, a folder that is not a run directory, a damaged file, a missing output folder, or a file
+            there that is no report.
     """
     if not runs:
         raise UserError("a report needs at least one run directory")
     if not output.parent.is_dir():
         raise UserError(f"{output.parent} does not exist; create that folder first, or write the report elsewhere")
-    if output.is_dir():
-        raise UserError(f"{output} is a folder; give the name of a file such as {output / 'report.html'}")
+    check_places([output])
     text = render(aligned([load(path) for path in runs]))
     write_text(output, text)
 

@@ -35,6 +35,8 @@ _running: set[subprocess.Popen[bytes]] = set()
 
 Watch = Callable[[int, float], bool]
 """(epoch, PGD-10 accuracy on the validation images) -> whether the training should end there."""
+OUTPUTS = ("comparison.json", "report.html")
+"""What a comparison writes into its folder."""
 ROOT = "data.root"
 POLL = 0.5
 """Seconds between two looks at the epochs of a training that is watched."""
@@ -277,9 +279,10 @@ def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> str:
         say(console, "\n  ".join([f"\n{heading}", *lines]))
     console.print()
     text = json.dumps(comparison.as_json(arms), indent=2) + "\n"
-    write_text(out / "comparison.json", text)
-    write_report(paths, out / "report.html")
-    say(console, f"{out / 'comparison.json'}\n{out / 'report.html'}")
+    record, page = (out / name for name in OUTPUTS)
+    write_text(record, text)
+    write_report(paths, page)
+    say(console, f"{record}\n{page}")
     return text
 
 

@@ -5,11 +5,13 @@ from regmix.studies.reproduce.claims import Arm, Study
 from regmix.studies.reproduce.flat import measure
 from regmix.studies.reproduce.runner import Runner
 from regmix.studies.reproduce.scales import SCALES, Scale, ScaleName
-from regmix.studies.reproduce.write import write
+from regmix.studies.reproduce.write import CLAIMS, PAGE, write
 
 __all__ = [
+    "CLAIMS",
     "NAMES",
     "ON_OTHER_DATA",
+    "PAGE",
     "SCALES",
     "STUDIES",
     "Arm",
