@@ -14,6 +14,7 @@ from regmix.config import from_json
 from regmix.data import How
 from regmix.runs import Run
 from regmix.runtime import devices, processes
+from regmix.runtime.console import LastingConsole
 from regmix.shorthand import names_in
 from regmix.threats import parse_eps
 from regmix.types import Trust, UserError
@@ -81,7 +82,7 @@ def evaluate_command(directory: Run, root: Path | None = None) -> str:
 
 def console_for(as_json: bool) -> Console:
     """Where progress is shown; of several processes only rank 0 prints."""
-    return Console(stderr=as_json, quiet=processes.started()[0] > 0)
+    return LastingConsole(stderr=as_json, quiet=processes.started()[0] > 0)
 
 
 def in_one_process(command: str) -> None:

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
-from regmix.cli.common import radii_in
+from regmix.cli.common import console_for, radii_in
 from regmix.cli.many_runs import Evaluations, ManyRunsFlags, check_distinct, compare_runs, parse_many, plan_runs
 from regmix.reports.place import check_places
 from regmix.shorthand import names_in
@@ -43,7 +41,7 @@ def compare(words: list[str]) -> None:
     check_comparison([run.experiment for run in planned], radii_in(flags.eps))
     evaluations = Evaluations(planned, flags)
     out.mkdir(parents=True, exist_ok=True)
-    console = Console(stderr=flags.json)
+    console = console_for(flags.json)
     with reaching_trainings():
         for number, run in enumerate(planned, 1):
             console.print(f"{run.path} ({number} of {len(planned)})", highlight=False, markup=False, soft_wrap=True)

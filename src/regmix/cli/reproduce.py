@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from regmix.cli.common import in_one_process
+from regmix.cli.common import console_for, in_one_process
 from regmix.cli.flags import parse_some
 from regmix.cli.train import parse_training
 from regmix.config import UNIONS, Experiment
 from regmix.jobs.console import ConsoleDisplay
 from regmix.reports.place import check_places
 from regmix.runtime import devices
+from regmix.runtime.console import LastingConsole
 from regmix.shorthand import names_in, with_settings
 from regmix.studies.compare import Planned, say
 from regmix.studies.reproduce import (
@@ -85,7 +86,7 @@ def reproduce(words: list[str]) -> None:
         folder = out / "runs" / f"{arm.name}-seed{seed}"
         return Planned(folder, [*line(arm), "--seed", str(seed)], replace(experiment(arm), seed=seed))
 
-    console = Console()
+    console = console_for(False)
     chosen = _studies(names or ["all"], scale, experiment(Arm("regmix")), [*others])
     runner = Runner(scale, chosen, seeds, out, plan)
     if flags.list:
@@ -94,7 +95,7 @@ def reproduce(words: list[str]) -> None:
     check_places([out / CLAIMS, out / PAGE])
     on_cpu = flags.device == "cpu" or (flags.device == "auto" and not torch.cuda.is_available())
     runner.train(flags.workers or (min(4, os.cpu_count() or 1) if on_cpu else 1), console)
-    runner.evaluate(flags.device, console, lambda: ConsoleDisplay(Console(quiet=not console.is_terminal)))
+    runner.evaluate(flags.device, console, lambda: ConsoleDisplay(LastingConsole(quiet=not console.is_terminal)))
     flat = measure(runner, flags.device, lambda text: say(console, text))
     times = runner.time_steps(flags.device, console)
     # The whole command, because the intervals depend on the number of claims.

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
-
+from regmix.cli.common import console_for
 from regmix.cli.many_runs import Evaluations, ManyRunsFlags, check_distinct, compare_runs, parse_many, plan_runs
 from regmix.reports.place import check_places
 from regmix.studies.compare import OUTPUTS, Planned, check_ranking, say
@@ -77,7 +76,7 @@ def sweep(words: list[str]) -> None:
     if flags.prune and flags.engine != "optuna":
         raise UserError("--prune needs --engine optuna")
     out.mkdir(parents=True, exist_ok=True)
-    console = Console(stderr=flags.json)
+    console = console_for(flags.json)
     tried = search(
         flags.engine, axes, plan, Budget(flags.workers, flags.trials, flags.seeds, flags.prune), out, console
     )

@@ -12,7 +12,6 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -22,6 +21,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from regmix.runtime.console import LastingConsole
 from regmix.types import UserError
 
 CHUNK = 1 << 16
@@ -108,7 +108,7 @@ def _stream(url: str, part: Path) -> None:
 @contextmanager
 def _progress(url: str, have: int, total: int | None) -> Iterator[Callable[[int], None]]:
     """Shows a progress bar on a terminal, else one line. Yields a function to call with the number of new bytes."""
-    console = Console(stderr=True)
+    console = LastingConsole(stderr=True)
     if not console.is_terminal:
         console.print(f"downloading {url}", soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())

@@ -18,6 +18,7 @@ from rich.progress import (
 
 from regmix.runs.records import Epoch
 from regmix.runtime import processes
+from regmix.runtime.console import LastingConsole
 
 ProgressTo = bool | Console
 """Where progress is shown: True on standard output, False nowhere, or a console of rich."""
@@ -35,7 +36,7 @@ def shown(progress: ProgressTo) -> "ConsoleDisplay":
     if isinstance(progress, bool):
         terminal = False if Console().is_jupyter else None  # its standard output passes for a terminal
         quiet = not progress or processes.started()[0] > 0
-        progress = Console(quiet=quiet, force_jupyter=False, force_terminal=terminal)
+        progress = LastingConsole(quiet=quiet, force_jupyter=False, force_terminal=terminal)
     return ConsoleDisplay(progress)
 
 
