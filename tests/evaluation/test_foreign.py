@@ -16,7 +16,7 @@ from regmix.config import Experiment
 from regmix.data import Digits, ImageSet, draw, load, pick
 from regmix.evaluation import foreign, subject
 from regmix.evaluation.foreign import Foreign
-from regmix.models import PreActResNet, build, load_weights
+from regmix.models import PreActResNet, SmallCnn, build, load_weights
 from regmix.runs import evaluations
 from regmix.runtime.files import digest
 from regmix.types import UserError
@@ -266,6 +266,39 @@ def test_contradictions_about_a_function_are_refused(fitted, tmp_path, capsys, w
     assert main(f"evaluate {words} {WORDS}".split()) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("nets:net --mean 0.5 --std 0.25", "--mean has no effect on a model of your own"),
+        ("nets:net --std 0.25", "--std has no effect on a model of your own"),
+        ("plain.pt --model nets:net --mean 0.5", "--mean has no effect on a model of your own"),
+        ("nets:own --std 0.5", "--std has no effect: nets:own has its own, 0.25"),
+        ("own.pt --model small_cnn --model.width 2 --mean 0.1", "--mean has no effect: own.pt has its own, 0.5"),
+    ],
+)
+def test_a_normalisation_that_is_not_used_is_refused(fitted, tmp_path, capsys, words: str, said: str) -> None:
+    (tmp_path / "nets.py").write_text(
+        f"{OWN}\nfrom regmix.models import SmallCnn, build\n"
+        "def own(classes):\n    return build(SmallCnn(width=2), classes, 1, [0.5], [0.25])\n"
+    )
+    torch.save(build(SmallCnn(width=2), 10, 1, [0.5], [0.25]).state_dict(), "own.pt")
+    assert main(f"evaluate {words} {WORDS}".split()) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_normalisation_is_used_where_the_file_has_none_and_may_be_repeated(fitted, tmp_path, capsys) -> None:
+    weights = build(SmallCnn(width=2), 10, 1, [0.5], [0.25]).state_dict()
+    torch.save(weights, "own.pt")
+    torch.save({name: value for name, value in weights.items() if "normalise" not in name}, "bare.pt")
+    for name in ("own", "bare"):
+        words = f"evaluate {name}.pt --model small_cnn --model.width 2 --mean 0.5 --std 0.25 {WORDS}"
+        assert main(words.replace("--out out", f"--out {name}").split()) == 0
+    assert record(tmp_path / "own")["subject"]["weights"] == record(tmp_path / "bare")["subject"]["weights"]
 
 
 def images() -> ImageSet:

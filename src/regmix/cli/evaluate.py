@@ -114,8 +114,8 @@ class ForeignFlags:
     model: ModelConfig
     threat: ThreatConfig
     mean: tuple[float, ...] = ()
-    """Value that the model subtracts from each channel of images in [0, 1]; one number per channel, or one for all.
-    Without it: the file's own, or 0."""
+    """For a file of weights that holds no normalisation: the value that the model subtracts from each channel of images
+    in [0, 1]; one number per channel, or one for all. Without it: the file's own, or 0."""
     std: tuple[float, ...] = ()
     """Value that the model then divides each channel by. Without it: the file's own, or 1."""
     weights: str | None = None

@@ -29,6 +29,7 @@ from regmix.models import (
     build,
     load_weights,
 )
+from regmix.models.base import Normalise
 from regmix.models.files import SUFFIXES
 from regmix.models.statistics import misfit
 from regmix.runs import CONFIG, Run
@@ -72,7 +73,7 @@ class Foreign:
     """Its data, model and threat; how the model was trained is not known."""
     mean: Sequence[float] = ()
     std: Sequence[float] = ()
-    """What the model's input is normalised with, unless the file says so; empty: 0 and 1."""
+    """What the input is normalised with; empty: what the file or the library says, or else 0 and 1."""
     weights: str | None = None
     """"raw", "averaged" or the name of an entry, for a file with several sets of weights."""
     settled: Collection[str] = ()
@@ -92,6 +93,7 @@ class Foreign:
                 be evaluated, or a directory that exists and is about something else.
         """
         config, model, origin = self._load(images)
+        self._check_normalisation(model)
         check_tensors(model)
         loaded = PlacedModel.place(model, "", images, device)
         two = pick(images, spread(images.labels, 2), device)
@@ -127,6 +129,24 @@ class Foreign:
             return config, self._build(config, images), f"{source}: a black box; only its answers are used"
         origin = f"{source}: no file was loaded; the weights are those that {source} returns"
         return config, self._build(config, images), origin
+
+    def _check_normalisation(self, model: nn.Module) -> None:
+        """Raises UserError where the mean or the deviation that the user has given is not the one that is used."""
+        used = getattr(model, "normalise", None)
+        for name, given in (("mean", self.mean), ("std", self.std)):
+            if not given:
+                continue
+            if not isinstance(used, Normalise):
+                raise UserError(
+                    f"--{name} has no effect on a model of your own, which normalises its input itself; do it in the "
+                    "model, and leave out --mean and --std"
+                )
+            own = getattr(used, name).flatten()
+            if not torch.equal(own, torch.tensor(given).expand_as(own)):
+                values = " ".join(f"{value:.4g}" for value in own.tolist())
+                raise UserError(
+                    f"--{name} has no effect: {self.source} has its own, {values}; leave out --mean and --std"
+                )
 
     def _load_file(self, config: ModelConfig, images: ImageSet) -> tuple[ModelConfig, nn.Module, str]:
         """The same for a file; settings that the names of its tensors decide are taken from the file."""
