@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from contracts.devices import DEVICE
 from regmix.attacks import Eot
 from regmix.evaluation import preflight, zero_gradients
+from regmix.evaluation.class_order import other_order
+from regmix.evaluation.preflight import GAIN
 from regmix.types import UserError
 
 pytestmark = pytest.mark.device
@@ -59,7 +61,12 @@ ODD = {
         "inside the model",
     ),
     "normalises twice": (lambda m, x: m(((x - MEAN) / STD * 9).sin()), "twice"),
-    "wrong classes": (lambda m, x: m(x).roll(1, 1), "hardly above chance"),
+    "classes in another order": (
+        lambda m, x: m(x).roll(1, 1),
+        "another order (label 0 as 1, 1 as 2, 2 as 3 and 1 more)",
+    ),
+    "two classes swapped": (lambda m, x: m(x)[:, [1, 0, 2, 3]], "another order (label 0 as 1, 1 as 0)"),
+    "more outputs than classes": (lambda m, x: nn.functional.pad(m(x), (1, 0), value=-9.0), "another order"),
 }
 
 
@@ -74,6 +81,28 @@ def test_an_odd_model_is_noticed_in_one_line(name: str) -> None:
     (finding,) = preflight(Around(function), images(), y)
     assert said in finding
     assert "\n" not in finding
+
+
+def test_a_normalisation_that_explains_nothing_is_not_named() -> None:
+    """Another order of the classes, and on normalised images always one class: more than 20 points better by chance."""
+
+    def odd(m: nn.Module, x: Tensor) -> Tensor:
+        logits = m(x).roll(1, 1)
+        return logits + 100 * (x.amin((1, 2, 3)) < 0)[:, None] * nn.functional.one_hot(labels().mode().values, 4)
+
+    (finding,) = preflight(Around(odd), images(), labels())
+    assert "another order" in finding
+    assert "normalis" not in finding
+
+
+@pytest.mark.parametrize("answer", ["random", "one class"])
+@pytest.mark.parametrize("classes", [2, 4, 60])
+def test_no_order_of_the_classes_is_found_where_there_is_none(answer: str, classes: int) -> None:
+    y = torch.arange(COUNT) % classes
+    for seed in range(20):
+        drawn = torch.randint(classes, (COUNT,), generator=torch.Generator().manual_seed(seed))
+        found = other_order(drawn if answer == "random" else torch.zeros_like(y), y)
+        assert found is None or found[0] < GAIN
 
 
 @pytest.mark.parametrize(

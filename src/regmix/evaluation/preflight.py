@@ -4,16 +4,17 @@ import copy
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from regmix.attacks import Attack, Eot, Square
 from regmix.evaluation.answers import ask, gradient_fault, like_probabilities, needs_gradient, require_gradient
+from regmix.evaluation.class_order import other_order
 from regmix.evaluation.one_answer import above_largest_class
 from regmix.evaluation.outcomes import wilson
 from regmix.models import Answers
 from regmix.objectives import cross_entropy, precise
 from regmix.runtime.borrowed import borrowed
-from regmix.types import Images, Labels, Model, UserError
+from regmix.types import Images, Labels, Model, UserError, few
 
 LOOKED_AT = 100
 """How many images are enough for these checks."""
@@ -21,6 +22,8 @@ RANDOM = "the model is random"
 """Begins the finding that two passes differ."""
 CHANCE = "hardly above chance"
 """Part of the finding that the accuracy is as low as that of guessing."""
+GAIN = 0.2
+"""By how much a remedy must raise the accuracy to be named."""
 # Channel means and deviations that models are often given outside of themselves: CIFAR-10's and ImageNet's.
 USUAL = (((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)), ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
@@ -73,7 +76,7 @@ def _preflight_answers(model: Answers, x: Images, classes: int | None, attacks: 
     return [] if same else [f"{RANDOM}: two answers about one image differ, so other queries give other numbers"]
 
 
-def _findings(model: Model, x: Images, y: Labels, logits: torch.Tensor) -> Iterator[str]:
+def _findings(model: Model, x: Images, y: Labels, logits: Tensor) -> Iterator[str]:
     if (fault := gradient_fault(model, x[:2])) is not None:
         yield f"{fault}: only attacks without gradients can run, such as square and hop-skip-jump"
     size = float(logits.abs().max())
@@ -86,28 +89,13 @@ def _findings(model: Model, x: Images, y: Labels, logits: torch.Tensor) -> Itera
         yield "an image's output depends on the others in its batch (batch statistics?): no verdict per image holds"
     if (text := like_probabilities(logits)) is not None:
         yield f"{text}: their gradients vanish and attacks look weak; return logits instead"
-    right = float((logits.argmax(1) == y).double().mean())
-    if x.shape[1] == 3 and right < 0.8:  # above, no normalisation could raise it by 20 points
-        for mean, std in USUAL:
-            m, s = (torch.tensor(values).to(x).view(1, 3, 1, 1) for values in (mean, std))
-            outside, twice = (
-                _accuracy_outside(model, (x - m) / s, y),
-                float((model(x * s + m).argmax(1) == y).double().mean()),
-            )
-            if outside is not None and outside > right + 0.2:
-                yield (
-                    f"accuracy is {100 * right:.0f}% on images in [0, 1] but {100 * outside:.0f}% on normalised ones: "
-                    "put the normalisation inside the model"
-                )
-                return
-            if twice > right + 0.2:
-                yield (
-                    f"accuracy is {100 * right:.0f}%, and {100 * twice:.0f}% if one normalisation is undone: "
-                    "does the model normalise twice?"
-                )
-                return
     hits = logits.argmax(1) == y
-    if len(x) >= 50 and not above_largest_class(hits, y):
+    right = float(hits.double().mean())
+    if explained := {
+        accuracy: text for accuracy, text in _explanations(model, x, y, logits) if accuracy > right + GAIN
+    }:
+        yield f"accuracy is {100 * right:.0f}%, {explained[max(explained)]}"
+    elif len(x) >= 50 and not above_largest_class(hits, y):
         low, high = (100 * end for end in wilson(int(hits.sum()), len(x)))
         yield (
             f"accuracy is {100 * right:.0f}% (95% interval {low:.0f}% to {high:.0f}%), {CHANCE}: the "
@@ -116,13 +104,37 @@ def _findings(model: Model, x: Images, y: Labels, logits: torch.Tensor) -> Itera
         )
 
 
-def _accuracy_outside(model: Model, x: Images, y: Labels) -> float | None:
-    """The accuracy on images outside [0, 1]; None if the model rejects them, which it may."""
+def _explanations(model: Model, x: Images, y: Labels, logits: Tensor) -> Iterator[tuple[float, str]]:
+    """What may be wrong with a model of low accuracy: the accuracy without that fault, and the fault with its remedy.
+
+    Only accuracies above that of always answering the most frequent class are told.
+    """
+    if float((logits.argmax(1) == y).double().mean()) >= 1 - GAIN:
+        return
+    if (found := other_order(logits.argmax(1), y)) is not None:
+        accuracy, order = found
+        moved = few("label", (f"{label} as {output}" for label, output in order.items() if label != output))
+        text = f"if the classes are taken in another order ({moved}): give the model's outputs the order of the data's"
+        yield accuracy, f"but {100 * accuracy:.0f}% {text}"
+    for mean, std in USUAL if x.shape[1] == 3 else ():
+        m, s = (torch.tensor(values).to(x).view(1, 3, 1, 1) for values in (mean, std))
+        outside, undone = _right_outside(model, (x - m) / s, y), model(x * s + m).argmax(1) == y
+        if outside is not None and above_largest_class(outside, y):
+            accuracy = float(outside.double().mean())
+            yield accuracy, f"but {100 * accuracy:.0f}% on normalised images: put the normalisation inside the model"
+        if above_largest_class(undone, y):
+            accuracy = float(undone.double().mean())
+            text = "if one normalisation is undone: does the model normalise twice?"
+            yield accuracy, f"but {100 * accuracy:.0f}% {text}"
+
+
+def _right_outside(model: Model, x: Images, y: Labels) -> Tensor | None:
+    """Which images outside [0, 1] are classified correctly; None if the model rejects them, which it may."""
     try:
         if x.is_cuda:  # on a GPU an index out of range, for example in a look-up table, would end the process
             assert isinstance(model, nn.Module)
             model, x, y = copy.deepcopy(model).cpu(), x.cpu(), y.cpu()
-        return float((model(x).argmax(1) == y).double().mean())
+        return model(x).argmax(1) == y
     except Exception:
         return None
 
