@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import zlib
@@ -14,6 +15,7 @@ import torch
 from regmix import recipes
 from regmix.cli.entry import main
 from regmix.config import UNIONS
+from regmix.runs import Journal, Run
 
 TINY = "--train-examples 60 --validation 50 --epochs 2 --model.width 4"
 
@@ -282,6 +284,34 @@ def test_help_names_units_and_choices(capsys) -> None:
     assert f"One of: {', '.join(UNIONS['method'])}." in shown
     assert call("--help") == 0
     assert "evaluate RUN" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_evaluation_says_what_is_kept_and_continues(number, run: Path, monkeypatch, capsys) -> None:
+    words, added = f"evaluate {run} --attacks pgd-3 --eps 0.1,0.{number:02} --examples 40 --batch-size 10", []
+
+    def add(journal: Journal, stage: str, *more: object) -> None:
+        added.append(stage)
+        if len(added) == 12:
+            signal.raise_signal(number)
+        original(journal, stage, *more)
+
+    original = Journal.add
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add", add)
+        assert call(words) == 128 + number
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told == (
+        f"regmix: {number.name}: the finished batches are kept in {run}; continue with the same command: regmix {words}"
+    )
+    assert call(words) == 0
+
+
+def test_an_interruption_before_anything_is_begun_says_how_to_go_on(run: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(Run, "open", lambda *words, **more: signal.raise_signal(signal.SIGINT))
+    for command in ("evaluate", "report"):
+        assert call(f"{command} {run}") == 130
+        assert capsys.readouterr().err == "regmix: SIGINT: give the same command again\n"
 
 
 def test_the_help_of_a_run_shows_its_settings(run: Path, capsys) -> None:

@@ -17,10 +17,11 @@ from regmix.errors import Doubt, Interrupted, UserError
 from regmix.runtime.signals import ending, handled, survive_hangup
 from regmix.runtime.threads import share_the_cpu
 
-INTERRUPTED = (
-    "continue a training whose directory is there with `regmix train --resume RUN`, anything else by giving the same "
-    "command again"
-)
+AGAIN = "give the same command again"
+GO_ON = dict.fromkeys(("compare", "sweep", "reproduce"), f"what is finished is kept; to go on, {AGAIN}") | {
+    "train": f"continue a training whose directory is there with `regmix train --resume RUN`; if there is none, {AGAIN}"
+}
+"""How to go on after an interruption that has not said it itself, by command."""
 
 OUT_OF_MEMORY = (
     "out of memory", "can't allocate memory", "cannot allocate memory", "failed to map segment", "error -4 while",
@@ -95,28 +96,28 @@ def _exit_code(action: Callable[[list[str]], bool], words: list[str]) -> tuple[i
     except KeyboardInterrupt as interrupted:
         number = interrupted.signal if isinstance(interrupted, Interrupted) else signal.SIGINT
         saved = interrupted.saved if isinstance(interrupted, Interrupted) else ""
-        print(f"regmix: {signal.Signals(number).name}: {saved or INTERRUPTED}", file=sys.stderr)
+        print(f"regmix: {signal.Signals(number).name}: {saved or GO_ON.get(words[0], AGAIN)}", file=sys.stderr)
         return 128 + number, False
     except (RuntimeError, MemoryError, ImportError, zlib.error) as error:
-        if (why := _reason(error)) is None:
+        if (why := _reason(error, words[0])) is None:
             raise
         print(f"regmix: error: {why}", file=sys.stderr)
     return 1, False
 
 
-def _reason(error: Exception) -> str | None:
+def _reason(error: Exception, command: str) -> str | None:
     """One line about an error of torch or numpy that is not a fault of this program; None for all others."""
     text = str(error)
     lowered = text.lower()
     if isinstance(error, MemoryError) or any(words in lowered for words in OUT_OF_MEMORY):
         size = re.search(r"allocate ([\d.]+ ?[KMGTPE]?i?B)", text.replace(" bytes", " B"))
-        part = ", or --accumulate 4" if sys.argv[1:2] == ["train"] else ""
+        part = ", or --accumulate 4" if command == "train" else ""
         return f"out of memory{f': could not allocate {size[1]}' if size else ''}; use a smaller --batch-size{part}"
     from regmix.runtime import processes
 
     lost = ("gloo", "nccl", "connection closed", "connection reset")
     if processes.started()[1] > 1 and any(word in lowered for word in lost):
-        return f"another process of this job has ended; {INTERRUPTED}"
+        return f"another process of this job has ended; {GO_ON.get(command, AGAIN)}"
     return None
 
 

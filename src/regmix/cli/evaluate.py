@@ -1,6 +1,9 @@
 """`regmix evaluate`."""
 
 import shlex
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -37,7 +40,7 @@ from regmix.runs import Checkpoint, Run
 from regmix.runtime import devices, processes
 from regmix.shorthand import named, names_in
 from regmix.threats import ThreatConfig
-from regmix.types import Trust, UserError
+from regmix.types import Interrupted, Trust, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +151,7 @@ class _Start:
 
 def evaluate(words: list[str]) -> None:
     """Attacks the checkpoints of a run, or a model from elsewhere, on the test images."""
+    command = shlex.join(["regmix", "evaluate", *words])
     if words and is_foreign(words[0]):
         start = _adopted(words)
     else:
@@ -158,7 +162,7 @@ def evaluate(words: list[str]) -> None:
     flags = start.flags
     questions = _questions(flags)
     checkpoints: list[Checkpoint] = [] if flags.checkpoint == "all" else [flags.checkpoint]
-    with ConsoleDisplay(console_for(flags.json)) as display:
+    with ConsoleDisplay(console_for(flags.json)) as display, _telling_what_is_kept(start.run, command):
         if start.origin:
             display.note(start.origin)
         test = start.test if start.test is not None else _others(start, start.run, questions)
@@ -171,6 +175,17 @@ def evaluate(words: list[str]) -> None:
     print_result(
         start.run, flags.json, shlex.join(["regmix", "report", str(start.run.path), "-o", "report.html"]), more
     )
+
+
+@contextmanager
+def _telling_what_is_kept(run: Run, command: str) -> Iterator[None]:
+    """Adds to an interruption what is kept of the evaluation, and how to continue it."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupted:
+        number = interrupted.signal if isinstance(interrupted, Interrupted) else signal.SIGINT
+        kept = f"the finished batches are kept in {run.path}; continue with the same command: {command}"
+        raise Interrupted(number, kept) from None
 
 
 def _compared(
