@@ -9,7 +9,7 @@ from regmix.cli.bench import BenchFlags
 from regmix.cli.compare import CompareFlags
 from regmix.cli.describe import docstrings, flags_of, settings_of
 from regmix.cli.diagnose import DiagnoseFlags
-from regmix.cli.evaluate import ForeignFlags, RunFlags
+from regmix.cli.evaluate_flags import ForeignFlags, RunFlags
 from regmix.cli.export import ExportFlags
 from regmix.cli.predict import PredictFlags
 from regmix.cli.report import ReportFlags

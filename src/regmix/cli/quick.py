@@ -7,7 +7,8 @@ from pathlib import Path
 from regmix.cli import help_pages
 from regmix.cli.help_pages import HELP
 from regmix.cli.help_texts import FOREIGN_KINDS, OVERVIEW
-from regmix.cli.table import check, command_flags, part_flags, table, take, take_kinds, training_flags
+from regmix.cli.mistyped import check
+from regmix.cli.table import command_flags, part_flags, table, take, take_kinds, training_flags
 from regmix.errors import UserError, known
 from regmix.version import __version__
 
@@ -72,7 +73,7 @@ def _evaluate(command: str, words: list[str], wants_help: bool) -> help_pages.Pa
     flags = command_flags("evaluate")
     if not of_run:
         flags += [*command_flags("foreign"), *part_flags(dict.fromkeys(FOREIGN_KINDS, "") | kinds)]
-    check(words, flags, command)
+    check(words, flags, "evaluate RUN" if of_run else command)
     return help_pages.evaluate(kinds)
 
 

@@ -5,7 +5,7 @@ that the commands parse, and a test compares the two.
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -115,15 +115,6 @@ def part_flags(kinds: Mapping[str, str]) -> list[Flag]:
 def training_flags(kinds: Mapping[str, str] | None = None) -> list[Flag]:
     """All flags of `regmix train` for an experiment of these kinds; without them, for any experiment."""
     return [*command_flags("train"), *table().experiment, *part_flags(kinds or dict.fromkeys(table().parts, ""))]
-
-
-def check(words: Iterable[str], flags: Collection[Flag], command: str) -> None:
-    """Raises UserError for a word that looks like a flag and is none of these."""
-    spellings = {spelling for flag in flags for spelling in flag.spellings}
-    for word in words:
-        if word.startswith("--"):
-            name = word.partition("=")[0].replace("_", "-")
-            known(name, sorted(spellings), "flag", see=f"regmix {command} --help-all")
 
 
 def take(words: list[str], flag: str) -> str | None:

@@ -14,7 +14,8 @@ from regmix.cli.common import DataSource, ModelSource, console_for, evaluate_com
 from regmix.cli.describe import settings_of as described
 from regmix.cli.flags import parse
 from regmix.cli.help_pages import HELP
-from regmix.cli.table import check, take, take_kinds, training_flags
+from regmix.cli.mistyped import check
+from regmix.cli.table import take, take_kinds, training_flags
 from regmix.config import UNIONS, Experiment
 from regmix.data import DataFunction
 from regmix.jobs.training import default_folder, settings_of
