@@ -41,7 +41,16 @@ BAD = {
     "train digits-regmx": "did you mean digits-regmix?",
     "train zzz": "regmix recipes",
     "train --seed 1": "needs a recipe",
-    "train digits-regmix --from {run}": "recipe",
+    "train digits-regmix --from {run}": "give the recipe digits-regmix, or --from {run}; not both",
+    "train --seed 1 digits-regmix": "needs a recipe as its first word",
+    "train --trust-code digits-regmix": "needs a recipe as its first word",
+    "train digits-regmix --method trades --method standard": "--method is given twice",
+    "train digits-regmix --method=trades --method standard": "--method is given twice",
+    "train --resume {run} --resume {run}": "--resume is given twice",
+    "train --from {run} --from={run}": "--from is given twice",
+    "train {run}": "{run} is a folder, not a recipe; to train with the settings of a run: --from {run}",
+    "predict {run} x.png --checkpoint first": "choose one of 'averaged', 'best', 'last' (see",
+    "export {run} --format onnx --checkpoint first": "choose one of 'averaged', 'best', 'last' (see",
     "train digits-regmix --method.alhpa 3": "did you mean --method.alpha?",
     "train digits-regmix --epoch": "--epochs",
     "train digits-regmix extra": "unexpected argument 'extra'",
@@ -156,8 +165,45 @@ def test_a_mistake_is_one_clear_line(
     assert code == 2
     assert told.err.startswith("regmix: error: ")
     assert told.err.count("\n") == 1
-    assert BAD[words] in told.err
+    assert BAD[words].format(run=run) in told.err
     assert not list(tmp_path.iterdir())
+
+
+NO_RUN = {
+    "nothing": "it does not exist",
+    "a file": "it is a file",
+    "a folder": "it has no config.json",
+    "of others": "its config.json is not one of regmix",
+}
+
+
+@pytest.mark.parametrize("kind", NO_RUN)
+@pytest.mark.parametrize(
+    "command", ["train --resume", "train --from", "evaluate", "report", "diagnose", "predict", "export"]
+)
+def test_what_is_no_run_is_called_so(command: str, kind: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / kind
+    if kind == "a file":
+        place.touch()
+    elif kind != "nothing":
+        place.mkdir()
+    if kind == "of others":
+        (place / "config.json").write_text('{"architectures": ["ViTForImageClassification"]}')
+    before = sorted(tmp_path.rglob("*"))
+    (tmp_path / "x.png").touch()
+    more = {"predict": ["x.png"], "export": ["--format", "onnx"]}.get(command, [])
+    assert main([*command.split(), str(place), *more]) == 2
+    error = capsys.readouterr().err
+    if kind != "a file" or command not in ("evaluate", "predict"):  # which take files of weights
+        assert f"is not a run directory, because {NO_RUN[kind]}" in error
+    assert error.count("\n") == 1
+    assert "--resume" not in error
+    (tmp_path / "x.png").unlink()
+    assert sorted(tmp_path.rglob("*")) == before
+    if kind != "nothing" and command == "report":
+        assert main(["train", "digits-regmix", "--out", str(place)]) == 2
+        assert capsys.readouterr().err == f"regmix: error: {place} exists; give another --out\n"
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_runs_are_compared_on_the_images_that_they_share(write_run, tmp_path):
 
 
 def test_a_run_of_one_file_is_a_run(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text('{"threat": {"name": "linf"}}')
     run = load(tmp_path)
     assert not run.finished
     assert (run.epochs, run.environment, checkpoints(run), run.best_epoch) == ([], Environment(), [], None)

@@ -63,6 +63,11 @@ def _parsed(
 
 def _plain(complaint: str, command: str) -> str:
     """The complaint in the words of this command line, with the help to read where it is about a flag."""
+    if (found := re.search(r"Expected one of \((.*)\)", complaint)) and "'None'" in found[
+        1
+    ]:  # tyro's own, in any order
+        choices = sorted({*found[1].split(", ")} - {"'None'"})
+        complaint = complaint.replace(found[1], ", ".join(choices))
     for number, (pattern, words) in enumerate(_PLAIN):
         if re.fullmatch(pattern, complaint):
             text = re.sub(pattern, words, complaint)

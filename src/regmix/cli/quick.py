@@ -57,12 +57,16 @@ def _train(command: str, words: list[str], wants_help: bool) -> help_pages.Page 
         check(words, training_flags(), command)
         return None  # only the run knows its kinds and defaults
     if name is not None and source is None:
+        if (Path(name) / "config.json").is_file():
+            raise UserError(f"{name} is a folder, not a recipe; to train with the settings of a run: --from {name}")
         settings = table().recipes[check_recipe(name)]
         kinds = settings.kinds | kinds
         check(words, training_flags(kinds), command)
         return help_pages.train(name, settings, kinds)
+    if name is not None:
+        raise UserError(f"give the recipe {name}, or --from {source}; not both")
     if not wants_help:
-        raise UserError("train needs a recipe (see: regmix recipes), --from RUN, or --resume RUN; give one of them")
+        raise UserError("train needs a recipe as its first word (see: regmix recipes), or --from RUN, or --resume RUN")
     return help_pages.train("RECIPE", None, kinds)
 
 

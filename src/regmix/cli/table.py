@@ -119,16 +119,16 @@ def training_flags(kinds: Mapping[str, str] | None = None) -> list[Flag]:
 
 def take(words: list[str], flag: str) -> str | None:
     """Removes `flag VALUE` (or flag=VALUE) from the words and returns VALUE; None if the flag is not there."""
-    for place, word in enumerate(words):
-        if word == flag:
-            if place + 1 == len(words) or words[place + 1].startswith("-"):
-                raise UserError(f"{flag} needs a value")
-            value = words[place + 1]
-            del words[place : place + 2]
+    places = [place for place, word in enumerate(words) if word.partition("=")[0] == flag]
+    if len(places) > 1:
+        raise UserError(f"{flag} is given twice; give it once")
+    for place in places:
+        _, equals, value = words.pop(place).partition("=")
+        if equals:
             return value
-        if word.startswith(flag + "="):
-            del words[place]
-            return word.removeprefix(flag + "=")
+        if place == len(words) or words[place].startswith("-"):
+            raise UserError(f"{flag} needs a value")
+        return words.pop(place)
     return None
 
 

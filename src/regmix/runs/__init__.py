@@ -1,7 +1,8 @@
 """Run directories: the records that they hold, how they are written and read. No other folder knows their layout."""
 
-from regmix.runs.directory import CHECKPOINTS, CONFIG, ENVIRONMENT, METRICS, RESULT, Run
+from regmix.runs.directory import CHECKPOINTS, ENVIRONMENT, METRICS, RESULT, Run
 from regmix.runs.journal import Journal
+from regmix.runs.recognised import CONFIG
 from regmix.runs.records import Checkpoint
 from regmix.runs.shown import REPORT
 

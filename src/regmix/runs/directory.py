@@ -12,8 +12,8 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from regmix.runs.evaluations import Stored, stored
-from regmix.runs.exported import WEIGHTS
 from regmix.runs.files import packed, read_record, typed, write_record
+from regmix.runs.recognised import CONFIG, check_folder
 from regmix.runs.records import Checkpoint, Data, Environment, Epoch, Result
 from regmix.runs.settings import SETTINGS, check_weights, metadata_of
 from regmix.runs.shown import as_html, as_text
@@ -34,11 +34,18 @@ from regmix.types import Trust, UserError
 
 CHECKPOINTS: tuple[Checkpoint, ...] = get_args(Checkpoint)
 
-CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 RESULT = "result.json"
 DATA = "data.json"
+
+
+def _is_training(path: Path) -> bool:
+    """Whether a training has made the folder, rather than an evaluation of a model from elsewhere or anything else."""
+    try:
+        return Run.open(path, writes=False).environment().source is None
+    except UserError:
+        return False
 
 
 def _line(row: Epoch) -> str:
@@ -95,9 +102,8 @@ class Run:
         try:
             path.mkdir(parents=True)
         except FileExistsError:
-            raise UserError(
-                f"{path} exists; give another --out, or continue it with: regmix train --resume {path}"
-            ) from None
+            more = f", or continue it with: regmix train --resume {path}" if _is_training(path) else ""
+            raise UserError(f"{path} exists; give another --out{more}") from None
         run = cls(path)
         run._write_text(CONFIG, config)
         write_record(path / ENVIRONMENT, environment)
@@ -107,13 +113,7 @@ class Run:
     def open(cls, path: str | Path, *, writes: bool = True) -> "Run":
         """Opens an existing run directory."""
         path = Path(path)
-        if (path / WEIGHTS).is_file():
-            hint = f"give the folder of the training, or evaluate {path / WEIGHTS} with --model and --data"
-            raise UserError(f"{path} is an exported model, not a run directory; {hint}")
-        if path.is_file():
-            raise UserError(f"{path} is not a run directory, nor a file of weights by its ending; give one of these")
-        if not (path / CONFIG).is_file():
-            raise UserError(f"{path} is not a run directory, because it has no {CONFIG}; give the folder of a training")
+        check_folder(path)
         return cls(path, writes=writes)
 
     def claim(self) -> AbstractContextManager[None]:
