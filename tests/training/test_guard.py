@@ -15,11 +15,11 @@ from regmix.config.guard import Guard
 from regmix.data import ImageSet, pick, spread
 from regmix.methods import FgsmPgk
 from regmix.methods.remedies import MAX_ROLLBACKS, remedy
-from regmix.runs import Run
 from regmix.runs.records import Epoch
 from regmix.threats import L2, Linf
 from regmix.training import validation
 from regmix.training.guard import alignment
+from regmix.training.saving import Saving
 from regmix.training.trainee import Trainee
 from regmix.training.validation import ALIGNED, validate
 from regmix.types import Batch, UserError
@@ -190,8 +190,10 @@ def test_weights_of_an_epoch_that_is_undone_are_not_the_best(tmp_path: Path, col
     monkeypatch.setattr(validation, "validate", rising)
     collapse_in_epoch(2)
     saved = []
-    keep = Run.save_weights
-    monkeypatch.setattr(Run, "save_weights", lambda run, name, *more: (saved.append(name), keep(run, name, *more)))
+    keep = Saving.keep
+    monkeypatch.setattr(
+        Saving, "keep", lambda self, weights, *more: (saved.extend(weights), keep(self, weights, *more))
+    )
     _, result = train(tmp_path / "run", "--guard.action rollback --best-of either --averaging ema --epochs 2")
     assert (saved.count("best"), result["best_epoch"]) == (4, 2)  # weights and average of epoch 1, and of epoch 2 anew
 

@@ -83,7 +83,7 @@ class Run:
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         """With writes=False nothing is written: only rank 0 writes."""
-        self.path, self._writes = path, writes
+        self.path, self.writes = path, writes
 
     def __repr__(self) -> str:
         """What was trained and measured, in lines of text."""
@@ -122,7 +122,7 @@ class Run:
         Raises:
             UserError: another process trains into it.
         """
-        return locked(self.path, "trained", wait=False) if self._writes else nullcontext()
+        return locked(self.path, "trained", wait=False) if self.writes else nullcontext()
 
     def config(self) -> str:
         """The text of config.json.
@@ -160,7 +160,7 @@ class Run:
 
     def append_metrics(self, row: Epoch) -> None:
         """Adds one line to metrics.jsonl."""
-        if self._writes:
+        if self.writes:
             append(self.path / METRICS, _line(row))
 
     def metrics(self) -> list[Epoch]:
@@ -182,7 +182,7 @@ class Run:
 
     def save_weights(self, checkpoint: Checkpoint, state: Mapping[str, Tensor], config: str = "") -> None:
         """Writes weights as safetensors, with what they keep of the config.json of their training."""
-        if not self._writes:
+        if not self.writes:
             return
         data = packed(state, metadata_of(config))
         write_atomically(self.weights(checkpoint), lambda file: file.write(data))
@@ -197,7 +197,7 @@ class Run:
 
     def save_state(self, state: Mapping[str, object], *, healthy: bool) -> None:
         """Writes what resuming needs, and keeps the state before; the guard rolls back to the last healthy state."""
-        if not self._writes:
+        if not self.writes:
             return
         older = states(self.path, STATE)
         new = self.path / f".state{PART}"
@@ -231,7 +231,7 @@ class Run:
         Raises:
             UserError: both are damaged.
         """
-        if self._writes:
+        if self.writes:
             for path in self.path.glob(f".*{PART}"):  # what a killed write left behind
                 path.unlink()
         saved = states(self.path, STATE)
@@ -257,12 +257,12 @@ class Run:
 
     def save_result(self, result: Result) -> None:
         """Writes result.json."""
-        if self._writes:
+        if self.writes:
             write_record(self.path / RESULT, result)
 
     def lengthen(self, config: str) -> None:
         """Replaces the config of a finished run by one with more epochs, and records how many it had."""
-        if not self._writes:
+        if not self.writes:
             return
         result, planned = self.result(), self.metrics()[-1].epochs
         # In this order, so that a kill between the two leaves no run that has forgotten its first length.
@@ -278,7 +278,7 @@ class Run:
 
     def save_data(self, data: Data) -> None:
         """Writes data.json."""
-        if self._writes:
+        if self.writes:
             write_record(self.path / DATA, data)
 
     def evaluations(self) -> list[Stored]:
@@ -286,5 +286,5 @@ class Run:
         return stored(self.path, {checkpoint: self.weights(checkpoint) for checkpoint in self.checkpoints()})
 
     def _write_text(self, name: str, text: str) -> None:
-        if self._writes:
+        if self.writes:
             write_text(self.path / name, text)

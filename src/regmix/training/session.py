@@ -17,6 +17,7 @@ from regmix.training.display import Display
 from regmix.training.finite import CHECK_EVERY, check_steps, check_weights, describe
 from regmix.training.interruption import Interruption
 from regmix.training.prepare import Prepared
+from regmix.training.saving import Saving
 from regmix.training.trainee import Trainee
 from regmix.training.validation import Validation, Validator
 from regmix.types import Interrupted, UserError
@@ -68,8 +69,9 @@ class Session:
         )  # fmt: skip
         self.trainee = Trainee(fabric, model, self.experiment, train_set, len(self.loader), self.display.note)
         self.progress = self.trainee.progress
+        self.saving = Saving(self.run, to_json(self.experiment))
         self.validator = Validator(
-            self.experiment, validation_set, fabric, self.run, self.interruption.check_this_process
+            self.experiment, validation_set, fabric, self.saving, self.interruption.check_this_process
         )
 
     def begin_or_resume(self) -> None:
@@ -77,11 +79,11 @@ class Session:
         if (state := self.run.load_state(self.display.warn)) is not None:
             self.restore(state)
             if not self.progress.step:
-                self.save_weights()  # the files of weights may be what was damaged
+                self.saving.write(self.trainee.weights(), None)  # their files may be what was damaged
         else:
             self.run.write_metrics([])
             if self.experiment.nonfinite == "rollback":
-                self.save_state()
+                self.saving.write({}, self.state())
         images = len(self.prepared.train_set)
         done = self.progress.epoch * images + self.progress.step * self.experiment.batch_size
         self.display.start("training", self.experiment.epochs * images, done)
@@ -170,44 +172,54 @@ class Session:
             self.display.warn(f"{reason}; nothing was learned from it")
         row = self.trainee.end_epoch(validation.accuracies if validation is not None else None)
         self.run.append_metrics(row)
-        self.save_weights()
-        without_alarm = validation is not None and validation.alarm is None
-        self.save_state(healthy=self.experiment.guard.action == "rollback" and without_alarm)
+        self.save_epoch(without_alarm=validation is not None and validation.alarm is None)
         self.display.epoch(row)
+
+    def save_epoch(self, *, without_alarm: bool) -> None:
+        """Writes the epoch, or keeps it for later; a run that may go back to it, and the last epoch, are written."""
+        weights, state = self.trainee.weights(), self.state()  # all processes must ask for them
+        goes_back = self.experiment.guard.action == "rollback"
+        last = self.progress.epoch == self.experiment.epochs
+        if goes_back or self.experiment.nonfinite == "rollback" or last or self.saving.is_due():
+            self.saving.write(weights, state, healthy=goes_back and without_alarm)
+        else:
+            self.saving.keep(weights, state)
 
     def finish(self, status: Literal["finished", "stopped"]) -> Result:
         """Repeats the warnings about the saved weights; returns the record for result.json."""
+        self.saving.flush()
         for warning in self.progress.warnings():
             self.display.warn(warning)
         return self.progress.summary(status, self.run.result())
 
     @contextmanager
     def saving_when_interrupted(self) -> Iterator[None]:
-        """Saves the state when Interrupted leaves the block, and adds to it how to continue."""
+        """Saves the state when Interrupted leaves the block, and adds to it how to continue.
+
+        Where another error ends the training, the last epoch is saved.
+        """
         try:
             yield
         except Interrupted as interrupted:
             if self.experiment.nonfinite == "rollback" and (lost := self.trainee.tally.bad_steps()):
                 self.go_back_for(lost)  # weights that lost steps have changed are not saved
-            self.save_state()
+            self.saving.write({}, self.state())
             interrupted.saved = (
                 f"saved in epoch {self.progress.epoch + 1} after {self.progress.step} of {len(self.loader)} steps; "
                 f"continue with: regmix train --resume {self.run.path}"
             )
             raise
+        except Exception:
+            self.saving.flush()
+            raise
 
-    def save_weights(self) -> None:
-        """Writes the weights of the model and of the average."""
-        for checkpoint, state in self.trainee.weights().items():
-            self.run.save_weights(checkpoint, state, to_json(self.experiment))
-
-    def save_state(self, *, healthy: bool = False) -> None:
-        """Writes what resuming needs; the guard goes back to the last state that is saved as healthy."""
-        state = {**self.trainee.state_dict(), SETTINGS: to_json(self.experiment)}
-        self.run.save_state(state, healthy=healthy)
+    def state(self) -> dict[str, Any]:
+        """What resuming needs; all processes must ask for it."""
+        return {**self.trainee.state_dict(), SETTINGS: to_json(self.experiment)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Returns to a saved state, and shortens metrics.jsonl to its rows."""
+        self.saving.forget()
         try:
             self.trainee.load_state_dict(state, self.run.path)
         except (KeyError, RuntimeError) as error:

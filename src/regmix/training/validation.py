@@ -10,14 +10,14 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from regmix.attacks import Attack, Fgsm, Pgd
-from regmix.config import Experiment, to_json
+from regmix.config import Experiment
 from regmix.data import ImageSet, batches, pick, spread
 from regmix.evaluation import evaluate, one_answer
 from regmix.methods.remedies import MAX_ROLLBACKS
-from regmix.runs import Run
 from regmix.threats import Threat
 from regmix.training.guard import alignment
 from regmix.training.progress import Best, Progress
+from regmix.training.saving import Saving
 from regmix.types import Batch
 
 ALIGNED = 128
@@ -48,11 +48,11 @@ class Validator:
     experiment: Experiment
     images: ImageSet
     fabric: Fabric
-    run: Run
+    saving: Saving
     check: Callable[[], None]
 
     def judge(self, model: nn.Module, averaged: nn.Module | None, progress: Progress) -> Validation:
-        """Measures the weights and their average, saves them as `best` if they are, and asks the guard.
+        """Measures the weights and their average, keeps them as `best` if they are, and asks the guard.
 
         PGD accuracy decides; after standard training, whose PGD accuracy is near 0 or chance, clean accuracy. An epoch
         that the guard is going to undo is no candidate.
@@ -77,7 +77,7 @@ class Validator:
         for candidate, facts in [] if undone else candidates:
             if getattr(facts, by) > getattr(best, by):
                 best = facts
-                self.run.save_weights("best", candidate.state_dict(), to_json(self.experiment))
+                self.saving.keep({"best": candidate.state_dict()})
         return Validation(accuracies, best, alarm, repeated, warning)
 
     def _measure(self, model: nn.Module, *, signs: bool) -> tuple[dict[str, float], str | None]:
