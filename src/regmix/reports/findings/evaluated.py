@@ -64,7 +64,7 @@ def failed_checks(case: Case) -> Finding | None:
         evidence,
         ["the model or what it is given is not as it should be; its accuracies then mean little"],
         case.evaluate(),
-        "failed checks",
+        "what the checks find, once it is mended",
         brief=f"Before the attacks: {'. '.join(failed)}.",
     )
 
