@@ -106,10 +106,63 @@ def test_an_attack_that_leaves_the_threat_set_is_caught(threat: Linf | L2) -> No
         return delta
 
     x, y = the_data()
-    with pytest.raises(AssertionError, match="left the threat set"):
+    with pytest.raises(UserError, match="left the threat set"):
         evaluate(a_linear_model(), batches(x, y), threat, {"lie": lie})
     factor = 1.0
     evaluate(a_linear_model(), batches(x, y), threat, {"honest": lie})
+
+
+def a_network_with_statistics() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(27, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.ReLU(), nn.Linear(8, 2))
+
+
+@pytest.mark.parametrize("harm", ["images", "labels", "mode", "statistics"])
+def test_what_an_attack_leaves_behind_changes_no_number(harm: str) -> None:
+    """Neither its own column nor that of the next attack, nor the clean one of the next batch."""
+
+    def careless(model: nn.Module, x: Tensor, y: Tensor, threat: Linf) -> Tensor:
+        if harm == "images":
+            x.fill_(0.5)
+        elif harm == "labels":
+            y.copy_(1 - y)
+        elif harm == "mode":
+            model.train()
+        else:
+            model.train()
+            model(torch.rand_like(x))
+            model.eval()
+        return torch.zeros_like(x)
+
+    def harmless(model: nn.Module, x: Tensor, y: Tensor, threat: Linf) -> Tensor:
+        return torch.zeros_like(x)
+
+    x, _ = the_data()
+    y = a_network_with_statistics().eval()(x).argmax(1)
+    y[::10] = 1 - y[::10]
+    given = x.clone(), y.clone()
+    tables = [
+        evaluate(a_network_with_statistics().eval(), batches(x, y), Linf(0.02), {"first": first, "next": Fgsm()})
+        for first in (careless, harmless)
+    ]
+    assert torch.equal(tables[0].robust, tables[1].robust)
+    assert torch.equal(x, given[0])
+    assert torch.equal(y, given[1])
+
+
+@pytest.mark.parametrize("returned", [None, "double", "no batch", "half"])
+def test_what_an_attack_returns_is_taken_or_refused_in_one_line(returned: str | None) -> None:
+    def attack(model: object, x: Tensor, y: Tensor, threat: Linf) -> Tensor | None:
+        delta = threat.corner(x)
+        kinds = {"double": delta.double(), "no batch": delta[0], "half": 0.5 * delta.requires_grad_(), None: None}
+        return kinds[returned]
+
+    x, y = the_data()
+    if returned in ("double", "half"):
+        assert evaluate(a_linear_model(), batches(x, y), Linf(0.02), {"own": attack}).accuracy("own") < 1
+    else:
+        with pytest.raises(UserError, match="it must return perturbations"):
+            evaluate(a_linear_model(), batches(x, y), Linf(0.02), {"own": attack})
 
 
 def test_perturbations_that_are_not_finite_are_told_of_the_model() -> None:

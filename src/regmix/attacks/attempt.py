@@ -9,7 +9,7 @@ from torch import Tensor
 from regmix.attacks.base import Attack
 from regmix.runtime.borrowed import borrowed
 from regmix.threats import Threat
-from regmix.types import Images, Labels, Model, Objective
+from regmix.types import Images, Labels, Model, Objective, UserError
 
 
 class Attempt(NamedTuple):
@@ -36,7 +36,7 @@ def attempt(attack: Attack, model: Model, x: Images, y: Labels, threat: Threat) 
     if own is not None:
         result: Attempt = own(model, x, y, threat)
         return result
-    delta, objective = attack(model, x, y, threat), getattr(attack, "climbs", None)
+    delta, objective = like_images(attack(model, x, y, threat), x, attack), getattr(attack, "climbs", None)
     if objective is None:
         return Attempt(delta, torch.ones(len(x), dtype=torch.bool, device=x.device))
     attacked = _has_gradient(model, x, y, objective)
@@ -44,6 +44,14 @@ def attempt(attack: Attack, model: Model, x: Images, y: Labels, threat: Threat) 
     if left.any():
         attacked[left] = _has_gradient(model, (x + delta)[left], y[left], objective)
     return Attempt(delta, attacked)
+
+
+def like_images(delta: object, x: Images, attack: object) -> Images:
+    """The perturbations in the type of the images. Raises UserError if an attack returned anything else."""
+    if not isinstance(delta, Tensor) or delta.shape != x.shape:
+        what = f"a tensor {[*delta.shape]}" if isinstance(delta, Tensor) else type(delta).__name__
+        raise UserError(f"{attack} returned {what}; it must return perturbations {[*x.shape]}, like the images")
+    return delta.detach().to(x)
 
 
 def _has_gradient(model: Model, x: Images, y: Labels, objective: Objective) -> Bool[Tensor, "rows"]:

@@ -1,17 +1,21 @@
 """One batch: what a model sees in it, and what an attack makes of it. Training and evaluation attack only through here.
 
-An attack is not trusted: its perturbation must be finite and lie in the threat set, the adversarial image is clipped to
-[0, 1], and the model itself is asked what it sees there.
+An attack is not trusted: it gets copies of the images and labels, its perturbation must be finite and lie in the threat
+set, the adversarial image is clipped to [0, 1], and the model itself, in the mode and with the buffers that it had, is
+asked what it sees there.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-from regmix.attacks import Attack, Attempt, Minimal, attempt, logits_in
+from regmix.attacks import Attack, Attempt, Minimal, attempt, like_images, logits_in
 from regmix.evaluation.answers import untouched
+from regmix.runtime.borrowed import same_buffers, same_modes
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model, PerExample, UserError
 
@@ -39,8 +43,8 @@ def attacked(
         screen: what the attack may ask in place of the model; only the model decides what is broken.
 
     Raises:
-        UserError: perturbations that are not finite, or what `predict` raises.
-        AssertionError: the attack has left the threat set.
+        UserError: the attack has left the threat set or returned something else than finite perturbations, or what
+            `predict` raises.
     """
     adversarial, result = _perturb(screen or model, attack, x, y, threat)
     predicted = predict(model, adversarial, y)
@@ -59,7 +63,9 @@ def nearest(
     Raises:
         UserError: perturbations that are not finite, or what `predict` raises.
     """
-    delta = _finite(attack.shortest(asked or model, x, y, threat), attack)
+    with _left_as_it_was(asked or model):
+        found = attack.shortest(asked or model, x.clone(), y.clone(), threat)
+    delta = _finite(like_images(found, x, attack), attack)
     # Clipping to the image's range shortens a perturbation, if anything.
     wrong = predict(model, (x + delta).clamp(0, 1), y) != y
     return torch.where(wrong, threat.norm(delta.double()), float("inf"))
@@ -72,11 +78,26 @@ def perturb(model: Model, attack: Attack, x: Images, y: Labels, threat: Threat) 
 
 def _perturb(model: Model, attack: Attack, x: Images, y: Labels, threat: Threat) -> tuple[Images, Attempt]:
     """The adversarial images, and what the attack reports."""
-    result = attempt(attack, model, x, y, threat)
+    with _left_as_it_was(model):
+        result = attempt(attack, model, x.clone(), y.clone(), threat)
     delta = result.delta
     longest = float(threat.norm(_finite(delta, attack)).max())
-    assert longest <= threat.eps * (1 + 1e-5) + 1e-7, f"{attack} left the threat set: {longest} > {threat.eps}"
+    if longest > threat.eps * (1 + 1e-5) + 1e-7:
+        raise UserError(
+            f"{attack} left the threat set: a perturbation is {longest:.6g} long, longer than eps {threat.eps:.6g}; "
+            "end it with threat.project(delta, x)"
+        )
     return (x + delta).clamp(0, 1), result
+
+
+@contextmanager
+def _left_as_it_was(model: Model) -> Iterator[None]:
+    """Undoes what an attack may leave behind in a model: another mode, or other statistics of BatchNorm."""
+    if isinstance(model, nn.Module):
+        with same_modes(model), same_buffers(model):
+            yield
+    else:
+        yield
 
 
 def _finite(delta: Images, attack: object) -> Images:
