@@ -113,15 +113,25 @@ def test_a_comparison_reads_the_test_set_once(again, monkeypatch) -> None:
     assert splits == ["test"]
 
 
-def test_a_transfer_attack_is_known_by_the_weights_that_it_takes_its_examples_from(again, tmp_path: Path) -> None:
+def test_a_transfer_attack_is_known_by_the_weights_that_it_takes_its_examples_from(
+    again, tmp_path: Path, capfd
+) -> None:
     assert again("transfer:a/source")
     assert again(f"transfer:{tmp_path / 'a' / 'source'}/") == [], "the same run by another path"
     shutil.copytree("a", "copy")
     assert again("transfer:copy/source") == [], "the same weights"
-    assert again("transfer:b/source"), "another run of the same name"
-    column = record(Path("out/standard-seed0"))["columns"]["transfer:source@0.15"]
-    assert column["source"]["path"] == str((tmp_path / "b" / "source" / "best.safetensors").resolve())
-    assert again("transfer:b/source") == []
+    before = record(Path("out/standard-seed0"))
+    words = "--seeds 1 --averaging none --epochs 1 --attacks transfer:b/source"
+    assert compare(Path("out"), "standard", *words.split()) == 2, "another run of the same name"
+    assert "transfer:source@0.15 is there already, with examples from" in capfd.readouterr().err
+    assert record(Path("out/standard-seed0")) == before
+    shutil.move("b/source", "b/other")
+    assert again("transfer:b/other")
+    columns = record(Path("out/standard-seed0"))["columns"]
+    paths = [columns[f"transfer:{name}@0.15"]["source"]["path"] for name in ("source", "other")]
+    assert paths == [str((tmp_path / name / "best.safetensors").resolve()) for name in ("a/source", "b/other")]
+    shutil.copy("b/other/best.safetensors", "a/source/best.safetensors")
+    assert again("transfer:a/source"), "the same run, trained further"
 
 
 @pytest.mark.parametrize("attack", ["PGD-50", "pgd-050", "transfer:nowhere", "transfer:"])

@@ -16,7 +16,7 @@ from regmix.data import spread
 from regmix.evaluation.chunks import repeatable
 from regmix.evaluation.corrupting import under_corruptions
 from regmix.evaluation.curve import curve_text, merged_curve
-from regmix.evaluation.earlier import check_same_model, joined, other_images, survived_at
+from regmix.evaluation.earlier import check_same_model, check_sources, joined, other_images, survived_at
 from regmix.evaluation.evaluator import Evaluator
 from regmix.evaluation.examples import shown_examples, write_loss_surfaces
 from regmix.evaluation.filling import Filling
@@ -87,6 +87,8 @@ class CheckpointEvaluation:
     def check(self) -> None:
         """Looks for what would make the numbers meaningless."""
         task, images = self._task, self._task.test.images
+        if (earlier := joined(self._before, self._folder)) is not None:
+            check_sources({filling.column.name: filling.column.source for filling in self._fillings}, earlier)
         if text := other_images(self._before, task.test.split):
             self._note(text)
         some = self._evaluator.take(spread(images.labels, LOOKED_AT))

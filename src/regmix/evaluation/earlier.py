@@ -1,6 +1,6 @@
 """What the earlier evaluations of a checkpoint say about a new one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from regmix.attacks import CLEAN
 from regmix.data import changes
 from regmix.runs.evaluations import Stored
+from regmix.runs.records import Source
 from regmix.types import Fingerprint, UserError
 
 FLIPPED = 0.01
@@ -37,6 +38,22 @@ def survived_at(eps: float, earlier: Stored | None) -> dict[str, Bool[Tensor, "e
         return {}
     survives, columns = earlier.outcomes().survives, earlier.evaluation.columns.items()
     return {c.attack: torch.from_numpy(survives[name]) for name, c in columns if c.eps == eps}
+
+
+def check_sources(sources: Mapping[str, Source | None], earlier: Stored) -> None:
+    """Raises UserError if a new column would replace one of the same name whose examples come from somewhere else.
+
+    Columns are called after the folder or file alone. A source that was trained further, or moved, is the same one.
+    """
+    for name, source in sources.items():
+        column = earlier.evaluation.columns.get(name)
+        known = column.source if column is not None else None
+        if source is None or known is None or known.comes_from(source) or known.path == source.path:
+            continue
+        raise UserError(
+            f"{name} is there already, with examples from {known.path}; those of {source.path} would replace it under "
+            "the same name: rename one of the two"
+        )
 
 
 def check_same_model(clean: Bool[Tensor, "examples"], batch_size: int, earlier: Stored) -> None:
