@@ -260,6 +260,29 @@ def test_a_model_is_built_once_and_the_test_set_read_once(fitted, monkeypatch, s
 
 
 @pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("nets", "for a function in nets.py write nets:FUNCTION"),
+        ("nets.py", "for a function in nets.py write nets:FUNCTION"),
+        ("nets:made", "nets:made is a model, not a function that returns one; write such a function beside it"),
+        ("nets:nett", "nets has no function nett; did you mean nets:net?"),
+        ("plain.pt", "without --model it was read as resnet: name the network with --model KIND, or as"),
+        ("plain.pt --model nets:made", "nets:made is a model, not a function that returns one"),
+        ("plain.pt --black-box", "plain.pt is a file of weights; --black-box is for module:function"),
+        ("net.pt2", "net.pt2 is not a run directory, nor a file of weights by its ending (.safetensors, .pt, .pth"),
+    ],
+)
+def test_the_right_form_is_told(fitted, tmp_path, capsys, source: str, said: str) -> None:
+    (tmp_path / "nets.py").write_text(f"{OWN}\nmade = net(10)\n")
+    (tmp_path / "net.pt2").touch()
+    assert main(f"evaluate {source} {WORDS if 'plain' in source or ':' in source else ''}".split()) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     "words", ["nets:net --model resnet", "nets:net --model.source nets:other", "nets:net --weights raw"]
 )
 def test_contradictions_about_a_function_are_refused(fitted, tmp_path, capsys, words) -> None:

@@ -197,7 +197,7 @@ def test_an_unfinished_run_says_so(write_run, tmp_path):
 
 
 def test_a_run_before_its_first_epoch_says_so(tmp_path):
-    (tmp_path / "config.json").write_text('{"threat": {"name": "linf"}}')
+    (tmp_path / "config.json").write_text('{"model": {"name": "resnet"}}')
     shown = report(tmp_path, tmp_path)
     assert "Not finished: no epoch is complete yet." in shown.text
     assert "metrics.jsonl has no epoch yet." in shown.text

@@ -46,7 +46,12 @@ def test_a_file_that_has_the_name_of_a_library_is_not_taken_for_it(name: str, he
         ("own_wrong:make", "SyntaxError"),
         ("own_fails:make", "ZeroDivisionError: division by zero"),
         ("own_empty:make", "has no function make"),
-        ("own_empty:__name__", "has no function __name__"),
+        ("own_empty:__name__", "is no function but a value (str)"),
+        ("own_empty.py:make", "write module:function, here own_empty:make"),
+        ("./own_empty:make", "write module:function, here own_empty:make"),
+        ("nets/own.py:make", "write module:function, here nets.own:make"),
+        ("./nets.own:make", "write module:function, here nets.own:make"),
+        ("/nowhere/own.py:make", "here own:make, in the folder /nowhere, or put that folder on PYTHONPATH"),
     ],
 )
 def test_every_failure_is_one_line(source: str, told: str, here: Path) -> None:

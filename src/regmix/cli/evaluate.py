@@ -31,6 +31,7 @@ from regmix.evaluation.subject import EvaluationImages, PlacedModel, choose_imag
 from regmix.jobs.console import ConsoleDisplay
 from regmix.jobs.evaluation import other_images
 from regmix.models import ONNX, Answers, BlackBox, ResNet
+from regmix.models.files import SUFFIXES
 from regmix.runs import Checkpoint, Run
 from regmix.runtime import devices, processes
 from regmix.shorthand import named, names_in
@@ -61,6 +62,7 @@ def evaluate(words: list[str]) -> None:
         start = _adopted(words)
     else:
         if words and not words[0].startswith("-"):  # what it is matters more than flags that do not fit it
+            _check_name(words[0])
             Run.open(words[0], writes=False)
         parsed = parse(RunFlags, words, "evaluate")
         start = _Start(parsed.shared, Run.open(parsed.shared.run), _trust(parsed), root=parsed.root)
@@ -80,6 +82,17 @@ def evaluate(words: list[str]) -> None:
     print_result(
         start.run, flags.json, shlex.join(["regmix", "report", str(start.run.path), "-o", "report.html"]), more
     )
+
+
+def _check_name(source: str) -> None:
+    """Raises UserError for a name of code or of a file that is not written as one of a model."""
+    path = Path(source)
+    if (code := path.with_suffix(".py")).is_file() and path.suffix in ("", ".py") and not path.is_dir():
+        module = code.stem if code.is_absolute() else ".".join(code.with_suffix("").parts)
+        raise UserError(f"{source} is not a run directory; for a function in {code} write {module}:FUNCTION")
+    if path.is_file():
+        endings = ", ".join([*SUFFIXES, ONNX])
+        raise UserError(f"{source} is not a run directory, nor a file of weights by its ending ({endings})")
 
 
 @contextmanager
@@ -149,6 +162,7 @@ def _severities_in(text: str) -> list[int]:
 def _adopted(words: list[str]) -> _Start:
     """Makes a run directory for a model from elsewhere."""
     source = words[0]
+    assumed = is_file_of_weights(source) and not _are_given(words, "--model")
     base, parsed = _foreign_flags(words)
     shared = parsed.shared
     experiment = replace(base, data=parsed.data, model=parsed.model, threat=parsed.threat)
@@ -169,7 +183,7 @@ def _adopted(words: list[str]) -> _Start:
     device = devices.start(shared.device, "32", patient=True).device
     origin, loaded = "", dict[Checkpoint, PlacedModel]()
     if processes.rank() == 0:
-        foreign = Foreign(source, experiment, parsed.mean, parsed.std, parsed.weights, settled)
+        foreign = Foreign(source, experiment, parsed.mean, parsed.std, parsed.weights, assumed, settled)
         adopted = foreign.adopt(test.images, out, device, attacks)
         origin, loaded = adopted.origin, {"last": adopted.loaded}
         if chosen_by_answers and isinstance(adopted.loaded.model, Answers):
@@ -187,6 +201,8 @@ def _are_given(words: list[str], flag: str) -> bool:
 def _foreign_flags(words: list[str]) -> tuple[Experiment, ForeignFlags]:
     """The default experiment for a model from elsewhere, and the flags for it."""
     source = words[0]
+    if is_file_of_weights(source) and _are_given(words, "--black-box"):
+        raise UserError(f"{source} is a file of weights; --black-box is for module:function, so leave it out")
     if source.endswith(ONNX) or _are_given(words, "--black-box"):
         base = Experiment(model=BlackBox(source=source))
     elif is_file_of_weights(source):

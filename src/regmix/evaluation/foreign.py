@@ -76,6 +76,8 @@ class Foreign:
     """What the input is normalised with; empty: what the file or the library says, or else 0 and 1."""
     weights: str | None = None
     """"raw", "averaged" or the name of an entry, for a file with several sets of weights."""
+    assumed: bool = False
+    """Whether the user has not said which network a file of weights is for."""
     settled: Collection[str] = ()
     """Names of the model's settings that the user has chosen, which need not be asked for."""
 
@@ -154,6 +156,11 @@ class Foreign:
         try:
             return config, model, load_weights(model, self.source, self.weights).summary()
         except UserError as error:
+            if self.assumed:
+                raise UserError(
+                    f"{error}; without --model it was read as {config.name}: name the network with --model KIND, or as "
+                    "--model module:function if its code is yours"
+                ) from None
             if not isinstance(config, PreActResNet):
                 raise
             other = replace(config, final_norm=not config.final_norm)

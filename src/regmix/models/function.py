@@ -31,6 +31,11 @@ class Function:
 
     def network(self, classes: int, normalise: Normalise) -> nn.Module:
         function = imported(self.source)
+        if isinstance(function, nn.Module):
+            raise UserError(
+                f"{self.source} is a model, not a function that returns one; write such a function beside it, "
+                f"def make(): return {self.source.partition(':')[2]}, and name that"
+            )
         try:
             model = _called(function, classes)
         except Exception as error:

@@ -1,8 +1,10 @@
 """Imports the user's own code, from the current folder or from installed packages, and optional libraries."""
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ def imported(source: str, part: str = "model") -> Callable[..., Any]:
     if not (module_name and name):
         raise UserError(f"--{part}.source {source!r}: write module:function, such as my_{part}s:make")
     here = Path.cwd()
+    if module_name.endswith(".py") or {"/", os.sep} & {*module_name}:
+        raise UserError(f"{source}: write module:function, {_as_module(module_name.removesuffix('.py'), here, name)}")
     if str(here) not in sys.path:
         # Last, so that no file here replaces a module that a library imports later.
         sys.path.append(str(here))
@@ -50,7 +54,19 @@ def imported(source: str, part: str = "model") -> Callable[..., Any]:
                 f"{source}: another module has the name {module_name} ({imported_file or 'built in'}); "
                 f"rename {local_file}"
             )
-    function = getattr(module, name, None)
+    if not hasattr(module, name):
+        functions = [other for other, value in vars(module).items() if callable(value)]
+        close = [f"; did you mean {module_name}:{other}?" for other in get_close_matches(name, functions, 1)]
+        raise UserError(f"{source}: {module_name} has no function {name}{''.join(close)}")
+    function = getattr(module, name)
     if not callable(function):
-        raise UserError(f"{source}: {module_name} has no function {name}")
+        raise UserError(f"{source} is no function but a value ({type(function).__name__}); name a function")
     return function  # type: ignore[no-any-return]
+
+
+def _as_module(file: str, here: Path, name: str) -> str:
+    """How to name the module in a file of code, whose name is given without its ending."""
+    path = Path(os.path.normpath(here / file))
+    if path.is_relative_to(here):
+        return f"here {'.'.join(path.relative_to(here).parts)}:{name}"
+    return f"here {path.name}:{name}, in the folder {path.parent}, or put that folder on PYTHONPATH"
