@@ -1,7 +1,6 @@
 """Types of arguments: a value of another type ends in one line that says what to give."""
 
 import inspect
-import reprlib
 from collections.abc import Callable
 from functools import cache, wraps
 from types import NoneType, UnionType
@@ -9,7 +8,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
-from regmix.errors import UserError
+from regmix.errors import UserError, brief
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,7 +44,7 @@ def check_argument(name: str, value: object, expected: Any) -> None:
     except TypeCheckError:
         fits = False
     if not fits:
-        raise UserError(f"{name} is {reprlib.repr(value)}; give {_words(expected)}")
+        raise UserError(f"{name} is {brief(value)}; give {_words(expected)}")
 
 
 @cache

@@ -1,5 +1,6 @@
 """Errors that a person reads, and the checks that raise them. Imports nothing heavy, so that an error comes at once."""
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -27,6 +28,11 @@ def first_line(error: BaseException) -> str:
     """The first line of an error that says something; without one the name of its kind."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
+
+
+def brief(value: object) -> str:
+    """A value in a few words on one line."""
+    return " ".join(reprlib.repr(value).split())
 
 
 class Doubt(UserWarning):

@@ -13,6 +13,7 @@ from torch import Tensor
 from regmix.errors import Doubt as Doubt
 from regmix.errors import Interrupted as Interrupted
 from regmix.errors import UserError as UserError
+from regmix.errors import brief as brief
 from regmix.errors import few as few
 from regmix.errors import first_line as first_line
 from regmix.errors import known as known

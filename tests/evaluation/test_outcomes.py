@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from regmix.evaluation import Outcomes, wilson
+from regmix.types import UserError
 
 TABLE = torch.tensor(
     [[1, 1, 1], [1, 0, 1], [1, 1, 0], [0, 0, 0], [1, 0, 0]],
@@ -17,6 +18,15 @@ LABELS = torch.tensor([3, 1, 4, 1, 5])
 
 def a_table() -> Outcomes:
     return Outcomes(("clean", "fgsm", "pgd"), LABELS, TABLE)
+
+
+def test_a_column_that_is_not_there_is_refused_with_those_that_are() -> None:
+    outcomes = Outcomes(("clean", "pgd-10"), LABELS, TABLE[:, :2], untried=TABLE[:, :2])
+    for ask in (outcomes.accuracy, outcomes.column, outcomes.not_attacked, lambda name: outcomes.worst_case([name])):
+        with pytest.raises(UserError, match="there is no column 'pgd'; there are: clean, pgd-10"):
+            ask("pgd")
+    with pytest.raises(UserError, match="name at least one column; there are: clean, pgd-10"):
+        outcomes.worst_case([])
 
 
 @settings(deadline=None, max_examples=100)

@@ -93,20 +93,26 @@ def test_settings_are_changed_in_every_form() -> None:
     ("changes", "complaint"),
     [
         ({"epoch": 3}, "unknown setting 'epoch'; did you mean epochs?"),
-        ({"epochs": "3"}, "epochs: a value has the wrong type"),
+        ({"epochs": "3"}, "epochs is '3'; give int"),
+        ({"model": torch.nn.Sequential(torch.nn.Flatten())}, 'your own Function(source="module:NAME"), where NAME'),
+        ({"model": torch.nn.Flatten}, "model is <class 'torch"),
+        ({"data": torch.zeros(2, 3)}, 'your own DataFunction(source="module:NAME"), where NAME is a function'),
+        ({"method": regmix.RegMix}, "give one of its kinds, such as Standard(), FgsmAt(), FgsmRs() and"),
+        ({"method": regmix.Linf(0.1)}, "method is Linf(name='linf', eps=0.1); give one of its kinds"),
         ({"epochs": 2.5}, "epochs: Input should be a valid integer"),
         ({"epochs": 0}, "epochs is 0; it must be at least 1"),
         ({"method": "trade"}, "unknown method 'trade'; did you mean trades?"),
         ({"method": {"alpa": 1}}, "unknown setting of the method 'alpa'; did you mean alpha?"),
-        ({"threat": 0.1}, "threat: Input should be an object"),
+        ({"threat": 0.1}, "threat is 0.1; give one of its kinds, such as Linf(), L2(), L1()"),
         ({"seed": torch.tensor(1)}, "a setting has a value that config.json cannot hold"),
     ],
 )
 def test_a_mistaken_setting_is_refused_before_anything_is_written(
     changes: dict[str, Any], complaint: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match=re.escape(complaint)):
+    with pytest.raises(UserError, match=re.escape(complaint)) as caught:
         regmix.train("digits-regmix", tmp_path / "new", **changes)
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "new").exists()
 
 

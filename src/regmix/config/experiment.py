@@ -33,7 +33,7 @@ from regmix.methods import DEFAULT_METHOD, METHODS, MethodConfig
 from regmix.models import PRETRAINED, Function, ModelConfig, SmallCnn, Timm, Transformers, build
 from regmix.runtime import devices
 from regmix.threats import Linf, ThreatConfig
-from regmix.types import Trust, check_bounds, require
+from regmix.types import Trust, UserError, brief, check_bounds, few, require
 
 OnNonfinite = Literal["skip", "rollback", "stop"]
 
@@ -157,7 +157,7 @@ class Experiment:
     says why not. on: or end the run with that line; on a CPU it uses a slow substitute, for tests. off: never."""
 
     def __post_init__(self) -> None:
-        check_bounds(self)
+        _check_parts(self)
         for name in ("epochs", "batch_size", "validation", "validate_every"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"{name} is {value}; it must be at least 1")
@@ -239,6 +239,21 @@ class Experiment:
     def border(self) -> int:
         """Pixels around the training images that crops may look into."""
         return self.augmentations.border(self.pad)
+
+
+def _check_parts(experiment: Experiment) -> None:
+    """Raises UserError for a part that is of none of its kinds, such as a network itself, and for a number in one that
+    is too large or too small for the arithmetic.
+    """
+    for part, kinds in UNIONS.items():
+        if isinstance(value := getattr(experiment, part), tuple(kinds.values())):
+            continue
+        forms = few("one of its kinds, such as", (f"{kind.__name__}()" for kind in kinds.values()))
+        if "function" in kinds:
+            own = kinds["function"].__name__
+            forms += f', or for your own {own}(source="module:NAME"), where NAME is a function that returns it'
+        raise UserError(f"{part} is {brief(value)}; give {forms}")
+    check_bounds(experiment)
 
 
 UNIONS: dict[str, dict[str, type[Any]]] = {

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from regmix.runs.records import Paired
+from regmix.types import require
 
 
 def wilson(correct: int, examples: int, z: float = 1.959964) -> tuple[float, float]:
@@ -54,9 +55,14 @@ class Outcomes:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def _place(self, name: str) -> int:
+        """The number of an attack's column. Raises UserError if there is none of this name."""
+        require(name in self.names, f"there is no column {name!r}; there are: {', '.join(self.names)}")
+        return self.names.index(name)
+
     def column(self, name: str) -> Bool[Tensor, "examples"]:
         """Which examples survive the attack of this name."""
-        return self.robust[:, self.names.index(name)]
+        return self.robust[:, self._place(name)]
 
     def accuracy(self, name: str) -> float:
         """The share of examples that survive the attack of this name."""
@@ -64,8 +70,9 @@ class Outcomes:
 
     def not_attacked(self, name: str) -> int:
         """How many examples survive the attack of this name because it could not start from them."""
-        return 0 if self.untried is None else int(self.untried[:, self.names.index(name)].sum())
+        return 0 if self.untried is None else int(self.untried[:, self._place(name)].sum())
 
     def worst_case(self, names: Sequence[str]) -> Bool[Tensor, "examples"]:
         """Which examples survive every one of these attacks."""
+        require(len(names) > 0, f"name at least one column; there are: {', '.join(self.names)}")
         return torch.stack([self.column(name) for name in names]).all(0)

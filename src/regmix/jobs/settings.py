@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from regmix.arguments import check_argument
 from regmix.config import UNIONS, Experiment, from_json, to_json
 from regmix.shorthand import named
 from regmix.types import Trust, UserError, known
@@ -46,7 +47,7 @@ def _part(experiment: Experiment, name: str, value: Any) -> Any:
 
 def _replaced(value: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
     """The dataclass with other values; a dict changes some fields of a dataclass in it."""
-    names = [field.name for field in fields(value) if field.name != "name"]
+    names, types = [field.name for field in fields(value) if field.name != "name"], get_type_hints(type(value))
     settled = {}
     for name, given in changes.items():
         known(name, names, f"setting of the {prefix[:-1]}" if prefix else "setting")
@@ -57,6 +58,8 @@ def _replaced(value: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
     try:
         return replace(value, **settled)
     except TypeError as error:
+        for name, given in settled.items():
+            check_argument(prefix + name, given, types[name])
         raise UserError(
             f"{', '.join(prefix + name for name in changes)}: a value has the wrong type ({error})"
         ) from None
