@@ -250,7 +250,7 @@ def test_the_table_of_a_stream_and_the_survivors_of_a_test_set_are_the_same() ->
     model, x, y = a_case()
     y[::7] = (y[::7] + 1) % 4
     ours = an_evaluator(model, x, y)
-    clean = ours.predictions() == y
+    clean = ours.predictions()[0] == y
     attacks = {"fgsm": Fgsm(), "apgd": Apgd(steps=5)}
     table = evaluate(model, [(x, y)], Linf(0.1), attacks)
     assert torch.equal(table.column("clean"), clean)
@@ -263,8 +263,22 @@ def test_the_table_of_a_stream_and_the_survivors_of_a_test_set_are_the_same() ->
 def test_predictions_are_those_of_the_model_in_evaluation_mode() -> None:
     model, x, y = a_case()
     model.append(nn.Dropout(0.9))
-    assert torch.equal(an_evaluator(model.train(), x, y).predictions(), y)
+    assert torch.equal(an_evaluator(model.train(), x, y).predictions()[0], y)
     assert model.training, "the mode stays"
+
+
+def test_what_the_predictions_took_is_remembered() -> None:
+    model, x, y = a_case()
+    journal, work = Notes(), []
+    first, part = an_evaluator(model, x, y, journal).predictions(torch.arange(5))
+    assert (part.forward, part.backward, part.microseconds > 0) == (5, 0, True)
+    assert torch.equal(first, y[:5])
+    again, whole = an_evaluator(model, x, y, journal, work).predictions()
+    assert whole.forward == len(y), "after an interruption too"
+    assert whole.microseconds > part.microseconds
+    assert sum(work) == len(y)
+    assert an_evaluator(model, x, y, journal).predictions()[1] == whole
+    assert torch.equal(again, y)
 
 
 def test_what_was_not_attacked_is_told_and_remembered() -> None:

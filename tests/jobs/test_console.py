@@ -2,8 +2,10 @@
 
 import re
 
+import pytest
 from rich.console import Console
 
+from regmix.jobs import console as consoles
 from regmix.jobs.console import ConsoleDisplay
 from regmix.runs.records import Epoch
 
@@ -39,3 +41,31 @@ def test_a_rollback_does_not_spoil_the_time_left() -> None:
         seconds_left(console, display, epoch, epoch)
     assert seconds_left(console, display, 9, 12) == round(12 / 9 * 91)
     assert seconds_left(console, display, 10, 13) == 90
+
+
+def test_an_evaluation_without_a_terminal_tells_its_progress_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, now = Console(width=200, force_terminal=False), 0.0
+    monkeypatch.setattr(consoles.time, "perf_counter", lambda: now)
+    display = ConsoleDisplay(console)
+    with console.capture() as capture:
+        display.stage("last, pgd-50@8/255", 10_000)
+        for _ in range(100):  # 10 passes a second
+            now += 1
+            display.work(10)
+        display.stage("last, square@8/255", 4_000)
+        for _ in range(40):  # 50 passes a second
+            now += 1
+            display.work(50)
+    assert capture.get().splitlines() == [
+        "last, pgd-50@8/255: 10 passes/s  about 984 s left for the attacks on these weights",
+        "last, pgd-50@8/255: 10 passes/s  about 923 s left for the attacks on these weights",
+        "last, square@8/255: 50 passes/s  about 42 s left for the attacks on these weights",
+    ]
+
+
+def test_a_short_evaluation_tells_only_its_results() -> None:
+    console = Console(width=200, force_terminal=False)
+    with console.capture() as capture, ConsoleDisplay(console) as display:
+        display.stage("last, fgsm@8/255", 100)
+        display.work(100)
+    assert capture.get() == ""

@@ -13,7 +13,7 @@ from torch import Tensor
 from regmix import __version__
 from regmix.attacks import CLEAN, Eot, Minimal, passes
 from regmix.data import spread
-from regmix.evaluation.chunks import repeatable
+from regmix.evaluation.chunks import Spent, repeatable
 from regmix.evaluation.corrupting import under_corruptions
 from regmix.evaluation.curve import curve_text, merged_curve
 from regmix.evaluation.earlier import check_same_model, check_sources, joined, other_images, survived_at
@@ -67,7 +67,7 @@ class CheckpointEvaluation:
         )
         self._began = time.perf_counter()
         self._fillings = [Filling(column, len(test.images)) for column in task.columns()]
-        self._clean_seconds = 0.0
+        self._clean_spent = Spent()
         self._columns: dict[str, records.Column] = {}
         self._survives: dict[str, Tensor] = {}
         self._predicted: dict[str, Tensor] = {}
@@ -111,10 +111,12 @@ class CheckpointEvaluation:
             rows: their positions among the images of the task.
             last: no others will follow, so that every column is told as soon as it is full.
         """
-        began, block = time.perf_counter(), torch.zeros_like(self._clean)
+        block = torch.zeros_like(self._clean)
         block[rows] = True
-        predicted = processes.from_first(self._evaluator.predictions(rows))
-        self._clean_seconds += time.perf_counter() - began
+        most = len(rows) * (1 + sum(passes(filling.column.attack) for filling in self._fillings))
+        self._task.progress.stage(f"{self.subject.checkpoint}, {CLEAN}", most)
+        predicted, spent = processes.from_first(self._evaluator.predictions(rows))
+        self._clean_spent = Spent(*map(sum, zip(self._clean_spent, spent, strict=True)))
         self._predicted[CLEAN][rows] = predicted
         self._clean |= block & (self._predicted[CLEAN] == self._task.test.images.labels)
         if last:
@@ -148,7 +150,7 @@ class CheckpointEvaluation:
         if self._one_answer is not None:
             self._findings.append(told := self._one_answer.text("the test images"))
             self._note(told)
-        cost = Cost(len(images), self._task.questions.draws * len(images), 0, self._clean_seconds)
+        cost = self._clean_spent.cost(len(images))
         self._add(CLEAN, replace(self._column(CLEAN, 0.0, self._clean), cost=cost), self._clean)
 
     def _tell(self, filling: Filling) -> None:

@@ -45,26 +45,34 @@ class Evaluator:
     on_work: Callable[[int], None]
     """Called after every chunk with the passes through the network that it may have taken."""
 
-    def predictions(self, index: Int[Tensor, "chosen"] | None = None) -> Labels:
-        """The class that the model predicts for every test image, [N], or for those at these positions."""
+    def predictions(self, index: Int[Tensor, "chosen"] | None = None) -> tuple[Labels, Spent]:
+        """The class that the model predicts for every test image, [N], or for those at these positions.
+
+        Also what that took, as the journal remembers it.
+        """
         chosen = torch.arange(len(self.images)) if index is None else index
         chunks = torch.split(chosen, self.batch_size)
         stage, found = f"{CLEAN}, predicted", [torch.zeros(0, dtype=torch.long)] * len(chunks)
+        spent = torch.zeros(len(Spent()), dtype=torch.long)
         work = [(stage, chunk.tolist()) for chunk in chunks]
         with borrowed(self.model):
             # Under torchrun every process predicts all chunks, and rank 0's answers count; processes that were started
             # by hand divide the chunks by claims.
             for number in range(len(chunks)) if processes.size() > 1 else claimed(work, self.journal):
                 rows = work[number][1]
-                known = self.journal.find(stage, rows)
+                known, cost = self.journal.find(stage, rows), Spent.find(self.journal, stage, rows)
                 if known is None:
-                    batch = self.take(chunks[number])
+                    batch, meter = self.take(chunks[number]), Meter(self.model)
                     with repeatable(f"{CLEAN}/{rows[0]}", self.device):
-                        known = predict(self.model, batch.x, batch.y).tolist()
+                        known = predict(meter.counted(self.model), batch.x, batch.y).tolist()
+                    cost = meter.spent()
                     if processes.rank() == 0:
+                        cost.add(self.journal, stage, rows)
                         self.journal.add(stage, rows, known)
                 found[number] = torch.tensor(known)
-        return torch.cat(found)
+                spent += torch.tensor(cost)
+                self.on_work(len(rows))
+        return torch.cat(found), Spent(*spent.tolist())
 
     def survivors(
         self,

@@ -25,7 +25,8 @@ ProgressTo = bool | Console
 RECENT = 5
 """Epochs whose speed the time left follows."""
 FIRST_LINE, NEXT_LINE = 15.0, 60.0
-"""Without a terminal: seconds from the start until the first line about an unfinished epoch, and until the next one."""
+"""Without a terminal: seconds from the start until the first line about an unfinished epoch or attack, and until the
+next one."""
 
 
 def shown(progress: ProgressTo) -> "ConsoleDisplay":
@@ -63,7 +64,9 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
         )
         self._task = self._progress.add_task("starting", total=None, rate="")
         self._total = self._done = self._seen = 0
-        self._began = self._printed = time.perf_counter()
+        self._began = time.perf_counter()
+        self._printed = self._began + FIRST_LINE - NEXT_LINE
+        self._stage = ""
         # Epoch and seconds of the latest epochs: the time left follows the present speed of a shared machine.
         self._latest: deque[tuple[int, float]] = deque(maxlen=RECENT + 1)
 
@@ -85,25 +88,37 @@ class ConsoleDisplay(AbstractContextManager["ConsoleDisplay"]):
 
     def batch(self, examples: int) -> None:
         """A batch is done."""
-        self._seen += examples
-        now = time.perf_counter()
-        if not self._live and now - self._printed > NEXT_LINE:
-            self._printed, rate = now, self._seen / (now - self._began)
-            self._done, self._seen, self._began = self._done + self._seen, 0, now
-            share, left = self._done / self._total, (self._total - self._done) / rate
-            self._print(f"{_percent(share)} of the training done  {rate:.0f} images/s  about {left:.0f} s left")
+        if (found := self._due(examples)) is not None:
+            rate, left = found
+            share = _percent(self._done / self._total)
+            self._print(f"{share} of the training done  {rate:.0f} images/s  about {left:.0f} s left")
         if self._live:
             self._progress.update(self._task, advance=examples)
             speed = self._progress.tasks[self._task].speed  # of the last half minute
             self._progress.update(self._task, rate=f"{speed:.0f} images/s" if speed else "")
 
+    def _due(self, amount: int) -> tuple[float, float] | None:
+        """Counts work that is done; its rate and the seconds left if it is time for a line about it."""
+        self._seen += amount
+        now = time.perf_counter()
+        if self._live or now - self._printed <= NEXT_LINE:
+            return None
+        self._printed, rate = now, self._seen / (now - self._began)
+        self._done, self._seen, self._began = self._done + self._seen, 0, now
+        return rate, max(0, self._total - self._done) / rate
+
     def stage(self, description: str, left: int) -> None:
         """An attack begins. `left` is the remaining work with its own included, in the unit of `work`."""
+        self._stage, self._total, self._done, self._seen = description, left, 0, 0
+        self._began = time.perf_counter()
         done = self._progress.tasks[self._task].completed
         self._progress.update(self._task, description=description, total=done + left)
 
     def work(self, amount: int) -> None:
         """A part of an evaluation is done."""
+        if (found := self._due(amount)) is not None:
+            rate, left = found
+            self._print(f"{self._stage}: {rate:.0f} passes/s  about {left:.0f} s left for the attacks on these weights")
         self._progress.update(self._task, advance=amount)
 
     def epoch(self, row: Epoch) -> None:

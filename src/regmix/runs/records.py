@@ -227,7 +227,7 @@ class Evaluation:
     curve: Curve | None = None
     """Accuracy against eps, from smallest perturbations."""
     seconds: float = 0.0
-    """Of all evaluations together."""
+    """Of all evaluations together, without what interrupted ones had done before they were continued."""
     made: str = ""
     """Date and time of the last one, UTC."""
 
