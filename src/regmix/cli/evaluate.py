@@ -129,6 +129,8 @@ def _trust(flags: RunFlags) -> Trust:
 
 
 def _questions(flags: EvaluateFlags) -> Questions:
+    if not flags.corruptions and (flags.corruption_files is not None or flags.severities != EvaluateFlags.severities):
+        raise UserError("--severities and --corruption-files are for corruptions; name them with --corruptions")
     check_queries(f"{flags.attacks},{flags.curve}" if flags.curve else flags.attacks, flags.queries)
     return Questions(
         (
@@ -173,6 +175,8 @@ def _adopted(words: list[str]) -> _Start:
     named_attacks = parse_attacks(with_queries(asked, shared.queries))
     attacks = {named.name: named.attack for named in named_attacks if named.attack is not None}
     radii_in(shared.eps)  # before a model is built
+    if shared.checkpoint not in ("all", "last"):
+        raise UserError(f"--checkpoint {shared.checkpoint} chooses from a run directory; leave it out for {source}")
     out = parsed.out or Path("evaluations") / Path(source.replace(":", "-")).stem
     test = choose_images(experiment.data, shared.examples, shared.sample, shared.sample_seed)
     settled = [word.split("=")[0].removeprefix("--model.") for word in words if word.startswith("--model.")]
