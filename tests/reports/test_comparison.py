@@ -4,11 +4,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy.stats import ttest_rel
+from scipy.stats import binomtest, ttest_rel
 
 from contracts.evaluated import change, folder
 from regmix.config import Experiment, to_json
-from regmix.evaluation import wilson
+from regmix.evaluation import paired, wilson
 from regmix.reports import words, write_report
 from regmix.reports.comparison import (
     arms,
@@ -36,14 +36,17 @@ def drawn(rng: np.random.Generator, seeds: int, examples: int, gap: float) -> tu
     )
 
 
-def test_one_seed_each_is_the_paired_t_test():
+@pytest.mark.parametrize("pairs", [1, 6])
+def test_one_seed_each_is_the_comparison_of_two_columns(pairs):
+    """The same numbers as in the sentence of the report, and McNemar's exact test."""
     first, second = drawn(np.random.default_rng(0), 1, 300, 0.2)
-    centre, low, high, p = difference(first, second)
-    theirs = ttest_rel(first[0].astype(float), second[0].astype(float))
+    centre, low, high, p = difference(first, second, pairs)
+    pair = paired(first[0], second[0])
     assert centre == pytest.approx(first.mean() - second.mean())
-    assert p == pytest.approx(theirs.pvalue, rel=1e-9)
-    interval = theirs.confidence_interval(0.95)
-    assert (low, high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    assert (low, high) == (pair.low, pair.high)
+    assert p == pytest.approx(binomtest(pair.gained, pair.gained + pair.lost).pvalue, rel=1e-9)
+    similar = ttest_rel(first[0].astype(float), second[0].astype(float))
+    assert p == pytest.approx(similar.pvalue, rel=0.3)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])

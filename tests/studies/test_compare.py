@@ -105,6 +105,17 @@ def test_what_a_comparison_has_evaluated_it_finds_again(again, attacks: str, eps
     assert again(attacks, "--eps", eps) == []
 
 
+def test_a_comparison_tells_of_the_images_that_were_asked_for(again, capfd) -> None:
+    """Not of more images that were evaluated before."""
+    again("fgsm,pgd-2")
+    capfd.readouterr()
+    again("fgsm", "--examples", "20", "--sample-seed", "7")
+    assert "Of 20 of 500 test digits, drawn evenly from the classes (seed 7)." in capfd.readouterr().out
+    comparison = json.loads(Path("out/comparison.json").read_text())
+    assert comparison["images"] == ["20 of 500 test digits, drawn evenly from the classes (seed 7)"]
+    assert "20 of 500 test digits, drawn evenly from the classes (seed 7)" in Path("out/report.html").read_text()
+
+
 def test_a_comparison_reads_the_test_set_once(again, monkeypatch) -> None:
     splits: list[str] = []
     real = subject.load

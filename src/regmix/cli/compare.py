@@ -47,4 +47,4 @@ def compare(words: list[str]) -> None:
             console.print(f"{run.path} ({number} of {len(planned)})", highlight=False, markup=False, soft_wrap=True)
             run.train(quiet=flags.json)
             evaluations.evaluate(run, console)
-    compare_runs(planned, out, console, flags.json)
+    compare_runs(planned, evaluations, out, console, flags.json)

@@ -19,6 +19,7 @@ from regmix.evaluation.subject import EvaluationImages, choose_images
 from regmix.jobs.console import ConsoleDisplay
 from regmix.recipes import recipe
 from regmix.runs import Run
+from regmix.runs.records import Images
 from regmix.studies.compare import Planned, write_comparison
 from regmix.types import UserError
 
@@ -87,6 +88,11 @@ class Evaluations:
             planned[0].experiment.data, flags.examples, flags.sample, flags.sample_seed
         )
 
+    @property
+    def images(self) -> Images:
+        """The test images, as records of evaluations name them."""
+        return self._test.sample, self._test.split, self._questions.draws
+
     def evaluate(self, run: Planned, console: Console) -> None:
         """Evaluates a trained run, unless that has been done."""
         assessment = Assessment(
@@ -97,8 +103,10 @@ class Evaluations:
                 assessment.run([], self._flags.device, display)
 
 
-def compare_runs(planned: Sequence[Planned], out: Path, console: Console, as_json: bool) -> None:
+def compare_runs(
+    planned: Sequence[Planned], evaluations: Evaluations, out: Path, console: Console, as_json: bool
+) -> None:
     """Compares evaluated runs and prints the result."""
-    result = write_comparison([run.path for run in planned], out, console)
+    result = write_comparison([run.path for run in planned], evaluations.images, out, console)
     if as_json:
         print(result, end="")

@@ -84,6 +84,6 @@ def sweep(words: list[str]) -> None:
     runs = [run for each in best for run in each.runs]
     for run in runs:
         evaluations.evaluate(run, console)
-    compare_runs(runs, out, console, flags.json)
+    compare_runs(runs, evaluations, out, console, flags.json)
     write_page(flags.recipe, tried, best, out)
     say(console, f"{out / 'sweep.html'}")

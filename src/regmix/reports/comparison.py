@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from regmix.reports import words
+from regmix.reports import remarks, words
 from regmix.reports.load import LoadedRun, checkpoints
 from regmix.reports.statistics import difference, holm, same_examples, spread
 
@@ -130,6 +130,7 @@ def as_json(those: Sequence[Arm]) -> dict[str, object]:
     """The whole comparison as plain values: accuracies in [0, 1], times in seconds, memory in bytes."""
     names = shared_columns(those)
     return {
+        "images": remarks.samples([run for arm in those for run in arm.runs]),
         "doubts": doubts(those),
         "methods": [
             {

@@ -171,21 +171,22 @@ def _load(path: Path) -> LoadedRun:
     return aligned([loaded])[0]
 
 
-def aligned(runs: Sequence[LoadedRun]) -> list[LoadedRun]:
+def aligned(runs: Sequence[LoadedRun], images: Images | None = None) -> list[LoadedRun]:
     """The runs with the evaluations that are shown: of each run those on one set of images.
 
-    These are the images that most of the runs share, so that they can be compared. Of several such sets, in this order:
-    one on which the run was attacked, its own test split, one with the best weights, more images, more checkpoints,
-    and the latest.
+    These are the given images, where the run was evaluated on them; else those that most of the runs share, so that
+    they can be compared. Of several such sets, in this order: one on which the run was attacked, its own test split,
+    one with the best weights, more images, more checkpoints, and the latest.
     """
     by_runs = Counter(images for run in runs for images in {stored.evaluation.images for stored in run.stored})
 
-    def rank(those: Mapping[str, Stored]) -> tuple[int, bool, bool, bool, int, int, str]:
+    def rank(those: Mapping[str, Stored]) -> tuple[bool, int, bool, bool, bool, int, int, str]:
         (first, *_) = evaluations = [stored.evaluation for stored in those.values()]
         made = max(evaluation.made for evaluation in evaluations)
         attacked = any(is_attacked(evaluation) for evaluation in evaluations)
         own = not all(evaluation.elsewhere for evaluation in evaluations)
-        return by_runs[first.images], attacked, own, "best" in those, first.examples, len(those), made
+        shared = first.images == images, by_runs[first.images]
+        return *shared, attacked, own, "best" in those, first.examples, len(those), made
 
     shown = []
     for run in runs:

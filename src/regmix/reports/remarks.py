@@ -99,6 +99,16 @@ def _places(here: dict[str, list[str]], everywhere: dict[str, list[str]]) -> str
     return f" ({'; '.join(places)})"
 
 
+def intervals(runs: Sequence[LoadedRun]) -> str:
+    """What the intervals of the tables are."""
+    columns = [column for run in runs for name in checkpoints(run) for column in run.evaluations[name].columns.values()]
+    if not any(column.rule for column in columns):
+        return "Intervals are 95% Wilson intervals."
+    return "Intervals are 95%: those of the rule that chose the images, about the accuracy on the whole test split" + (
+        "." if all(column.rule for column in columns) else ", and Wilson intervals for what was measured without it."
+    )
+
+
 def samples(runs: Sequence[LoadedRun]) -> list[str]:
     """Descriptions of the test images that these evaluations used, without repetitions."""
     texts = [words.sample_text(run, run.evaluations[name]) for run in runs for name in checkpoints(run)]

@@ -15,6 +15,7 @@ from regmix.reports.load import LoadedRun, aligned, checkpoints, load
 from regmix.reports.opening import opening
 from regmix.reports.place import check_places
 from regmix.reports.subject import Subject, subjects_of
+from regmix.runs.records import Images
 from regmix.runtime.files import write_text
 from regmix.types import UserError
 
@@ -23,8 +24,8 @@ MARKS = "\u061c\u200e\u200f"
 """Invisible characters that change the direction of writing, in addition to those of the kinds in DIRECTIONS."""
 
 
-def write_report(runs: Sequence[Path], output: Path) -> None:
-    """Writes one self-contained HTML file about one or several runs.
+def write_report(runs: Sequence[Path], output: Path, images: Images | None = None) -> None:
+    """Writes one self-contained HTML file about one or several runs; `images` as in `aligned`.
 
     The run directories are only read. If something is missing there (an evaluation, averaged weights, epochs), the
     report says so.
@@ -38,7 +39,7 @@ def write_report(runs: Sequence[Path], output: Path) -> None:
     if not output.parent.is_dir():
         raise UserError(f"{output.parent} does not exist; create that folder first, or write the report elsewhere")
     check_places([output])
-    text = render(aligned([load(path) for path in runs]))
+    text = render(aligned([load(path) for path in runs], images))
     write_text(output, text)
 
 
@@ -83,6 +84,7 @@ def render(runs: Sequence[LoadedRun]) -> str:
         checkpoint_texts=[(name, words.CHECKPOINT_TEXTS[name]) for name in ("best", "last")]
         + ([("averaged", words.CHECKPOINT_TEXTS["averaged"])] if averaged else []),
         limits=" ".join([remarks.limits(subjects), *comparison.no_seeds(arms)]),
+        intervals_note=remarks.intervals(runs),
         tables=[page.table(subject) for subject in subjects],
         headlines=[page.headline(subject) for subject in subjects],
         overview=page.overview(subjects),

@@ -122,20 +122,22 @@ def difference(
     """(difference, low, high, p) of two methods' mean accuracies on the same N examples, bool [seeds, N] each.
 
     The 95 % interval and the two-sided p-value are Student's t with the error and the degrees of freedom of
-    `uncertainty`. A method with a single seed adds no term to the error; the interval then does not cover its seed.
-    Where nothing varies, between images or between seeds, both are about the images alone: Agresti and Min's interval
-    (see `paired`) and the exact sign test. As one of several pairs it has the degrees of freedom of `freedom_among`.
+    `uncertainty`. A method with a single seed adds no term to the error; the interval then does not cover its seed. As
+    one of several pairs it has the degrees of freedom of `freedom_among`. For a seed each, and where nothing varies,
+    between images or between seeds, both are about the images alone: Agresti and Min's interval (see `paired`) and the
+    exact sign test (McNemar's).
     """
-    from scipy.stats import t
+    from scipy.stats import binom, t
 
     assert first.shape[1] == second.shape[1], "methods on different examples"
     c = first.mean(0) - second.mean(0)
     centre = float(c.mean())
     error, freedom = uncertainty(c, [first.mean(1), second.mean(1)])
     freedom = freedom_among(pairs, freedom, len(first) + len(second) - 2)
-    if error == 0:
+    if error == 0 or len(first) == len(second) == 1:
         pair = paired(first[0], second[0])
-        return centre, pair.low, pair.high, 1.0 if centre == 0 else min(1.0, 2 * 0.5 ** len(c))
+        fewer, changed = min(pair.gained, pair.lost), pair.gained + pair.lost
+        return centre, pair.low, pair.high, min(1.0, 2 * float(binom.cdf(fewer, changed, 0.5)))
     half = float(t.ppf(0.975, freedom)) * error
     return centre, centre - half, centre + half, 2 * float(t.sf(abs(centre) / error, freedom))
 

@@ -23,7 +23,7 @@ from regmix.data import load as load_images
 from regmix.reports import comparison, remarks, write_report
 from regmix.reports.load import aligned, load
 from regmix.runs import CONFIG, Run
-from regmix.runs.records import Data, validated
+from regmix.runs.records import Data, Images, validated
 from regmix.runtime.files import flat, write_text
 from regmix.runtime.signals import ending, handled, survive_hangup
 from regmix.shorthand import with_settings
@@ -257,12 +257,14 @@ def _differing(experiments: Sequence[Experiment], fields: Sequence[str]) -> str 
     return next((name.removesuffix(".name") for name in different), None)
 
 
-def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> str:
+def write_comparison(paths: Sequence[Path], images: Images, out: Path, console: Console) -> str:
     """Prints the table and the paired differences, and writes comparison.json and report.html into the folder `out`.
+
+    images: those that were asked for; earlier evaluations may be on others.
 
     Returns the content of comparison.json.
     """
-    arms = comparison.arms(aligned([load(path) for path in paths]))
+    arms = comparison.arms(aligned([load(path) for path in paths], images))
     header, *rows = comparison.table(arms)
     table = Table(box=None, pad_edge=False)
     for name in header:
@@ -281,7 +283,7 @@ def write_comparison(paths: Sequence[Path], out: Path, console: Console) -> str:
     text = json.dumps(comparison.as_json(arms), indent=2) + "\n"
     record, page = (out / name for name in OUTPUTS)
     write_text(record, text)
-    write_report(paths, page)
+    write_report(paths, page, images)
     say(console, f"{record}\n{page}")
     return text
 

@@ -28,7 +28,7 @@ def weak_class(case: Case) -> Finding | None:
     z = float(norm.ppf(1 - 0.025 / len(classes.rows)))
     worst = min(classes.rows, key=lambda row: row.robust.accuracy)
     others = float(np.mean([row.robust.accuracy for row in classes.rows if row is not worst]))
-    low, high = wilson(round(worst.robust.accuracy * worst.images), worst.images, z)
+    _, high = wilson(round(worst.robust.accuracy * worst.images), worst.images, z)
     if high >= HALF * others:
         return None
     clean = float(np.mean([row.clean.accuracy for row in classes.rows if row is not worst]))
@@ -48,7 +48,8 @@ def weak_class(case: Case) -> Finding | None:
             else "."
         ),
         [
-            Number(f'robust accuracy of "{worst.name}"', worst.robust.accuracy, low, high),
+            Number(f'robust accuracy of "{worst.name}"', *vars(worst.robust).values()),
+            Number(f"upper end of its interval, corrected for {len(classes.rows)} classes", high),
             Number("mean robust accuracy of the other classes", others),
             Number(f'accuracy of "{worst.name}" without an attack', *vars(worst.clean).values()),
             *([Number(f'share taken for "{confused.taken_for}"', confused.images / confused.of)] if confused else []),
