@@ -240,3 +240,31 @@ def test_exported_weights_and_those_of_the_hub_are_weights_to_start_from(
         still = trained(tmp_path / f"still{number}", f"--lr 1e-12 --weight-decay 0 --epochs 1 --init {source}")
         assert "tensors loaded" in capsys.readouterr().out
         assert all(torch.allclose(still[name], first[name]) for name in first if name.endswith("weight"))
+
+
+def test_it_is_told_how_good_the_weights_to_start_from_are(tmp_path: Path, capsys) -> None:
+    trained(tmp_path / "plain", "--method standard --epochs 30 --train-examples 400")
+    row = json.loads((tmp_path / "plain" / "metrics.jsonl").read_text().splitlines()[-1])
+    capsys.readouterr()
+    trained(tmp_path / "next", f"--init {tmp_path}/plain --epochs 1")
+    printed = capsys.readouterr().out
+    share = f"{100 * row['validation']['clean']:.1f}%"
+    assert (
+        f"before the training they classify {share} of the 50 validation images correctly, without an attack" in printed
+    )
+    assert row["validation"]["clean"] > 0.4
+    assert "no better than chance" not in printed
+
+    state = load_file(tmp_path / "plain" / "last.safetensors")
+    wrongs = {
+        "classes": {name: value.roll(3, 0) if value.shape[:1] == (10,) else value for name, value in state.items()},
+        "normalisation": state | {"normalise.mean": state["normalise.mean"] + 40},
+    }
+    assert len([name for name, value in state.items() if not torch.equal(wrongs["classes"][name], value)]) == 2
+    for name, wrong in wrongs.items():
+        save_file(wrong, tmp_path / f"{name}.safetensors")
+        trained(tmp_path / name, f"--init {tmp_path}/{name}.safetensors --epochs 1")
+        assert "WARNING the weights to start from are no better than chance" in capsys.readouterr().out
+
+    assert main(["train", "--resume", str(tmp_path / "next"), "--epochs", "2"]) == 0
+    assert "before the training" not in capsys.readouterr().out

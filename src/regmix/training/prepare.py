@@ -10,7 +10,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from regmix.config import Experiment, NoAveraging, build_model, from_json
-from regmix.data import ImageSet, NoColour, class_changes, load, pick, split_train, steps_per_epoch
+from regmix.data import ImageSet, NoColour, batches, class_changes, load, pick, split_train, steps_per_epoch
+from regmix.evaluation import evaluate
 from regmix.models import PRETRAINED, FromElsewhere, Timm, Transformers, load_weights
 from regmix.runs import CONFIG, RESULT, Run
 from regmix.runs.exported import ON_HUB, WEIGHTS, folder_of
@@ -37,8 +38,10 @@ def prepare(experiment: Experiment, display: Display) -> Prepared:
     """Reads the images, builds the model and checks that it can be trained. Writes nothing."""
     train_set, validation_set = training_data(experiment)
     model = initial_model(experiment, train_set)
+    whole = False
     if experiment.init is not None:
-        display.note(_load_initial(model, experiment, train_set))
+        text, whole = _load_initial(model, experiment, train_set)
+        display.note(text)
     precision, note = settled_precision(experiment, model, train_set)
     if note is not None:
         display.note(note)
@@ -51,6 +54,8 @@ def prepare(experiment: Experiment, display: Display) -> Prepared:
     check_recordable(experiment, fabric.device)
     for note in try_out(experiment, model, validation_set, fabric):
         display.note(note)
+    if experiment.init is not None:
+        _tell_accuracy(model, experiment, validation_set, fabric, display, whole=whole)
     return Prepared(fabric, model, train_set, validation_set, precision)
 
 
@@ -132,13 +137,14 @@ def initial_weights(experiment: Experiment) -> Path | None:
     return run.weights("best" if attacked and "best" in run.checkpoints() else "last")
 
 
-def _load_initial(model: nn.Module, experiment: Experiment, images: ImageSet) -> str:
-    """Loads the weights to start from; returns what was loaded."""
+def _load_initial(model: nn.Module, experiment: Experiment, images: ImageSet) -> tuple[str, bool]:
+    """Loads the weights to start from; returns what was loaded, and whether the last layer was, too."""
     config = experiment.model
     if experiment.init == PRETRAINED:
         assert isinstance(config, (Timm, Transformers)), "the experiment has checked it"
         state = config.published(images.shape[0])
-        return f"pretrained weights: {load_weights(model, state, None, len(images.classes)).summary()}"
+        loaded = load_weights(model, state, None, len(images.classes))
+        return f"pretrained weights: {loaded.summary()}", not loaded.anew
     path = initial_weights(experiment)
     assert path is not None
     computed = [buffer.clone() for buffer in _normalisation(model)] if experiment.normalise else []
@@ -151,7 +157,37 @@ def _load_initial(model: nn.Module, experiment: Experiment, images: ImageSet) ->
             f"{path} brings the normalisation that its weights were trained with, which is not that of these images; "
             "leave out --normalise"
         )
-    return f"weights to start from: {loaded.summary()}{_other_classes(path.parent, images)}"
+    return f"weights to start from: {loaded.summary()}{_other_classes(path.parent, images)}", not loaded.anew
+
+
+def _tell_accuracy(
+    model: nn.Module, experiment: Experiment, images: ImageSet, fabric: Fabric, display: Display, *, whole: bool
+) -> None:
+    """Says how good the weights to start from are on the validation images, without an attack.
+
+    Args:
+        whole: the last layer was loaded, so that no better than chance is a sign of a mistake.
+    """
+    share, most = clean_accuracy(model, images, experiment, fabric), int(images.labels.bincount().max()) / len(images)
+    display.note(
+        f"before the training they classify {100 * share:.1f}% of the {len(images):,} validation images correctly, "
+        "without an attack"
+    )
+    if whole and share <= most + (most * (1 - most) / len(images)) ** 0.5:
+        display.warn(
+            f"the weights to start from are no better than chance (the largest class has {100 * most:.1f}% of the "
+            "validation images); does the model normalise its input as it did when they were trained, and are its "
+            "classes in the sorted order of the folders?"
+        )
+
+
+def clean_accuracy(model: nn.Module, images: ImageSet, experiment: Experiment, fabric: Fabric) -> float:
+    """The accuracy without an attack, at the precision of the training; modes and random state stay as they are."""
+    dtype, batch_size = next(model.parameters()).dtype, -(-experiment.batch_size // experiment.accumulate)
+    stream = (batch._replace(x=batch.x.to(dtype)) for batch in batches(images, batch_size, fabric.device))
+    cuda = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(cuda), fabric.autocast():
+        return evaluate(model, stream, experiment.threat, {}).accuracy("clean")
 
 
 def _normalisation(model: nn.Module) -> list[Tensor]:
