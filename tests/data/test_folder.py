@@ -338,3 +338,37 @@ def test_train_and_evaluate_tell_what_was_left_out_and_turned(root, capsys):
     output = capsys.readouterr().out
     assert "1 .HEIC" in output
     assert "1 of 5 images were turned upright" in output
+
+
+def test_all_classes_without_images_are_named_at_once(root):
+    for name in ("ant", "bee", "cow", "eel"):
+        (root / "train" / name).mkdir()
+    told = rf"4 of 6 folders of {root}/train have no images: ant, bee, cow, eel; add some as JPEG or PNG"
+    with pytest.raises(UserError, match=told):
+        read(root)
+    for name in ("ant", "bee", "cow", "eel"):
+        (root / "train" / name).rmdir()
+        (root / "test" / name).mkdir()
+    with pytest.raises(UserError, match=r"the classes 'ant', 'bee', 'cow', 'eel' are in .*/test but not in .*/train"):
+        read(root)
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev"])
+def test_a_folder_that_a_training_does_not_use_is_told(root, name):
+    shutil.copytree(root / "test", root / name)
+    told = f"{root}: {name}/ is not used; the validation images are taken from train/ (--validation)"
+    assert told in read(root).notes
+    shutil.rmtree(root / "test")
+    if name == "val":
+        told = f"{root}/val holds the test images; the validation images are taken from {root}/train (--validation)"
+    assert told in read(root).notes
+
+
+def test_no_evaluation_is_proposed_without_test_images(root, tmp_path, capsys):
+    words = f"train photos --data.root {root} --data.size 8 --epochs 1 --batch-size 2 --validation 2 --model small_cnn"
+    assert main([*words.split(), "--out", str(tmp_path / "with")]) == 0
+    assert capsys.readouterr().out.endswith(f"(next: regmix evaluate {tmp_path}/with)\n")
+    shutil.rmtree(root / "test")
+    assert main([*words.split(), "--out", str(tmp_path / "without")]) == 0
+    command = f"regmix evaluate {tmp_path}/without --data.root FOLDER_OF_TEST_IMAGES"
+    assert capsys.readouterr().out.endswith(f"(next: {command})\n")

@@ -3,9 +3,9 @@
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -74,8 +74,15 @@ def check_queries(attacks: str, queries: int | None) -> None:
 
 
 def evaluate_command(directory: Run, root: Path | None = None) -> str:
-    """The command that evaluates a run, with the permission that it needs, and the folder that its images are in."""
+    """The command that evaluates a run, with the permission that it needs.
+
+    Args:
+        root: the folder that its images are in, if they were moved.
+    """
     experiment = from_json(directory.config(), trust=Trust(everything=True))  # only read, not built
+    own: Any = {} if root is None else {"root": str(root)}
+    if not getattr(replace(experiment.data, **own), "has_tests", True):
+        root = Path("FOLDER_OF_TEST_IMAGES")
     moved = [] if root is None else ["--data.root", str(root)]
     return shlex.join(["regmix", "evaluate", str(directory.path), *moved, *experiment.code_flags])
 

@@ -1,6 +1,5 @@
 """Own images: one folder per class."""
 
-import hashlib
 import os
 import unicodedata
 from collections import Counter
@@ -11,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from regmix.data.duplicates import copies, leak
 from regmix.data.images import ImageSet, Split
 from regmix.data.size import Channels, Size, format_size, height_and_width
 from regmix.data.stored import Files, Stored
@@ -26,6 +26,8 @@ SUFFIXES = frozenset(
     )
 )
 """Suffixes of files that count as images, in upper or lower case."""
+MOST_NAMED = 20
+"""Folders that one message names."""
 CLUTTER = frozenset(("thumbs.db", "desktop.ini"))
 """Files that Windows puts beside images, in upper or lower case. Other systems hide theirs."""
 
@@ -69,32 +71,38 @@ class Folder:
         classes = sorted({*train_folders, *test_folders})
         untrained = sorted({*test_folders} - {*train_folders})
         if split == "train" and untrained:
+            one, names = len(untrained) == 1, _all(map(repr, untrained))
             raise UserError(
-                f"the class {untrained[0]!r} is in {test} but not in {train}: no model could learn it; "
-                "give it training images, or remove its folder"
+                f"the {f'class {names} is' if one else f'classes {names} are'} in {test} but not in {train}: no model "
+                f"could learn {'it' if one else 'them'}; give training images of each, or remove its folder"
             )
         base, folders = (train, train_folders) if split == "train" else (test, test_folders)
         skipped = _Skipped(base)
         paths: list[Path] = []
         labels: list[int] = []
-        for label, name in enumerate(classes):
-            if name in folders:
-                class_paths = _image_files(folders[name], skipped)
-                paths += class_paths
-                labels += [label] * len(class_paths)
+        for label, class_paths in _images_by_label(classes, folders, skipped):
+            paths += class_paths
+            labels += [label] * len(class_paths)
         notes = [*_twins(classes), *_other_order(classes, folders), *skipped.notes()]
         if untested:
             notes.append(f"there are no test images; to evaluate the model, put some into {root / 'test'}/CLASS")
+        if split == "train":
+            notes += _beside(root, test)
         if split == "train" and not self.stream and processes.started()[0] == 0:
-            notes += _copies(paths, labels)
+            notes += copies(paths, labels)
         if split == "test":
             notes += _test_notes(root, test, classes, train_folders, test_folders)
             if not self.stream:
-                notes += _leak(paths, train_folders.values())
+                notes += leak(paths, _files_in(train_folders))
         images = Stored.of(Files(paths, root), self.size, self.channels)
         files = tuple(printable(path.relative_to(root).as_posix()) for path in paths)
         image_set = ImageSet(images, torch.tensor(labels), tuple(classes), tuple(notes), files)
         return image_set if self.stream else image_set.resident()
+
+    @property
+    def has_tests(self) -> bool:
+        """Whether a run on these images has test images."""
+        return _test_folder(Path(self.root), "train").is_dir()
 
 
 def _test_folder(root: Path, split: Split) -> Path:
@@ -153,12 +161,36 @@ def _listed(kinds: Counter[str]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in ordered)
 
 
+def _all(names: Iterable[str]) -> str:
+    """The names, so that all can be mended at once, unless there are very many."""
+    every = [printable(name) for name in names]
+    return ", ".join(every[:MOST_NAMED]) + (f" and {len(every) - MOST_NAMED} more" if len(every) > MOST_NAMED else "")
+
+
 def _counts(name: str) -> bool:
     return not name.startswith(".") and name.lower() not in CLUTTER
 
 
-def _image_files(folder: Path, skipped: _Skipped) -> list[Path]:
-    """The images of a class. Raises UserError if there are none, or if a link or folder cannot be followed."""
+def _images_by_label(
+    classes: Sequence[str], folders: Mapping[str, Path], skipped: _Skipped
+) -> Iterator[tuple[int, list[Path]]]:
+    """The images of each class that has a folder. Raises UserError, which names all folders without images."""
+    found = [(label, *_image_files(folders[name], skipped)) for label, name in enumerate(classes) if name in folders]
+    empty = [(folders[classes[label]], others) for label, images, others in found if not images]
+    if empty:
+        folder, others = empty[0]
+        if len(empty) > 1:
+            raise UserError(
+                f"{len(empty)} of {len(found)} folders of {folder.parent} have no images: "
+                f"{_all(path.name for path, _ in empty)}; add some as JPEG or PNG, or remove the folders"
+            )
+        instead = f", only {_listed(others)}; convert photographs to JPEG or PNG" if others else ""
+        raise UserError(f"{folder} has no images{instead or '; add some, or remove the folder'}")
+    return ((label, images) for label, images, _ in found)
+
+
+def _image_files(folder: Path, skipped: _Skipped) -> tuple[list[Path], Counter[str]]:
+    """The images of a class, and other files by suffix. Raises UserError if a link or folder cannot be followed."""
     images, others = [], Counter[str]()
     for path in visible_files(folder):
         if path.is_symlink() and not path.exists():
@@ -169,11 +201,13 @@ def _image_files(folder: Path, skipped: _Skipped) -> list[Path]:
             else:
                 others[path.suffix or "without a suffix"] += 1
                 skipped.add(path)
-    if not images:
-        instead = f", only {_listed(others)}; convert photographs to JPEG or PNG" if others else ""
-        raise UserError(f"{folder} has no images{instead or '; add some, or remove the folder'}")
     # By the parts of the path: Windows would sort paths without regard to case.
-    return sorted(images, key=lambda path: path.relative_to(folder).parts)
+    return sorted(images, key=lambda path: path.relative_to(folder).parts), others
+
+
+def _files_in(folders: Mapping[str, Path]) -> Iterator[Path]:
+    for folder in folders.values():
+        yield from visible_files(folder)
 
 
 def visible_files(folder: Path) -> Iterator[Path]:
@@ -215,6 +249,19 @@ def _other_order(classes: Sequence[str], folders: Mapping[str, Path]) -> Iterato
         )
 
 
+def _beside(root: Path, test: Path) -> Iterator[str]:
+    """A note for a training about folders that it does not use, and which images it validates on."""
+    others = [path.name for path in sorted(root.iterdir()) if _is_folder(path)]
+    others = [name for name in others if name not in ("train", test.name)]
+    if test.name == "val" and test.is_dir():
+        yield f"{test} holds the test images; the validation images are taken from {root / 'train'} (--validation)"
+    if others:
+        yield (
+            f"{root}: {_all(f'{name}/' for name in others)} {'is' if len(others) == 1 else 'are'} not used; the "
+            "validation images are taken from train/ (--validation)"
+        )
+
+
 def _test_notes(
     root: Path,
     test: Path,
@@ -241,59 +288,5 @@ def trained_on(other: Folder, own: Folder) -> Iterator[str]:
     train, base = Path(own.root) / "train", _test_folder(Path(other.root), "test")
     if train.is_dir() and train.resolve() != (Path(other.root) / "train").resolve():  # else `read` has said it
         skipped = _Skipped(base)
-        paths = [path for folder in _class_folders(base).values() for path in _image_files(folder, skipped)]
-        yield from _leak(paths, _class_folders(train).values())
-
-
-def _leak(test: Sequence[Path], train: Iterable[Path]) -> Iterator[str]:
-    """A note on test images that are also training images, byte for byte."""
-    sizes = {path.stat().st_size for path in test}
-    same_size = [
-        path for folder in train for path in visible_files(folder) if path.is_file() and path.stat().st_size in sizes
-    ]
-    by_digest = {_digest(path): path for path in same_size}
-    leaked = [path for path in test if _digest(path) in by_digest] if by_digest else []
-    if leaked:
-        yield (
-            f"{len(leaked)} of {len(test)} test images are also training images, byte for byte, such as {leaked[0]} "
-            f"and {by_digest[_digest(leaked[0])]}: accuracy on them says nothing about new images"
-        )
-
-
-def _copies(paths: Sequence[Path], labels: Sequence[int]) -> Iterator[str]:
-    """Notes on training images that are there twice, byte for byte."""
-    beginnings = [_beginning(path) for path in paths]
-    often = Counter(beginnings)
-    first: dict[bytes, tuple[Path, int]] = {}
-    copies: list[tuple[Path, Path, bool]] = []
-    for path, label, beginning in zip(paths, labels, beginnings, strict=True):
-        if often[beginning] > 1:
-            other, known = first.setdefault(_digest(path), (path, label))
-            if other != path:
-                copies.append((path, other, known != label))
-    if wrong := [(path, other) for path, other, differs in copies if differs]:
-        yield (
-            f"{len(wrong)} training images are in two classes, byte for byte, such as {wrong[0][0]} and {wrong[0][1]}: "
-            "one of the labels is wrong"
-        )
-    if same := [(path, other) for path, other, differs in copies if not differs]:
-        yield (
-            f"{len(same)} of {len(paths)} training images are copies of others, byte for byte, such as {same[0][0]} "
-            f"and {same[0][1]}: if one of them is drawn for validation, its accuracy says less about new images"
-        )
-
-
-def _beginning(path: Path) -> tuple[int, bytes]:
-    """The size of a file and its first bytes, which tell most files apart without reading them."""
-    try:
-        with path.open("rb") as file:
-            return path.stat().st_size, hashlib.sha256(file.read(4096)).digest()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _digest(path: Path) -> bytes:
-    try:
-        return hashlib.sha256(path.read_bytes()).digest()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        paths = [path for folder in _class_folders(base).values() for path in _image_files(folder, skipped)[0]]
+        yield from leak(paths, _files_in(_class_folders(train)))

@@ -81,6 +81,11 @@ class Parquet(Shards):
                 _check_names(name, names, images.classes)
         return images
 
+    @property
+    def has_tests(self) -> bool:
+        """Whether a run on these images has test images."""
+        return bool(self._files("test"))
+
     def _files(self, split: Split) -> list[str]:
         return sorted(str(path) for path in Path(self.root).glob(self.pattern(split)))
 

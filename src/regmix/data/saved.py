@@ -78,6 +78,11 @@ class Images:
             raise UserError(f"{path} is missing; make it with {made} in Python, or correct --data.root")
         return _read(path)
 
+    @property
+    def has_tests(self) -> bool:
+        """Whether a run on these images has test images."""
+        return _file(Path(self.root), "test").is_file()
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataFunction:
