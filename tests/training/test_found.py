@@ -13,6 +13,7 @@ from regmix.methods import FgsmAt, Mutual, PgdAt, RegMix, Standard
 from regmix.models import SmallCnn, build
 from regmix.recipes import recipe
 from regmix.runtime import devices
+from regmix.threats import L2, Linf
 from regmix.training.found import found, idle, ignored_weights, unlearnable
 from regmix.training.prepare import Prepared
 
@@ -29,13 +30,27 @@ def lines(counts: list[int], **changes: Any) -> list[str]:
 
 
 def test_images_classes_and_network_are_told() -> None:
-    sizes, classes, network = lines([4, 5, 6], precision="32")
+    sizes, classes, network, against = lines([4, 5, 6], precision="32")
     assert sizes == "images: 15 to train on and 2 to validate on, 1x8x8 (channels, height, width)"
     assert classes == "classes: 3, c0 4, c1 5, c2 6"
     model = build(SmallCnn(width=4), 3, 1)
     every = sum(p.numel() for p in model.parameters())
     last = sum(p.numel() for p in model.linear.parameters())
     assert network == f"network: {every:,} parameters, of which {every - last:,} are trained; cpu, float32"
+    assert against == "method: regmix; norm linf, eps 0.15"
+
+
+def test_the_method_and_the_radius_are_told() -> None:
+    threat = L2(eps=0.5)
+    assert lines([4, 5], threat=Linf(4 / 255), ramp=0.3)[3] == (
+        "method: regmix; norm linf, eps 4/255, reached after the first 30% of the training"
+    )
+    assert lines([4, 5], threat=threat, ramp=0.3, ramp_of="terms", method=FgsmAt())[3] == (
+        "method: fgsm_at; norm l2, eps 0.5"
+    )
+    assert lines([4, 5], threat=threat, method=Standard())[3] == (
+        "method: standard, without attacks; validated with norm l2, eps 0.5"
+    )
 
 
 def test_uneven_classes_get_advice_unless_they_are_balanced() -> None:

@@ -18,11 +18,13 @@ from safetensors.torch import load_file, save_file
 from contracts.finished import assert_same, rows
 from regmix.cli.entry import main
 from regmix.runs import Run
+from regmix.runs.load import load_model
 from regmix.runtime import devices
 from regmix.runtime.files import digest
 from regmix.training import start, validation
 from regmix.training.session import Session
 from regmix.training.trainee import Trainee
+from regmix.types import Doubt
 
 TINY = "--train-examples 60 --validation 50 --epochs 4 --model.width 4 --pad 1 --flip --seed 3"
 
@@ -303,6 +305,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
 import os, signal, sys, time
 from regmix.cli import main
 from regmix.training.trainee import Trainee
+from regmix.types import Doubt
 
 def learn(self, batch):
     os.kill(os.getpid(), signal.SIGINT)
@@ -382,3 +385,36 @@ def test_a_run_goes_on_elsewhere_and_after_a_lengthening_that_was_killed(
     assert json.loads((run / "result.json").read_text())["epochs"] == 5
     assert main(["train", "--resume", str(edited(run, epochs=6))]) == 2
     assert "epochs = 6, but the run was trained with 5" in capsys.readouterr().err
+
+
+def test_a_finished_run_says_that_nothing_is_left(tmp_path: Path, capsys, finished) -> None:
+    run = shutil.copytree(finished(f"digits-regmix {TINY}"), tmp_path / "run")
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run)]) == 0
+    told = "all 4 epochs are trained, and nothing is left to do; to train longer: regmix train --resume"
+    assert f"{told} {run} --epochs 8" in capsys.readouterr().out
+    assert main(["train", "--resume", str(run), "--epochs", "5"]) == 0
+    assert "nothing is left" not in capsys.readouterr().out
+
+
+def test_best_weights_that_were_removed_are_noticed(tmp_path: Path, capsys, finished) -> None:
+    run = shutil.copytree(finished(f"digits-regmix {TINY}"), tmp_path / "run")
+    (run / "best.safetensors").unlink()
+    epoch = json.loads((run / "result.json").read_text())["best_epoch"]
+    told = f"{run / 'best.safetensors'}, the weights of epoch {epoch}, was removed; put the file back"
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--attacks", "clean", "--examples", "20", "--no-verdict"]) == 0
+    assert told in capsys.readouterr().out
+    assert main(["export", str(run), "--format", "safetensors", "--out", str(tmp_path / "exported")]) == 0
+    assert f"{told}; the last weights are exported" in capsys.readouterr().err
+    with pytest.warns(Doubt, match="was removed; put the file back; these are the last weights"):
+        load_model(run)
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run)]) == 0
+    lost = f"WARNING {run / 'best.safetensors'} was removed; the weights of epoch {epoch} are lost"
+    assert f"{lost}; put the file back" in capsys.readouterr().out
+    assert not (run / "best.safetensors").exists()
+    assert main(["train", "--resume", str(run), "--epochs", "5"]) == 0
+    assert f"{lost}; the best of the epochs that are left takes their place" in capsys.readouterr().out
+    assert (run / "best.safetensors").exists()
+    assert json.loads((run / "result.json").read_text())["best_epoch"] == 5

@@ -125,6 +125,8 @@ class Assessment:
             raise UserError(
                 f"{self._run.path} has no {', '.join(missing)} weights; it has: {', '.join(there) or 'none yet'}"
             )
+        if not checkpoints and (text := self._run.without_best()):
+            progress.note(text)
         questions, test = self.questions, self.test
         source = (
             Computed() if questions.corruption_files is None else OfficialFiles(questions.corruption_files, test.index)

@@ -1,5 +1,6 @@
 """The checkpoint that is exported, with all that its run says about it."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from regmix.runs import CONFIG, Checkpoint, Run
 from regmix.runs.evaluations import Stored
 from regmix.runs.load import load_model
 from regmix.runtime.files import digest
-from regmix.types import Trust, UserError
+from regmix.types import Doubt, Trust, UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,8 @@ def choose(
     trust = Trust(source, trust_code)
     experiment = from_json(directory.config(), run / CONFIG, trust, reads_data=False)
     chosen: Checkpoint = checkpoint or (directory.checkpoints() or ["best"])[0]
+    if checkpoint is None and (text := directory.without_best()):
+        warnings.warn(f"{text}; the {chosen} weights are exported", Doubt, stacklevel=2)
     path = directory.weights(chosen)
     before = digest(path) if path.is_file() else ""
     loaded = load_model(run, chosen, source=source, trust_code=trust_code)

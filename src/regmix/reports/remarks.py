@@ -104,9 +104,9 @@ def intervals(runs: Sequence[LoadedRun]) -> str:
     columns = [column for run in runs for name in checkpoints(run) for column in run.evaluations[name].columns.values()]
     if not any(column.rule for column in columns):
         return "Intervals are 95% Wilson intervals."
-    return "Intervals are 95%: those of the rule that chose the images, about the accuracy on the whole test split" + (
-        "." if all(column.rule for column in columns) else ", and Wilson intervals for what was measured without it."
-    )
+    others = "" if all(column.rule for column in columns) else ", and Wilson intervals for what was measured without it"
+    rule = "those of the rule that chose the images, about the accuracy on the whole test split"
+    return f"Intervals are 95%: {rule}{others}."
 
 
 def samples(runs: Sequence[LoadedRun]) -> list[str]:

@@ -195,6 +195,12 @@ class Run:
         """The checkpoints that have weights."""
         return [checkpoint for checkpoint in CHECKPOINTS if self.weights(checkpoint).is_file()]
 
+    def without_best(self) -> str:
+        """A sentence if the best weights of a finished training were removed; else empty."""
+        epoch = self.result().best_epoch
+        gone = epoch and not self.weights("best").is_file()
+        return f"{self.weights('best')}, the weights of epoch {epoch}, was removed; put the file back" if gone else ""
+
     def save_state(self, state: Mapping[str, object], *, healthy: bool) -> None:
         """Writes what resuming needs, and keeps the state before; the guard rolls back to the last healthy state."""
         if not self.writes:

@@ -106,5 +106,7 @@ def _of_run(
     if not facts.classes or len(facts.shape) != 3:
         raise UserError(f"{directory.path / RESULT} does not say which images the model takes; train it again")
     channels, height, width = facts.shape
+    if checkpoint is None and (text := directory.without_best()):
+        warnings.warn(f"{text}; these are the {there[0]} weights", Doubt, stacklevel=4)
     weights, code = directory.weights(checkpoint or there[0]), directory.environment().code
     return config, facts.classes, (channels, height, width), weights, code

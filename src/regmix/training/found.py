@@ -7,6 +7,7 @@ import torch
 from regmix.config import Experiment, NoAveraging, OneCycle, Piecewise, Swa
 from regmix.data import ImageSet
 from regmix.methods import Method, Mutual
+from regmix.threats import format_eps
 from regmix.training.prepare import Prepared
 from regmix.types import few
 
@@ -17,7 +18,7 @@ UNEVEN = 3
 
 
 def found(experiment: Experiment, prepared: Prepared) -> list[str]:
-    """Lines about the images, their classes, the network and the device."""
+    """Lines about the images, their classes, the network, the device, and what is trained against."""
     fabric, model, images, validation, precision = prepared
     size = "x".join(map(str, images.shape))
     every = sum(parameter.numel() for parameter in model.parameters())
@@ -27,7 +28,20 @@ def found(experiment: Experiment, prepared: Prepared) -> list[str]:
         f"classes: {len(images.classes)}, {_counts(images, experiment)}",
         f"network: {every:,} parameters" + (f", of which {trained:,} are trained" if trained < every else "")
         + f"; {fabric.device.type}, {'bfloat16' if precision == 'bf16' else f'float{precision}'}",
+        _against(experiment),
     ]  # fmt: skip
+
+
+def _against(experiment: Experiment) -> str:
+    """The method and the threat model, because a wrong radius shows only after the training."""
+    method, threat = experiment.method, experiment.threat
+    radius = f"norm {threat.name}, eps {format_eps(threat.eps)}"
+    if not method.adversarial:
+        return f"method: {method.name}, without attacks; validated with {radius}"
+    rising = experiment.ramp and experiment.ramp_of == "all"
+    return f"method: {method.name}; {radius}" + (
+        f", reached after the first {100 * experiment.ramp:g}% of the training" if rising else ""
+    )
 
 
 def idle(experiment: Experiment) -> Iterator[str]:

@@ -17,6 +17,7 @@ from regmix.training.display import Display
 from regmix.training.finite import CHECK_EVERY, check_steps, check_weights, describe
 from regmix.training.interruption import Interruption
 from regmix.training.prepare import Prepared
+from regmix.training.progress import Best
 from regmix.training.saving import Saving
 from regmix.training.trainee import Trainee
 from regmix.training.validation import Validation, Validator
@@ -80,6 +81,7 @@ class Session:
             self.restore(state)
             if not self.progress.step:
                 self.saving.write(self.trainee.weights(), None)  # their files may be what was damaged
+            self.tell_what_is_left()
         else:
             self.run.write_metrics([])
             if self.experiment.nonfinite == "rollback":
@@ -87,6 +89,23 @@ class Session:
         images = len(self.prepared.train_set)
         done = self.progress.epoch * images + self.progress.step * self.experiment.batch_size
         self.display.start("training", self.experiment.epochs * images, done)
+
+    def tell_what_is_left(self) -> None:
+        """Says if a resumed run has nothing left to train, or has lost its best weights."""
+        progress, path = self.progress, self.run.path
+        if progress.epoch >= self.experiment.epochs:
+            self.display.note(
+                f"all {progress.epoch} epochs are trained, and nothing is left to do; to train longer: regmix train "
+                f"--resume {path} --epochs {2 * progress.epoch}"
+            )
+        if progress.best.epoch and "best" not in self.run.checkpoints():
+            later = progress.epoch < self.experiment.epochs
+            self.display.warn(
+                f"{self.run.weights('best')} was removed; the weights of epoch {progress.best.epoch} are lost"
+                + ("; the best of the epochs that are left takes their place" if later else "; put the file back")
+            )
+            if later:
+                progress.best = Best()
 
     def train_epoch(self) -> list[int]:
         """Makes the remaining steps of the epoch; returns the lost steps for which the run has to go back."""
