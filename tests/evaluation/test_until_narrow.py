@@ -19,9 +19,12 @@ from regmix.evaluation.against import evaluate_both
 from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.checkpoint import CheckpointEvaluation
 from regmix.evaluation.questions import Questions
-from regmix.evaluation.sequential import Rule
+from regmix.evaluation.sequential import Rule, exact_interval
 from regmix.evaluation.subject import choose_images
 from regmix.evaluation.task import Task
+from regmix.reports.load import load as load_run
+from regmix.reports.remarks import intervals
+from regmix.reports.statistics import worst_case
 from regmix.runs import Journal, Run
 
 TINY = "--train-examples 200 --validation 50 --epochs 4 --model.width 4 --averaging none --method standard"
@@ -160,6 +163,12 @@ def test_two_runs_are_compared_on_the_same_images_until_the_differences_are_narr
         column = record(first)["columns"][name]
         assert column["within"] is None
         assert column["low"] < column["accuracy"] < column["high"]
+    shown = load_run(first)
+    survivors = int(np.minimum(mine[:, header.index("fgsm@0.05")], mine[:, header.index("pgd-2@0.05")]).sum())
+    worst = worst_case(shown, "last", 0.05)
+    assert worst is not None
+    assert (worst.low, worst.high) == exact_interval(survivors, count, rule.total, 1 - 0.05 / len(rule.looks()))
+    assert "those of the rule that chose the images" in intervals([shown])
 
 
 def test_the_official_files_of_corruptions_are_read_at_the_images_that_are_left(tmp_path) -> None:

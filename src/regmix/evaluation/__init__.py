@@ -14,6 +14,7 @@ from regmix.evaluation.outcomes import Outcomes, paired, wilson
 from regmix.evaluation.planes import Plane, image_planes, weight_plane
 from regmix.evaluation.preflight import CHANCE, RANDOM, preflight, zero_gradients
 from regmix.evaluation.rounding import to_uint8
+from regmix.evaluation.sequential import at_every_look
 from regmix.evaluation.table import evaluate, not_attacked_note
 from regmix.runs.records import Paired, Probe, Verdict
 
@@ -32,6 +33,7 @@ __all__ = [
     "Survivors",
     "Verdict",
     "ask",
+    "at_every_look",
     "check_tensors",
     "collect_examples",
     "curve",

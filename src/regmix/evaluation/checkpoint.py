@@ -79,6 +79,7 @@ class CheckpointEvaluation:
         self._interval: Interval | None = None
         self._rule = ""
         self._within: float | None = None
+        self._looks = 0
 
     def _journal(self) -> Journal:
         """A journal of its own for every set of images, whose rows are counted from 0."""
@@ -179,7 +180,9 @@ class CheckpointEvaluation:
                 worst[f"worst case@{format_eps(eps)}"] = torch.stack(within).all(0)
         return table | attacked | worst
 
-    def settle(self, rows: Tensor, sample: Sample, interval: Interval, rule: str, within: float | None) -> None:
+    def settle(
+        self, rows: Tensor, sample: Sample, interval: Interval, rule: str, within: float | None, looks: int
+    ) -> None:
         """Ends an evaluation whose number of images was open: it is about these images only from now on.
 
         Args:
@@ -188,13 +191,15 @@ class CheckpointEvaluation:
             interval: of a column.
             rule: how the number of images was chosen, for the report.
             within: the half width that the rule promises for every column; None if it looked at other numbers.
+            looks: how often it may have looked at such other numbers; else 0.
         """
         task = self._task = self._task.only(rows, sample)
         self.subject = replace(self.subject, sample=sample)
         self._folder = checked_folder(task.run.path, self.subject)
         self._journals.append(self._journal())
         self._evaluator = replace(self._evaluator, images=task.test.images, journal=self._journals[-1])
-        self._clean, self._interval, self._rule, self._within = self._clean[rows], interval, rule, within
+        self._clean, self._interval = self._clean[rows], interval
+        self._rule, self._within, self._looks = rule, within, looks
         self._predicted[CLEAN] = self._predicted[CLEAN][rows]
         self._tell_clean()
         for filling in self._fillings:
@@ -276,7 +281,7 @@ class CheckpointEvaluation:
         return records.Column(
             attack, eps, format_eps(eps), correct / count, *interval, correct, exact=self._task.questions.exact,
             batch_size=self._task.questions.batch_size, made=_now(), regmix=__version__, within=self._within,
-            rule=self._rule,
+            rule=self._rule, looks=self._looks,
         )  # fmt: skip
 
     def _add(self, name: str, column: records.Column, alive: Tensor) -> None:

@@ -97,6 +97,11 @@ class Rule:
         return max(low, share - self.within), min(high, share + self.within)
 
 
+def at_every_look(correct: int, count: int, total: int, looks: int) -> tuple[float, float]:
+    """The exact 95 % interval that holds at all of so many looks at once (Bonferroni); see `exact_interval`."""
+    return exact_interval(correct, count, total, 1 - (1 - LEVEL) / looks)
+
+
 def exact_interval(correct: int, count: int, total: int, level: float = LEVEL) -> tuple[float, float]:
     """The exact interval of the share of `total` that is correct, after `count` of them drawn without replacement."""
     from scipy.stats import hypergeom

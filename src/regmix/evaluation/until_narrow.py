@@ -8,7 +8,7 @@ from torch import Tensor
 
 from regmix.data import draw
 from regmix.evaluation.checkpoint import CheckpointEvaluation
-from regmix.evaluation.sequential import Rule, exact_interval
+from regmix.evaluation.sequential import Rule, at_every_look
 from regmix.evaluation.subject import EvaluationImages
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ def fill_until_narrow(
 
     def rare(correct: int, count: int) -> tuple[float, float]:
         """Valid at every look at once, because the differences decide when to stop, not this column."""
-        return exact_interval(correct, count, rule.total, 1 - 0.05 / len(looks))
+        return at_every_look(correct, count, rule.total, len(looks))
 
     what = "difference between the runs" if paired else "column and the worst case"
     text = (
@@ -55,8 +55,9 @@ def fill_until_narrow(
         f"interval of every {what} is at most {100 * within:g} points wide to each side; the intervals are about the "
         "accuracy on the whole test split"
     )
+    interval, promised, looked = (rare, None, len(looks)) if paired else (rule.interval, within, 0)
     for evaluation in evaluations:
-        evaluation.settle(rows, sample, rare if paired else rule.interval, text, None if paired else within)
+        evaluation.settle(rows, sample, interval, text, promised, looked)
     return text
 
 

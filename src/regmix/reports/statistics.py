@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from regmix.evaluation import paired, wilson
+from regmix.evaluation import at_every_look, paired, wilson
 from regmix.reports.load import Column, Evaluation, LoadedRun, checkpoints, judged_checkpoint
 from regmix.threats import same_eps
 
@@ -34,25 +34,23 @@ def columns_at(evaluation: Evaluation, eps: float) -> dict[str, Column]:
 def worst_case(run: LoadedRun, checkpoint: str, eps: float) -> Share | None:
     """The share of images that survive every attack at this radius and at smaller ones; None without outcomes.
 
-    A perturbation within a smaller radius is within this one, too. Where a rule has chosen the number of images for
-    all of these columns, the interval is as wide as it promises.
+    A perturbation within a smaller radius is within this one, too. Where one rule has chosen the number of images for
+    all of these columns, the interval is that of the rule.
     """
     outcomes, evaluation = run.outcomes.get(checkpoint), run.evaluations[checkpoint]
     names = [name for name, column in evaluation.columns.items() if 0 < column.eps <= eps or same_eps(column.eps, eps)]
     if outcomes is None or not names or any(name not in outcomes.survives for name in names):
         return None
     survivors = int(np.logical_and.reduce([outcomes.survives[name] for name in names]).sum())
-    within = _rule([evaluation.columns[name] for name in names])
+    columns, count = [evaluation.columns[name] for name in names], len(outcomes.label)
+    if len({(column.within, column.looks) for column in columns}) > 1:
+        return share(survivors, count)
+    accuracy, within, looks = survivors / count, columns[0].within, columns[0].looks
+    if looks:
+        return Share(accuracy, *at_every_look(survivors, count, evaluation.subject.sample.of, looks))
     if within is None:
-        return share(survivors, len(outcomes.label))
-    accuracy = survivors / len(outcomes.label)
+        return share(survivors, count)
     return Share(accuracy, max(0.0, accuracy - within), min(1.0, accuracy + within))
-
-
-def _rule(columns: Sequence[Column]) -> float | None:
-    """The half width by which a rule has chosen the number of images for all of these columns; None without one."""
-    widths = {column.within for column in columns}
-    return widths.pop() if len(widths) == 1 else None
 
 
 def same_examples(first: LoadedRun, checkpoint: str, second: LoadedRun, other: str) -> bool:

@@ -130,6 +130,9 @@ class Column:
     `low` and `high` are then about the whole test split. None: the number was given."""
     rule: str = ""
     """How a rule chose the images, in words; empty if they were given."""
+    looks: int = 0
+    """How often a rule may have looked that compared two runs: the interval holds at every look at once. 0: no such
+    rule."""
     queries: "QueryCurve | None" = None
     """Of a black-box attack: success against queries."""
     cost: Cost | None = None
