@@ -10,8 +10,8 @@ from regmix.reports.curves import training_facts
 from regmix.reports.findings.case import Case
 from regmix.reports.gap import gap
 from regmix.reports.load import Outcomes, aligned, load
-from regmix.reports.page import table
-from regmix.reports.statistics import Share, radii, same_examples, strongest, worst_case
+from regmix.reports.page import summary, table
+from regmix.reports.statistics import Share, mean, radii, same_examples, strongest, worst_case
 from regmix.reports.subject import subjects_of
 from regmix.reports.words import percent
 
@@ -106,8 +106,23 @@ def test_best_of_averaged_weights_after_the_last_epoch_is_not_last(write_run, tm
     assert "the same weights" not in text
     assert "95% interval of the paired difference" in text
     assert "what averaging gains" in text
+    sentences = [" ".join(summary(subjects_of([one]))) for one in (average, same)]
+    assert "best checkpoint: the averaged weights of the epoch with the highest" in sentences[0]
+    assert "best checkpoint: the weights of the epoch with the highest" in sentences[1]
     assert dict(training_facts(average))["validation PGD at best"] == percent(last.pgd + 0.06)
     assert not run.best_is_average, "a result of before this was recorded"
+
+
+def test_a_mean_near_0_is_not_narrower_than_its_images_allow():
+    """One survivor in three seeds says no more than none."""
+    none, one = np.zeros((3, 1000), bool), np.zeros((3, 1000), bool)
+    one[0, 17] = True
+    assert mean(none) == (0, *wilson(0, 1000))
+    centre, low, high = mean(one)
+    assert (low, high) == (0, wilson(0, 1000)[1])
+    assert mean(~one) == pytest.approx((1 - centre, 1 - high, 1 - low))
+    many = np.arange(1000) < 300
+    assert mean(np.stack([many, many, many]))[1] > 0.25
 
 
 def test_no_pairs_are_made_of_different_images(write_run, tmp_path):

@@ -95,14 +95,15 @@ def share(column: Column | None) -> Share | None:
 
 def summary(those: Sequence[Subject]) -> list[str]:
     """The report in a few sentences. Runs with the same checkpoint, attack and images share sentences."""
-    groups: dict[tuple[str, str, str, int, str | None], list[Subject]] = {}
+    groups: dict[tuple[str, str, str, int, str | None, bool], list[Subject]] = {}
     constant = [(subject, same) for subject in those if (same := one_answer(subject)) is not None]
     for subject in those:
         if subject.checkpoint is not None and one_answer(subject) is None:
             evaluation = subject.run.evaluations[subject.checkpoint]
             images = f"images of {evaluation.elsewhere}" if evaluation.elsewhere else words.images_text(subject.run)
             examples = f"{evaluation.examples} {images}"
-            key = subject.checkpoint, subject.where, examples, evaluation.subject.draws, subject.run.source
+            average = words.averages(subject.run, subject.checkpoint)
+            key = subject.checkpoint, subject.where, examples, evaluation.subject.draws, subject.run.source, average
             groups.setdefault(key, []).append(subject)
     sentences = [
         f'{words.heading(subject.label)} predicts "{same.name}" for {words.percent(same.share)} of the '
@@ -110,7 +111,7 @@ def summary(those: Sequence[Subject]) -> list[str]:
         "accuracies mean nothing."
         for subject, same in constant
     ]
-    for (checkpoint, where, examples, draws, source), alike in groups.items():
+    for (checkpoint, where, examples, draws, source, _), alike in groups.items():
         if robust := _accuracies(alike, attacked=True):
             sentences.append(_robust_sentence(robust, where, examples))
         if clean := _accuracies(alike, attacked=False):
@@ -118,7 +119,8 @@ def summary(those: Sequence[Subject]) -> list[str]:
         whose = "This is the" if len(alike) == 1 else "These are the"
         plural = "" if len(alike) == 1 else "s"
         if source is None:
-            sentences.append(f"{whose} {checkpoint} checkpoint{plural}: {words.CHECKPOINT_TEXTS[checkpoint]}.")
+            text = words.checkpoint_text(alike[0].run, checkpoint)
+            sentences.append(f"{whose} {checkpoint} checkpoint{plural}: {text}.")
         elif weights := alike[0].run.result.weights:
             sentences.append(f"Its weights: {weights}.")
         if draws > 1:

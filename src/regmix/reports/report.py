@@ -81,8 +81,11 @@ def render(runs: Sequence[LoadedRun]) -> str:
         threats=threats,
         trained=any(run.source is None for run in runs),
         selection=words.selection_text(runs),
-        checkpoint_texts=[(name, words.CHECKPOINT_TEXTS[name]) for name in ("best", "last")]
-        + ([("averaged", words.CHECKPOINT_TEXTS["averaged"])] if averaged else []),
+        checkpoint_texts=[
+            (name, text)
+            for name in ("best", "last", *(["averaged"] if averaged else []))
+            for text in dict.fromkeys(words.checkpoint_text(run, name) for run in runs)
+        ],
         limits=" ".join([remarks.limits(subjects), *comparison.no_seeds(arms)]),
         intervals_note=remarks.intervals(runs),
         tables=[page.table(subject) for subject in subjects],

@@ -11,6 +11,9 @@ from regmix.evaluation import at_every_look, paired, wilson
 from regmix.reports.load import Column, Evaluation, LoadedRun, checkpoints, judged_checkpoint
 from regmix.threats import same_eps
 
+NORMAL = 5
+"""Images below which the normal approximation of a share is not used alone."""
+
 
 @dataclass(frozen=True)
 class Share:
@@ -144,7 +147,8 @@ def mean(survives: NDArray[np.bool_]) -> tuple[float, float, float]:
     """(mean, low, high) of a method's accuracy over seeds and N examples, bool [seeds, N].
 
     The 95 % interval is as in `difference`, with the error and the degrees of freedom of `uncertainty`, within [0, 1].
-    Where nothing varies it is Wilson's, about the images alone.
+    Where nothing varies it is Wilson's, about the images alone. Near 0 and 1, with fewer than `NORMAL` images expected
+    there, an error that is estimated from them means little; the interval then covers Wilson's, too.
     """
     from scipy.stats import t
 
@@ -153,7 +157,11 @@ def mean(survives: NDArray[np.bool_]) -> tuple[float, float, float]:
     if error == 0:
         return centre, *wilson(int(survives[0].sum()), survives.shape[1])
     half = float(t.ppf(0.975, freedom)) * error
-    return centre, max(0.0, centre - half), min(1.0, centre + half)
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    if min(centre, 1 - centre) * survives.shape[1] < NORMAL:
+        least, most = wilson(round(centre * survives.shape[1]), survives.shape[1])
+        low, high = min(low, least), max(high, most)
+    return centre, low, high
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

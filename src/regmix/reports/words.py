@@ -114,6 +114,17 @@ def _methods(run: LoadedRun) -> list[tuple[str, int, int]]:
     return trained_with(title, went_back(run.epochs, run.result.alarms), done)
 
 
+def checkpoint_text(run: LoadedRun, checkpoint: str) -> str:
+    """What weights a checkpoint of a run is."""
+    text = CHECKPOINT_TEXTS[checkpoint]
+    return f"the averaged weights{text.removeprefix('the weights')}" if averages(run, checkpoint) else text
+
+
+def averages(run: LoadedRun, checkpoint: str) -> bool:
+    """Whether the best checkpoint of a run is averaged weights."""
+    return checkpoint == "best" and run.best_is_average
+
+
 def heading(label: str) -> str:
     """A label at the start of a line: method names begin with a capital, names of folders stay as they are."""
     return label[:1].upper() + label[1:] if label in {method.title for method in METHODS.values()} else label
