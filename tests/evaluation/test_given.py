@@ -116,11 +116,11 @@ def test_ours_are_read_again_in_every_format(run, tmp_path) -> None:
     held = record(path)["columns"]["pgd-5@16/255"]
     other = shutil.copytree(run, tmp_path / "other")
     assert evaluate(other, images, images / "adversarial.npz") == 0
-    assert (
-        main([*words.replace(str(path), str(other)).split()[:-1], "--adversarial", str(images / "adversarial.pt")]) == 0
-    )
+    again = [*words.replace(str(path), str(other)).split()[:-1], "--adversarial"]
+    assert main([*again, str(images / "adversarial.pt")]) == 2, "adversarial.npz is called alike"
+    assert main([*again, str(shutil.copy(images / "adversarial.pt", tmp_path / "tensor.pt"))]) == 0
     broken = [name for name in record(other)["columns"] if name.startswith("adversarial")]
-    assert len(broken) == 2, "adversarial.npz and adversarial.pt have the same name, so the later counts"
+    assert len(broken) == 3
     correct = record(other)["columns"]["clean"]["correct"]
     for name in broken:
         assert record(other)["columns"][name]["correct"] == correct - held["rounded"]["still_adversarial"]

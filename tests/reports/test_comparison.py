@@ -220,9 +220,14 @@ def test_p_is_adjusted_for_all_pairs_even_where_some_are_shown(seeded, write_run
     pairs = differences(found, "best", "pgd-50@0.1")
     tables = [arm.survives("best", "pgd-50@0.1") for arm in found]
     assert [one.p_holm for one in pairs] == holm([difference(*two, 3)[3] for two in combinations(tables, 2)])
-    heading, lines = difference_lines(found, first_only=True)[0]
-    assert "3 pairs" in heading
+    _, lines = difference_lines(found, first_only=True)[0]
     assert len(lines) == 2
+    assert all("adjusted for 3 pairs" in line for line in lines)
+    (shown,) = [lines for heading, lines in difference_lines(found) if heading.startswith("best, pgd-50@0.1 ")]
+    for line, pair in zip(shown, pairs, strict=True):
+        alone, among = ("< 0.001" if p < 0.001 else f"= {p:.3f}" for p in (pair.p, pair.p_holm))
+        assert line.endswith(f"p {alone}, adjusted for 3 pairs {among}")
+    assert "adjusted" not in str(difference_lines(found[:2])), "there is one pair"
 
 
 def test_texts_about_seeds_are_true_of_methods_with_one_and_with_several(seeded, write_run, tmp_path):

@@ -69,6 +69,7 @@ def test_a_folder_with_a_file_of_the_users_of_this_name_is_refused_first(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.slow
 def test_a_comparison_and_a_search_replace_their_own(tmp_path: Path) -> None:
     tiny = TINY + " --examples 20 --no-verdict --attacks clean"
     compare = f"compare digits-regmix --methods regmix,fgsm_rs --seeds 1 {tiny} --out {tmp_path / 'compared'}"

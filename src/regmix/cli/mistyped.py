@@ -10,7 +10,7 @@ from regmix.errors import UserError, few
 IN_ATTACKS = dict.fromkeys(
     ("steps", "restarts", "iterations", "n-iter", "n-restarts", "step-size", "alpha"),
     "write steps and restarts in --attacks: pgd-50 has 50 steps of eps/4, pgd-50x5 also 5 restarts",
-)
+) | {"queries": "write the number of queries in --attacks: square-500"}
 """What is no flag of commands that evaluate."""
 TITLES = {"train": "train RECIPE", "resume": "train --resume RUN", "foreign": "evaluate for a model from elsewhere"}
 

@@ -42,7 +42,8 @@ class Arm:
 class Difference:
     """The mean accuracy of the first arm minus that of the second, with its 95 % interval and p-values.
 
-    The interval and p are about this pair alone; p_holm is adjusted for all pairs.
+    The interval and p are about this pair alone. p_holm is adjusted for all pairs by Holm's method, after each p was
+    computed with at most the degrees of freedom of the seeds; see `freedom_among`.
     """
 
     first: str
@@ -260,15 +261,16 @@ def covered(those: Sequence[Arm]) -> str:
 
 
 def difference_lines(those: Sequence[Arm], *, first_only: bool = False) -> list[tuple[str, list[str]]]:
-    """For every checkpoint and column, a heading and a line per pair of arms. p is adjusted for the number of pairs.
+    """For every checkpoint and column, a heading and a line per pair of arms.
 
-    With `first_only`, only the pairs with the first arm are listed.
+    Interval and p are about the pair alone; among several pairs, p is also stated adjusted for their number. With
+    `first_only`, only the pairs with the first arm are listed.
     """
     pairs = len(those) * (len(those) - 1) // 2
     return [
         (
-            f"{checkpoint}, {column} (95% intervals over {covered(those)}; p adjusted for {pairs} pairs)",
-            [_line(pair) for pair in compared if not first_only or pair.first == those[0].label],
+            f"{checkpoint}, {column} (95% intervals and p of each pair alone, over {covered(those)})",
+            [_line(pair, pairs) for pair in compared if not first_only or pair.first == those[0].label],
         )
         for checkpoint, columns in shared_columns(those).items()
         for column in columns
@@ -276,7 +278,8 @@ def difference_lines(those: Sequence[Arm], *, first_only: bool = False) -> list[
     ]
 
 
-def _line(pair: Difference) -> str:
-    p = "p < 0.001" if pair.p_holm < 0.001 else f"p = {pair.p_holm:.3f}"
+def _line(pair: Difference, pairs: int) -> str:
+    alone, among = ("< 0.001" if p < 0.001 else f"= {p:.3f}" for p in (pair.p, pair.p_holm))
     points = f"{100 * pair.difference:+.1f} points [{100 * pair.low:+.1f}, {100 * pair.high:+.1f}]"
-    return f"{pair.first} - {pair.second}: {points}, {p}"
+    adjusted = f", adjusted for {pairs} pairs {among}" if pairs > 1 else ""
+    return f"{pair.first} - {pair.second}: {points}, p {alone}{adjusted}"
