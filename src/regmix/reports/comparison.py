@@ -269,7 +269,7 @@ def difference_lines(those: Sequence[Arm], *, first_only: bool = False) -> list[
     pairs = len(those) * (len(those) - 1) // 2
     return [
         (
-            f"{checkpoint}, {column} (95% intervals and p of each pair alone, over {covered(those)})",
+            f"{checkpoint}, {column} (95% intervals over {covered(those)})",
             [_line(pair, pairs) for pair in compared if not first_only or pair.first == those[0].label],
         )
         for checkpoint, columns in shared_columns(those).items()
