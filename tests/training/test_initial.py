@@ -21,7 +21,7 @@ from regmix.training.prepare import _freeze, initial_weights
 from regmix.training.readiness import kept_in_eval, train_mode
 from regmix.training.session import Session
 from regmix.training.step import TrainStep
-from regmix.types import Batch, Clock
+from regmix.types import Batch, Clock, UserError
 
 TINY = "--train-examples 60 --validation 50 --epochs 2 --model.width 4 --seed 3 --averaging none"
 
@@ -51,7 +51,10 @@ def test_of_standard_training_the_last_weights_are_taken(tmp_path: Path) -> None
     trained(tmp_path / "robust", "--method fgsm_at")
     assert initial_weights(Experiment(init=str(tmp_path / "robust"))) == tmp_path / "robust" / "best.safetensors"
     (tmp_path / "robust" / "best.safetensors").unlink()
-    assert initial_weights(Experiment(init=str(tmp_path / "robust"))) == tmp_path / "robust" / "last.safetensors"
+    with pytest.raises(UserError, match=r"was removed; put the file back, or start from .*robust/last\.safetensors"):
+        initial_weights(Experiment(init=str(tmp_path / "robust")))
+    last = tmp_path / "robust" / "last.safetensors"
+    assert initial_weights(Experiment(init=str(last))) == last
 
 
 def test_weights_for_other_classes_are_told(tmp_path: Path, capsys) -> None:

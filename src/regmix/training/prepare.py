@@ -122,7 +122,10 @@ def initial_weights(experiment: Experiment) -> Path | None:
     """The file of weights that a training starts from; None for random weights, and for those of a library.
 
     Of a run directory these are the best weights, but the last ones after standard training, which nothing had to
-    choose, and where there are no best weights.
+    choose, and where there are no best weights yet.
+
+    Raises:
+        UserError: the best weights of a finished run were removed.
     """
     if experiment.init in (None, PRETRAINED):
         return None
@@ -134,6 +137,8 @@ def initial_weights(experiment: Experiment) -> Path | None:
     run = Run.open(path, writes=False)
     settings = from_json(run.config(), path / CONFIG, Trust(everything=True))  # only read, not built
     attacked = settings.method.adversarial and run.environment().source is None
+    if attacked and (gone := run.without_best()):
+        raise UserError(f"{gone}, or start from the last ones: --init {run.weights('last')}")
     return run.weights("best" if attacked and "best" in run.checkpoints() else "last")
 
 
