@@ -150,6 +150,29 @@ def test_what_an_attack_leaves_behind_changes_no_number(harm: str) -> None:
     assert torch.equal(y, given[1])
 
 
+class WithBuffer(nn.Module):
+    """A model with a buffer that cannot be written, or that it replaces itself."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.linear, self.kind = a_linear_model(), kind
+        with torch.inference_mode(kind == "inference mode"):
+            self.register_buffer("held", torch.ones(1).expand(4) if kind == "expanded" else torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "cache" and len(self.held) != len(x):
+            self.held = torch.ones(len(x))
+        return self.linear(x)
+
+
+@pytest.mark.parametrize("kind", ["expanded", "cache", "inference mode"])
+def test_buffers_that_cannot_be_written_hinder_no_attack(kind: str) -> None:
+    x, y = the_data()
+    table = evaluate(WithBuffer(kind), batches(x, y), Linf(0.02), {"pgd": Pgd(3), "fgsm": Fgsm()})
+    plain = evaluate(a_linear_model(), batches(x, y), Linf(0.02), {"pgd": Pgd(3), "fgsm": Fgsm()})
+    assert torch.equal(table.robust, plain.robust)
+
+
 @pytest.mark.parametrize("returned", [None, "double", "no batch", "half"])
 def test_what_an_attack_returns_is_taken_or_refused_in_one_line(returned: str | None) -> None:
     def attack(model: object, x: Tensor, y: Tensor, threat: Linf) -> Tensor | None:

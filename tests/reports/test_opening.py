@@ -13,6 +13,7 @@ from regmix.reports.classes import per_class
 from regmix.reports.findings import find
 from regmix.reports.load import LoadedRun, aligned, load
 from regmix.reports.opening import Opening, opening
+from regmix.reports.remarks import limits
 from regmix.reports.statistics import mean, uncertainty
 from regmix.reports.subject import subjects_of
 
@@ -96,6 +97,20 @@ def test_runs_on_different_images_are_not_averaged_in_silence(write_run, tmp_pat
     assert shown.numbers == []
     what = "averaged" if second == "regmix" else "compared"
     assert shown.advice[0][0].startswith(f"Not {what}: the runs were evaluated on different images")
+
+
+def test_a_run_attacked_on_other_images_only_says_so(write_run, tmp_path: Path) -> None:
+    """What several runs share may be an evaluation without an attack."""
+    run = load(write_run(tmp_path / "run", checkpoints=("best",)))
+    held, table = run.evaluations["best"], run.outcomes["best"]
+    clean = replace(held, columns={"clean": held.columns["clean"]})
+    table = replace(table, survives={"clean": table.survives["clean"]})
+    shown = replace(run, evaluations={"best": clean}, outcomes={"best": table})
+    subjects = subjects_of([shown])
+    screen = opening(subjects, comparison.arms([shown]), [per_class(subjects[0])], find(subjects))
+    assert screen.advice[0][0].startswith("Attacked on other images only;")
+    assert "Attacked on other images only;" in limits(subjects)
+    assert "Attacked on other images" not in str(first_screen(run.path).advice)
 
 
 def test_a_run_without_an_evaluation_has_only_advice(write_run, tmp_path: Path) -> None:

@@ -40,3 +40,17 @@ def test_bfloat16_is_left_out_where_this_cpu_computes_it_wrongly(
     assert "cpu, float32" in said
     assert json.loads((out / "environment.json").read_text())["precision"] == "32"
     assert main(["train", "--resume", str(out), "--epochs", "2", "--model.source", "own:strided"]) == 0
+
+
+def test_the_module_of_a_users_model_may_be_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name says where the code is; the code itself is compared."""
+    (tmp_path / "own.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    out = tmp_path / "run"
+    assert main([*WORDS.split(), "--out", str(out)]) == 0
+    (tmp_path / "own.py").rename(tmp_path / "renamed.py")
+    config = (out / "config.json").read_text()
+    (out / "config.json").write_text(config.replace("own:strided", "renamed:strided"))
+    words = ["evaluate", str(out), "--attacks", "clean", "--examples", "20", "--no-verdict"]
+    assert main([*words, "--model.source", "renamed:strided"]) == 0
+    assert main(["train", "--resume", str(out), "--epochs", "2", "--model.source", "renamed:strided"]) == 0

@@ -374,6 +374,13 @@ def test_a_run_goes_on_elsewhere_and_after_a_lengthening_that_was_killed(
 ) -> None:
     run = shutil.copytree(finished(f"digits-regmix {TINY}"), tmp_path / "run")
     assert main(["train", "--resume", str(edited(run, device="cpu"))]) == 0
+    (last,) = sorted(run.glob("state-*.pt"))[-1:]
+    content = last.read_bytes()
+    where = content.index(b'"epochs": 4')  # a flipped byte in the settings that the state keeps
+    last.write_bytes(content[:where] + b'"epochs": 5' + content[where + 11 :])
+    capsys.readouterr()
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "is damaged" in capsys.readouterr().out
     with monkeypatch.context() as patch:
 
         def killed(*arguments: Any) -> None:

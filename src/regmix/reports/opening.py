@@ -9,6 +9,7 @@ from regmix.reports.classes import Classes
 from regmix.reports.findings import Finding
 from regmix.reports.intervals import Dot, IntervalChart, Row, dot, interval_chart
 from regmix.reports.page import Number, headline, judged_columns, number, one_answer, share
+from regmix.reports.remarks import attacked_elsewhere
 from regmix.reports.statistics import Share, columns_at, mean, radii, worst_case
 from regmix.reports.subject import Subject
 from regmix.threats import same_eps
@@ -38,7 +39,8 @@ def opening(
     for subject, found in zip(subjects, findings, strict=True):
         for sentence in _advice(subject, found):
             about.setdefault(sentence, []).append(subject.label)
-    advice = [(sentence, labels if len(subjects) > 1 else []) for sentence, labels in about.items()]
+    advice = [(f"{sentence}.", list[str]()) for sentence in attacked_elsewhere(subjects)]
+    advice += [(sentence, labels if len(subjects) > 1 else []) for sentence, labels in about.items()]
     (subject, *_), (arm, *_), (own, *_) = subjects, arms, classes
     if len(arms) > 1:
         charts = _comparison(subjects, arms)

@@ -102,7 +102,7 @@ def summary(those: Sequence[Subject]) -> list[str]:
             evaluation = subject.run.evaluations[subject.checkpoint]
             images = f"images of {evaluation.elsewhere}" if evaluation.elsewhere else words.images_text(subject.run)
             examples = f"{evaluation.examples} {images}"
-            average = words.averages(subject.run, subject.checkpoint)
+            average = subject.checkpoint == "best" and subject.run.best_is_average
             key = subject.checkpoint, subject.where, examples, evaluation.subject.draws, subject.run.source, average
             groups.setdefault(key, []).append(subject)
     sentences = [

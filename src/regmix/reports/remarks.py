@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from regmix.reports import words
-from regmix.reports.load import LoadedRun, checkpoints
+from regmix.reports.load import LoadedRun, checkpoints, is_attacked
 from regmix.reports.statistics import column_of, columns_at
 from regmix.reports.subject import Subject
 from regmix.runs.columns import without_autoattack
@@ -28,6 +28,7 @@ def limits(those: Sequence[Subject]) -> str:
             else:
                 weights = words.checkpoint_phrase(subject.run, evaluation.subject.checkpoint)
                 lacking.setdefault((weights, subject.at), []).append(subject.label)
+    texts += [f"{text}." for text in attacked_elsewhere(those)]
     if lacking:
         where = [
             f"the {weights}{f' of {words.listed(labels)}' if len(those) > 1 else ''} {at}"
@@ -37,6 +38,19 @@ def limits(those: Sequence[Subject]) -> str:
             f"AutoAttack was not run on {words.listed(where)}, so the true robust accuracy may be noticeably lower."
         )
     return " ".join([*texts, *notes([subject.run for subject in those])])
+
+
+def attacked_elsewhere(those: Sequence[Subject]) -> list[str]:
+    """A sentence, without its full stop, about runs that were attacked, but not on the images that are shown."""
+    labels = [
+        subject.label
+        for subject in those
+        if subject.checkpoint is not None and subject.attack is None and any(map(is_attacked, subject.run.others))
+    ]
+    if not labels:
+        return []
+    whose = f" ({words.listed(labels)})" if len(those) > 1 else ""
+    return [f"Attacked on other images only{whose}; to compare runs under attack, evaluate all on the same images"]
 
 
 def _autoattack_elsewhere(subject: Subject, eps: float) -> str:

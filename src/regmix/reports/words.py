@@ -117,12 +117,8 @@ def _methods(run: LoadedRun) -> list[tuple[str, int, int]]:
 def checkpoint_text(run: LoadedRun, checkpoint: str) -> str:
     """What weights a checkpoint of a run is."""
     text = CHECKPOINT_TEXTS[checkpoint]
-    return f"the averaged weights{text.removeprefix('the weights')}" if averages(run, checkpoint) else text
-
-
-def averages(run: LoadedRun, checkpoint: str) -> bool:
-    """Whether the best checkpoint of a run is averaged weights."""
-    return checkpoint == "best" and run.best_is_average
+    averaged = checkpoint == "best" and run.best_is_average
+    return f"the averaged weights{text.removeprefix('the weights')}" if averaged else text
 
 
 def heading(label: str) -> str:

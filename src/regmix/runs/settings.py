@@ -14,8 +14,9 @@ SETTINGS = "settings"
 """The entry of a state, and of the metadata of a file of weights."""
 TRAINED = ("model", "threat", "method")
 """The parts of config.json that say what weights compute and how they were trained; their files keep these."""
-PLACES = ("data.root", "data.download", "device")
-"""Settings that say where something is done, and change no number."""
+PLACES = {"data.root", "data.download", "device", "model.source", "data.source"}
+"""Settings that say where something is, and change no number. Of a user's own model the code is compared, not its
+name."""
 
 
 def metadata_of(config: str) -> dict[str, str]:
@@ -34,7 +35,7 @@ def check_weights(config: str, path: Path, weights: Iterable[Path]) -> None:
         except (SafetensorError, OSError):  # who loads the weights says so
             continue
         if kept is not None:
-            check_settings(parse_json(kept, file), parse_json(config, path), path, file.name)
+            check_settings(parse_json(kept, file), parse_json(config, path), path, file.name, PLACES)
 
 
 def check_settings(

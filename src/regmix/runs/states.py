@@ -24,11 +24,6 @@ def number_of(state: Path) -> int:
 
 def load_state(path: Path) -> dict[str, Any] | None:
     """The content of a state whose name ends with its checksum; None if it is damaged."""
-    try:
-        if digest(path) != path.stem.split("-")[2]:
-            return None
-    except OSError:
-        return None
     return _loaded(path)
 
 
@@ -39,6 +34,8 @@ def glance(path: Path) -> dict[str, Any]:
 
 def _loaded(path: Path, **more: Any) -> dict[str, Any] | None:
     try:
+        if digest(path) != path.stem.split("-")[2]:
+            return None
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, **more)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
         return None

@@ -190,7 +190,7 @@ class Session:
             reason = describe(lost, self.trainee.tally, self.progress.epoch)
             self.display.warn(f"{reason}; nothing was learned from it")
         row = self.trainee.end_epoch(validation.accuracies if validation is not None else None)
-        self.run.append_metrics(row)
+        self.saving.add(row)
         self.save_epoch(without_alarm=validation is not None and validation.alarm is None)
         self.display.epoch(row)
 

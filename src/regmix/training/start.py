@@ -101,7 +101,7 @@ def _check_same_settings(directory: Run, experiment: Experiment, precision: str)
     # A run that is lengthened has more epochs than its state until the first of them is done.
     longer = {"epochs"} if before["epochs"] in directory.result().lengthened else set()
     now = json.loads(to_json(experiment))
-    check_settings(before, now, directory.path / CONFIG, "the run", {*PLACES, *longer})
+    check_settings(before, now, directory.path / CONFIG, "the run", PLACES | longer)
 
 
 def _longer(experiment: Experiment, epochs: int, directory: Run) -> Experiment:
