@@ -141,10 +141,13 @@ def test_what_an_attack_leaves_behind_changes_no_number(harm: str) -> None:
     y = a_network_with_statistics().eval()(x).argmax(1)
     y[::10] = 1 - y[::10]
     given = x.clone(), y.clone()
+    networks = [a_network_with_statistics().eval() for _ in range(2)]
     tables = [
-        evaluate(a_network_with_statistics().eval(), batches(x, y), Linf(0.02), {"first": first, "next": Fgsm()})
-        for first in (careless, harmless)
+        evaluate(network, batches(x, y), Linf(0.02), {"first": first, "next": Fgsm()})
+        for network, first in zip(networks, (careless, harmless), strict=True)
     ]
+    for left, untouched in zip(networks[0].buffers(), networks[1].buffers(), strict=True):
+        assert torch.equal(left, untouched), "BatchNorm's statistics"
     assert torch.equal(tables[0].robust, tables[1].robust)
     assert torch.equal(x, given[0])
     assert torch.equal(y, given[1])

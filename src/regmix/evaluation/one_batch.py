@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from regmix.attacks import Attack, Attempt, Minimal, attempt, like_images, logits_in
 from regmix.evaluation.answers import untouched
-from regmix.runtime.borrowed import same_modes
+from regmix.runtime.borrowed import same_buffers, same_modes
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model, PerExample, UserError
 
@@ -92,23 +92,12 @@ def _perturb(model: Model, attack: Attack, x: Images, y: Labels, threat: Threat)
 
 @contextmanager
 def _left_as_it_was(model: Model) -> Iterator[None]:
-    """Undoes what an attack may leave behind in a model: another mode, or other statistics of BatchNorm.
-
-    Buffers that were not written are left alone, because some cannot be: expanded ones, or those of inference mode. One
-    that the model has replaced, as it may a cache, stays.
-    """
-    if not isinstance(model, nn.Module):
-        yield
-        return
-    saved = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers() if not buffer.is_inference()]
-    with same_modes(model):
-        try:
+    """Undoes what an attack may leave behind in a model: another mode, or other statistics of BatchNorm."""
+    if isinstance(model, nn.Module):
+        with same_modes(model), same_buffers(model):
             yield
-        finally:
-            with torch.no_grad():
-                for buffer, version, value in saved:
-                    if buffer._version != version:
-                        buffer.copy_(value)
+    else:
+        yield
 
 
 def _finite(delta: Images, attack: object) -> Images:

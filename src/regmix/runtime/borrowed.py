@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from regmix.types import Model
 
@@ -59,11 +59,27 @@ def _into(model: nn.Module, *, train: bool) -> None:
 
 @contextmanager
 def same_buffers(model: nn.Module) -> Iterator[None]:
-    """Restores the values of a model's buffers after the block."""
-    saved = [buffer.clone() for buffer in model.buffers()]
+    """Restores a model's buffers after the block: their values, and those that the model has replaced by others.
+
+    That a buffer was written cannot be read from its version, which BatchNorm's statistics do not count. Tensors that
+    cannot be written keep their values: expanded ones, and those of inference mode.
+    """
+    saved = [
+        (module._buffers, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
     try:
         yield
     finally:
         with torch.no_grad():
-            for buffer, value in zip(model.buffers(), saved, strict=True):
-                buffer.copy_(value)
+            for owner, name, buffer, value in saved:
+                if not (buffer.is_inference() or _is_expanded(buffer)):
+                    buffer.copy_(value)
+                if owner[name] is not buffer:
+                    owner[name] = buffer
+
+
+def _is_expanded(tensor: Tensor) -> bool:
+    return any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True))
