@@ -240,6 +240,11 @@ class Experiment:
         """Pixels around the training images that crops may look into."""
         return self.augmentations.border(self.pad)
 
+    @property
+    def part_size(self) -> int:
+        """Images that pass through the network at once: `accumulate` divides a batch."""
+        return -(-self.batch_size // self.accumulate)
+
 
 def _check_parts(experiment: Experiment) -> None:
     """Raises UserError for a part that is of none of its kinds, such as a network itself, and for a number in one that

@@ -39,7 +39,7 @@ def opening(
     for subject, found in zip(subjects, findings, strict=True):
         for sentence in _advice(subject, found):
             about.setdefault(sentence, []).append(subject.label)
-    advice = [(f"{sentence}.", list[str]()) for sentence in attacked_elsewhere(subjects)]
+    advice = [(sentence, list[str]()) for sentence in attacked_elsewhere(subjects)]
     advice += [(sentence, labels if len(subjects) > 1 else []) for sentence, labels in about.items()]
     (subject, *_), (arm, *_), (own, *_) = subjects, arms, classes
     if len(arms) > 1:

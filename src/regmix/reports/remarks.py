@@ -28,7 +28,7 @@ def limits(those: Sequence[Subject]) -> str:
             else:
                 weights = words.checkpoint_phrase(subject.run, evaluation.subject.checkpoint)
                 lacking.setdefault((weights, subject.at), []).append(subject.label)
-    texts += [f"{text}." for text in attacked_elsewhere(those)]
+    texts += attacked_elsewhere(those)
     if lacking:
         where = [
             f"the {weights}{f' of {words.listed(labels)}' if len(those) > 1 else ''} {at}"
@@ -41,7 +41,7 @@ def limits(those: Sequence[Subject]) -> str:
 
 
 def attacked_elsewhere(those: Sequence[Subject]) -> list[str]:
-    """A sentence, without its full stop, about runs that were attacked, but not on the images that are shown."""
+    """A sentence about runs that were attacked, but not on the images that are shown; none without such runs."""
     labels = [
         subject.label
         for subject in those
@@ -50,7 +50,7 @@ def attacked_elsewhere(those: Sequence[Subject]) -> list[str]:
     if not labels:
         return []
     whose = f" ({words.listed(labels)})" if len(those) > 1 else ""
-    return [f"Attacked on other images only{whose}; to compare runs under attack, evaluate all on the same images"]
+    return [f"Attacked on other images only{whose}; to compare runs under attack, evaluate all on the same images."]
 
 
 def _autoattack_elsewhere(subject: Subject, eps: float) -> str:

@@ -10,8 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from regmix.config import Experiment, NoAveraging, build_model, from_json
-from regmix.data import ImageSet, NoColour, batches, class_changes, load, pick, split_train, steps_per_epoch
-from regmix.evaluation import evaluate
+from regmix.data import ImageSet, NoColour, class_changes, load, pick, split_train, steps_per_epoch
 from regmix.models import PRETRAINED, FromElsewhere, Timm, Transformers, load_weights
 from regmix.runs import CONFIG, RESULT, Run
 from regmix.runs.exported import ON_HUB, WEIGHTS, folder_of
@@ -21,6 +20,7 @@ from regmix.runtime.borrowed import same_modes
 from regmix.training.display import Display
 from regmix.training.readiness import ready
 from regmix.training.recorded import check_recordable
+from regmix.training.validation import clean_accuracy
 from regmix.types import Trust, UserError, few, require
 
 
@@ -71,7 +71,7 @@ def settled_precision(
     precision = devices.resolved(experiment.precision, device)
     if precision != "bf16" or device.type != "cpu":
         return precision, None
-    part = -(-experiment.batch_size // experiment.accumulate)  # of a batch, as validation sees it
+    part = experiment.part_size
     most = experiment.method.at_once * -(-part // processes.started()[1])
     with same_modes(model):
         wrong = wrong_convolution(model, pick(images, torch.arange(most) % len(images), "cpu").x)
@@ -173,7 +173,8 @@ def _tell_accuracy(
     Args:
         whole: the last layer was loaded, so that no better than chance is a sign of a mistake.
     """
-    share, most = clean_accuracy(model, images, experiment, fabric), int(images.labels.bincount().max()) / len(images)
+    share = clean_accuracy(fabric, model, images, experiment.threat, experiment.part_size)
+    most = int(images.labels.bincount().max()) / len(images)
     display.note(
         f"before the training they classify {100 * share:.1f}% of the {len(images):,} validation images correctly, "
         "without an attack"
@@ -184,15 +185,6 @@ def _tell_accuracy(
             "validation images); does the model normalise its input as it did when they were trained, and are its "
             "classes in the sorted order of the folders?"
         )
-
-
-def clean_accuracy(model: nn.Module, images: ImageSet, experiment: Experiment, fabric: Fabric) -> float:
-    """The accuracy without an attack, at the precision of the training; modes and random state stay as they are."""
-    dtype, batch_size = next(model.parameters()).dtype, -(-experiment.batch_size // experiment.accumulate)
-    stream = (batch._replace(x=batch.x.to(dtype)) for batch in batches(images, batch_size, fabric.device))
-    cuda = [fabric.device] if fabric.device.type == "cuda" else []
-    with torch.random.fork_rng(cuda), fabric.autocast():
-        return evaluate(model, stream, experiment.threat, {}).accuracy("clean")
 
 
 def _normalisation(model: nn.Module) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -82,7 +83,7 @@ class Validator:
 
     def _measure(self, model: nn.Module, *, signs: bool) -> tuple[dict[str, float], str | None]:
         threat = self.experiment.threat
-        batch_size = -(-self.experiment.batch_size // self.experiment.accumulate)
+        batch_size = self.experiment.part_size
         if self.fabric.device.type == "cuda":  # a small network keeps a GPU busy only with many images at once
             _, height, width = self.images.shape
             batch_size = max(batch_size, PIXELS // (height * width))
@@ -109,18 +110,11 @@ def validate(
     state stays as it was.
     """
     dtype = next(model.parameters()).dtype
-
-    def stream() -> Iterator[Batch]:
-        for batch in batches(images, batch_size, fabric.device):
-            check()
-            yield batch._replace(x=batch.x.to(dtype))
-
     attacks: dict[str, Attack] = {"pgd": Pgd(10), "fgsm": Fgsm()} if signs else {"pgd": Pgd(10)}
-    cuda = [fabric.device] if fabric.device.type == "cuda" else []
-    with torch.random.fork_rng(cuda), fabric.autocast(), warnings.catch_warnings():
+    with _beside_training(fabric), warnings.catch_warnings():
         # A network that is certain of an image has no gradient there. Only an evaluation judges masking.
         warnings.filterwarnings("ignore", message=".* were not attacked")
-        outcomes = evaluate(model, stream(), threat, attacks)
+        outcomes = evaluate(model, _stream(images, batch_size, fabric.device, dtype, check), threat, attacks)
         values = {name: outcomes.accuracy(name) for name in outcomes.names}
         if signs:
             check()
@@ -130,3 +124,31 @@ def validate(
     assert outcomes.predicted is not None
     answer = one_answer(outcomes.predicted, outcomes.labels, images.classes)
     return values, answer.text("the validation images") if answer is not None else None
+
+
+def clean_accuracy(fabric: Fabric, model: nn.Module, images: ImageSet, threat: Threat, batch_size: int) -> float:
+    """The accuracy without an attack, measured as `validate` does."""
+    stream = _stream(images, batch_size, fabric.device, next(model.parameters()).dtype)
+    with _beside_training(fabric):
+        return evaluate(model, stream, threat, {}).accuracy("clean")
+
+
+@contextmanager
+def _beside_training(fabric: Fabric) -> Iterator[None]:
+    """At the precision of the training, with the global random state as it was afterwards."""
+    cuda = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(cuda), fabric.autocast():
+        yield
+
+
+def _stream(
+    images: ImageSet,
+    batch_size: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[Batch]:
+    """The batches of the images in this type; `check` is called before each."""
+    for batch in batches(images, batch_size, device):
+        check()
+        yield batch._replace(x=batch.x.to(dtype))

@@ -28,6 +28,11 @@ class Number:
     low: float | None = None
     high: float | None = None
 
+    @classmethod
+    def of(cls, what: str, found: Share | Column) -> "Number":
+        """An accuracy with its interval."""
+        return cls(what, found.accuracy, found.low, found.high)
+
     @property
     def text(self) -> str:
         """The number and its interval, with three digits; a whole number with all of them."""

@@ -48,10 +48,10 @@ def weak_class(case: Case) -> Finding | None:
             else "."
         ),
         [
-            Number(f'robust accuracy of "{worst.name}"', *vars(worst.robust).values()),
+            Number.of(f'robust accuracy of "{worst.name}"', worst.robust),
             Number(f"upper end of its interval, corrected for {len(classes.rows)} classes", high),
             Number("mean robust accuracy of the other classes", others),
-            Number(f'accuracy of "{worst.name}" without an attack', *vars(worst.clean).values()),
+            Number.of(f'accuracy of "{worst.name}" without an attack', worst.clean),
             *([Number(f'share taken for "{confused.taken_for}"', confused.images / confused.of)] if confused else []),
         ],
         causes if label_fault else causes[::-1],

@@ -57,15 +57,16 @@ def failed_checks(case: Case) -> Finding | None:
     clean = case.clean
     evidence = [Number("failed checks", len(failed))]
     if clean is not None:
-        evidence.append(Number("accuracy without an attack", clean.accuracy, clean.low, clean.high))
+        evidence.append(Number.of("accuracy without an attack", clean))
+    told = f"Before the attacks: {'. '.join(failed)}."
     return Finding(
         "failed checks",
-        f"Before the attacks: {'. '.join(failed)}.",
+        told,
         evidence,
         ["the model or what it is given is not as it should be; its accuracies then mean little"],
         case.evaluate(),
         "what the checks find, once it is mended",
-        brief=f"Before the attacks: {'. '.join(failed)}.",
+        brief=told,
     )
 
 
@@ -201,7 +202,7 @@ def eps_too_large(case: Case) -> Finding | None:
         at_training = math.isclose(robust.eps, case.eps, rel_tol=1e-3)
         below = case.is_adversarial and at_training and robust.high < guess < clean.low
         evidence += [
-            Number("accuracy under the strongest attack", robust.accuracy, robust.low, robust.high),
+            Number.of("accuracy under the strongest attack", robust),
             Number("share of the largest class", guess),
         ]
     if not grey and (not below or catastrophic_overfitting(case) is not None):
@@ -234,7 +235,7 @@ def few_test_images(case: Case) -> Finding | None:
         return None
     count, of = evaluation.subject.sample.count, evaluation.subject.sample.of
     half, target, question = (robust.high - robust.low) / 2, WIDE, "how robust the model is"
-    number = Number("robust accuracy", robust.accuracy, robust.low, robust.high)
+    number = Number.of("robust accuracy", robust)
     if half <= WIDE:
         column = case.subject.column_name(case.subject.checkpoint or "") or ""
         pairs = [(peer, pair) for peer in case.peers if (pair := case.against(peer, column)) is not None]

@@ -99,7 +99,7 @@ def learning_rate_too_high(case: Case) -> Finding | None:
         return None
     evidence = [Number("peak learning rate", lr), Number("steps without a finite gradient", lost)]
     if clean is not None:
-        evidence.append(Number("final validation accuracy without an attack", clean.accuracy, clean.low, clean.high))
+        evidence.append(Number.of("final validation accuracy without an attack", clean))
     return Finding(
         "learning rate too high",
         f"The peak learning rate of {lr:g} is above every usual one ({case.rates.text}), and the training shows it.",
@@ -173,7 +173,7 @@ def too_few_epochs(case: Case) -> Finding | None:
         [
             Number("epochs", len(run.epochs)),
             *([rise] if rise is not None else []),
-            Number("validation accuracy without an attack", clean.accuracy, clean.low, clean.high),
+            Number.of("validation accuracy without an attack", clean),
         ],
         [
             "there are too few epochs",
@@ -225,8 +225,8 @@ def too_narrow(case: Case) -> Finding | None:
         "training images.",
         [
             Number("width", width),
-            Number("robust accuracy on training images", during.accuracy, during.low, during.high),
-            Number("validation accuracy without an attack", clean.accuracy, clean.low, clean.high),
+            Number.of("robust accuracy on training images", during),
+            Number.of("validation accuracy without an attack", clean),
         ],
         [
             "the network is too small",
@@ -256,8 +256,8 @@ def catastrophic_overfitting(case: Case) -> Finding | None:
         "catastrophic overfitting",
         f"The model withstands single steps ({percent(fgsm.accuracy)}) but not PGD ({percent(pgd.accuracy)}).{fell}",
         [
-            Number("final validation accuracy under FGSM", fgsm.accuracy, fgsm.low, fgsm.high),
-            Number("final validation accuracy under PGD-10", pgd.accuracy, pgd.low, pgd.high),
+            Number.of("final validation accuracy under FGSM", fgsm),
+            Number.of("final validation accuracy under PGD-10", pgd),
         ],
         [
             "the training's attack is too weak: it has too few steps for this ε (catastrophic overfitting)",

@@ -53,8 +53,8 @@ def regularisation_too_strong(case: Case) -> Finding | None:
         "model fits not even its training images.",
         [
             Number(f"{name} per example", weights[name]),
-            Number("robust accuracy on training images", during.accuracy, during.low, during.high),
-            Number("final validation accuracy without an attack", clean.accuracy, clean.low, clean.high),
+            Number.of("robust accuracy on training images", during),
+            Number.of("final validation accuracy without an attack", clean),
         ],
         [
             f"{name} is too large: outputs that are all equal make its term zero",
