@@ -103,6 +103,14 @@ def test_an_evaluation_knows_whether_its_images_are_the_runs_own(run: regmix.Run
     assert not any("not those that the run's settings name" in note for note in own.notes)
 
 
+def test_of_evaluations_within_one_second_the_latest_is_last(run: regmix.Run, tmp_path: Path) -> None:
+    roots = [tmp_path / str(n) for n in range(5)]
+    for n, root in enumerate(roots):
+        put(root, seed=20 + n, count=1)
+        notes(run, root)
+    assert [each.evaluation.elsewhere for each in run.evaluations()][-5:] == [str(root) for root in roots]
+
+
 def test_training_images_among_them_are_told(run: regmix.Run, photos: Path) -> None:
     said = notes(run, photos / "train")
     assert any("20 of 20 test images are also training images, byte for byte" in note for note in said)
