@@ -164,6 +164,27 @@ def test_methods_that_are_none_or_the_same_are_refused(tmp_path, capfd, methods:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("methods", "more", "says"),
+    [
+        ("standard,pgd_at:alpha=2", (), "pgd_at has no setting alpha (it has: steps, "),
+        ("standard:steps=2", (), "standard has no setting steps (it has: none)"),
+        ("pgd_at:averagin.decay=0.9", (), "pgd_at has no setting averagin.decay"),
+        ("regmix,standard", ("--method.alpha", "3"), "for the method standard: unknown flag '--method.alpha'"),
+        ("regmix,standard", ("--method.alpha", "3"), "after its name: --methods NAME:FIELD=VALUE"),
+        ("standard,pgd_at:steps=0", (), "for the method pgd_at:steps=0: method steps is 0"),
+    ],
+)
+def test_a_setting_that_a_method_does_not_have_is_refused_with_its_name(
+    tmp_path, capfd, methods: str, more: tuple[str, ...], says: str
+) -> None:
+    assert compare(tmp_path / "out", methods, *more) == 2
+    error = capfd.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_radii_that_are_written_alike_are_refused(tmp_path, capfd) -> None:
     assert compare(tmp_path / "out", "standard", "--attacks", "fgsm", "--eps", "0.1,0.10000001") == 2
     assert "would both be called fgsm@0.1" in capfd.readouterr().err

@@ -31,11 +31,15 @@ def compare(words: list[str]) -> None:
     if len(set(methods)) < len(methods):
         raise UserError(f"--methods {flags.methods}: a method is listed twice; list it once")
     out = flags.out or Path("runs") / f"compare-{flags.recipe}"
-    planned = [
-        run
-        for method in methods
-        for run in plan_runs(flags, [*method_words(method), *rest], out / method.replace(":", "-").replace("/", "_"))
-    ]
+    settings = [method_words(method) for method in methods]
+    planned = []
+    for method, words_of_it in zip(methods, settings, strict=True):
+        try:
+            planned += plan_runs(flags, [*words_of_it, *rest], out / method.replace(":", "-").replace("/", "_"))
+        except UserError as error:
+            of_all = any(word.startswith("--method.") for word in rest)
+            hint = " (write a setting of one method after its name: --methods NAME:FIELD=VALUE)" if of_all else ""
+            raise UserError(f"for the method {method}: {error}{hint}") from error
     check_places([out / name for name in OUTPUTS])
     check_distinct(planned)
     check_comparison([run.experiment for run in planned], radii_in(flags.eps))

@@ -80,13 +80,17 @@ def method_words(text: str) -> list[str]:
     A name that is not a field of the method is a flag of the experiment, as in fgsm_pgk:averaging=gated_ema.
 
     Raises:
-        UserError: an unknown method, or a setting that is not of the form FIELD=VALUE.
+        UserError: an unknown method, an unknown setting, or one that is not of the form FIELD=VALUE.
     """
     name, settings = with_settings(text, "--methods")
     fields = UNIONS["method"][known(name, UNIONS["method"], "method")].__dataclass_fields__
     flags = ["--method", name]
     for field, value in settings.items():
-        flag = "--method." + field if field.split(".")[0].replace("-", "_") in fields else "--" + field
+        root = field.split(".")[0].replace("-", "_")
+        if root not in fields and root not in Experiment.__dataclass_fields__:
+            has = ", ".join(each.replace("_", "-") for each in fields if each != "name") or "none"
+            raise UserError(f"--methods {text}: {name} has no setting {field} (it has: {has}), nor has the training")
+        flag = ("--method." if root in fields else "--") + field
         flags += [flag.replace("_", "-"), value]
     return flags
 
