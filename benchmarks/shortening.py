@@ -18,7 +18,7 @@ from regmix.attacks import Apgd, Attack, Fab, Square
 from regmix.attacks.base import likeliest_wrong
 from regmix.attacks.malt import linear_distances
 from regmix.config import Experiment
-from regmix.data import ImageSet, draw, load, pick, split_train
+from regmix.data import ImageSet, draw, load_training, pick
 from regmix.evaluation.one_batch import predict
 from regmix.evaluation.screening import screened
 from regmix.objectives import margin
@@ -43,7 +43,7 @@ class OneTarget(Apgd):
 
 def validation(experiment: Experiment) -> ImageSet:
     sizes = experiment.train_examples, experiment.validation, experiment.split_seed
-    return split_train(load(experiment.data, "train"), *sizes)[1]
+    return load_training(experiment.data, *sizes)[1]
 
 
 def main() -> None:

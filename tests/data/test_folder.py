@@ -10,7 +10,8 @@ from PIL import Image
 
 from regmix.cli.entry import main
 from regmix.config import Experiment, to_json
-from regmix.data import Folder, load
+from regmix.data import Folder, load, load_training, trained_on
+from regmix.runs import Run
 from regmix.types import UserError
 
 
@@ -295,6 +296,7 @@ def test_test_images_need_no_training_images(root, name):
 
 
 def test_of_two_folders_of_test_images_the_unused_one_is_reported(root):
+    shutil.rmtree(root / "train")
     (root / "val").mkdir()
     assert read(root, "test").notes == (f"{root / 'val'} was skipped: the test images are those in {root / 'test'}",)
 
@@ -353,15 +355,100 @@ def test_all_classes_without_images_are_named_at_once(root):
         read(root)
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev"])
-def test_a_folder_that_a_training_does_not_use_is_told(root, name):
-    shutil.copytree(root / "test", root / name)
-    told = f"{root}: {name}/ is not used; the validation images are taken from train/ (--validation)"
+def test_a_folder_that_a_training_does_not_use_is_told(root):
+    shutil.copytree(root / "test", root / "dev")
+    told = f"{root}: dev/ is not used; the validation images are taken from {root}/train (--validation)"
     assert told in read(root).notes
-    shutil.rmtree(root / "test")
-    if name == "val":
-        told = f"{root}/val holds the test images; the validation images are taken from {root}/train (--validation)"
+    shutil.copytree(root / "test", root / "val")
+    assert f"{root}: dev/ is not used" in read(root).notes
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+def test_validation_images_stand_in_for_missing_test_images(root, name):
+    test = read(root, "test")
+    (root / "test").rename(root / name)
+    assert torch.equal(read(root, "test").images, test.images)
+    told = f"{root}/{name} holds the test images; the validation images are taken from {root}/train (--validation)"
     assert told in read(root).notes
+    assert Folder(root=str(root)).read_validation() is None
+
+
+@pytest.fixture
+def held_out(root, encode):
+    """The folder with validation images: three of each class, of other greys."""
+    for name, grey in (("dog", 230), ("cat", 20)):
+        (root / "val" / name).mkdir(parents=True)
+        for i in range(3):
+            (root / "val" / name / f"{i}.png").write_bytes(encode(np.full((8, 8), grey + i, np.uint8)))
+    return root
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_folder_of_validation_images_is_used_for_validation(held_out, name, stream):
+    (held_out / "val").rename(held_out / name)
+    config = Folder(root=str(held_out), size=8, stream=stream)
+    train, validation = load_training(config, None, None, seed=0)
+    assert train.pixels()[:, 0, 0, 0].tolist() == [50, 51, 200, 201], "nothing is taken from train/"
+    assert validation.pixels()[:, 0, 0, 0].tolist() == [20, 21, 22, 230, 231, 232]
+    assert validation.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert validation.files == tuple(f"{name}/{label}/{n}.png" for label in ("cat", "dog") for n in range(3))
+    assert train.notes == (f"the validation images are those of {held_out}/{name} (--validation)",)
+    assert read(held_out, "test").notes == ()
+
+
+def test_numbers_of_training_and_validation_images_are_chosen_evenly(held_out):
+    train, validation = load_training(Folder(root=str(held_out), size=8), 2, 4, seed=0)
+    assert train.labels.tolist() == [0, 1]
+    assert validation.labels.tolist() == [0, 0, 1, 1]
+    assert len(load_training(Folder(root=str(held_out), size=8), None, 0, seed=0)[1]) == 0
+    with pytest.raises(UserError, match="7 validation images are not available: there are 6 in their folder; ask for"):
+        load_training(Folder(root=str(held_out), size=8), None, 7, seed=0)
+    with pytest.raises(UserError, match="must not be negative"):
+        load_training(Folder(root=str(held_out), size=8), None, -1, seed=0)
+
+
+def test_the_classes_of_validation_images_are_those_of_the_training(held_out):
+    shutil.rmtree(held_out / "val" / "cat")
+    train, validation = load_training(Folder(root=str(held_out), size=8), None, None, seed=0)
+    assert validation.classes == train.classes == ("cat", "dog")
+    assert validation.labels.tolist() == [1, 1, 1]
+    assert train.notes[-1] == "1 of 2 classes have no validation images: cat"
+    (held_out / "val" / "dog").rename(held_out / "val" / "fox")
+    with pytest.raises(UserError, match=r"the class 'fox' is in .*val but not in .*train: no model could learn it"):
+        load_training(Folder(root=str(held_out), size=8), None, None, seed=0)
+    shutil.rmtree(held_out / "val" / "fox")
+    with pytest.raises(UserError, match="val has no class folders"):
+        load_training(Folder(root=str(held_out), size=8), None, None, seed=0)
+
+
+def test_images_in_two_of_three_splits_are_reported(held_out):
+    shutil.copy(held_out / "train" / "cat" / "1.png", held_out / "val" / "cat" / "copy.png")
+    shutil.copy(held_out / "val" / "dog" / "2.png", held_out / "test" / "dog" / "copy.png")
+    (note,) = read(held_out, "test").notes
+    assert note.startswith("1 of 5 test images are also validation images, byte for byte, such as ")
+    assert note.endswith("val/dog/2.png: the best weights were chosen on them, so their accuracy is too high")
+    train, _ = load_training(Folder(root=str(held_out), size=8), None, None, seed=0)
+    assert train.notes[-1].startswith("1 of 7 validation images are also training images, byte for byte, such as ")
+    elsewhere = Folder(root=str(held_out / "elsewhere"), size=8)
+    shutil.copytree(held_out / "val", held_out / "elsewhere" / "test")
+    notes = [*trained_on(elsewhere, Folder(root=str(held_out), size=8))]
+    assert [note.split(",")[0] for note in notes] == [
+        "1 of 7 test images are also training images",
+        "7 of 7 test images are also validation images",
+    ]
+
+
+def test_a_run_validates_on_the_folder_and_goes_on_only_with_it(held_out, tmp_path, capsys):
+    words = f"train photos --data.root {held_out} --data.size 8 --epochs 1 --batch-size 2 --model small_cnn"
+    assert main([*words.split(), "--out", str(tmp_path / "run")]) == 0
+    assert f"the validation images are those of {held_out}/val" in capsys.readouterr().out
+    run = Run.open(tmp_path / "run")
+    assert run.data().train.counts == (2, 2)
+    assert run.data().validation.counts == (3, 3)
+    (held_out / "val" / "cat" / "0.png").unlink()
+    assert main(["train", "--resume", str(tmp_path / "run"), "--epochs", "2"]) == 2
+    assert "the images have changed since" in capsys.readouterr().err
 
 
 def test_no_evaluation_is_proposed_without_test_images(root, tmp_path, capsys):

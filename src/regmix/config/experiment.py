@@ -124,8 +124,8 @@ class Experiment:
     train_examples: int | None = None
     """Number of training images, drawn evenly from the classes. None: all but the validation images."""
     validation: int | None = 1000
-    """Number of training images held out for validation. The checkpoint `best` is chosen on them. None: 15 % of the
-    training images, but at most 1,000."""
+    """Number of training images held out for validation, or of images of val/ if --data folder has one beside test/.
+    The checkpoint `best` is chosen on them. None: 15 % of the training images, or all of val/, but at most 1,000."""
     split_seed: int = 0
     """Seed that chooses the training and validation images. It is separate from --seed, so that seeds share a split."""
     validate_every: int = 1

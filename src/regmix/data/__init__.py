@@ -1,5 +1,7 @@
 """Labelled images from every source, in memory or decoded on access, their augmentation, and batches of them."""
 
+from dataclasses import replace
+
 from regmix.data.arrays import image_set
 from regmix.data.augment import draw_views, from_view, take, to_view
 from regmix.data.augmentations import Augmentations
@@ -36,6 +38,20 @@ def load(config: DataConfig, split: Split) -> ImageSet:
     """
     assert split in ("train", "test"), split
     return config.read(split)
+
+
+def load_training(
+    config: DataConfig, examples: int | None, validation: int | None, seed: int
+) -> tuple[ImageSet, ImageSet]:
+    """The images to train on and those for validation; see `split_train`.
+
+    Raises:
+        UserError: as `load` and `split_train`.
+    """
+    train, held_out = load(config, "train"), config.read_validation() if isinstance(config, Folder) else None
+    if held_out is not None:
+        train = replace(train, notes=(*train.notes, *held_out.notes))
+    return split_train(train, examples, validation, seed, held_out)
 
 
 __all__ = [
@@ -83,6 +99,7 @@ __all__ = [
     "from_view",
     "image_set",
     "load",
+    "load_training",
     "pick",
     "placed",
     "split_train",

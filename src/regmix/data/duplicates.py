@@ -7,17 +7,24 @@ from pathlib import Path
 
 from regmix.types import UserError
 
+MEANS = {
+    ("test", "training"): "accuracy on them says nothing about new images",
+    ("test", "validation"): "the best weights were chosen on them, so their accuracy is too high",
+    ("validation", "training"): "the best weights are chosen on images that the model has learned",
+}
+"""What it means that images are in two splits."""
 
-def leak(test: Sequence[Path], train: Iterable[Path]) -> Iterator[str]:
-    """A note on test images that are also training images, byte for byte."""
-    sizes = {path.stat().st_size for path in test}
-    same_size = [path for path in train if path.is_file() and path.stat().st_size in sizes]
+
+def leak(paths: Sequence[Path], others: Iterable[Path], kind: str, other: str = "training") -> Iterator[str]:
+    """A note on images of one kind that are also images of another, byte for byte."""
+    sizes = {path.stat().st_size for path in paths}
+    same_size = [path for path in others if path.is_file() and path.stat().st_size in sizes]
     by_digest = {_digest(path): path for path in same_size}
-    leaked = [path for path in test if _digest(path) in by_digest] if by_digest else []
+    leaked = [path for path in paths if _digest(path) in by_digest] if by_digest else []
     if leaked:
         yield (
-            f"{len(leaked)} of {len(test)} test images are also training images, byte for byte, such as {leaked[0]} "
-            f"and {by_digest[_digest(leaked[0])]}: accuracy on them says nothing about new images"
+            f"{len(leaked)} of {len(paths)} {kind} images are also {other} images, byte for byte, such as {leaked[0]} "
+            f"and {by_digest[_digest(leaked[0])]}: {MEANS[kind, other]}"
         )
 
 

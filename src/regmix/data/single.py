@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from regmix.data.class_folders import SUFFIXES, visible_files
 from regmix.data.decode import Encoded, decode, import_optional, upright_pixels
-from regmix.data.folder import SUFFIXES, visible_files
 from regmix.data.size import Channels
 from regmix.types import UserError, require
 

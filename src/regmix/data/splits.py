@@ -35,22 +35,40 @@ def stratified_order(
 MOST_VALIDATION, VALIDATION_SHARE = 1000, 0.15
 
 
-def split_train(train: ImageSet, examples: int | None, validation: int | None, seed: int) -> tuple[ImageSet, ImageSet]:
-    """Divides a training set into (train, validation), both stratified and in their original order.
+def split_train(
+    train: ImageSet, examples: int | None, validation: int | None, seed: int, held_out: ImageSet | None = None
+) -> tuple[ImageSet, ImageSet]:
+    """The images to train on and those for validation, both stratified and in their original order.
 
-    The choice depends only on the labels, the numbers and `seed`. The validation images do not depend on `examples`,
-    and a smaller training set is part of a larger one. `examples` None takes all images but those for validation,
-    `validation` None takes 15 % of the images for it, but at most 1,000.
+    Validation images are taken from the training images, unless there are others. The choice depends only on the
+    labels, the numbers and `seed`. The validation images do not depend on `examples`, and a smaller training set is
+    part of a larger one.
+
+    Args:
+        examples: how many images to train on; None: all but those for validation.
+        validation: how many validation images; None: 15 % of the training images, or all that are held out, but at
+            most 1,000.
+        held_out: images for validation alone.
 
     Raises:
         UserError: there are not enough images, or none is left for training.
     """
+    if validation is not None and validation < 0:
+        raise UserError(f"the number of validation images must not be negative: {validation}")
+    if held_out is not None:
+        if validation is None:
+            validation = min(MOST_VALIDATION, len(held_out))
+        if validation > len(held_out):
+            raise UserError(
+                f"{validation} validation images are not available: there are {len(held_out)} in their folder; ask for "
+                "fewer with --validation"
+            )
+        chosen = stratified_order(held_out.labels, seed)[:validation]
+        return split_train(train, examples, 0, seed)[0], held_out.subset(chosen.sort().values)
     if validation is None:
         validation = min(MOST_VALIDATION, max(1, round(VALIDATION_SHARE * len(train))))
     left = len(train) - validation
     wanted = left if examples is None else examples
-    if validation < 0:
-        raise UserError(f"the number of validation images must not be negative: {validation}")
     if left < 1:
         raise UserError(
             f"{validation} validation images leave nothing of the {len(train)} training images; "

@@ -18,8 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from regmix.config import UNIONS, Experiment, from_json, to_json
-from regmix.data import DataConfig, changes, fingerprint, split_train
-from regmix.data import load as load_images
+from regmix.data import DataConfig, changes, fingerprint, load_training
 from regmix.reports import comparison, remarks, write_report
 from regmix.reports.load import aligned, load
 from regmix.runs import CONFIG, Run
@@ -100,7 +99,7 @@ def _images(
     data: DataConfig, train_examples: int | None, validation: int | None, split_seed: int
 ) -> tuple[Fingerprint, Fingerprint]:
     """Of the images to train on and of those for validation."""
-    train_set, validation_set = split_train(load_images(data, "train"), train_examples, validation, split_seed)
+    train_set, validation_set = load_training(data, train_examples, validation, split_seed)
     return fingerprint(train_set), fingerprint(validation_set.resident())
 
 

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from regmix.config import Experiment, NoAveraging, build_model, from_json
-from regmix.data import ImageSet, NoColour, class_changes, load, pick, split_train, steps_per_epoch
+from regmix.data import ImageSet, NoColour, class_changes, load_training, pick, steps_per_epoch
 from regmix.models import PRETRAINED, FromElsewhere, Timm, Transformers, load_weights
 from regmix.runs import CONFIG, RESULT, Run
 from regmix.runs.exported import ON_HUB, WEIGHTS, folder_of
@@ -87,8 +87,8 @@ def settled_precision(
 
 def training_data(experiment: Experiment) -> tuple[ImageSet, ImageSet]:
     """The images to train on, and those held out for validation, which are kept in memory."""
-    train_set, validation_set = split_train(
-        load(experiment.data, "train"), experiment.train_examples, experiment.validation, experiment.split_seed
+    train_set, validation_set = load_training(
+        experiment.data, experiment.train_examples, experiment.validation, experiment.split_seed
     )
     require(len(train_set.classes) >= 2, f"the images are all of one class, {train_set.classes[0]!r}; add another")
     fewest = 1 / len(train_set.classes)
