@@ -127,6 +127,10 @@ def test_whoever_loads_the_model_or_trains_on_is_told(trained: str, capsys) -> N
         regmix.load_model("run", trust_code=True)
     assert main(["export", "run", "--format", "safetensors", "--out", "exported", "--trust-code"]) == 0
     assert f"regmix: warning: {said}" in capsys.readouterr().err
+    with pytest.warns(Doubt, match=said):
+        regmix.load_model("exported", trust_code=True)
+    described = json.loads(Path("exported/model.json").read_text())["code"]
+    assert {*described} == {f"net_{trained}.py", f"pooling_{trained}.py"}, "no folders of this machine"
     assert main(["train", "--resume", "run", "--epochs", "3", "--trust-code"]) == 0
     shown = capsys.readouterr()
     assert said in " ".join((shown.out + shown.err).split())
@@ -137,5 +141,7 @@ def test_code_that_stayed_is_no_reason_for_a_remark(trained: str, capsys) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("error", Doubt)
         assert len(regmix.load_model("run", trust_code=True).classes) == 10
+        assert main(["export", "run", "--format", "hub", "--out", "exported", "--trust-code"]) == 0
+        assert len(regmix.load_model("exported", source=f"net_{trained}:make").classes) == 10
     assert main(EVALUATE) == 0
     assert "has changed" not in capsys.readouterr().out

@@ -1,8 +1,9 @@
 """Writes a checkpoint in a format for other programs, reads it back and compares it with the model."""
 
 import json
+import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
@@ -117,6 +118,7 @@ def _write(chosen: Checkpointed, form: FormatName, how: Format, folder: Path) ->
         weights=chosen.weights,
         file=how.file,
         digest="",
+        code=_without_folders(chosen.run.environment().code),
     )
     facts = asdict(description)
     del facts["file"], facts["digest"]
@@ -138,3 +140,11 @@ def _write(chosen: Checkpointed, form: FormatName, how: Format, folder: Path) ->
     if form == "robustbench":
         (folder / MODEL_INFO).write_text(json.dumps(model_info(chosen), indent=2) + "\n", encoding="utf-8")
     return error
+
+
+def _without_folders(code: Mapping[str, str]) -> dict[str, str]:
+    """Digests of files by their paths below the folder that they share, which says nothing about the machine."""
+    if not code:
+        return {}
+    shared = os.path.commonpath([Path(path).parent for path in code])
+    return {Path(path).relative_to(shared).as_posix(): sum_ for path, sum_ in code.items()}

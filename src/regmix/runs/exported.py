@@ -1,6 +1,6 @@
 """A model outside of its run directory: a file of weights and a JSON file that says which model it belongs to."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -45,6 +45,8 @@ class ExportedModel:
     """The exported file."""
     digest: str
     """The first 16 digits of its SHA-256."""
+    code: dict[str, str] = field(default_factory=dict)
+    """Digests of the files of a model of the user's own, as they were when its training began."""
 
 
 def folder_of(name: str | Path) -> Path:

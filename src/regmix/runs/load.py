@@ -65,7 +65,7 @@ def load_model(
                 f"{folder} holds the {exported.checkpoint} weights only; leave out checkpoint={checkpoint!r}"
             )
         config, classes, shape, weights = exported.model, exported.classes, exported.shape, folder / WEIGHTS
-        code = {}  # an export does not record it
+        code = exported.code
     if source is not None and not isinstance(config, Function):
         raise UserError(f"{folder} has a model of its own kind, {config.name}; leave out source={source!r}")
     # Normalisation comes with the weights.
