@@ -1,6 +1,7 @@
 """Exported models: what is read back gives the model's logits, and what does not is refused."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -311,3 +312,29 @@ def test_the_command_says_how_to_measure_what_was_not(tmp_path: Path, capsys: py
     assert "not measured" not in capsys.readouterr().out
     assert main(f"{words}/c --push me/mine".split()) == 2
     assert "add --format hub" in capsys.readouterr().err
+
+
+def test_weights_are_not_evaluated_on_images_whose_classes_have_another_order(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    run = random_run(tmp_path / "run", SmallCnn(width=4), (3, 8, 8), 0.0, 1.0)
+    export(run.path, "safetensors", tmp_path / "out")
+    export(run.path, "hub", tmp_path / "hub")
+    files = [tmp_path / "out/model.safetensors", tmp_path / "hub/model.safetensors", run.path / "best.safetensors"]
+
+    def evaluated(file: Path) -> int:
+        words = f"--model small_cnn --model.width 4 --data folder --data.root {tmp_path} --data.size 8 --attacks clean"
+        out = str(tmp_path / f"evaluated-{file.parent.name}")
+        return main(["evaluate", str(file), *words.split(), "--threat.eps", "8/255", "--out", out])
+
+    for names, code in ((CLASSES, 2), (("0 cat", "1 dog", "2 ab"), 0)):
+        for name in names:
+            (tmp_path / "test" / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (9, 5, 2)).save(tmp_path / "test" / name / "0.png")
+        for file in files:
+            assert evaluated(file) == code
+            said = f"{file} has the classes in another order: output 2 is 'a|b', which is class 0 of the images"
+            assert (said in capsys.readouterr().err) == (code == 2)
+        shutil.rmtree(tmp_path / "test")

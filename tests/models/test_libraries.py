@@ -184,3 +184,35 @@ def test_a_published_model_is_evaluated_by_its_name(vit: Path, tmp_path: Path, m
     assert main(["evaluate", f"hf:{vit}", *words.split(), "--out", str(tmp_path / "run")]) == 0
     assert logits(tmp_path / "run", torch.rand(2, 3, 16, 16)).shape == (2, 3)
     assert sys.modules["transformers"]
+
+
+def test_names_of_classes_in_another_order_are_refused(
+    vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(vit, "vit")
+    config = json.loads(Path("vit/config.json").read_text())
+    for name in ("hot dog", "cat", "bee"):
+        Path("photos", name).mkdir(parents=True)
+        for number in range(2):
+            Image.new("RGB", (16, 16), (90 * number, 50, 20)).save(f"photos/{name}/{number}.png")
+
+    def refused(names: dict[str, str]) -> str:
+        config["id2label"], config["label2id"] = names, {name: int(key) for key, name in names.items()}
+        Path("vit/config.json").write_text(json.dumps(config))
+        shutil.rmtree("run", ignore_errors=True)
+        words = "--data folder --data.root photos --data.size 16 --threat.eps 8/255 --attacks clean --out run"
+        code = main(["evaluate", "hf:vit", *words.split()])
+        last = (capsys.readouterr().err.splitlines() or [""])[-1]  # transformers shows its progress before
+        assert Path("run").exists() == (code == 0)
+        return last if code else ""
+
+    said = refused({"0": "Hot_Dog", "1": "bee", "2": "Cat"})
+    assert "hf:vit has the classes in another order: output 1 is 'bee', which is class 0 of the images (moved" in said
+    assert "(moved: bee, cat, hot dog)" in said
+    assert "output 2 is 'bee', which is class 0" in refused({"0": "LABEL_0", "1": "cat", "2": "bee"})
+    assert not refused({"0": "Bee", "1": "cat", "2": "hot-dog"})
+    assert not refused({"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"})
+    assert not refused({"0": "crane", "1": "cat", "2": "crane"})

@@ -1,10 +1,13 @@
 """Whether a model has the classes of the data in another order."""
 
+import re
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from regmix.evaluation.outcomes import wilson
-from regmix.types import Labels
+from regmix.types import Labels, UserError, few
 
 SURE = 4.0
 """Standard deviations by which the accuracy in the other order must lie above the share of the most frequent class. For
@@ -40,3 +43,28 @@ def other_order(predicted: Labels, labels: Labels) -> tuple[float, dict[int, int
         return None
     order = assigned(by_class)
     return right / len(labels), {label: int(order[label]) for label in sorted({*labels.tolist()})}
+
+
+def check_class_names(source: str, own: Sequence[str], classes: Sequence[str]) -> None:
+    """Raises UserError if a model and the images name a class alike, up to case and punctuation, at other outputs.
+
+    Args:
+        source: what to call the model.
+        own: the names of its outputs; empty if they are not known.
+        classes: the names of the labels.
+    """
+    outputs, labels = _places(own), _places(classes)
+    moved = [name for name, label in labels.items() if outputs.get(name, label) != label]
+    if moved:
+        label, output = labels[moved[0]], outputs[moved[0]]
+        raise UserError(
+            f"{source} has the classes in another order: output {output} is {own[output]!r}, which is class {label} of "
+            f"the images ({few('moved:', [classes[labels[name]] for name in moved])}); rename the class folders so "
+            "that they sort in the order of the outputs"
+        )
+
+
+def _places(names: Sequence[str]) -> dict[str, int]:
+    """The place of every name that is there once."""
+    plain = [" ".join(re.findall(r"\w+", name.casefold().replace("_", " "))) for name in names]
+    return {name: place for place, name in enumerate(plain) if plain.count(name) == 1}

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from regmix.attacks import Attack
 from regmix.config import Experiment, to_json
 from regmix.data import ImageSet, class_changes, pick, spread
 from regmix.evaluation.answers import ask, check_tensors
+from regmix.evaluation.class_order import check_class_names
 from regmix.evaluation.preflight import LOOKED_AT, preflight
 from regmix.evaluation.subject import PlacedModel
 from regmix.models import (
@@ -32,8 +34,10 @@ from regmix.models import (
 from regmix.models.base import Normalise
 from regmix.models.files import SUFFIXES
 from regmix.models.statistics import misfit
-from regmix.runs import CONFIG, Run
+from regmix.runs import CHECKPOINTS, CONFIG, RESULT, Run
 from regmix.runs.environment import environment
+from regmix.runs.exported import DESCRIPTION, HUB_DESCRIPTION, ExportedModel
+from regmix.runs.files import read_record
 from regmix.runtime.borrowed import borrowed
 from regmix.runtime.files import digest
 from regmix.types import UserError
@@ -95,6 +99,7 @@ class Foreign:
                 be evaluated, or a directory that exists and is about something else.
         """
         config, model, origin = self._load(images)
+        check_class_names(self.source, self._class_names(config), images.classes)
         self._check_normalisation(model)
         check_tensors(model)
         loaded = PlacedModel.place(model, "", images, device)
@@ -131,6 +136,20 @@ class Foreign:
             return config, self._build(config, images), f"{source}: a black box; only its answers are used"
         origin = f"{source}: no file was loaded; the weights are those that {source} returns"
         return config, self._build(config, images), origin
+
+    def _class_names(self, config: ModelConfig) -> list[str]:
+        """The names of the model's outputs, if the library knows them, or a record beside a file of ours."""
+        if isinstance(config, Transformers):
+            return config.class_names()
+        file = Path(self.source)
+        if file.stem in CHECKPOINTS and (file.parent / RESULT).is_file():
+            return [*Run.open(file.parent, writes=False).result().classes]
+        for description in filter(Path.is_file, (file.with_name(DESCRIPTION), file.with_name(HUB_DESCRIPTION))):
+            with suppress(UserError):  # a config.json of another library
+                described = read_record(description, ExportedModel)
+                if described.file == file.name:
+                    return described.classes
+        return []
 
     def _check_normalisation(self, model: nn.Module) -> None:
         """Raises UserError where the mean or the deviation that the user has given is not the one that is used."""

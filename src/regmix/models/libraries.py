@@ -77,6 +77,13 @@ class Transformers:
         mean, std = _made(f"hf:{self.repository}", lambda: _normalisation(transformers, self.repository))
         return _with_normalisation(model, channels, mean, std)
 
+    def class_names(self) -> list[str]:
+        """The names of the outputs in its config.json, or LABEL_0, LABEL_1, ... where it has none."""
+        config = _made(
+            f"hf:{self.repository}", lambda: _library("transformers").AutoConfig.from_pretrained(self.repository)
+        )
+        return [str(name) for _, name in sorted(config.id2label.items())]
+
 
 def _normalisation(transformers: Any, repository: str) -> tuple[list[float], list[float]]:
     """Mean and deviation that do to images in [0, 1] what preprocessor_config.json does to whole grey levels.
