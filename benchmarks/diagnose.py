@@ -8,8 +8,13 @@ promised to improve was before and after its command. Sound runs must get no fin
 
 import argparse
 import json
+import re
 import shlex
-from collections.abc import Callable
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +29,7 @@ from regmix.studies.diagnose import Diagnosis, diagnose
 
 BASE = "digits-regmix --model.width 16 --epochs 20 --validation 300 --device cpu"
 SMALL = "digits-regmix --model.width 16 --epochs 12 --validation 200 --device cpu"
-ATTACKS = "--attacks clean,pgd-20 --no-verdict --device cpu"
+ATTACKS = "--attacks clean,pgd-20 --no-verdict --device cpu --trust-code"
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Spoiled:
     """Flags of a second run that is diagnosed beside it."""
     mend: Callable[[Path], None] | None = None
     """What the user does before giving the command."""
+    stop: int = 0
+    """The epoch after which the training is interrupted; 0: never."""
 
 
 def regmix(words: str) -> None:
@@ -90,25 +97,43 @@ def trusted(path: Path) -> float:
     return float(masking is not None and masking.verdict == "no sign of masking")
 
 
+def complete(path: Path) -> float:
+    """How many epochs are complete."""
+    return len(load(path).epochs)
+
+
+def passed(path: Path) -> float:
+    """Minus the number of checks that the evaluation of the last weights failed."""
+    return -len(load(path).evaluations["last"].preflight)
+
+
 MERGED = 3
-"""The class whose training images mostly carry the label of the class after it in the spoiled folder."""
+"""The class that is weak where one class is labelled as the next."""
 
 
-def digits_folder(out: Path, merged: bool) -> Path:
-    """The digits as PNG files, of which most training images of one class are labelled as the next class."""
-    folder = out / "digits-folder"
-    if merged and folder.is_dir():
-        return folder
+def digits_folder(out: Path, name: str, wrong: Sequence[int] = (), split: str = "train") -> Path:
+    """The digits as PNG files; in one split most images of some classes are labelled as the next class."""
+    folder = out / name
     digits = load_digits()
+    shutil.rmtree(folder, ignore_errors=True)
     for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-        split = "test" if number % 4 == 0 else "train"
-        wrong = merged and split == "train" and label == MERGED and number % 8 != 1
-        for name in (label, label + 1):
-            (folder / split / str(name) / f"{number:04d}.png").unlink(missing_ok=True)
-        place = folder / split / str(label + wrong)
+        own = "test" if number % 4 == 0 else "train"
+        moved = own == split and label in wrong and (split == "test" or number % 8 != 1)
+        place = folder / own / str((label + moved) % 10)
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.rint(image * 255 / 16).astype(np.uint8)).save(place / f"{number:04d}.png")
     return folder
+
+
+def mislabelled(out: Path, name: str, wrong: Sequence[int], split: str = "train") -> tuple[str, Callable[[Path], None]]:
+    """The flags of a folder with wrong labels, and what corrects them."""
+
+    def mend(_: Path) -> None:
+        digits_folder(out, name)
+
+    if not (out / name).is_dir():
+        digits_folder(out, name, wrong, split)
+    return f"--data folder --data.root {shlex.quote(str(out / name))} --data.size 8 --data.channels grey", mend
 
 
 def weak_class(path: Path) -> float:
@@ -118,8 +143,40 @@ def weak_class(path: Path) -> float:
     return next(row.robust.accuracy for row in classes.rows if row.name == str(MERGED))
 
 
+def surviving(path: Path) -> float:
+    """How many classes have an image that survives the attack."""
+    classes = diagnose([path], probe=False)[0].classes
+    assert classes is not None
+    return sum(row.robust.accuracy > 0 for row in classes.rows)
+
+
+NET = """
+import torch
+
+class Rounded(torch.nn.Module):
+    def forward(self, x):
+        return (x * 255 / 32).round() * 32 / 255
+
+def net(classes):
+    layers = torch.nn.Conv2d(1, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(1024, classes)
+    return torch.nn.Sequential({first}*layers)
+"""
+
+
+def own_model(out: Path, first: str) -> None:
+    """A module with a network of the user's own, whose first layer may hide the gradient."""
+    (out / "diagnosed_net.py").write_text(NET.format(first=first))
+    sys.modules.pop("diagnosed_net", None)
+
+
 def spoiled(out: Path) -> dict[str, Spoiled]:
-    """The runs by name."""
+    """The runs by name. All findings have one but "not finite", for which no training on the digits was found."""
+    one, mend_one = mislabelled(out, "digits-3-is-4", [MERGED])
+    many, mend_many = mislabelled(out, "digits-odd-are-even", [1, 3, 5, 7])
+    test, mend_test = mislabelled(out, "digits-test-shifted", range(10), "test")
+    sys.path.insert(0, str(out))
+    if not (out / "diagnosed_net.py").exists():
+        own_model(out, "Rounded(), ")
     return {
         "lr / 100": Spoiled("learning rate too low", "--lr 0.001", robust()),
         "lr x 100": Spoiled("learning rate too high", "--lr 10", robust()),
@@ -136,19 +193,34 @@ def spoiled(out: Path) -> dict[str, Spoiled]:
             "catastrophic overfitting", "--method fgsm_at --threat.eps 0.3", robust(0.3), ATTACKS + " --eps 0.3,0.15"
         ),
         "40 test images": Spoiled("too few test images", "--seed 1", precision, ATTACKS + " --examples 40"),
-        "class 3 labelled 4": Spoiled(
-            "a weak class",
-            f"--data folder --data.root {digits_folder(out, merged=True)} --data.size 8",
-            weak_class,
-            mend=lambda _: void(digits_folder(out, merged=False)),
+        "class 3 labelled 4": Spoiled("a weak class", one, weak_class, mend=mend_one),
+        "classes 1, 3, 5, 7 labelled as the next": Spoiled(
+            "weak classes", many, surviving, ATTACKS + " --examples 100", mend=mend_many
         ),
+        "test labels shifted by one": Spoiled("failed checks", test, passed, mend=mend_test),
+        "input rounded in the model": Spoiled(
+            "masked gradients",
+            "--model diagnosed_net:net --lr 0.02",
+            trusted,
+            ATTACKS.replace("--no-verdict ", ""),
+            mend=lambda _: own_model(out, ""),
+        ),
+        "100 images, 200 epochs": Spoiled(
+            "robust overfitting",
+            "--train-examples 100 --epochs 200 --schedule constant --lr 0.05",
+            robust(),
+        ),
+        "alpha, beta, gamma / 10, beside TRADES": Spoiled(
+            "weak at larger ε",
+            "--method.alpha 5 --method.beta 2 --method.gamma 2",
+            robust(0.25),
+            ATTACKS + " --eps 0.15,0.25",
+            beside="--method trades",
+        ),
+        "interrupted": Spoiled("unfinished", "--seed 3", complete, stop=3),
         "constant lr, 8 epochs": Spoiled("cut short", "--epochs 8 --schedule constant --lr 0.02", robust()),
         "no evaluation": Spoiled("not evaluated", "--seed 2", evaluations, ""),
     }
-
-
-def void(_: object) -> None:
-    """Drops a value."""
 
 
 SOUND = {
@@ -165,13 +237,30 @@ def folder_name(name: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in name)
 
 
-def made(path: Path, base: str, train: str, evaluate: str) -> Path:
+def made(path: Path, base: str, train: str, evaluate: str, stop: int = 0) -> Path:
     """A trained and evaluated run, made unless it is there."""
     if not (path / "config.json").is_file():
-        regmix(f"train {base} --out {shlex.quote(str(path))} {train}")
+        if "--model " in train:
+            base = base.replace("--model.width 16 ", "")
+        words = f"train {base} --out {shlex.quote(str(path))} {train}"
+        if stop:
+            interrupted(words, path, stop)
+        else:
+            regmix(words)
     if evaluate and not load(path).evaluations:
         regmix(f"evaluate {shlex.quote(str(path))} {evaluate}")
     return path
+
+
+def interrupted(words: str, path: Path, epochs: int) -> None:
+    """A training that gets Ctrl-C once it has printed an epoch."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "regmix", *shlex.split(words)], stdout=subprocess.PIPE, text=True
+    ) as job:
+        assert job.stdout is not None
+        for line in job.stdout:
+            if re.match(rf"epoch +{epochs}/", line):
+                job.send_signal(signal.SIGINT)
 
 
 def follow(finding: Finding, path: Path, evaluate: str) -> Path:
@@ -189,7 +278,7 @@ def follow(finding: Finding, path: Path, evaluate: str) -> Path:
 
 def judge_spoiled(name: str, one: Spoiled, out: Path, base: str) -> dict[str, object]:
     """Spoils, diagnoses, follows and measures."""
-    path = made(out / folder_name(name), base, one.train, one.evaluate)
+    path = made(out / folder_name(name), base, one.train, one.evaluate, one.stop)
     beside = [made(out / (folder_name(name) + "-beside"), base, one.beside, one.evaluate)] if one.beside else []
     diagnosis: Diagnosis = diagnose([path, *beside], probe=False)[0]
     found = {finding.name: finding for finding in diagnosis.findings}
