@@ -125,7 +125,7 @@ BAD = {
     "compare digits-regmx": "did you mean digits-regmix?",
     "compare digits-regmix --methods regmx": "did you mean regmix?",
     "compare digits-regmix --methods pgd_at:steps": "FIELD=VALUE",
-    "compare digits-regmix --methods pgd_at:stps=2": "pgd_at has no setting stps",
+    "compare digits-regmix --methods pgd_at:stps=2": "did you mean steps?",
     "compare digits-regmix --methods regmix,regmix": "twice",
     "compare digits-regmix --seeds 0": "at least 1",
     "compare digits-regmix --seed 3": "--seeds",

@@ -10,7 +10,7 @@ from PIL import Image
 
 from regmix.cli.entry import main
 from regmix.config import Experiment, to_json
-from regmix.data import Folder, load, load_training, trained_on
+from regmix.data import Folder, learned_from, load, load_training
 from regmix.runs import Run
 from regmix.types import UserError
 
@@ -402,53 +402,129 @@ def test_numbers_of_training_and_validation_images_are_chosen_evenly(held_out):
     assert train.labels.tolist() == [0, 1]
     assert validation.labels.tolist() == [0, 0, 1, 1]
     assert len(load_training(Folder(root=str(held_out), size=8), None, 0, seed=0)[1]) == 0
-    with pytest.raises(UserError, match="7 validation images are not available: there are 6 in their folder; ask for"):
+    with pytest.raises(UserError, match="7 validation images are not available: their folder has 6; ask for fewer"):
         load_training(Folder(root=str(held_out), size=8), None, 7, seed=0)
     with pytest.raises(UserError, match="must not be negative"):
         load_training(Folder(root=str(held_out), size=8), None, -1, seed=0)
 
 
 def test_the_classes_of_validation_images_are_those_of_the_training(held_out):
-    shutil.rmtree(held_out / "val" / "cat")
-    train, validation = load_training(Folder(root=str(held_out), size=8), None, None, seed=0)
-    assert validation.classes == train.classes == ("cat", "dog")
-    assert validation.labels.tolist() == [1, 1, 1]
-    assert train.notes[-1] == "1 of 2 classes have no validation images: cat"
+    for split in ("train", "test"):
+        shutil.copytree(held_out / split / "cat", held_out / split / "ant")
+    config = Folder(root=str(held_out), size=8)
+    train, validation = load_training(config, None, None, seed=0)
+    assert validation.classes == train.classes == ("ant", "cat", "dog")
+    assert validation.labels.tolist() == [1, 1, 1, 2, 2, 2]
+    assert "1 of 3 classes have no validation images: ant" in train.notes
     (held_out / "val" / "dog").rename(held_out / "val" / "fox")
     with pytest.raises(UserError, match=r"the class 'fox' is in .*val but not in .*train: no model could learn it"):
-        load_training(Folder(root=str(held_out), size=8), None, None, seed=0)
-    shutil.rmtree(held_out / "val" / "fox")
-    with pytest.raises(UserError, match="val has no class folders"):
-        load_training(Folder(root=str(held_out), size=8), None, None, seed=0)
+        load_training(config, None, None, seed=0)
 
 
 def test_images_in_two_of_three_splits_are_reported(held_out):
     shutil.copy(held_out / "train" / "cat" / "1.png", held_out / "val" / "cat" / "copy.png")
     shutil.copy(held_out / "val" / "dog" / "2.png", held_out / "test" / "dog" / "copy.png")
-    (note,) = read(held_out, "test").notes
+    shutil.copy(held_out / "val" / "dog" / "2.png", held_out / "val" / "beside.png")
+    own = Folder(root=str(held_out), size=8)
+    assert read(held_out, "test").notes == (), "not every model was validated on them"
+    assert [*learned_from(own, own, "")] == []
+    (note,) = learned_from(own, own, "val")
     assert note.startswith("1 of 5 test images are also validation images, byte for byte, such as ")
-    assert note.endswith("val/dog/2.png: the best weights were chosen on them, so their accuracy is too high")
-    train, _ = load_training(Folder(root=str(held_out), size=8), None, None, seed=0)
-    assert train.notes[-1].startswith("1 of 7 validation images are also training images, byte for byte, such as ")
+    assert note.endswith("val/dog/2.png: where the best weights were chosen on them, their accuracy is too high")
+    train, _ = load_training(own, None, None, seed=0)
+    assert [note.split(",")[0] for note in train.notes[-2:]] == [
+        "1 of 7 validation images are also training images",
+        "1 of 7 validation images are also test images",
+    ]
     elsewhere = Folder(root=str(held_out / "elsewhere"), size=8)
     shutil.copytree(held_out / "val", held_out / "elsewhere" / "test")
-    notes = [*trained_on(elsewhere, Folder(root=str(held_out), size=8))]
+    notes = [*learned_from(elsewhere, own, "val")]
     assert [note.split(",")[0] for note in notes] == [
         "1 of 7 test images are also training images",
         "7 of 7 test images are also validation images",
     ]
+    (held_out / "elsewhere" / "train").symlink_to(held_out / "train")
+    assert [note.split(",")[0] for note in learned_from(elsewhere, own, "val")] == notes[1].split(",")[:1]
+
+
+def test_copies_among_training_images_do_not_matter_for_validation_images_of_their_own(held_out):
+    shutil.copy(held_out / "train" / "cat" / "1.png", held_out / "train" / "cat" / "copy.png")
+    (note,) = (note for note in read(held_out).notes if "are copies of others" in note)
+    assert "drawn for validation" not in note
+
+
+@pytest.mark.parametrize(
+    ("spoil", "complaint"),
+    [
+        (lambda root: (root / "val").symlink_to("test"), "val and .*test are the same folder"),
+        (
+            lambda root: shutil.copytree(root / "test" / "cat", root / "val" / "cat"),
+            "all images in .*val are",
+        ),
+        (
+            lambda root: shutil.copytree(root / "test", root / "val" / "images"),
+            "the class 'images' is in .*val",
+        ),
+        (lambda root: (root / "val").mkdir(), "val has no class folders"),
+        (lambda root: shutil.copytree(root / "test" / "cat", root / "valid"), "valid has no class folders"),
+    ],
+)
+def test_a_folder_that_holds_no_validation_images_is_refused_with_a_way_out(root, spoil, complaint):
+    spoil(root)
+    with pytest.raises(UserError, match=complaint) as refused:
+        load_training(Folder(root=str(root), size=8, stream=True), None, None, seed=0)
+    assert "/ holds the validation images; rename it to take them from train/)" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_broken_link_to_validation_images_is_named(root):
+    (root / "val").symlink_to("nowhere")
+    with pytest.raises(UserError, match="val is a broken link; repair or remove it"):
+        read(root)
+
+
+TINY = "--data.size 8 --epochs 1 --batch-size 2 --model small_cnn --model.width 2 --averaging none"
 
 
 def test_a_run_validates_on_the_folder_and_goes_on_only_with_it(held_out, tmp_path, capsys):
-    words = f"train photos --data.root {held_out} --data.size 8 --epochs 1 --batch-size 2 --model small_cnn"
-    assert main([*words.split(), "--out", str(tmp_path / "run")]) == 0
+    assert main(f"train photos --data.root {held_out} {TINY} --out {tmp_path / 'run'}".split()) == 0
     assert f"the validation images are those of {held_out}/val" in capsys.readouterr().out
     run = Run.open(tmp_path / "run")
     assert run.data().train.counts == (2, 2)
     assert run.data().validation.counts == (3, 3)
-    (held_out / "val" / "cat" / "0.png").unlink()
+    assert run.data().held_out == "val"
+    assert main(f"report {tmp_path / 'run'} -o {tmp_path / 'r.html'}".split()) == 0
+    assert "The best epoch is chosen on 6 images of the folder val/" in (tmp_path / "r.html").read_text()
+    capsys.readouterr()
+    (held_out / "val").rename(held_out / "unused")
     assert main(["train", "--resume", str(tmp_path / "run"), "--epochs", "2"]) == 2
-    assert "the images have changed since" in capsys.readouterr().err
+    assert "its validation images were those of val/, which is gone" in capsys.readouterr().err
+
+
+def test_a_run_without_the_folder_does_not_go_on_with_it(held_out, tmp_path, capsys):
+    (held_out / "val").rename(held_out / "unused")
+    words = f"train photos --data.root {held_out} {TINY} --validation 2 --out {tmp_path / 'run'}".split()
+    assert main(words) == 0
+    (held_out / "unused").rename(held_out / "val")
+    assert main(["train", "--resume", str(tmp_path / "run"), "--epochs", "2"]) == 2
+    assert "would now be those of val/; to go on, rename that folder" in capsys.readouterr().err
+
+
+def test_validation_images_do_not_stand_in_for_test_images_that_are_gone(held_out, tmp_path_factory, capsys):
+    run = tmp_path_factory.mktemp("runs") / "run"
+    assert main(f"train photos --data.root {held_out} {TINY} --out {run}".split()) == 0
+    evaluate = f"evaluate {run} --attacks clean --no-verdict".split()
+    copied = run.with_name("copied")
+    shutil.copytree(held_out / "val", copied / "val")
+    shutil.rmtree(held_out / "test")
+    assert main(evaluate) == 2
+    error = capsys.readouterr().err
+    assert f"{held_out}/val holds the validation images on which the run's best weights were chosen; put test" in error
+    assert error.count("\n") == 1
+    shutil.rmtree(held_out)
+    assert main([*evaluate, "--data.root", str(copied)]) == 0
+    said = "the test images are the run's validation images, on which its best weights were chosen"
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 def test_no_evaluation_is_proposed_without_test_images(root, tmp_path, capsys):

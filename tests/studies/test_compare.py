@@ -167,9 +167,11 @@ def test_methods_that_are_none_or_the_same_are_refused(tmp_path, capfd, methods:
 @pytest.mark.parametrize(
     ("methods", "more", "says"),
     [
-        ("standard,pgd_at:alpha=2", (), "pgd_at has no setting alpha (it has: steps, "),
-        ("standard:steps=2", (), "standard has no setting steps (it has: none)"),
-        ("pgd_at:averagin.decay=0.9", (), "pgd_at has no setting averagin.decay"),
+        ("standard,pgd_at:alpha=2", (), "neither pgd_at nor the training has a setting alpha; it has: steps, "),
+        ("standard:steps=2", (), "neither standard nor the training has a setting steps; it has: none"),
+        ("pgd_at:averagin.decay=0.9", (), "has a setting averagin.decay; did you mean averaging?"),
+        ("regmix:seed=3,pgd_at", (), "all methods have the same seeds and device; set --seeds"),
+        ("regmix,standard", ("--epochs", "0"), "error: epochs is 0"),
         ("regmix,standard", ("--method.alpha", "3"), "for the method standard: unknown flag '--method.alpha'"),
         ("regmix,standard", ("--method.alpha", "3"), "after its name: --methods NAME:FIELD=VALUE"),
         ("standard,pgd_at:steps=0", (), "for the method pgd_at:steps=0: method steps is 0"),

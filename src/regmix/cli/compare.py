@@ -7,7 +7,7 @@ from regmix.cli.common import console_for, radii_in
 from regmix.cli.many_runs import Evaluations, ManyRunsFlags, check_distinct, compare_runs, parse_many, plan_runs
 from regmix.reports.place import check_places
 from regmix.shorthand import names_in
-from regmix.studies.compare import OUTPUTS, check_comparison, method_words, reaching_trainings
+from regmix.studies.compare import OUTPUTS, Planned, check_comparison, method_words, reaching_trainings
 from regmix.types import UserError
 
 
@@ -31,15 +31,17 @@ def compare(words: list[str]) -> None:
     if len(set(methods)) < len(methods):
         raise UserError(f"--methods {flags.methods}: a method is listed twice; list it once")
     out = flags.out or Path("runs") / f"compare-{flags.recipe}"
-    settings = [method_words(method) for method in methods]
-    planned = []
-    for method, words_of_it in zip(methods, settings, strict=True):
+    planned, wrong = list[Planned](), dict[str, UserError]()
+    for method, settings in {method: method_words(method) for method in methods}.items():
         try:
-            planned += plan_runs(flags, [*words_of_it, *rest], out / method.replace(":", "-").replace("/", "_"))
+            planned += plan_runs(flags, [*settings, *rest], out / method.replace(":", "-").replace("/", "_"))
         except UserError as error:
-            of_all = any(word.startswith("--method.") for word in rest)
-            hint = " (write a setting of one method after its name: --methods NAME:FIELD=VALUE)" if of_all else ""
-            raise UserError(f"for the method {method}: {error}{hint}") from error
+            wrong[method] = error
+    for method, first in wrong.items():
+        if len(wrong) == len(methods) and len({*map(str, wrong.values())}) == 1:
+            raise first
+        hint = "; write a setting of one method after its name: --methods NAME:FIELD=VALUE"
+        raise UserError(f"for the method {method}: {first}{hint if '--method.' in str(first) else ''}") from first
     check_places([out / name for name in OUTPUTS])
     check_distinct(planned)
     check_comparison([run.experiment for run in planned], radii_in(flags.eps))

@@ -10,7 +10,7 @@ from regmix.data.crops import CropConfig, CropShift, NoCrop, ResizedCrop
 from regmix.data.digits import Digits
 from regmix.data.erase import Cutout, EraseConfig, NoErasing, RandomErasing
 from regmix.data.fingerprint import changes, class_changes, fingerprint
-from regmix.data.folder import Folder, trained_on
+from regmix.data.folder import Folder, held_out_folder, learned_from
 from regmix.data.hub import Hub
 from regmix.data.imagenet32 import Imagenet32
 from regmix.data.images import ImageSet, Split
@@ -97,7 +97,9 @@ __all__ = [
     "draw_views",
     "fingerprint",
     "from_view",
+    "held_out_folder",
     "image_set",
+    "learned_from",
     "load",
     "load_training",
     "pick",
@@ -107,5 +109,4 @@ __all__ = [
     "steps_per_epoch",
     "take",
     "to_view",
-    "trained_on",
 ]

@@ -9,7 +9,8 @@ from regmix.types import UserError
 
 MEANS = {
     ("test", "training"): "accuracy on them says nothing about new images",
-    ("test", "validation"): "the best weights were chosen on them, so their accuracy is too high",
+    ("test", "validation"): "where the best weights were chosen on them, their accuracy is too high",
+    ("validation", "test"): "the best weights are chosen on test images, whose accuracy is then too high",
     ("validation", "training"): "the best weights are chosen on images that the model has learned",
 }
 """What it means that images are in two splits."""
@@ -28,8 +29,11 @@ def leak(paths: Sequence[Path], others: Iterable[Path], kind: str, other: str = 
         )
 
 
-def copies(paths: Sequence[Path], labels: Sequence[int]) -> Iterator[str]:
-    """Notes on training images that are there twice, byte for byte."""
+def copies(paths: Sequence[Path], labels: Sequence[int], *, drawn: bool) -> Iterator[str]:
+    """Notes on training images that are there twice, byte for byte.
+
+    drawn: whether validation images are drawn from them.
+    """
     beginnings = [_beginning(path) for path in paths]
     often = Counter(beginnings)
     first: dict[bytes, tuple[Path, int]] = {}
@@ -47,7 +51,8 @@ def copies(paths: Sequence[Path], labels: Sequence[int]) -> Iterator[str]:
     if same := [(path, other) for path, other, differs in found if not differs]:
         yield (
             f"{len(same)} of {len(paths)} training images are copies of others, byte for byte, such as {same[0][0]} "
-            f"and {same[0][1]}: if one of them is drawn for validation, its accuracy says less about new images"
+            f"and {same[0][1]}"
+            + (": if one of them is drawn for validation, its accuracy says less about new images" if drawn else "")
         )
 
 

@@ -15,7 +15,6 @@ from regmix.data.class_folders import (
     files_in,
     images_by_label,
     is_folder,
-    visible_files,
 )
 from regmix.data.duplicates import copies, leak
 from regmix.data.images import ImageSet, Split
@@ -23,7 +22,7 @@ from regmix.data.size import Channels, Size, format_size, height_and_width
 from regmix.data.stored import Files, Stored
 from regmix.runtime import processes
 from regmix.runtime.files import printable
-from regmix.types import Tag, UserError
+from regmix.types import Tag, UserError, require
 
 VALIDATION = ("val", "valid", "validation")
 """Folders of validation images. Without a test/, the first of them holds the test images."""
@@ -72,16 +71,15 @@ class Folder:
                 notes.append(f"there are no test images; to evaluate the model, put some into {root / 'test'}/CLASS")
             notes += _beside(root, test, validation)
             if not self.stream and processes.started()[0] == 0:
-                notes += copies(paths, images.labels.tolist())
+                notes += copies(paths, images.labels.tolist(), drawn=validation is None)
         else:
             images, paths = self._images(test, test_folders, classes)
             notes = [*_twins(classes), *_other_order(classes, test_folders), *images.notes]
             notes += _test_notes(root, test, classes, train_folders, test_folders)
             if not self.stream:
                 notes += leak(paths, files_in(train_folders), "test")
-                if validation is not None:
-                    notes += leak(paths, visible_files(validation), "test", "validation")
-        return self._held(replace(images, notes=tuple(notes)))
+        images = replace(images, notes=tuple(notes))
+        return images if self.stream else images.resident()
 
     def read_validation(self) -> ImageSet | None:
         """Reads the validation images, which lie in root/val/ (or valid/, validation/) beside root/test/, as `read`.
@@ -89,19 +87,28 @@ class Folder:
         None where there is no such folder. The classes are those of the training images.
 
         Raises:
-            UserError: as `read`.
+            UserError: as `read`; or the folder is that of the test images, or has images of one class only.
         """
         root = Path(self.root)
         if (base := _validation_folder(root)) is None:
             return None
-        train_folders, folders = class_folders(root / "train"), class_folders(base)
-        _check_trained(folders, base, train_folders)
-        classes = sorted(train_folders)
-        images, paths = self._images(base, folders, classes)
+        train_folders, test = class_folders(root / "train"), root / "test"
+        try:
+            folders = class_folders(base)
+            _check_trained(folders, base, train_folders)
+            require(base.resolve() != test.resolve(), f"{base} and {test} are the same folder")
+            require(min(len(folders), 2) == min(len(train_folders), 2), f"all images in {base} are of one class")
+            classes = sorted(train_folders)
+            images, paths = self._images(base, folders, classes)
+        except UserError as error:
+            raise UserError(
+                f"{error} (beside {test}, {base.name}/ holds the validation images; rename it to take them from train/)"
+            ) from error
         notes = [*images.notes, *_absent("validation", classes, folders)]
-        if not self.stream:
+        if not self.stream and processes.started()[0] == 0:
             notes += leak(paths, files_in(train_folders), "validation")
-        return self._held(replace(images, notes=tuple(notes)))
+            notes += leak(paths, files_in(class_folders(test)), "validation", "test")
+        return replace(images, notes=tuple(notes))
 
     def _images(
         self, base: Path, folders: Mapping[str, Path], classes: Sequence[str]
@@ -119,9 +126,6 @@ class Folder:
         files = tuple(printable(path.relative_to(root).as_posix()) for path in paths)
         return ImageSet(images, torch.tensor(labels), tuple(classes), tuple(skipped.notes()), files), paths
 
-    def _held(self, images: ImageSet) -> ImageSet:
-        return images if self.stream else images.resident()
-
     @property
     def has_tests(self) -> bool:
         """Whether a run on these images has test images."""
@@ -132,7 +136,12 @@ def _validation_folder(root: Path) -> Path | None:
     """The folder of validation images, if there is one beside training and test images."""
     if not ((root / "train").is_dir() and (root / "test").is_dir()):
         return None
-    return next((root / name for name in VALIDATION if (root / name).is_dir()), None)
+    for path in (root / name for name in VALIDATION):
+        if path.is_symlink() and not path.exists():
+            raise UserError(f"{path} is a broken link; repair or remove it")
+        if path.is_dir():
+            return path
+    return None
 
 
 def _test_folder(root: Path, split: Split) -> Path:
@@ -199,8 +208,9 @@ def _test_notes(
 ) -> Iterator[str]:
     if test == root:
         yield f"{root} has no train, test or val folder: all of its {len(classes)} folders are classes of test images"
-    if test.name == "test" and not train_folders and (root / "val").is_dir():
-        yield f"{root / 'val'} was skipped: the test images are those in {test}"
+    for name in VALIDATION if not train_folders else ():
+        if (root / name).is_dir() and root / name != test:
+            yield f"{root / name} was skipped: the test images are those in {test}"
     beside = [] if test == root else [path.name for path in sorted(root.iterdir()) if is_folder(path)]
     if beside := [name for name in beside if name not in ("train", "test", *VALIDATION)]:
         yield f"{root}: {len(beside)} folders beside {test.name}/ were skipped: {', '.join(beside[:5])}"
@@ -216,12 +226,36 @@ def _absent(kind: str, classes: Sequence[str], folders: Mapping[str, Path]) -> I
         yield f"{len(missing)} of {len(classes)} classes have no {kind} images: {', '.join(missing[:5])}{more}"
 
 
-def trained_on(other: Folder, own: Folder) -> Iterator[str]:
-    """Notes on test images of another folder that are also images of a run's own folder, byte for byte."""
-    train, base = Path(own.root) / "train", _test_folder(Path(other.root), "test")
-    if train.is_dir() and train.resolve() != (Path(other.root) / "train").resolve():  # else `read` has said it
+def held_out_folder(validation: ImageSet) -> str:
+    """The name of the folder that the validation images lie in; empty if they are taken from the training images."""
+    first = validation.files[0].partition("/")[0] if validation.files else ""
+    return first if first in VALIDATION else ""
+
+
+def learned_from(tested: Folder, own: Folder, held_out: str) -> Iterator[str]:
+    """Notes on test images that are also images of a run's own folder, byte for byte.
+
+    Args:
+        tested: the folder with the test images, which may be the run's own.
+        held_out: the folder of the run's validation images, see `held_out_folder`.
+
+    Raises:
+        UserError: the run's own test images are gone, so that its validation images stand in for them.
+    """
+    root, base = Path(own.root), _test_folder(Path(tested.root), "test")
+    train, validation = root / "train", root / held_out
+    if held_out and base.resolve() == validation.resolve() and Path(tested.root).resolve() == root.resolve():
+        raise UserError(
+            f"{base} holds the validation images on which the run's best weights were chosen; put test images into "
+            f"{base.with_name('test')}, or name another folder with --data.root"
+        )
+    others = []
+    if train.is_dir() and train.resolve() != (Path(tested.root) / "train").resolve():  # else `read` has said it
+        others.append((train, "training"))
+    if held_out and validation.is_dir():
+        others.append((validation, "validation"))
+    if others and not own.stream:
         skipped = Skipped(base)
         paths = [path for folder in class_folders(base).values() for path in class_images(folder, skipped)[0]]
-        yield from leak(paths, files_in(class_folders(train)), "test")
-        if (validation := _validation_folder(Path(own.root))) is not None:
-            yield from leak(paths, visible_files(validation), "test", "validation")
+        for folder, kind in others:
+            yield from leak(paths, files_in(class_folders(folder)), "test", kind)

@@ -60,8 +60,8 @@ def split_train(
             validation = min(MOST_VALIDATION, len(held_out))
         if validation > len(held_out):
             raise UserError(
-                f"{validation} validation images are not available: there are {len(held_out)} in their folder; ask for "
-                "fewer with --validation"
+                f"{validation} validation images are not available: their folder has {len(held_out)}; ask for fewer "
+                "with --validation, or for all with --validation None"
             )
         chosen = stratified_order(held_out.labels, seed)[:validation]
         return split_train(train, examples, 0, seed)[0], held_out.subset(chosen.sort().values)

@@ -10,7 +10,14 @@ from regmix.corruptions import Computed, OfficialFiles
 from regmix.data import placed
 from regmix.evaluation.checkpoint import CheckpointEvaluation
 from regmix.evaluation.questions import Questions, check_attacks, check_open_number, source_weights
-from regmix.evaluation.subject import EvaluationImages, PlacedModel, check_images, choose_images, load_checkpoint
+from regmix.evaluation.subject import (
+    EvaluationImages,
+    PlacedModel,
+    check_images,
+    choose_images,
+    load_checkpoint,
+    with_leaks,
+)
 from regmix.evaluation.task import Progress, Task, corruption_kinds, load_suite
 from regmix.evaluation.until_narrow import fill_until_narrow
 from regmix.runs import CONFIG, Checkpoint, Run
@@ -46,6 +53,7 @@ class Assessment:
         if test is None:
             own = placed(self._experiment.data, run.path)
             test = choose_images(own, questions.examples, questions.sample, questions.sample_seed)
+            test = with_leaks(test, run, own, own)
         check_images(run, test.images)
         self.test = test
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import regmix
 from regmix.config import Experiment, build_model
-from regmix.data import DataConfig, How, ImageSet, class_changes, draw, fingerprint, load, pick
+from regmix.data import DataConfig, Folder, How, ImageSet, class_changes, draw, fingerprint, learned_from, load, pick
 from regmix.evaluation.questions import Questions
 from regmix.models import Answers, load_weights
 from regmix.runs import Checkpoint, Run
@@ -56,6 +56,24 @@ def choose_images(data: DataConfig, count: int | None, how: How = "stratified", 
     return EvaluationImages(
         test if sample.how == "all" else test.subset(positions), positions, sample, fingerprint(test)
     )
+
+
+def with_leaks(test: EvaluationImages, run: Run, own: DataConfig, tested: DataConfig) -> EvaluationImages:
+    """The test images with notes on those that the run has learned from or was validated on, where that can be seen.
+
+    Args:
+        own: the data of the run, where they are now.
+        tested: the data that the test images are from.
+
+    Raises:
+        UserError: as `learned_from`.
+    """
+    data, notes = run.data(), list[str]()
+    if isinstance(own, Folder) and isinstance(tested, Folder):
+        notes += learned_from(tested, own, data.held_out if data else "")
+    if not notes and data and data.validation.images and test.split.content == data.validation.content:
+        notes.append("the test images are the run's validation images, on which its best weights were chosen")
+    return replace(test, images=replace(test.images, notes=(*test.images.notes, *notes)))
 
 
 def check_images(directory: Run, images: ImageSet) -> None:

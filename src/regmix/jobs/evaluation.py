@@ -1,6 +1,6 @@
 """Evaluates the checkpoints of a run: on the run's own test images, or on other ones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -8,10 +8,10 @@ from typing import Any, Literal
 from regmix.arguments import checked
 from regmix.attacks import parse_attacks
 from regmix.config import from_json
-from regmix.data import DataConfig, Folder, placed, trained_on
+from regmix.data import DataConfig, placed
 from regmix.evaluation.assessment import Assessment
 from regmix.evaluation.questions import Questions
-from regmix.evaluation.subject import EvaluationImages, choose_images
+from regmix.evaluation.subject import EvaluationImages, choose_images, with_leaks
 from regmix.jobs.console import ProgressTo, shown
 from regmix.jobs.training import path_of
 from regmix.runs import CONFIG, Checkpoint, Run
@@ -75,18 +75,11 @@ def other_images(run: Run, data: str | Path | DataConfig, questions: Questions, 
     if isinstance(data, str | Path):
         data = placed(own, run.path, data)
     test = choose_images(data, questions.examples, questions.sample, questions.sample_seed)
-    if data == own:
-        return test
-    where = str(getattr(data, "root", data.name))
-    notes = (*test.images.notes, *_notes(own, data, where))
-    return replace(test, images=replace(test.images, notes=notes), elsewhere=where)
-
-
-def _notes(own: DataConfig, other: DataConfig, where: str) -> Iterator[str]:
-    """What the reader of the results must know about other images."""
-    yield f"the test images are those of {where}, not those that the run's settings name"
-    if isinstance(own, Folder) and isinstance(other, Folder):
-        yield from trained_on(other, own)
+    if data != own:
+        where = str(getattr(data, "root", data.name))
+        note = f"the test images are those of {where}, not those that the run's settings name"
+        test = replace(test, images=replace(test.images, notes=(*test.images.notes, note)), elsewhere=where)
+    return with_leaks(test, run, own, data)
 
 
 def _questions(

@@ -257,13 +257,14 @@ def threat_text(run: LoadedRun, judged: float | None) -> str:
 
 def selection_text(runs: Sequence[LoadedRun]) -> str:
     """How the best checkpoint was chosen."""
-    runs = [run for run in runs if run.source is None]
-    if not runs:
+    if not (runs := [run for run in runs if run.source is None]):
         return ""
-    sizes = {run.validation_images or run.config.get("validation") for run in runs}
-    held = f"{sizes.pop()} images" if len(sizes) == 1 and isinstance(next(iter(sizes)), int) else "images"
+    (size, *others) = {run.validation_images or run.config.get("validation") for run in runs}
+    held = f"{size} images" if isinstance(size, int) and not others else "images"
+    folders = sorted({run.data.held_out if run.data else "" for run in runs})
+    place = " or ".join(f"of the folder {name}/" if name else "held out from the training set" for name in folders)
     return (
-        f"The best epoch is chosen on {held} held out from the training set (the validation split). "
+        f"The best epoch is chosen on {held} {place} (the validation split). "
         "The test split of a run is used neither for training nor for this choice."
     )
 

@@ -115,6 +115,8 @@ class Data:
     validation: Fingerprint
     notes: list[str] = field(default_factory=list)
     """What was left out or changed when the images were read."""
+    held_out: str = ""
+    """The folder of the validation images, such as val; empty where they are taken from the training images."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -18,15 +19,16 @@ from rich.console import Console
 from rich.table import Table
 
 from regmix.config import UNIONS, Experiment, from_json, to_json
-from regmix.data import DataConfig, changes, fingerprint, load_training
+from regmix.data import DataConfig, fingerprint, held_out_folder, load_training
 from regmix.reports import comparison, remarks, write_report
 from regmix.reports.load import aligned, load
 from regmix.runs import CONFIG, Run
+from regmix.runs.images import image_changes
 from regmix.runs.records import Data, Images, validated
 from regmix.runtime.files import flat, write_text
 from regmix.runtime.signals import ending, handled, survive_hangup
 from regmix.shorthand import with_settings
-from regmix.types import Fingerprint, Interrupted, Trust, UserError, known
+from regmix.types import Interrupted, Trust, UserError, known
 
 _running: set[subprocess.Popen[bytes]] = set()
 """The training processes that are running, in any thread."""
@@ -86,21 +88,23 @@ def method_words(text: str) -> list[str]:
     flags = ["--method", name]
     for field, value in settings.items():
         root = field.split(".")[0].replace("-", "_")
+        if root in ("seed", "device"):
+            raise UserError(f"--methods {text}: all methods have the same seeds and device; set --seeds and --device")
         if root not in fields and root not in Experiment.__dataclass_fields__:
-            has = ", ".join(each.replace("_", "-") for each in fields if each != "name") or "none"
-            raise UserError(f"--methods {text}: {name} has no setting {field} (it has: {has}), nor has the training")
+            names = [each.replace("_", "-") for each in fields if each != "name"]
+            meant = get_close_matches(field, [*names, *Experiment.__dataclass_fields__], 1)
+            has = f"did you mean {meant[0]}?" if meant else f"it has: {', '.join(names) or 'none'}"
+            raise UserError(f"--methods {text}: neither {name} nor the training has a setting {field}; {has}")
         flag = ("--method." if root in fields else "--") + field
         flags += [flag.replace("_", "-"), value]
     return flags
 
 
 @cache
-def _images(
-    data: DataConfig, train_examples: int | None, validation: int | None, split_seed: int
-) -> tuple[Fingerprint, Fingerprint]:
-    """Of the images to train on and of those for validation."""
+def _images(data: DataConfig, train_examples: int | None, validation: int | None, split_seed: int) -> Data:
     train_set, validation_set = load_training(data, train_examples, validation, split_seed)
-    return fingerprint(train_set), fingerprint(validation_set.resident())
+    validation_set = validation_set.resident()
+    return Data(fingerprint(train_set), fingerprint(validation_set), held_out=held_out_folder(validation_set))
 
 
 @dataclass(frozen=True)
@@ -141,8 +145,7 @@ class Planned:
     def _other_images(self, known: Data) -> str:
         """How the images that the experiment names now differ from those of the run; empty if they do not."""
         drawn = self.experiment
-        found = _images(drawn.data, drawn.train_examples, drawn.validation, drawn.split_seed)
-        return next(filter(None, map(changes, (known.train, known.validation), found)), "")
+        return image_changes(known, _images(drawn.data, drawn.train_examples, drawn.validation, drawn.split_seed))
 
     def train(
         self, *, quiet: bool, log: Path | None = None, threads: int | None = None, watch: Watch | None = None

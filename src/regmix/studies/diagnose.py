@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from regmix.config import NoAveraging, from_json
-from regmix.data import DataFunction, changes, placed
+from regmix.data import DataFunction, placed
 from regmix.methods import Standard
 from regmix.models import Function
 from regmix.reports.classes import Classes, per_class
@@ -17,6 +17,7 @@ from regmix.reports.load import aligned, load
 from regmix.reports.statistics import Share, share
 from regmix.reports.subject import Subject, subjects_of
 from regmix.runs import CONFIG, Run
+from regmix.runs.images import image_changes
 from regmix.runtime import devices
 from regmix.training.display import Display
 from regmix.training.start import run as train
@@ -129,7 +130,7 @@ def plain_accuracy(
         rows, data = [row for row in run.metrics() if row.validation], run.data()
     if not rows or rows[-1].validation is None or data is None:
         return None
-    if (before := judged.data()) is not None and (text := changes(before.validation, data.validation)):
+    if (before := judged.data()) is not None and (text := image_changes(before, data)):
         raise UserError(f"the images have changed since {path} began: {text}; put them back")
     images = sum(data.validation.counts)
     return share(round(rows[-1].validation["clean"] * images), images)

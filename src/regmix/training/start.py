@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from regmix.config import Experiment, from_json, to_json
-from regmix.data import changes, class_changes, fingerprint, placed
+from regmix.data import class_changes, fingerprint, held_out_folder, placed
 from regmix.models import changed_code, users_code
 from regmix.runs import CONFIG, Run
 from regmix.runs.environment import environment
+from regmix.runs.images import image_changes
 from regmix.runs.records import Data
 from regmix.runs.settings import PLACES, check_settings
 from regmix.runtime import devices, processes
@@ -146,7 +147,8 @@ def _train(
     for line in (*idle(experiment), *unlearnable(images)):
         display.warn(line)
     with directory.claim(), _continued_with(experiment.code_flags):
-        now = Data(fingerprint(images), fingerprint(prepared.validation_set), [*images.notes])
+        held_out = prepared.validation_set
+        now = Data(fingerprint(images), fingerprint(held_out), [*images.notes], held_out_folder(held_out))
         _check_same_images(directory, now, images.classes, display)
         if longer is not None:  # all processes have met in `prepare`, so none reads what is written now
             directory.lengthen(longer)
@@ -169,7 +171,7 @@ def _check_same_images(directory: Run, now: Data, classes: tuple[str, ...], disp
         text = class_changes(tuple(result.classes), classes) if result.classes else ""
         difference = text and f"the classes have changed: {text}"
     else:
-        difference = changes(before.train, now.train) or changes(before.validation, now.validation)
+        difference = image_changes(before, now)
         if before.train.times != now.train.times and not difference:
             display.warn("the files of the images were written again since the run began; names and sizes agree")
     if difference:
