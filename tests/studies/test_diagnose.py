@@ -65,10 +65,12 @@ def test_a_run_of_standard_training_beside_it_spares_the_probe(
     standard = tmp_path / "standard"
     call(f"train digits-regmix {TINY} --epochs 1 --averaging none --method standard --out {standard}")
     monkeypatch.setattr(diagnosis, "plain_accuracy", lambda *_, **__: pytest.fail("probed"))
-    assert len(diagnose([spoiled, standard])) == 2
-    with pytest.raises(pytest.fail.Exception):
-        diagnose([spoiled])
     assert diagnose([standard])[0].plain is None  # it has no weights to judge
+    for not_compared in ([spoiled, standard], [spoiled]):
+        with pytest.raises(pytest.fail.Exception):
+            diagnose(not_compared)
+    call(f"evaluate {standard} {EVALUATE}")
+    assert len(diagnose([spoiled, standard])) == 2
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from regmix.cli.common import EvaluationFlags, in_one_process, radii_in
 from regmix.cli.flags import parse_some
 from regmix.cli.train import parse_training
 from regmix.config import to_json
-from regmix.evaluation.assessment import Assessment
+from regmix.evaluation.assessment import Assessment, missing
 from regmix.evaluation.questions import Questions, check_attacks
 from regmix.evaluation.subject import EvaluationImages, choose_images
 from regmix.jobs.console import ConsoleDisplay
@@ -95,12 +95,10 @@ class Evaluations:
 
     def evaluate(self, run: Planned, console: Console) -> None:
         """Evaluates a trained run, unless that has been done."""
-        assessment = Assessment(
-            Run.open(run.path), self._questions, self._test, run.experiment.trust(everything=self._flags.trust_code)
-        )
-        if not assessment.is_done():
+        record, trust = Run.open(run.path), run.experiment.trust(everything=self._flags.trust_code)
+        for questions in missing(record, self._questions, self._test):
             with ConsoleDisplay(console) as display:
-                assessment.run([], self._flags.device, display)
+                Assessment(record, questions, self._test, trust).run([], self._flags.device, display)
 
 
 def compare_runs(

@@ -1,10 +1,12 @@
 """The evaluation of a run directory: attacks its checkpoints on the test split and saves the outcomes beside them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from regmix.attacks import NamedAttack
 from regmix.config import from_json
 from regmix.corruptions import Computed, OfficialFiles
 from regmix.data import placed
@@ -73,25 +75,6 @@ class Assessment:
         mine, theirs = (each.questions.columns(each._experiment.threat) for each in (self, other))
         if [asked.threat for asked in mine.values()] != [asked.threat for asked in theirs.values()]:
             raise UserError(f"{self.path} and {other.path} have other threat models; give --eps, and runs of one norm")
-
-    def is_done(self, checkpoints: Sequence[Checkpoint] = ()) -> bool:
-        """Whether the weights of these checkpoints have met all of these attacks on these images, and been probed.
-
-        checkpoints: empty means all that there are.
-        """
-        questions, columns = self.questions, self.questions.columns(self._experiment.threat)
-        sources = {named: source_weights(named) for named in questions.attacks}
-        wanted = {column: sources[asked.named] for column, asked in columns.items()}
-        images = (self.test.sample, self.test.split, questions.draws)
-        enough = {
-            stored.evaluation.subject.checkpoint
-            for stored in self._run.evaluations()
-            if not stored.outdated
-            and stored.evaluation.images == images
-            and has_columns(wanted, stored.evaluation)
-            and (not questions.verdict or stored.evaluation.is_probed)
-        }
-        return enough >= {*(checkpoints or self._run.checkpoints())}
 
     def run(
         self,
@@ -164,3 +147,36 @@ def finish(evaluations: Sequence[CheckpointEvaluation]) -> None:
         evaluation.write()
     for evaluation in evaluations:
         evaluation.forget()
+
+
+def missing(
+    run: Run, questions: Questions, test: EvaluationImages, checkpoints: Sequence[Checkpoint] = ()
+) -> list[Questions]:
+    """What of these questions the evaluations of a run do not answer yet; empty if they answer all.
+
+    Attacks that are missing at the same radii are asked together. Nothing is loaded, so that records without weights
+    can be asked, too.
+
+    Args:
+        checkpoints: of which weights; empty means all that there are.
+    """
+    threat = from_json(run.config(), run.path / CONFIG, Trust(everything=True), reads_data=False).threat
+    images, wanted = (test.sample, test.split, questions.draws), {*(checkpoints or run.checkpoints())}
+    held = [each.evaluation for each in run.evaluations() if not each.outdated and each.evaluation.images == images]
+    known = [each for each in held if each.subject.checkpoint in wanted]
+    if {each.subject.checkpoint for each in known} != wanted:
+        return [questions]
+    sources = {named: source_weights(named) for named in questions.attacks}
+    radii: dict[tuple[NamedAttack, ...], list[float]] = {}
+    for eps in questions.eps or [threat.eps]:
+        lacking = tuple(
+            named
+            for named in questions.attacks
+            if not all(has_columns({named.column(eps): sources[named]}, each) for each in known)
+        )
+        if lacking:
+            radii.setdefault(lacking, []).append(eps)
+    left = [replace(questions, attacks=attacks, eps=eps, verdict=False) for attacks, eps in radii.items()]
+    if questions.verdict and not all(each.is_probed for each in known):
+        left = [*left[:-1], replace(left[-1] if left else replace(questions, attacks=()), verdict=True)]
+    return left

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -23,17 +24,18 @@ def wilson(correct: int, examples: int, z: float = 1.959964) -> tuple[float, flo
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def paired(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> Paired:
+def paired(first: NDArray[np.bool_], second: NDArray[np.bool_], comparisons: int = 1) -> Paired:
     """Compares two columns [N] of the same examples.
 
     With b examples that only the first gets right and c that only the second does, the difference is (b - c) / N. The
     interval is the one of Agresti and Min (Statistics in Medicine 24, 2005): Wald's after half an example is added to
-    each of the four cells, (b - c) / m +- 1.96 sqrt(b + c + 1 - (b - c)^2 / m) / m with m = N + 2.
+    each of the four cells, (b - c) / m +- z sqrt(b + c + 1 - (b - c)^2 / m) / m with m = N + 2, where z is 1.96 for
+    one comparison and the normal quantile at 1 - 0.025 / comparisons for one of several (Bonferroni).
     """
     assert first.shape == second.shape, "two columns of different examples"
     b, c, m = int((first & ~second).sum()), int((second & ~first).sum()), len(first) + 2
     centre = (b - c) / m
-    half = 1.959964 * math.sqrt(b + c + 1 - (b - c) ** 2 / m) / m
+    half = NormalDist().inv_cdf(1 - 0.025 / comparisons) * math.sqrt(b + c + 1 - (b - c) ** 2 / m) / m
     return Paired((b - c) / len(first), max(-1.0, centre - half), min(1.0, centre + half), b, c)
 
 

@@ -10,6 +10,7 @@ from regmix.config import Experiment, from_json
 from regmix.runs import CONFIG, Checkpoint, Run
 from regmix.runs.evaluations import Stored
 from regmix.runs.load import load_model
+from regmix.runs.verdicts import with_verdicts
 from regmix.runtime.files import digest
 from regmix.types import Doubt, Trust, UserError
 
@@ -62,7 +63,7 @@ def choose(
     loaded = load_model(run, chosen, source=source, trust_code=trust_code)
     if digest(path) != before:
         raise UserError(f"{path} was replaced while it was read; export it again when the training has ended")
-    held = [each for each in directory.evaluations() if not each.outdated]
+    held = with_verdicts([each for each in directory.evaluations() if not each.outdated])
     mine = [each for each in held if each.evaluation.subject.weights == before]
     mine = [each for each in mine if each.evaluation.subject.checkpoint == chosen]
     mine.sort(key=lambda each: bool(each.evaluation.elsewhere))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from regmix.reports import remarks, words
 from regmix.reports.load import LoadedRun, checkpoints
 from regmix.reports.statistics import difference, holm, same_examples, spread
+from regmix.runs.alike import told_apart
 
 
 @dataclass(frozen=True)
@@ -82,26 +83,6 @@ def arms(runs: Sequence[LoadedRun]) -> list[Arm]:
 def _same_settings(first: LoadedRun, second: LoadedRun) -> bool:
     known = first.source is None and second.source is None
     return known and {**first.config, "seed": 0} == {**second.config, "seed": 0}
-
-
-def told_apart(first: LoadedRun, second: LoadedRun) -> str | None:
-    """Why two runs with the same settings are not seeds of one experiment; None if no record says so.
-
-    What an older version did not record tells nothing apart.
-    """
-    if first.data is not None and second.data is not None:
-        if first.data.train.content != second.data.train.content:
-            counts = first.data.train.images, second.data.train.images
-            return f"they learned from different images ({counts[0]:,} and {counts[1]:,})"
-        if first.data.validation.content != second.data.validation.content:
-            return "they were validated on different images"
-    if first.environment.init != second.environment.init:
-        return "they started from different weights"
-    if None not in (both := (first.environment.precision, second.environment.precision)) and both[0] != both[1]:
-        return f"they were trained with different precision ({both[0]} and {both[1]})"
-    if first.result.lengthened != second.result.lengthened:
-        return "one of them was lengthened, so their learning rates differ"
-    return None
 
 
 def no_seeds(those: Sequence[Arm]) -> list[str]:

@@ -14,6 +14,7 @@ from regmix.runs.evaluations import OUTCOMES, Examples, Outcomes, Stored
 from regmix.runs.loss_surface import LossSurfaces
 from regmix.runs.records import Column, Data, Environment, Epoch, Evaluation, Images, Result
 from regmix.runs.thumbnails import Thumbnails
+from regmix.runs.verdicts import with_verdicts
 from regmix.runtime.files import read_steadily
 from regmix.types import UserError
 
@@ -163,7 +164,7 @@ def _load(path: Path) -> LoadedRun:
         environment=run.environment(),
         epochs=_epochs(run, result.epochs or 0),
         result=result,
-        stored=[stored for stored in evaluations if not stored.outdated],
+        stored=with_verdicts([stored for stored in evaluations if not stored.outdated]),
         outdated=outdated,
         files=_files(path),
         data=data,

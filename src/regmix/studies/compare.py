@@ -23,7 +23,7 @@ from regmix.data import DataConfig, fingerprint, held_out_folder, load_training
 from regmix.reports import comparison, remarks, write_report
 from regmix.reports.load import aligned, load
 from regmix.runs import CONFIG, Run
-from regmix.runs.images import image_changes
+from regmix.runs.alike import image_changes
 from regmix.runs.records import Data, Images, validated
 from regmix.runtime.files import flat, write_text
 from regmix.runtime.signals import ending, handled, survive_hangup

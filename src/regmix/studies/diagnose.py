@@ -13,11 +13,12 @@ from regmix.methods import Standard
 from regmix.models import Function
 from regmix.reports.classes import Classes, per_class
 from regmix.reports.findings import Case, Finding, find
+from regmix.reports.findings.weights import below_plain
 from regmix.reports.load import aligned, load
 from regmix.reports.statistics import Share, share
 from regmix.reports.subject import Subject, subjects_of
 from regmix.runs import CONFIG, Run
-from regmix.runs.images import image_changes
+from regmix.runs.alike import image_changes
 from regmix.runtime import devices
 from regmix.training.display import Display
 from regmix.training.start import run as train
@@ -68,7 +69,7 @@ def diagnose(
     subjects = subjects_of(aligned([load(path) for path in paths]))
     plain, unprobed = dict[Path, Share](), dict[Path, str]()
     for subject in subjects if probe else []:
-        if _needs_plain(subject, subjects):
+        if _needs_plain(Case(subject, [peer for peer in subjects if peer is not subject])):
             try:
                 found = plain_accuracy(subject.run.path, device, root=root)
             except UserError as error:  # the records are read, and say much without the images
@@ -81,10 +82,9 @@ def diagnose(
     ]
 
 
-def _needs_plain(subject: Subject, subjects: Sequence[Subject]) -> bool:
-    case = Case(subject)
-    beside = any(other.run.part("method").get("name") == "standard" for other in subjects)
-    return case.mutual is not None and bool(case.validated) and not beside
+def _needs_plain(case: Case) -> bool:
+    """Whether no run of standard training beside a run tells what a plain model reaches."""
+    return case.mutual is not None and bool(case.validated) and below_plain(case) is None
 
 
 class _TimeUpError(Exception):

@@ -11,8 +11,8 @@ from regmix.config import Experiment, from_json, to_json
 from regmix.data import class_changes, fingerprint, held_out_folder, placed
 from regmix.models import changed_code, users_code
 from regmix.runs import CONFIG, Run
+from regmix.runs.alike import image_changes
 from regmix.runs.environment import environment
-from regmix.runs.images import image_changes
 from regmix.runs.records import Data
 from regmix.runs.settings import PLACES, check_settings
 from regmix.runtime import devices, processes

@@ -146,6 +146,67 @@ def test_transferred_examples_are_a_worst_case_over_all_other_runs(tmp_path, tra
 
 
 @pytest.mark.slow
+def test_more_seeds_and_removed_weights_repeat_no_attack(tmp_path, trainings) -> None:
+    def made() -> dict[str, dict[str, str]]:
+        records = (tmp_path / "runs").glob("*-seed0/evaluations/best-4-*/evaluation.json")
+        columns = {path.parts[-4]: json.loads(path.read_text())["columns"] for path in records}
+        return {run: {name: column["made"] for name, column in those.items()} for run, those in columns.items()}
+
+    assert reproduce("attacks", "--out", str(tmp_path), "--seeds", "1") == 0
+    before = made()
+    assert {len(columns) for columns in before.values()} == {7}  # clean, 4 attacks, 2 other runs
+    assert reproduce("attacks", "--out", str(tmp_path)) == 0
+    after = made()
+    assert {len(columns) for columns in after.values()} == {10}
+    kept = [name for name in before["pgk-seed0"] if name != "clean"]  # the clean answers are always asked
+    assert all(after[run][name] == before[run][name] for run in before for name in before[run] if name in kept)
+    result = claims(tmp_path)
+    for weights in (tmp_path / "runs").glob("*/*.safetensors"):
+        weights.unlink()
+    assert reproduce("attacks", "--out", str(tmp_path)) == 0
+    assert claims(tmp_path) == result
+
+
+@pytest.mark.slow
+def test_what_its_records_tell_apart_is_no_seed_of_an_arm(tmp_path, trainings, capfd) -> None:
+    def change(file: str, name: str, value: object) -> None:
+        path = tmp_path / "runs" / file
+        path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
+
+    words = "agr", "--out", str(tmp_path)
+    assert reproduce(*words) == 0
+    assert not any(section["doubts"] for section in claims(tmp_path)["sections"])
+    change("gamma0-seed1/environment.json", "precision", "bf16")
+    capfd.readouterr()
+    assert reproduce(*words) == 2
+    assert "gamma0-seed1 is no further seed of " in (said := capfd.readouterr().err)
+    assert "different precision (32 and bf16); remove that folder" in said
+    change("gamma0-seed0/environment.json", "precision", "bf16")
+    assert reproduce(*words) == 0
+    (section,) = claims(tmp_path)["sections"]
+    told = "The trainings differ in precision (32: regmix-seed0, regmix-seed1; bf16: gamma0-seed0, gamma0-seed1)."
+    assert section["doubts"] == [told]
+    change("regmix-seed0/result.json", "lengthened", [1])
+    change("regmix-seed1/result.json", "lengthened", [1])
+    assert reproduce(*words) == 2
+    assert "regmix-seed0 is no seed of its arm: it was lengthened" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_doubts_about_runs_come_from_all_of_their_evaluations(tmp_path, trainings) -> None:
+    words = "agr", "--out", str(tmp_path), "--seeds", "1"
+    assert reproduce(*words) == 0
+    (few,) = (tmp_path / "runs/regmix-seed0/evaluations").glob("best-20-*/evaluation.json")
+    record = json.loads(few.read_text())
+    masking = {"verdict": "masked", "signs": ["a sign"], "probe": None}
+    few.write_text(json.dumps({**record, "masking": masking, "preflight": ["a check failed"]}))
+    assert reproduce(*words) == 0
+    (section,) = claims(tmp_path)["sections"]
+    assert any("a check failed" in doubt for doubt in section["doubts"])
+    assert any("a sign" in doubt for doubt in section["doubts"])
+
+
+@pytest.mark.slow
 def test_epochs_and_passes_are_counted_until_all_runs_have_reached_the_level(tmp_path, trainings) -> None:
     assert reproduce("convergence", "cost", "--out", str(tmp_path)) == 0
     curves = {
@@ -168,7 +229,7 @@ def test_epochs_and_passes_are_counted_until_all_runs_have_reached_the_level(tmp
 
 
 @pytest.mark.slow
-def test_flatness_is_that_of_the_runs_on_the_same_images(tmp_path, trainings) -> None:
+def test_flatness_is_that_of_the_runs_on_the_same_images(tmp_path, trainings, capfd) -> None:
     assert reproduce("flatness", "--out", str(tmp_path)) == 0
     experiment = recipe("digits-regmix")
     test = choose_images(experiment.data, 6).images
@@ -187,6 +248,13 @@ def test_flatness_is_that_of_the_runs_on_the_same_images(tmp_path, trainings) ->
     assert len(before) == 8
     assert reproduce("flatness", "--out", str(tmp_path)) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "flatness").iterdir()} == before
+    # Of weights that were trained again and then removed, nothing is known.
+    stale = tmp_path / "flatness" / "regmix-seed0.json"
+    stale.write_text(json.dumps({**json.loads(stale.read_text()), "weights": "0" * 16}))
+    for weights in (tmp_path / "runs").glob("*/best.safetensors"):
+        weights.unlink()
+    assert reproduce("flatness", "--out", str(tmp_path)) == 2
+    assert "regmix-seed0 was not measured, and its weights were removed" in capfd.readouterr().err
 
 
 @pytest.mark.slow

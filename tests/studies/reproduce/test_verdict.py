@@ -86,6 +86,11 @@ def test_two_seeds_never_decide() -> None:
     assert "two seeds" in judged.why
 
 
+def test_equal_numbers_whose_means_are_rounded_do_not_vary() -> None:
+    equal = estimate(np.full((3, 1), 0.3), np.full((3, 1), 0.1), same_runs=False)
+    assert (equal.error, judge(equal, 0.0, 60).verdict) == (0.0, "undecided")
+
+
 def test_no_variation_at_all_decides_nothing() -> None:
     judged = judge(estimate(np.ones((3, 50)), np.zeros((3, 50)), same_runs=False), 0.0, 1)
     assert (judged.verdict, judged.smallest_effect) == ("undecided", None)

@@ -189,12 +189,13 @@ class Case:
         """Whether a shown checkpoint predicts one class for nearly every test image."""
         return any(evaluation.one_answer is not None for evaluation in self.run.evaluations.values())
 
-    def against(self, peer: Subject, column: str, checkpoint: str | None = None) -> Paired | None:
+    def against(self, peer: Subject, column: str, checkpoint: str | None = None, comparisons: int = 1) -> Paired | None:
         """This run's accuracy minus a peer's in a column, on the same images; None if there is no such thing.
 
         A column under attack is another one in another norm, though it has the same name.
 
         checkpoint: of the peer; None means the one by which it is judged.
+        comparisons: of how many this is one, see `paired`.
         """
         here, there = self.subject.checkpoint or "", checkpoint or peer.checkpoint or ""
         if not same_examples(self.run, here, peer.run, there):
@@ -204,7 +205,7 @@ class Case:
             return None
         if column != CLEAN and self.run.norm != peer.run.norm:
             return None
-        return paired(mine.survives[column], theirs.survives[column])
+        return paired(mine.survives[column], theirs.survives[column], comparisons)
 
     def best_minus_last(self) -> Paired | None:
         """The robust test accuracy of the best weights minus that of the last, on the same images."""

@@ -30,7 +30,8 @@ def flatness(scale: Scale, base: Experiment) -> Study:
         "gradient_l1": ("the input gradient of the loss is smaller (l1 norm)", ""),
         "linearity": ("the loss is nearer to linear within eps", "The error is a lower bound, found by ascent."),
         "input_eigenvalue": ("the loss bends less around images (largest eigenvalue of the Hessian in the image)",
-                             "A network of ReLUs is linear in pieces; the Hessian knows nothing of the kinks."),
+                             "A network of ReLUs is linear in pieces; the Hessian knows nothing of the kinks. Values "
+                             "that have not converged, which the table counts, are lower bounds."),
         "weight_eigenvalue": ("the loss bends less around the weights (largest eigenvalue of the Hessian)",
                               "It depends on how the network is written, and can be scaled without changing it."),
         "weight_trace": ("the loss bends less around the weights on average (trace of the Hessian)",
@@ -100,7 +101,8 @@ def auto(scale: Scale, base: Experiment, others: Sequence[str]) -> Study:
         Claim(f"On {name}, automatic weights are at most one point less robust than published ones (pgd-50).",
               Accuracy(f"{name}-auto", "pgd-50"), Accuracy(f"{name}-regmix", "pgd-50"),
               "With 10 classes both are the same loss, and nothing is tested. Images without published weights "
-              "get those of CIFAR-10.", threshold=-0.01)
+              "get those of CIFAR-10. Where neither run learns much, one point is a "
+              "wide margin: compare the table with the accuracy of guessing.", threshold=-0.01)
         for name in others
     )  # fmt: skip
     return Study(

@@ -18,7 +18,12 @@ PASSES = {"regmix": 9, "pgk": 5, "pgd2": 6}
 """Forward and backward passes of a training step, each counted once; a test counts them."""
 
 SETTING = "It holds for this recipe, its network, its training images and the weights that it was given."
-SELECTION = "The best epoch is chosen on the validation images, among the weights, not their averages."
+
+
+def selection(base: Experiment) -> str:
+    """How the best weights are chosen."""
+    among = "among the weights, not their averages" if base.best_of == "weights" else "among the weights and averages"
+    return f"The best epoch is chosen on the validation images, {among}."
 
 
 def amr(scale: Scale, base: Experiment) -> Study:
@@ -64,7 +69,7 @@ def amr(scale: Scale, base: Experiment) -> Study:
         "amr", "Adversarial mutual regularisation",
         "Does the asymmetric pair of KL divergences do better than the l2 term of FGSM-PGK?",
         (REGMIX, PGK, PGK_KL, GAMMA0, PGD2, PGD10), ("main", "after", "strongest"), tuple(claims),
-        f"{SETTING} {SELECTION} A white-box attack gives an upper bound of the robust accuracy.",
+        f"{SETTING} {selection(base)} A white-box attack gives an upper bound of the robust accuracy.",
     )  # fmt: skip
 
 
@@ -168,7 +173,7 @@ def multistep(scale: Scale, base: Experiment) -> Study:
         ]  # fmt: skip
     return Study(
         "multistep", "RegMix's terms on multi-step training", "Do the terms help standard multi-step training?",
-        (REGMIX, PGD10, pgd, TRADES, trades, ten), ("main", "strongest"), tuple(claims), f"{SETTING} {SELECTION}",
+        (REGMIX, PGD10, pgd, TRADES, trades, ten), ("main", "strongest"), tuple(claims), f"{SETTING} {selection(base)}",
     )  # fmt: skip
 
 
@@ -225,8 +230,9 @@ def convergence(scale: Scale, base: Experiment) -> Study:
     claims += [
         Claim(f"At equal cost in passes RegMix is more robust than {title} (pgd-50).",
               Accuracy("regmix", "pgd-50"), Accuracy(f"{arm}-equal", "pgd-50"),
-              "The other method trains for more epochs of the same schedule, stretched; a pass is counted once, "
-              "forward or backward.")
+              "The other method trains for more epochs of the same schedule, stretched, and so has more validated "
+              "epochs to choose the best one from; its own periods, such as FGSM-PGK's reset, are not stretched. A "
+              "pass is counted once, forward or backward.")
         for arm, title in (("pgk", "FGSM-PGK"), ("pgd2", "PGD-AT with 2 steps"))
     ]  # fmt: skip
     return Study(

@@ -16,6 +16,7 @@ from regmix.runtime.files import digest
 from regmix.studies.compare import Planned
 from regmix.studies.reproduce.claims import Measure
 from regmix.studies.reproduce.runner import Runner
+from regmix.types import UserError
 
 POINTS = 11
 """Of the pictures, per direction."""
@@ -53,17 +54,28 @@ def measure(runner: Runner, device: devices.Device, say: Callable[[str], None]) 
             file = runner.out / "flatness" / f"{run.path.name}.json"
             known = read_record(file, Measured) if file.exists() else None
             test = runner.images(arm, runner.scale.flat)
-            weights = Run.open(run.path).weights("best")
-            # Without the weights what is known about them still holds.
-            changed = known is None or (weights.is_file() and known.weights != digest(weights))
-            asked = (len(test.images), run.experiment.threat.eps, test.split.digest)
+            present, asked = _best(Run.open(run.path)), (len(test.images), run.experiment.threat.eps, test.split.digest)
+            changed = known is None or known.weights not in present
             if known is None or changed or (known.images, known.eps, known.split or asked[2]) != asked:
+                if not Run.open(run.path).weights("best").is_file():
+                    raise UserError(
+                        f"the flatness of {run.path} was not measured, and its weights were removed; remove the "
+                        "folder, and give the command again"
+                    )
                 file.parent.mkdir(parents=True, exist_ok=True)
                 known = _measured(run, test, device)
                 write_record(file, known)
                 say(f"measured the flatness of {run.path.name}")
             found.setdefault(arm, []).append(known)
     return found
+
+
+def _best(run: Run) -> set[str]:
+    """Digests of the best weights: of the file, or where it was removed, of those that were evaluated last."""
+    if (weights := run.weights("best")).is_file():
+        return {digest(weights)}
+    held = [each.evaluation.subject for each in run.evaluations() if not each.outdated]
+    return {subject.weights for subject in held if subject.checkpoint == "best"}
 
 
 def _measured(run: Planned, chosen: EvaluationImages, device: devices.Device) -> Measured:

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from regmix.evaluation import CLEAN
 from regmix.reports.comparison import cell, doubts_about
-from regmix.reports.load import load
+from regmix.reports.load import LoadedRun, load
 from regmix.reports.reproduction import Judged, Section, Unit
 from regmix.runs import Run
 from regmix.runs.evaluations import Outcomes
-from regmix.runs.records import validated
+from regmix.runs.records import Evaluation, validated
 from regmix.studies.compare import Planned
 from regmix.studies.reproduce.claims import Accuracy, Arm, Claim, Flat, Gap, Measure, Reach, Side, Study
 from regmix.studies.reproduce.experiments import PASSES
@@ -23,7 +23,7 @@ from regmix.studies.reproduce.runner import TRANSFER, Runner
 from regmix.studies.reproduce.scales import Scale
 from regmix.studies.reproduce.verdict import estimate, judge
 from regmix.threats import format_eps
-from regmix.types import UserError
+from regmix.types import UserError, few
 
 Numbers = NDArray[np.float64]
 ENOUGH = 0.95
@@ -86,6 +86,7 @@ class Outcome:
                         f"{run.path} has no {side.checkpoint} weights that were evaluated; if its training was stopped "
                         "early, remove the folder and give the command again"
                     )
+                assert np.array_equal(tables[-1].index, test.index), "the same sample, but other images"
                 found.append(tables[-1])
             self._tables[key] = found
         return self._tables[key]
@@ -156,9 +157,27 @@ class Outcome:
     def doubts(self) -> dict[str, list[str]]:
         """By arm, reasons to doubt single runs."""
         return {
-            arm: [text for run in runs if run.path.exists() for text in doubts_about(load(run.path), run.path.name)]
+            arm: [text for run in runs if run.path.exists() for text in _doubts(load(run.path))]
             for arm, runs in self.runner.runs.items()
         }
+
+    def _unlike(self, study: Study) -> list[str]:
+        """Ways in which the trainings of an experiment differ that no setting tells."""
+        made = [
+            (run.path.name, Run.open(run.path).environment())
+            for arm in study.arms
+            for run in self.runner.runs[arm.name]
+            if run.path.exists()
+        ]
+        lines = []
+        for what in ("precision", "torch", "git_commit"):
+            by_value: dict[object, list[str]] = {}
+            for name, environment in made:
+                by_value.setdefault(getattr(environment, what), []).append(name)
+            if len(by_value) > 1:
+                groups = "; ".join(f"{value}: {few('', names)}" for value, names in by_value.items())
+                lines.append(f"The trainings differ in {what.replace('_', ' ')} ({groups}).")
+        return lines
 
     def section(self, study: Study, comparisons: int, command: str) -> Section:
         """The record of an experiment."""
@@ -168,7 +187,12 @@ class Outcome:
         trained = study.measures != "steps"
         what = f"{len(arms)} methods, {over}" if trained else f"Training steps of {len(arms)} methods"
         ran = f"{what}: {'; '.join(arms)}."
-        tests = [f"{name}: {self.runner.tested(study.arms[0].name, name).sample.text()}" for name in study.batteries]
+        first_of = {arm.data: arm.name for arm in reversed(study.arms)}
+        tests = [
+            f"{name}{f' ({data})' if data else ''}: {self.runner.tested(arm, name).sample.text()}"
+            for name in study.batteries
+            for data, arm in reversed(first_of.items())
+        ]
         notes = [f"Test images: {'; '.join(tests)}."] if tests else []
         if study.measures == "flatness":
             notes.append(
@@ -181,8 +205,17 @@ class Outcome:
         return Section(
             study.name, study.title, study.question, ran, study.cannot_show, command,
             [self.judged(claim, comparisons) for claim in study.claims], self.table(study), notes,
-            [doubt for arm in study.arms for doubt in self.doubts[arm.name]],
+            [*self._unlike(study), *(doubt for arm in study.arms for doubt in self.doubts[arm.name])],
         )  # fmt: skip
+
+
+def _doubts(run: LoadedRun) -> list[str]:
+    """Reasons to doubt a run, from its evaluations on all images."""
+    sets: dict[object, dict[str, Evaluation]] = {}
+    for stored in run.stored:
+        sets.setdefault(stored.evaluation.images, {})[stored.evaluation.subject.checkpoint] = stored.evaluation
+    shown = [replace(run, evaluations=evaluations) for evaluations in sets.values()] or [run]
+    return [*dict.fromkeys(text for each in shown for text in doubts_about(each, run.path.name))]
 
 
 def described_arm(arm: Arm, scale: Scale) -> str:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
@@ -17,13 +18,15 @@ from rich.console import Console
 from regmix.attacks import parse_attacks
 from regmix.config import to_json
 from regmix.data import DataConfig
-from regmix.evaluation.assessment import Assessment
+from regmix.evaluation.assessment import Assessment, missing
 from regmix.evaluation.questions import Questions, check_attacks
 from regmix.evaluation.subject import EvaluationImages, choose_images, package_digest
 from regmix.evaluation.task import Progress
 from regmix.reports.words import duration
 from regmix.runs import Run
+from regmix.runs.alike import told_apart
 from regmix.runs.environment import environment
+from regmix.runs.records import Data, Environment, Result
 from regmix.runtime.devices import Device, chosen
 from regmix.runtime.files import write_text
 from regmix.studies.bench import step_in_own_process
@@ -59,6 +62,7 @@ class Runner:
                 raise UserError(f"{name} and {same} have the same settings; leave out the flags that make them equal")
         for run in self.trained:
             run.check()
+        self.check_seeds()
         for study in studies:
             for name in study.batteries:
                 for arm in study.arms:
@@ -74,6 +78,19 @@ class Runner:
     def left(self) -> list[Planned]:
         """The runs whose training is not finished."""
         return [run for run in self.trained if not _finished(run)]
+
+    def check_seeds(self) -> None:
+        """Raises UserError for a run that is no seed of its arm, although its settings are the arm's."""
+        for runs in self.runs.values():
+            trained = [_Training(run.path, record.data(), record.environment(), record.result()) for run in runs
+                       if run.path.exists() and (record := Run.open(run.path)).result().is_complete]  # fmt: skip
+            for one in trained:
+                why = told_apart(trained[0], one)
+                if why is None and one.result.lengthened:
+                    why = "it was lengthened, so its learning rates are not those of its settings"
+                if why is not None:
+                    others = f"no further seed of {trained[0].path}" if one is not trained[0] else "no seed of its arm"
+                    raise UserError(f"{one.path} is {others}: {why}; remove that folder, and give the command again")
 
     def train(self, workers: int, console: Console) -> None:
         """Trains what is not trained, `workers` at a time; the output of each training is in a log beside its run."""
@@ -97,6 +114,7 @@ class Runner:
         with reaching_trainings(), ThreadPoolExecutor(workers) as pool:
             for _ in pool.map(train, left):
                 pass
+        self.check_seeds()  # a run that was continued elsewhere may be in another precision
 
     def evaluate(
         self, device: Device, console: Console, display: Callable[[], AbstractContextManager[Progress]]
@@ -117,16 +135,17 @@ class Runner:
             weights = record.checkpoints()
             there = weights or {stored.evaluation.subject.checkpoint for stored in record.evaluations()}
             checkpoints = [each for each in battery.checkpoints if each in there]
-            assessment = Assessment(record, questions, test, run.experiment.trust())
-            if (checkpoints or weights) and assessment.is_done(checkpoints):
+            left = missing(record, questions, test, checkpoints) if checkpoints or weights else [questions]
+            if not left:
                 continue
             if not weights:
                 raise UserError(
                     f"{run.path} was not evaluated for {name}, and its weights were removed; remove the folder, and "
                     "give the command again"
                 )
-            with display() as progress:
-                assessment.run(checkpoints, device, progress)
+            for asked in left:
+                with display() as progress:
+                    Assessment(record, asked, test, run.experiment.trust()).run(checkpoints, device, progress)
             worked += 1
             rest = (time.monotonic() - began) / worked * (len(todo) - number)
             say(
@@ -195,6 +214,13 @@ def _machine(device: Device) -> dict[str, object]:
     found = asdict(environment(torch.device(chosen(device)), "32", "cost"))
     facts = {name: found[name] for name in ("python", "torch", "platform", "device", "threads")}
     return facts | {"machine": platform.node(), "code": package_digest("training")}
+
+
+class _Training(NamedTuple):
+    path: Path
+    data: Data | None
+    environment: Environment
+    result: Result
 
 
 def _finished(run: Planned) -> bool:

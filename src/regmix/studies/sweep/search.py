@@ -31,7 +31,7 @@ class Tried:
     point: Point
     runs: list[Planned]
     values: list[float]
-    """PGD-10 accuracy of the best weights on the validation images, by seed; empty if its training was ended early."""
+    """PGD-10 accuracy of the best weights on the validation images, by seed; empty unless all seeds were trained."""
 
     @property
     def text(self) -> str:
@@ -40,7 +40,7 @@ class Tried:
 
     @property
     def value(self) -> float | None:
-        """The mean over the seeds, by which points are ranked; None if the training was ended early."""
+        """The mean over the seeds, by which points are ranked; None unless all seeds were trained to the end."""
         return sum(self.values) / len(self.values) if self.values else None
 
 
