@@ -26,7 +26,7 @@ from regmix.evaluation.outcomes import wilson
 from regmix.evaluation.per_image import write_images
 from regmix.evaluation.preflight import LOOKED_AT, RANDOM, preflight
 from regmix.evaluation.saved import recheck, saver
-from regmix.evaluation.subject import PlacedModel, journal_key
+from regmix.evaluation.subject import PlacedModel, journal_key, package_digest
 from regmix.evaluation.task import Task
 from regmix.models import Answers, changed_code, code_files, users_code
 from regmix.runs import Checkpoint, Journal, records
@@ -60,7 +60,7 @@ class CheckpointEvaluation:
         self._folder = checked_folder(run.path, self.subject)
         self._rank = processes.rank()
         self._code = code_files(loaded.model, task.experiment.model)
-        self._journals = [self._journal()]
+        self._journals, self._package = [self._journal()], package_digest()
         self._model = Eot(loaded.model, questions.draws) if questions.draws > 1 else loaded.model
         self._evaluator = Evaluator(
             self._model, test.images, task.device, questions.batch_size, self._journals[0], task.progress.work
@@ -280,8 +280,8 @@ class CheckpointEvaluation:
         interval = self._interval(correct, count) if self._interval else wilson(correct, count)
         return records.Column(
             attack, eps, format_eps(eps), correct / count, *interval, correct, exact=self._task.questions.exact,
-            batch_size=self._task.questions.batch_size, made=_now(), regmix=__version__, within=self._within,
-            rule=self._rule, looks=self._looks,
+            batch_size=self._task.questions.batch_size, made=_now(), regmix=__version__,
+            package=self._package, within=self._within, rule=self._rule, looks=self._looks,
         )  # fmt: skip
 
     def _add(self, name: str, column: records.Column, alive: Tensor) -> None:

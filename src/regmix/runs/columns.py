@@ -125,6 +125,8 @@ class Column:
     """Date and time, UTC."""
     regmix: str = ""
     """The version of regmix."""
+    package: str = ""
+    """Digest of the code of regmix that computes outcomes; empty for a column of an older version."""
     within: float | None = None
     """The number of images was chosen by a rule: it ended when every interval was at most this share wide to each side.
     `low` and `high` are then about the whole test split. None: the number was given."""

@@ -186,6 +186,10 @@ def test_what_its_records_tell_apart_is_no_seed_of_an_arm(tmp_path, trainings, c
     (section,) = claims(tmp_path)["sections"]
     told = "The trainings differ in precision (32: regmix-seed0, regmix-seed1; bf16: gamma0-seed0, gamma0-seed1)."
     assert section["doubts"] == [told]
+    (record, *_) = (tmp_path / "runs/regmix-seed0/evaluations").glob("*/evaluation.json")
+    record.write_text(record.read_text().replace('"package": "', '"package": "x'))
+    assert reproduce(*words) == 0
+    assert "different states of the code of regmix (" in claims(tmp_path)["sections"][0]["doubts"][1]
     change("regmix-seed0/result.json", "lengthened", [1])
     change("regmix-seed1/result.json", "lengthened", [1])
     assert reproduce(*words) == 2

@@ -1,6 +1,6 @@
 """From evaluated runs to judged claims: the numbers of every side, and the tables and figures of an experiment."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import get_args
@@ -162,22 +162,18 @@ class Outcome:
         }
 
     def _unlike(self, study: Study) -> list[str]:
-        """Ways in which the trainings of an experiment differ that no setting tells."""
-        made = [
-            (run.path.name, Run.open(run.path).environment())
-            for arm in study.arms
-            for run in self.runner.runs[arm.name]
-            if run.path.exists()
-        ]
+        """Ways in which the runs of an experiment differ that no setting tells."""
+        paths = [run.path for arm in study.arms for run in self.runner.runs[arm.name] if run.path.exists()]
+        made = {path.name: Run.open(path) for path in paths}
         lines = []
         for what in ("precision", "torch", "git_commit"):
-            by_value: dict[object, list[str]] = {}
-            for name, environment in made:
-                by_value.setdefault(getattr(environment, what), []).append(name)
-            if len(by_value) > 1:
-                groups = "; ".join(f"{value}: {few('', names)}" for value, names in by_value.items())
-                lines.append(f"The trainings differ in {what.replace('_', ' ')} ({groups}).")
-        return lines
+            values = {name: {str(getattr(run.environment(), what))} for name, run in made.items()}
+            lines += _differing(f"The trainings differ in {what.replace('_', ' ')}", values)
+        code = {
+            name: {column.package for each in run.evaluations() for column in each.evaluation.columns.values()}
+            for name, run in made.items()
+        }
+        return lines + _differing("The evaluations are by different states of the code of regmix", code)
 
     def section(self, study: Study, comparisons: int, command: str) -> Section:
         """The record of an experiment."""
@@ -207,6 +203,16 @@ class Outcome:
             [self.judged(claim, comparisons) for claim in study.claims], self.table(study), notes,
             [*self._unlike(study), *(doubt for arm in study.arms for doubt in self.doubts[arm.name])],
         )  # fmt: skip
+
+
+def _differing(what: str, values: Mapping[str, Collection[str]]) -> list[str]:
+    """A line if runs have different values, each with the runs that have it; the values of a run by its name."""
+    by_value: dict[str, list[str]] = {}
+    for name, own in values.items():
+        for value in sorted(own):
+            by_value.setdefault(value or "not recorded", []).append(name)
+    groups = "; ".join(f"{value}: {few('', names)}" for value, names in by_value.items())
+    return [f"{what} ({groups})."] if len(by_value) > 1 else []
 
 
 def _doubts(run: LoadedRun) -> list[str]:
