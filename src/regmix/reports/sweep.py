@@ -27,7 +27,7 @@ class Trial:
     settings: dict[str, str]
     runs: list[str]
     seeds: list[float]
-    """Of the best weights, by seed; empty if the training was ended early."""
+    """Of the best weights, by seed; empty unless all seeds were trained to the end."""
     validation: float | None
     """The mean over the seeds, by which points are ranked."""
     low: float | None
@@ -75,8 +75,8 @@ def _summary(trials: Sequence[Trial], complete: Sequence[Trial]) -> str:
     close = sum((each.high or 0.0) >= (best.validation or 0.0) for each in others)
     if close:
         text += f" The intervals of {words.counted(close, 'other point', 'other points')} reach that value, too."
-    if early := len(trials) - len(complete):
-        text += f" {words.counted(early, 'training was', 'trainings were')} ended early."
+    if rest := len(trials) - len(complete):
+        text += f" {words.counted(rest, 'point is', 'points are')} not complete: ended early, or without all seeds."
     return text
 
 

@@ -52,7 +52,7 @@ def search(
     folder: Path,
     console: Console,
 ) -> list[Tried]:
-    """Trains points until the engine has enough; returns all points, the best first, those that were ended early last.
+    """Trains points until the engine has enough; returns all points, the best first, those that are not complete last.
 
     The value of a point is the PGD-10 accuracy of the best weights on the validation images, averaged over its seeds.
     Every point is written to a line of points.jsonl. The output of each training is in a log beside its run.
@@ -106,7 +106,7 @@ def search(
         raise UserError("no point could be trained; see the lines above")
     console.print("\nranked by accuracy on the validation images:", highlight=False)
     for each in ranked:
-        say(console, f"  {'early' if each.value is None else f'{each.value:.1%}':>6}  {each.text}")
+        say(console, f"  {'not complete' if each.value is None else f'{each.value:.1%}':>12}  {each.text}")
     console.print()
     return ranked
 
