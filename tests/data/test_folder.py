@@ -456,7 +456,6 @@ def test_copies_among_training_images_do_not_matter_for_validation_images_of_the
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
-        (lambda root: (root / "val").symlink_to("test"), "val and .*test are the same folder"),
         (
             lambda root: shutil.copytree(root / "test" / "cat", root / "val" / "cat"),
             "all images in .*val are",
@@ -477,10 +476,28 @@ def test_a_folder_that_holds_no_validation_images_is_refused_with_a_way_out(root
     assert "\n" not in str(refused.value)
 
 
-def test_a_broken_link_to_validation_images_is_named(root):
-    (root / "val").symlink_to("nowhere")
+def test_a_link_from_one_of_two_splits_to_the_other_is_refused(root):
+    (root / "val").symlink_to("test")
+    for stream in (False, True):
+        with pytest.raises(UserError, match=r"val and .*test are the same folder; remove the link"):
+            load_training(Folder(root=str(root), size=8, stream=stream), None, None, seed=0)
+
+
+def test_a_broken_link_to_a_split_is_named(held_out):
+    own = Folder(root=str(held_out), size=8)
+    shutil.rmtree(held_out / "val")
+    (held_out / "val").symlink_to("nowhere")
     with pytest.raises(UserError, match="val is a broken link; repair or remove it"):
-        read(root)
+        read(held_out)
+    assert len(read(held_out, "test")) == 4, "an evaluation needs no validation images"
+    assert [*learned_from(own, own, "val")] == []
+    (held_out / "val").unlink()
+    (held_out / "val").mkdir()
+    assert [*learned_from(own, own, "val")] == [], "empty"
+    shutil.rmtree(held_out / "test")
+    (held_out / "test").symlink_to("nowhere")
+    with pytest.raises(UserError, match="test is a broken link; repair or remove it"):
+        read(held_out, "test")
 
 
 TINY = "--data.size 8 --epochs 1 --batch-size 2 --model small_cnn --model.width 2 --averaging none"
@@ -507,7 +524,16 @@ def test_a_run_without_the_folder_does_not_go_on_with_it(held_out, tmp_path, cap
     assert main(words) == 0
     (held_out / "unused").rename(held_out / "val")
     assert main(["train", "--resume", str(tmp_path / "run"), "--epochs", "2"]) == 2
-    assert "would now be those of val/; to go on, rename that folder" in capsys.readouterr().err
+    assert "would now be those of val/ (rename that folder to keep them)" in capsys.readouterr().err
+
+
+def test_a_comparison_tells_of_test_images_that_are_validation_images(held_out, tmp_path_factory, capsys):
+    shutil.copy(held_out / "val" / "dog" / "2.png", held_out / "test" / "dog" / "copy.png")
+    out = tmp_path_factory.mktemp("compared") / "out"
+    words = f"compare photos --data.root {held_out} {TINY} --methods standard --seeds 1 --attacks clean --no-verdict"
+    assert main([*words.split(), "--out", str(out)]) == 0
+    (stored, *_) = Run.open(out / "standard-seed0").evaluations()
+    assert any("1 of 5 test images are also validation images" in note for note in stored.evaluation.notes)
 
 
 def test_validation_images_do_not_stand_in_for_test_images_that_are_gone(held_out, tmp_path_factory, capsys):
@@ -521,7 +547,13 @@ def test_validation_images_do_not_stand_in_for_test_images_that_are_gone(held_ou
     error = capsys.readouterr().err
     assert f"{held_out}/val holds the validation images on which the run's best weights were chosen; put test" in error
     assert error.count("\n") == 1
+    other = run.with_name("other")
+    shutil.copytree(held_out, other)
+    assert main([*evaluate, "--data.root", str(other)]) == 0
+    assert "if the run was validated on them, their accuracy is too high" in " ".join(capsys.readouterr().out.split())
     shutil.rmtree(held_out)
+    assert main([*evaluate, "--data.root", str(other)]) == 2, "the folder was moved"
+    assert "put test images into" in capsys.readouterr().err
     assert main([*evaluate, "--data.root", str(copied)]) == 0
     said = "the test images are the run's validation images, on which its best weights were chosen"
     assert said in " ".join(capsys.readouterr().out.split())

@@ -379,3 +379,14 @@ def test_a_file_that_is_no_weights_is_named_before_flags_that_do_not_fit_it(tmp_
     for words in (["--data", "folder"], ["--model", "resnet"], []):
         assert main(["evaluate", str(tmp_path / "model.pt2"), *words]) == 2
         assert "model.pt2 is not a run directory" in capsys.readouterr().err
+
+
+def test_a_result_of_another_program_beside_the_weights_is_none_of_ours(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("result.json", "config.json"):
+        Path(name).write_text('{"accuracy": 0.9}')
+    torch.save(build(SmallCnn(width=4), 10, 1).state_dict(), "best.pth")
+    words = (
+        "evaluate best.pth --model small_cnn --model.width 4 --data digits --attacks clean --threat.eps 0.1 --out out"
+    )
+    assert main([*words.split(), "--no-verdict", "--examples", "20"]) == 0

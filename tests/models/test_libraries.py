@@ -13,6 +13,7 @@ import torch
 from contracts.torchvision_operators import declare_operators_of_torchvision
 from regmix import load_model
 from regmix.cli.entry import main
+from regmix.evaluation.class_order import check_class_names
 from regmix.models import Timm, Transformers, build, libraries
 from regmix.types import UserError
 
@@ -216,3 +217,9 @@ def test_names_of_classes_in_another_order_are_refused(
     assert not refused({"0": "Bee", "1": "cat", "2": "hot-dog"})
     assert not refused({"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"})
     assert not refused({"0": "crane", "1": "cat", "2": "crane"})
+
+
+def test_names_that_are_numbers_are_not_compared() -> None:
+    check_class_names("net.pth", [str(number) for number in range(1, 11)], [str(number) for number in range(10)])
+    with pytest.raises(UserError, match="output 0 is 'cat', which is class 1"):
+        check_class_names("net.pth", ["cat", "1"], ["1", "cat"])

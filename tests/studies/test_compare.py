@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -103,6 +103,31 @@ def test_what_a_comparison_has_evaluated_it_finds_again(again, attacks: str, eps
     assert len(columns) == 1 + len({*parse_attacks(attacks)}) * len({*eps.split(",")})
     assert bool(first) == (attacks != "clean")
     assert again(attacks, "--eps", eps) == []
+
+
+def test_only_attacks_that_are_missing_run_and_a_verdict_rests_on_all(again) -> None:
+    def verdict() -> dict[str, Any]:
+        return cast(dict[str, Any], record(Path("out/standard-seed0"))["masking"])
+
+    def probed(attacks: str, eps: str) -> list[str]:
+        ran = again(attacks, "--eps", eps, "--verdict", "--examples", "60")
+        return sorted({name.partition("/")[0] for name in ran})
+
+    assert probed("pgd-2", "0.1,0.15")
+    first = verdict()
+    assert probed("pgd-2", "0.1,0.15") == []
+    assert probed("pgd-2,fgsm", "0.1") == ["fgsm@0.1"]
+    assert probed("pgd-2,fgsm", "0.1,0.15,0.2") == ["fgsm@0.15", "fgsm@0.2", "pgd-2@0.2"]
+    columns = record(Path("out/standard-seed0"))["columns"]
+    assert {*columns} == {"clean"} | {f"{attack}@{eps}" for attack in ("pgd-2", "fgsm") for eps in (0.1, 0.15, 0.2)}
+    # The test spoils the record to see that new attacks bring a new verdict, and nothing else does.
+    path = next(Path("out/standard-seed0/evaluations").glob("*/evaluation.json"))
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps({**kept, "masking": {**first, "signs": ["spoiled"]}}))
+    assert probed("pgd-2,fgsm", "0.1") == []
+    assert verdict()["signs"] == ["spoiled"]
+    assert probed("pgd-2,fgsm,pgd-3", "0.1") == ["pgd-3@0.1"]
+    assert verdict()["signs"] != ["spoiled"]
 
 
 def test_a_comparison_tells_of_the_images_that_were_asked_for(again, capfd) -> None:

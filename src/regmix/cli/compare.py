@@ -40,8 +40,9 @@ def compare(words: list[str]) -> None:
     for method, first in wrong.items():
         if len(wrong) == len(methods) and len({*map(str, wrong.values())}) == 1:
             raise first
-        hint = "; write a setting of one method after its name: --methods NAME:FIELD=VALUE"
-        raise UserError(f"for the method {method}: {first}{hint if '--method.' in str(first) else ''}") from first
+        lacks = "unknown flag '--method." in str(first)
+        hint = "; write a setting of one method after its name: --methods NAME:FIELD=VALUE" if lacks else ""
+        raise UserError(f"for the method {method}: {first}{hint}") from first
     check_places([out / name for name in OUTPUTS])
     check_distinct(planned)
     check_comparison([run.experiment for run in planned], radii_in(flags.eps))

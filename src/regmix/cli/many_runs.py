@@ -15,7 +15,7 @@ from regmix.cli.train import parse_training
 from regmix.config import to_json
 from regmix.evaluation.assessment import Assessment, missing
 from regmix.evaluation.questions import Questions, check_attacks
-from regmix.evaluation.subject import EvaluationImages, choose_images
+from regmix.evaluation.subject import EvaluationImages, choose_images, with_leaks
 from regmix.jobs.console import ConsoleDisplay
 from regmix.recipes import recipe
 from regmix.runs import Run
@@ -96,9 +96,10 @@ class Evaluations:
     def evaluate(self, run: Planned, console: Console) -> None:
         """Evaluates a trained run, unless that has been done."""
         record, trust = Run.open(run.path), run.experiment.trust(everything=self._flags.trust_code)
-        for questions in missing(record, self._questions, self._test):
+        test = with_leaks(self._test, record, run.experiment.data, run.experiment.data)
+        for questions in missing(record, self._questions, test):
             with ConsoleDisplay(console) as display:
-                Assessment(record, questions, self._test, trust).run([], self._flags.device, display)
+                Assessment(record, questions, test, trust).run([], self._flags.device, display)
 
 
 def compare_runs(

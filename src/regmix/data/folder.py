@@ -1,6 +1,7 @@
 """Own images: one folder per class."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -58,7 +59,7 @@ class Folder:
                 be read.
         """
         root = Path(self.root)
-        train, test, validation = root / "train", _test_folder(root, split), _validation_folder(root)
+        train, test = root / "train", _test_folder(root, split)
         train_folders = class_folders(train) if split == "train" or train.is_dir() else {}
         untested = split == "train" and not test.exists()
         test_folders = {} if untested else class_folders(test)
@@ -69,6 +70,7 @@ class Folder:
             notes = [*_twins(classes), *_other_order(classes, train_folders), *images.notes]
             if untested:
                 notes.append(f"there are no test images; to evaluate the model, put some into {root / 'test'}/CLASS")
+            validation = _validation_folder(root)
             notes += _beside(root, test, validation)
             if not self.stream and processes.started()[0] == 0:
                 notes += copies(paths, images.labels.tolist(), drawn=validation is None)
@@ -93,10 +95,10 @@ class Folder:
         if (base := _validation_folder(root)) is None:
             return None
         train_folders, test = class_folders(root / "train"), root / "test"
+        require(base.resolve() != test.resolve(), f"{base} and {test} are the same folder; remove the link")
         try:
             folders = class_folders(base)
             _check_trained(folders, base, train_folders)
-            require(base.resolve() != test.resolve(), f"{base} and {test} are the same folder")
             require(min(len(folders), 2) == min(len(train_folders), 2), f"all images in {base} are of one class")
             classes = sorted(train_folders)
             images, paths = self._images(base, folders, classes)
@@ -136,17 +138,18 @@ def _validation_folder(root: Path) -> Path | None:
     """The folder of validation images, if there is one beside training and test images."""
     if not ((root / "train").is_dir() and (root / "test").is_dir()):
         return None
-    for path in (root / name for name in VALIDATION):
-        if path.is_symlink() and not path.exists():
-            raise UserError(f"{path} is a broken link; repair or remove it")
-        if path.is_dir():
-            return path
-    return None
+    return next((path for name in VALIDATION if _is_there(path := root / name)), None)
+
+
+def _is_there(path: Path) -> bool:
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"{path} is a broken link; repair or remove it")
+    return path.is_dir()
 
 
 def _test_folder(root: Path, split: Split) -> Path:
     for name in ("test", *VALIDATION):
-        if (root / name).is_dir():
+        if _is_there(root / name):
             return root / name
     return root if split == "test" and not (root / "train").exists() else root / "val"
 
@@ -240,22 +243,28 @@ def learned_from(tested: Folder, own: Folder, held_out: str) -> Iterator[str]:
         held_out: the folder of the run's validation images, see `held_out_folder`.
 
     Raises:
-        UserError: the run's own test images are gone, so that its validation images stand in for them.
+        UserError: test images are gone, so that the run's validation images stand in for them.
     """
-    root, base = Path(own.root), _test_folder(Path(tested.root), "test")
-    train, validation = root / "train", root / held_out
-    if held_out and base.resolve() == validation.resolve() and Path(tested.root).resolve() == root.resolve():
-        raise UserError(
-            f"{base} holds the validation images on which the run's best weights were chosen; put test images into "
-            f"{base.with_name('test')}, or name another folder with --data.root"
+    root, place = Path(own.root), Path(tested.root)
+    base, train = _test_folder(place, "test"), root / "train"
+    if held_out and base.name == held_out and base.parent == place and (place / "train").is_dir():
+        if place.resolve() == root.resolve() or not root.exists():  # the second: its folder was moved
+            raise UserError(
+                f"{base} holds the validation images on which the run's best weights were chosen; put test images into "
+                f"{base.with_name('test')}, or name their folder with --data.root"
+            )
+        yield (
+            f"there is no {place / 'test'}, so the test images are those of {base}; if the run was validated on them, "
+            "their accuracy is too high"
         )
     others = []
-    if train.is_dir() and train.resolve() != (Path(tested.root) / "train").resolve():  # else `read` has said it
+    if train.is_dir() and train.resolve() != (place / "train").resolve():  # else `read` has said it
         others.append((train, "training"))
-    if held_out and validation.is_dir():
-        others.append((validation, "validation"))
+    if held_out and (root / held_out).is_dir():
+        others.append((root / held_out, "validation"))
     if others and not own.stream:
         skipped = Skipped(base)
         paths = [path for folder in class_folders(base).values() for path in class_images(folder, skipped)[0]]
         for folder, kind in others:
-            yield from leak(paths, files_in(class_folders(folder)), "test", kind)
+            with suppress(UserError):  # it is not needed to measure on other images
+                yield from leak(paths, files_in(class_folders(folder)), "test", kind)

@@ -163,9 +163,10 @@ def missing(
     threat = from_json(run.config(), run.path / CONFIG, Trust(everything=True), reads_data=False).threat
     images, wanted = (test.sample, test.split, questions.draws), {*(checkpoints or run.checkpoints())}
     held = [each.evaluation for each in run.evaluations() if not each.outdated and each.evaluation.images == images]
-    known = [each for each in held if each.subject.checkpoint in wanted]
-    if {each.subject.checkpoint for each in known} != wanted:
+    latest = {each.subject.checkpoint: each for each in held if each.subject.checkpoint in wanted}
+    if {*latest} != wanted:
         return [questions]
+    known = [*latest.values()]
     sources = {named: source_weights(named) for named in questions.attacks}
     radii: dict[tuple[NamedAttack, ...], list[float]] = {}
     for eps in questions.eps or [threat.eps]:
@@ -177,6 +178,7 @@ def missing(
         if lacking:
             radii.setdefault(lacking, []).append(eps)
     left = [replace(questions, attacks=attacks, eps=eps, verdict=False) for attacks, eps in radii.items()]
-    if questions.verdict and not all(each.is_probed for each in known):
+    # The verdict rests on all attacks, so new ones ask for a new one.
+    if questions.verdict and (left or not all(each.is_probed for each in known)):
         left = [*left[:-1], replace(left[-1] if left else replace(questions, attacks=()), verdict=True)]
     return left

@@ -48,6 +48,8 @@ def other_order(predicted: Labels, labels: Labels) -> tuple[float, dict[int, int
 def check_class_names(source: str, own: Sequence[str], classes: Sequence[str]) -> None:
     """Raises UserError if a model and the images name a class alike, up to case and punctuation, at other outputs.
 
+    Names that are numbers are not compared: they may count from 0 or from 1.
+
     Args:
         source: what to call the model.
         own: the names of its outputs; empty if they are not known.
@@ -65,6 +67,6 @@ def check_class_names(source: str, own: Sequence[str], classes: Sequence[str]) -
 
 
 def _places(names: Sequence[str]) -> dict[str, int]:
-    """The place of every name that is there once."""
+    """The place of every name that is there once and is no number."""
     plain = [" ".join(re.findall(r"\w+", name.casefold().replace("_", " "))) for name in names]
-    return {name: place for place, name in enumerate(plain) if plain.count(name) == 1}
+    return {name: place for place, name in enumerate(plain) if plain.count(name) == 1 and not name.isdecimal()}

@@ -143,7 +143,8 @@ class Foreign:
             return config.class_names()
         file = Path(self.source)
         if file.stem in CHECKPOINTS and (file.parent / RESULT).is_file():
-            return [*Run.open(file.parent, writes=False).result().classes]
+            with suppress(UserError):  # files of another program
+                return [*Run.open(file.parent, writes=False).result().classes]
         for description in filter(Path.is_file, (file.with_name(DESCRIPTION), file.with_name(HUB_DESCRIPTION))):
             with suppress(UserError):  # a config.json of another library
                 described = read_record(description, ExportedModel)

@@ -139,7 +139,7 @@ def _limits(chosen: Checkpointed) -> Iterator[str]:
         where = f"on {stored.evaluation.sample_text()}"
         if attacked(stored) and masking is None:
             yield f"- Gradient masking was not probed ({where}): a model that hides its gradients looks robust."
-        elif masking is not None:
+        elif masking is not None and not masking.images:  # the evaluation that found it says it
             signs = f" ({_plain('; '.join(masking.signs))})" if masking.signs else ""
             yield f"- Gradient masking: {masking.verdict}{signs}, {where}."
         if one is not None:

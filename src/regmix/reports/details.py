@@ -153,6 +153,7 @@ def trust(subjects: Sequence[Subject]) -> list[tuple[Subject, list[tuple[str, bo
             if masking is not None:
                 sound = masking.verdict == "no sign of masking" and not evaluation.preflight
                 signs = [f"{sign}." for sign in masking.signs]
+                signs += [f"Found on {masking.images}."] if masking.images else []
                 lines.append((name, sound, words.VERDICTS[masking.verdict], [*signs, *notes]))
             elif notes:
                 lines.append((name, not evaluation.preflight, "Gradient masking was not checked.", notes))

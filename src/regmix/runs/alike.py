@@ -13,8 +13,8 @@ def image_changes(before: Data, now: Data) -> str:
         return text
     if not before.held_out:
         return (
-            f"its validation images were taken from train/, and would now be those of {now.held_out}/; to go on, "
-            "rename that folder"
+            f"its validation images were taken from train/, and would now be those of {now.held_out}/ (rename that "
+            "folder to keep them)"
         )
     if not now.held_out:
         return f"its validation images were those of {before.held_out}/, which is gone or has no test/ beside it"

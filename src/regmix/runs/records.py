@@ -169,6 +169,8 @@ class Masking:
     verdict: Verdict
     signs: list[str]
     probe: Probe | None = None
+    images: str = ""
+    """The images of the evaluation that gave this verdict, where it is shown with another one."""
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,8 @@ def method_words(text: str) -> list[str]:
             raise UserError(f"--methods {text}: all methods have the same seeds and device; set --seeds and --device")
         if root not in fields and root not in Experiment.__dataclass_fields__:
             names = [each.replace("_", "-") for each in fields if each != "name"]
-            meant = get_close_matches(field, [*names, *Experiment.__dataclass_fields__], 1)
+            others = {*Experiment.__dataclass_fields__} - {"seed", "device"}
+            meant = get_close_matches(field, [*names, *sorted(others)], 1)
             has = f"did you mean {meant[0]}?" if meant else f"it has: {', '.join(names) or 'none'}"
             raise UserError(f"--methods {text}: neither {name} nor the training has a setting {field}; {has}")
         flag = ("--method." if root in fields else "--") + field

@@ -20,7 +20,7 @@ from regmix.config import to_json
 from regmix.data import DataConfig
 from regmix.evaluation.assessment import Assessment, missing
 from regmix.evaluation.questions import Questions, check_attacks
-from regmix.evaluation.subject import EvaluationImages, choose_images, package_digest
+from regmix.evaluation.subject import EvaluationImages, choose_images, package_digest, with_leaks
 from regmix.evaluation.task import Progress
 from regmix.reports.words import duration
 from regmix.runs import Run
@@ -143,6 +143,7 @@ class Runner:
                     f"{run.path} was not evaluated for {name}, and its weights were removed; remove the folder, and "
                     "give the command again"
                 )
+            test = with_leaks(test, record, run.experiment.data, run.experiment.data)
             for asked in left:
                 with display() as progress:
                     Assessment(record, asked, test, run.experiment.trust()).run(checkpoints, device, progress)
