@@ -173,9 +173,14 @@ def test_what_its_records_tell_apart_is_no_seed_of_an_arm(tmp_path, trainings, c
         path = tmp_path / "runs" / file
         path.write_text(json.dumps({**json.loads(path.read_text()), name: value}))
 
+    def differing() -> list[str]:
+        """Without what the tiny models themselves give reason to doubt."""
+        (section,) = claims(tmp_path)["sections"]
+        return [doubt for doubt in section["doubts"] if doubt.startswith("The ")]
+
     words = "agr", "--out", str(tmp_path)
     assert reproduce(*words) == 0
-    assert not any(section["doubts"] for section in claims(tmp_path)["sections"])
+    assert differing() == []
     change("gamma0-seed1/environment.json", "precision", "bf16")
     capfd.readouterr()
     assert reproduce(*words) == 2
@@ -183,13 +188,12 @@ def test_what_its_records_tell_apart_is_no_seed_of_an_arm(tmp_path, trainings, c
     assert "different precision (32 and bf16); remove that folder" in said
     change("gamma0-seed0/environment.json", "precision", "bf16")
     assert reproduce(*words) == 0
-    (section,) = claims(tmp_path)["sections"]
     told = "The trainings differ in precision (32: regmix-seed0, regmix-seed1; bf16: gamma0-seed0, gamma0-seed1)."
-    assert section["doubts"] == [told]
+    assert differing() == [told]
     (record, *_) = (tmp_path / "runs/regmix-seed0/evaluations").glob("*/evaluation.json")
     record.write_text(record.read_text().replace('"package": "', '"package": "x'))
     assert reproduce(*words) == 0
-    assert "different states of the code of regmix (" in claims(tmp_path)["sections"][0]["doubts"][1]
+    assert "different states of the code of regmix (" in differing()[1]
     change("regmix-seed0/result.json", "lengthened", [1])
     change("regmix-seed1/result.json", "lengthened", [1])
     assert reproduce(*words) == 2
