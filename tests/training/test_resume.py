@@ -227,7 +227,7 @@ def test_a_refused_lengthening_changes_nothing(tmp_path: Path, finished, monkeyp
     run = shutil.copytree(finished(f"digits-regmix {TINY}"), tmp_path / "run")
     before = {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()}
     with monkeypatch.context() as patch:
-        patch.setattr(start, "changes", lambda before, now: "one image is missing")
+        patch.setattr(start, "image_changes", lambda before, now: "one image is missing")
         assert main(["train", "--resume", str(run), "--epochs", "5"]) == 2
     assert "the images have changed" in capsys.readouterr().err
     assert {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()} == before
