@@ -37,7 +37,8 @@ def compare(words: list[str]) -> None:
             planned += plan_runs(flags, [*settings, *rest], out / method.replace(":", "-").replace("/", "_"))
         except UserError as error:
             wrong[method] = error
-    for method, first in wrong.items():
+    if wrong:
+        method, first = next(iter(wrong.items()))
         if len(wrong) == len(methods) and len({*map(str, wrong.values())}) == 1:
             raise first
         lacks = "unknown flag '--method." in str(first)

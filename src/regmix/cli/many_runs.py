@@ -96,8 +96,10 @@ class Evaluations:
     def evaluate(self, run: Planned, console: Console) -> None:
         """Evaluates a trained run, unless that has been done."""
         record, trust = Run.open(run.path), run.experiment.trust(everything=self._flags.trust_code)
+        if not (left := missing(record, self._questions, self._test)):
+            return
         test = with_leaks(self._test, record, run.experiment.data, run.experiment.data)
-        for questions in missing(record, self._questions, test):
+        for questions in left:
             with ConsoleDisplay(console) as display:
                 Assessment(record, questions, test, trust).run([], self._flags.device, display)
 

@@ -154,23 +154,23 @@ class Outcome:
         return rows
 
     @cached_property
+    def _loaded(self) -> dict[str, list[LoadedRun]]:
+        return {arm: [load(run.path) for run in runs if run.path.exists()] for arm, runs in self.runner.runs.items()}
+
+    @cached_property
     def doubts(self) -> dict[str, list[str]]:
         """By arm, reasons to doubt single runs."""
-        return {
-            arm: [text for run in runs if run.path.exists() for text in _doubts(load(run.path))]
-            for arm, runs in self.runner.runs.items()
-        }
+        return {arm: [text for run in runs for text in _doubts(run)] for arm, runs in self._loaded.items()}
 
     def _unlike(self, study: Study) -> list[str]:
         """Ways in which the runs of an experiment differ that no setting tells."""
-        paths = [run.path for arm in study.arms for run in self.runner.runs[arm.name] if run.path.exists()]
-        made = {path.name: Run.open(path) for path in paths}
+        made = {run.path.name: run for arm in study.arms for run in self._loaded[arm.name]}
         lines = []
         for what in ("precision", "torch", "git_commit"):
-            values = {name: {str(getattr(run.environment(), what))} for name, run in made.items()}
+            values = {name: {str(getattr(run.environment, what))} for name, run in made.items()}
             lines += _differing(f"The trainings differ in {what.replace('_', ' ')}", values)
         code = {
-            name: {column.package for each in run.evaluations() for column in each.evaluation.columns.values()}
+            name: {column.package for each in run.stored for column in each.evaluation.columns.values()}
             for name, run in made.items()
         }
         return lines + _differing("The evaluations are by different states of the code of regmix", code)

@@ -82,8 +82,8 @@ class Runner:
     def check_seeds(self) -> None:
         """Raises UserError for a run that is no seed of its arm, although its settings are the arm's."""
         for runs in self.runs.values():
-            trained = [_Training(run.path, record.data(), record.environment(), record.result()) for run in runs
-                       if run.path.exists() and (record := Run.open(run.path)).result().is_complete]  # fmt: skip
+            records = [Run.open(run.path) for run in runs if _finished(run)]
+            trained = [_Training(each.path, each.data(), each.environment(), each.result()) for each in records]
             for one in trained:
                 why = told_apart(trained[0], one)
                 if why is None and one.result.lengthened:
