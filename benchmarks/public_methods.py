@@ -23,7 +23,8 @@ from public_code.draws import Tape, given_numbers
 from public_code.net import BATCH, CLASSES, IMAGES, SIZE, Net
 from public_code.world import World, a_world
 
-from regmix.methods.memory import Memory, PerImage, Setup
+from regmix.methods.memory import Memory, Setup
+from regmix.methods.per_image import PerImage
 from regmix.threats import Linf
 from regmix.training.step import TrainStep
 from regmix.types import Batch, Clock

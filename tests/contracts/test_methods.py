@@ -32,7 +32,9 @@ from regmix.methods import (
     Trades,
     ZeroGrad,
 )
-from regmix.methods.memory import Memory, NumberPerImage, OneForAll, PerClass, PerImage, PerRow
+from regmix.methods.memory import Memory
+from regmix.methods.per_image import NumberPerImage, PerImage
+from regmix.methods.storage import OneForAll, PerClass, PerRow
 from regmix.threats import L2, Linf
 from regmix.types import Batch, Clock, Losses, UserError, View
 

@@ -8,7 +8,9 @@ from methods import reference
 from methods.reference import CLASSES, SHAPE, Given, Plain
 from regmix.methods import FgsmMepCs, FgsmRsCs, Setup
 from regmix.methods.converge import converge_weight
-from regmix.methods.memory import Memory, OneForAll, PerImage
+from regmix.methods.memory import Memory
+from regmix.methods.per_image import PerImage
+from regmix.methods.storage import OneForAll
 from regmix.threats import Linf
 from regmix.types import Batch, Clock
 

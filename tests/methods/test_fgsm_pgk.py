@@ -7,7 +7,8 @@ from torch import Tensor
 from methods import reference
 from methods.reference import CLASSES, SHAPE, Given, Plain
 from regmix.methods import FgsmPgk, Mutual, PgdAt, Setup
-from regmix.methods.memory import Memory, PerImage
+from regmix.methods.memory import Memory
+from regmix.methods.per_image import PerImage
 from regmix.threats import L2, Linf
 from regmix.types import Batch, Clock, View
 

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from methods import reference
-from regmix.methods.memory import Memory, NumberPerImage, OneForAll, Part, PerClass, PerImage, PerRow
+from regmix.methods.memory import Memory
+from regmix.methods.per_image import NumberPerImage, PerImage
+from regmix.methods.storage import OneForAll, Part, PerClass, PerRow
 from regmix.types import Batch, View
 
 COUNT, SHAPE, PAD = 6, (2, 3, 5), 2

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from methods import reference
 from methods.reference import CLASSES, SHAPE, Given, Plain
 from regmix.methods import FgsmCuap, FgsmPco, FgsmUap, Setup, Tdat
-from regmix.methods.memory import Memory, PerImage
+from regmix.methods.memory import Memory
+from regmix.methods.per_image import PerImage
 from regmix.threats import Linf
 from regmix.types import Batch, Clock, Losses
 

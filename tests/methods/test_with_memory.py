@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from methods import reference
 from methods.reference import CLASSES, SHAPE, Given, Plain
 from regmix.methods import Atas, FgsmBp, FgsmEp, FgsmMep, Method, Mutual, Setup
-from regmix.methods.memory import Memory, NumberPerImage, PerImage
+from regmix.methods.memory import Memory
+from regmix.methods.per_image import NumberPerImage, PerImage
 from regmix.threats import L2, Linf
 from regmix.types import Batch, Clock, View
 

@@ -11,7 +11,8 @@ from regmix.cli.entry import main
 from regmix.config import Experiment
 from regmix.data import ColourJitter, CropShift, CutMix, ImageSet, Loader, Mixup, RandomErasing, ResizedCrop
 from regmix.methods import METHODS
-from regmix.methods.memory import PerImage, Setup
+from regmix.methods.memory import Setup
+from regmix.methods.per_image import PerImage
 from regmix.models import SmallCnn, build
 from regmix.objectives import smooth
 from regmix.threats import Linf

@@ -2,7 +2,7 @@
 
 from regmix.config.averaging import AveragingConfig, GatedEma
 from regmix.methods.base import Method
-from regmix.methods.memory import NumberPerImage, PerImage
+from regmix.methods.per_image import NumberPerImage, PerImage
 from regmix.threats import Threat
 from regmix.types import require
 

@@ -3,7 +3,8 @@
 from regmix.data import Augmentations, NoColour, NoCrop, NoMix, ResizedCrop
 from regmix.data.balance import Balance
 from regmix.methods.base import Method
-from regmix.methods.memory import NumberPerImage, PerClass, PerImage
+from regmix.methods.per_image import NumberPerImage, PerImage
+from regmix.methods.storage import PerClass
 from regmix.threats import Threat
 from regmix.types import require
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method
-from regmix.methods.memory import Memory, NumberPerImage, Setup, perturbations
+from regmix.methods.memory import Memory, Setup, perturbations
+from regmix.methods.per_image import NumberPerImage
 from regmix.methods.shared import batchnorm_mode, check_weights
 from regmix.objectives import cross_entropy
 from regmix.threats import Threat

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from regmix.attacks import IN_PLACE, explained, logits_in
-from regmix.methods.memory import Memory, Part, Setup, check_positions
+from regmix.methods.memory import Memory, Setup, check_positions
+from regmix.methods.storage import Part
 from regmix.threats import Threat, check_threat
 from regmix.types import Batch, Clock, Losses, UserError, as_batch, check_values, require
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from regmix.methods.memory import Memory, OneForAll, Setup
+from regmix.methods.memory import Memory, Setup
+from regmix.methods.storage import OneForAll
 from regmix.runtime import processes
 from regmix.types import Batch, Clock
 

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method
-from regmix.methods.memory import Memory, OneForAll, Setup
+from regmix.methods.memory import Memory, Setup
 from regmix.methods.shared import check_attack, check_weights
+from regmix.methods.storage import OneForAll
 from regmix.objectives import cross_entropy
 from regmix.threats import Threat
 from regmix.types import Batch, Clock, Losses, Tag

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from regmix.methods.features import logits_and_features
 from regmix.methods.fgsm_uap import FgsmUap
 from regmix.methods.learned import Learned
-from regmix.methods.memory import Memory, OneForAll, Setup
+from regmix.methods.memory import Memory, Setup
+from regmix.methods.storage import OneForAll
 from regmix.objectives import cross_entropy
 from regmix.threats import Threat
 from regmix.types import Batch, Images, Tag, require

@@ -9,8 +9,9 @@ from torch import nn
 from regmix.attacks import ascend
 from regmix.methods.base import Method
 from regmix.methods.generator import generator
-from regmix.methods.memory import Memory, OneForAll, Setup
+from regmix.methods.memory import Memory, Setup
 from regmix.methods.shared import check_attack
+from regmix.methods.storage import OneForAll
 from regmix.objectives import cross_entropy
 from regmix.threats import Threat
 from regmix.types import Batch, Clock, Images, Losses, Tag, require

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method
-from regmix.methods.memory import Memory, OneForAll, PerClass, Setup
+from regmix.methods.memory import Memory, Setup
 from regmix.methods.shared import check_weights, mean_one, proximal_losses
+from regmix.methods.storage import OneForAll, PerClass
 from regmix.threats import Threat
 from regmix.types import Batch, Clock, Images, Losses, Tag, require
 

@@ -7,7 +7,8 @@ from torch import nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method
-from regmix.methods.memory import Memory, PerRow, Setup
+from regmix.methods.memory import Memory, Setup
+from regmix.methods.storage import PerRow
 from regmix.objectives import cross_entropy
 from regmix.threats import Threat
 from regmix.types import Batch, Clock, Losses, Tag, require

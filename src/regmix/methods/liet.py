@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from regmix.attacks import ascend
 from regmix.methods.base import Method
-from regmix.methods.memory import Memory, PerClass, Setup
+from regmix.methods.memory import Memory, Setup
 from regmix.methods.shared import batchnorm_mode, check_weights
+from regmix.methods.storage import PerClass
 from regmix.objectives import cross_entropy, kl, log_probabilities, smooth_by
 from regmix.threats import Linf, Threat
 from regmix.types import Batch, Clock, Labels, Logits, Losses, Tag, Target, require

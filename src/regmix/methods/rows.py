@@ -12,6 +12,12 @@ def _indexable(rows: Tensor) -> Tensor:
     return rows.view(torch.uint8) if rows.dtype == torch.float8_e5m2 else rows
 
 
+def finite_rows(values: Tensor) -> Bool[Tensor, "batch"]:
+    """Which rows of a tensor [B, ...] have no infinity and no NaN."""
+    low, high = values.flatten(1).aminmax(dim=1)  # NaN if one of the values is; much faster than asking all of them
+    return low.isfinite() & high.isfinite()
+
+
 class Rows:
     """A row for every training image. Each of n processes keeps the rows of every n-th image.
 
