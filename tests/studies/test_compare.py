@@ -25,7 +25,7 @@ from regmix.methods import PgdAt
 from regmix.models import ResNet
 from regmix.runs import Run
 from regmix.studies import compare as compare_module
-from regmix.studies.compare import MEASURE, Planned, check_comparison, check_ranking, method_words
+from regmix.studies.compare import MEASURE, Planned, check_comparison, check_ranking, method_words, overridden
 from regmix.threats import L2, Linf, Threat
 from regmix.training import validation
 from regmix.types import UserError
@@ -52,6 +52,40 @@ def test_method_texts_become_flags():
         method_words("pgd_at:steps")
     with pytest.raises(UserError, match="steps is set twice"):
         method_words("pgd_at:steps=3:steps=4")
+
+
+@pytest.mark.parametrize(
+    ("shared", "own", "together"),
+    [
+        ("--epochs 20 --lr 0.1", "--epochs 10", "--lr 0.1 --epochs 10"),
+        ("--label-mass=0.6", "--label-mass 1", "--label-mass 1"),
+        ("--label_mass 0.6", "--label-mass 1", "--label-mass 1"),
+        ("--freeze conv1 conv2 --lr 0.1", "--freeze conv1", "--lr 0.1 --freeze conv1"),
+        ("--averaging ema --averaging.limit 0.9 --lr 0.1", "--averaging none", "--lr 0.1 --averaging none"),
+        ("--averaging.limit 0.9", "--averaging ema", "--averaging.limit 0.9 --averaging ema"),
+        ("--averaging ema --averaging.limit 0.9", "--averaging.limit 0.5", "--averaging ema --averaging.limit 0.5"),
+        ("--method.alpha 3", "--method regmix", "--method.alpha 3 --method regmix"),
+    ],
+)
+def test_a_methods_own_setting_replaces_that_of_all(shared: str, own: str, together: str) -> None:
+    assert overridden(shared.split(), own.split()) == together.split()
+
+
+@pytest.mark.slow
+def test_what_is_set_for_one_method_holds_for_it_alone(tmp_path: Path) -> None:
+    """A shared flag won in silence, and the folder bore the name of the setting that was lost."""
+    methods = "standard,standard:epochs=1:averaging=none:label_mass=1"
+    shared = ("--epochs", "2", "--averaging", "ema", "--averaging.limit", "0.9", "--label-mass", "0.6")
+    more = ("--seeds", "1", "--attacks", "clean", "--workers", "2")
+    assert compare(tmp_path, methods, *shared, *more) == 0
+    every, own = (
+        json.loads((tmp_path / name / "config.json").read_text())
+        for name in ("standard-seed0", "standard-epochs=1-averaging=none-label_mass=1-seed0")
+    )
+    assert (every["epochs"], every["averaging"]["limit"], every["label_mass"]) == (2, 0.9, 0.6)
+    assert (own["epochs"], own["averaging"]["name"], own["label_mass"]) == (1, "none", 1.0)
+    for name in ("standard-seed0", "standard-epochs=1-averaging=none-label_mass=1-seed0"):
+        assert "epoch" in (tmp_path / f"{name}.log").read_text()  # two at a time, each with a log of its own
 
 
 @pytest.fixture(scope="module")

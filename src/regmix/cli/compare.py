@@ -7,7 +7,15 @@ from regmix.cli.common import console_for, radii_in
 from regmix.cli.many_runs import Evaluations, ManyRunsFlags, check_distinct, compare_runs, parse_many, plan_runs
 from regmix.reports.place import check_places
 from regmix.shorthand import names_in
-from regmix.studies.compare import OUTPUTS, Planned, check_comparison, method_words, reaching_trainings
+from regmix.studies.compare import (
+    OUTPUTS,
+    Planned,
+    check_comparison,
+    method_words,
+    overridden,
+    reaching_trainings,
+    train_all,
+)
 from regmix.types import UserError
 
 
@@ -18,6 +26,9 @@ class CompareFlags(ManyRunsFlags):
     name that is no setting of the method sets another flag of regmix train: fgsm_pgk:averaging=gated_ema."""
     seeds: int = 3
     """Number of seeds per method: 0, 1, ..."""
+    workers: int = 1
+    """Trainings at the same time. On a CPU one per core is faster than one training on several cores, but the training
+    times then hold beside other trainings only."""
     out: Path | None = None
     """Folder of the runs, comparison.json and report.html. None: runs/compare-RECIPE."""
 
@@ -30,11 +41,13 @@ def compare(words: list[str]) -> None:
         raise UserError("--methods names no method; give some, such as regmix,pgd_at:steps=2")
     if len(set(methods)) < len(methods):
         raise UserError(f"--methods {flags.methods}: a method is listed twice; list it once")
+    if flags.workers < 1:
+        raise UserError(f"--workers {flags.workers}: it must be at least 1")
     out = flags.out or Path("runs") / f"compare-{flags.recipe}"
     planned, wrong = list[Planned](), dict[str, UserError]()
     for method, settings in {method: method_words(method) for method in methods}.items():
         try:
-            planned += plan_runs(flags, [*settings, *rest], out / method.replace(":", "-").replace("/", "_"))
+            planned += plan_runs(flags, overridden(rest, settings), out / method.replace(":", "-").replace("/", "_"))
         except UserError as error:
             wrong[method] = error
     if wrong:
@@ -51,6 +64,8 @@ def compare(words: list[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     console = console_for(flags.json)
     with reaching_trainings():
+        if flags.workers > 1:
+            train_all([run for run in planned if not run.is_finished], flags.workers, console)
         for number, run in enumerate(planned, 1):
             console.print(f"{run.path} ({number} of {len(planned)})", highlight=False, markup=False, soft_wrap=True)
             run.train(quiet=flags.json)

@@ -83,7 +83,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
     "compare": (
         Section("what to compare", ("methods", "seeds")),
         Section("evaluation", ("attacks", "eps", "examples"), ("sample", "sample-seed", "verdict")),
-        Section("run", ("out", "device", "json"), ("trust-code",)),
+        Section("run", ("out", "workers", "device", "json"), ("trust-code",)),
     ),
     "sweep": (
         Section("what to search", ("space", "engine", "trials", "seeds", "top"), ("prune", "workers")),

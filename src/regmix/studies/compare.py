@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -22,6 +23,7 @@ from regmix.config import UNIONS, Experiment, from_json, to_json
 from regmix.data import DataConfig, fingerprint, held_out_folder, load_training
 from regmix.reports import comparison, remarks, write_report
 from regmix.reports.load import aligned, load
+from regmix.reports.words import duration
 from regmix.runs import CONFIG, Run
 from regmix.runs.alike import image_changes
 from regmix.runs.records import Data, Images, validated
@@ -101,6 +103,26 @@ def method_words(text: str) -> list[str]:
     return flags
 
 
+def overridden(words: Sequence[str], by: Sequence[str]) -> list[str]:
+    """The flags of `words`, less those that `by` gives anew, and then those of `by`.
+
+    A kind that is given anew, such as --averaging, takes the settings of the old kind with it.
+    """
+    names = {_flag(word) for word in by if word.startswith("--")}
+    replaced = names & {_flag(word) for word in words}
+    kept, keep = list[str](), True
+    for word in words:
+        if word.startswith("--"):
+            keep = _flag(word) not in names and _flag(word).partition(".")[0] not in replaced
+        if keep:
+            kept.append(word)
+    return [*kept, *by]
+
+
+def _flag(word: str) -> str:
+    return word.partition("=")[0].replace("_", "-")
+
+
 @cache
 def _images(data: DataConfig, train_examples: int | None, validation: int | None, split_seed: int) -> Data:
     train_set, validation_set = load_training(data, train_examples, validation, split_seed)
@@ -115,6 +137,11 @@ class Planned:
     path: Path
     words: list[str]
     experiment: Experiment
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether its training is complete."""
+        return self.path.exists() and Run.open(self.path).result().is_complete
 
     def check(self) -> None:
         """Raises UserError if the directory holds a run with other settings, or of other images.
@@ -221,6 +248,24 @@ class Planned:
                 if watch(epoch, accuracy):
                     return seen, True
         return seen, False
+
+
+def train_all(runs: Sequence[Planned], workers: int, console: Console) -> None:
+    """Trains runs, `workers` at a time, the cores divided among them; the output of each is in a log beside its run."""
+    threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
+    began, done = time.monotonic(), 0
+
+    def train(run: Planned) -> None:
+        nonlocal done
+        run.path.parent.mkdir(parents=True, exist_ok=True)
+        run.train(quiet=True, log=run.path.with_name(f"{run.path.name}.log"), threads=threads)
+        done += 1
+        rest = (time.monotonic() - began) / done * (len(runs) - done)
+        say(console, f"trained {run.path.name} ({done} of {len(runs)}, about {duration(rest)} left)")
+
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(train, runs):
+            pass
 
 
 MEASURE = ("threat", "data", "validation", "split_seed", "validate_every", "best_of", "precision")

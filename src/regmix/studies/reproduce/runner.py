@@ -1,11 +1,9 @@
 """Trains and evaluates what the chosen experiments need; every run once, whatever experiments share it."""
 
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import cache
@@ -30,7 +28,7 @@ from regmix.runs.records import Data, Environment, Result
 from regmix.runtime.devices import Device, chosen
 from regmix.runtime.files import write_text
 from regmix.studies.bench import step_in_own_process
-from regmix.studies.compare import Planned, reaching_trainings, say
+from regmix.studies.compare import Planned, reaching_trainings, say, train_all
 from regmix.studies.reproduce.claims import Arm, Battery, Study
 from regmix.studies.reproduce.scales import Scale
 from regmix.types import UserError
@@ -77,12 +75,12 @@ class Runner:
 
     def left(self) -> list[Planned]:
         """The runs whose training is not finished."""
-        return [run for run in self.trained if not _finished(run)]
+        return [run for run in self.trained if not run.is_finished]
 
     def check_seeds(self) -> None:
         """Raises UserError for a run that is no seed of its arm, although its settings are the arm's."""
         for runs in self.runs.values():
-            records = [Run.open(run.path) for run in runs if _finished(run)]
+            records = [Run.open(run.path) for run in runs if run.is_finished]
             trained = [_Training(each.path, each.data(), each.environment(), each.result()) for each in records]
             for one in trained:
                 why = told_apart(trained[0], one)
@@ -100,20 +98,8 @@ class Runner:
                     self.tested(arm.name, name)  # raises UserError for missing images before anything is trained
         left = self.left()
         console.print(f"{len(self.trained)} trainings, {len(self.trained) - len(left)} of them finished before")
-        threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
-        (self.out / "runs").mkdir(parents=True, exist_ok=True)
-        began, done = time.monotonic(), 0
-
-        def train(run: Planned) -> None:
-            nonlocal done
-            run.train(quiet=True, log=run.path.with_name(f"{run.path.name}.log"), threads=threads)
-            done += 1
-            rest = (time.monotonic() - began) / done * (len(left) - done)
-            say(console, f"trained {run.path.name} ({done} of {len(left)}, about {duration(rest)} left)")
-
-        with reaching_trainings(), ThreadPoolExecutor(workers) as pool:
-            for _ in pool.map(train, left):
-                pass
+        with reaching_trainings():
+            train_all(left, workers, console)
         self.check_seeds()  # a run that was continued elsewhere may be in another precision
 
     def evaluate(
@@ -222,7 +208,3 @@ class _Training(NamedTuple):
     data: Data | None
     environment: Environment
     result: Result
-
-
-def _finished(run: Planned) -> bool:
-    return run.path.exists() and Run.open(run.path).result().is_complete
