@@ -28,14 +28,14 @@ class Judged:
     second_mean: float
     difference: float
     low: float
-    """Of the interval that is corrected for the number of comparisons."""
+    """Of the interval that is corrected for the number of claims of the experiment."""
     high: float
     threshold: float
     """The claim says that the difference is larger than this."""
     smallest_effect: float | None
     """The smallest difference from the threshold that the design would have seen with 80 % probability."""
     freedom: float | None
-    """Degrees of freedom of the interval; None if nothing varies."""
+    """Degrees of freedom of the error over the seeds; None if there is one seed, or nothing varies over them."""
     images: int | None
     """None for a number per run."""
     seeds: tuple[int, int]
@@ -96,9 +96,8 @@ class Reproduction:
     scale: str
     recipe: str
     seeds: int
-    comparisons: int
-    """The number of claims; each interval is at 1 - 0.05 / comparisons."""
     correction: str
+    """How the intervals are corrected for the number of claims."""
     sections: list[Section]
 
 

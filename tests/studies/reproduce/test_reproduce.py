@@ -84,7 +84,7 @@ def test_claims_are_computed_from_the_tables_of_the_runs(tmp_path, monkeypatch, 
     assert sorted(trainings) == ["gamma0-seed0", "gamma0-seed1", "regmix-seed0", "regmix-seed1"]
     result = claims(Path("out"))
     (section,) = result["sections"]
-    assert result["comparisons"] == len(section["claims"]) == 5
+    assert len(section["claims"]) == 5
     at_eps, at_twice, over_curve, _, clean = section["claims"]
     means = {
         name: survives(Path("out"), "regmix", name) for name in ("pgd-50@0.15", "pgd-50@0.3", "pgd-50@0.075", "clean")

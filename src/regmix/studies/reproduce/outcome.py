@@ -114,7 +114,7 @@ class Outcome:
             claim.statement, described(claim.first), described(claim.second),
             unit_of(claim.first),
             float(first.mean()), float(second.mean()), measured.difference, verdict.low, verdict.high, claim.threshold,
-            verdict.smallest_effect, measured.freedom_among(comparisons) if measured.error else None,
+            verdict.smallest_effect, measured.trainings.freedom if measured.trainings.size else None,
             None if first.shape[1] == 1 else first.shape[1], (len(first), len(second)), verdict.verdict, verdict.why,
             claim.cannot_show,
         )  # fmt: skip
@@ -175,7 +175,7 @@ class Outcome:
         }
         return lines + _differing("The evaluations are by different states of the code of regmix", code)
 
-    def section(self, study: Study, comparisons: int, command: str) -> Section:
+    def section(self, study: Study, command: str) -> Section:
         """The record of an experiment."""
         seeds = len(next(iter(self.runner.runs.values())))
         arms = [described_arm(arm, self.runner.scale) for arm in study.arms]
@@ -200,7 +200,7 @@ class Outcome:
             notes.append(f"The accuracy to reach was {100 * self.level(among):.1f} % on the validation images.")
         return Section(
             study.name, study.title, study.question, ran, study.cannot_show, command,
-            [self.judged(claim, comparisons) for claim in study.claims], self.table(study), notes,
+            [self.judged(claim, len(study.claims)) for claim in study.claims], self.table(study), notes,
             [*self._unlike(study), *(doubt for arm in study.arms for doubt in self.doubts[arm.name])],
         )  # fmt: skip
 

@@ -16,6 +16,10 @@ from regmix.studies.reproduce.runner import Runner
 from regmix.studies.reproduce.verdict import LEVEL
 
 CLAIMS, PAGE = "claims.json", "reproduce.html"
+CORRECTION = (
+    "All intervals of an experiment together cover the truth with 95 %: Bonferroni's correction, by which each of m "
+    f"claims is at 1 - {LEVEL:g} / m."
+)
 
 
 def write(runner: Runner, flat: Flatnesses, times: Mapping[str, Mapping[str, Any]], command: str) -> Reproduction:
@@ -27,12 +31,9 @@ def write(runner: Runner, flat: Flatnesses, times: Mapping[str, Mapping[str, Any
         command: the command that repeats all of it.
     """
     outcome, out = Outcome(runner, flat), Path(runner.out)
-    comparisons = sum(len(study.claims) for study in runner.studies)
-    sections = [outcome.section(study, comparisons, command) for study in runner.studies]
+    sections = [outcome.section(study, command) for study in runner.studies]
     seeds = len(next(iter(runner.runs.values())))
-    result = Reproduction(
-        __version__, runner.scale.name, runner.scale.recipe, seeds, comparisons, correction(comparisons), sections
-    )
+    result = Reproduction(__version__, runner.scale.name, runner.scale.recipe, seeds, CORRECTION, sections)
     write_record(out / CLAIMS, result)
     drawn: dict[str, Figures] = {study.name: figures(outcome, study) for study in runner.studies}
     shown = [_with_times(section, study, times) for section, study in zip(sections, runner.studies, strict=True)]
@@ -42,14 +43,3 @@ def write(runner: Runner, flat: Flatnesses, times: Mapping[str, Mapping[str, Any
 
 def _with_times(section: Section, study: Study, times: Mapping[str, Mapping[str, Any]]) -> Section:
     return section if study.measures != "steps" else replace(section, table=cost_table(times))
-
-
-def correction(comparisons: int) -> str:
-    """How the intervals are corrected, in words."""
-    if comparisons <= 1:
-        return "It is a 95 % interval; there is one claim at most, so nothing is corrected."
-    return (
-        f"All intervals together cover the truth with 95 %: Bonferroni's correction for the {comparisons} claims of "
-        f"this command, each at {100 * (1 - LEVEL / comparisons):.2f} %. Fewer experiments in one command are "
-        "corrected less, so choose them before looking."
-    )
