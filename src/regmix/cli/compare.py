@@ -65,7 +65,9 @@ def compare(words: list[str]) -> None:
     console = console_for(flags.json)
     with reaching_trainings():
         if flags.workers > 1:
-            train_all([run for run in planned if not run.is_finished], flags.workers, console)
+            failed = train_all([run for run in planned if not run.is_finished], flags.workers, console)
+            if failed:
+                raise next(iter(failed.values()))
         for number, run in enumerate(planned, 1):
             console.print(f"{run.path} ({number} of {len(planned)})", highlight=False, markup=False, soft_wrap=True)
             run.train(quiet=flags.json)

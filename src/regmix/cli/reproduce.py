@@ -28,6 +28,7 @@ from regmix.studies.reproduce import (
     SCALES,
     STUDIES,
     Arm,
+    Measured,
     Runner,
     Scale,
     ScaleName,
@@ -95,11 +96,17 @@ def reproduce(words: list[str]) -> None:
     check_places([out / CLAIMS, out / PAGE])
     on_cpu = flags.device == "cpu" or (flags.device == "auto" and not torch.cuda.is_available())
     runner.train(flags.workers or (min(4, os.cpu_count() or 1) if on_cpu else 1), console)
-    runner.evaluate(flags.device, console, lambda: ConsoleDisplay(LastingConsole(quiet=not console.is_terminal)))
-    flat = measure(runner, flags.device, lambda text: say(console, text))
-    times = runner.time_steps(flags.device, console)
-    # The whole command, because the intervals depend on the number of claims.
-    result = write(runner, flat, times, shlex.join(["regmix", "reproduce", *(names or ["all"]), *words]))
+    command = shlex.join(["regmix", "reproduce", *(names or ["all"]), *words])
+    result, flat, times = None, dict[str, list[Measured]](), dict[str, dict[str, object]]()
+    for number, study in enumerate(runner.studies, 1):
+        runner.evaluate(
+            study, flags.device, console, lambda: ConsoleDisplay(LastingConsole(quiet=not console.is_terminal))
+        )
+        flat |= measure(runner, study, flags.device, lambda text: say(console, text))
+        times |= runner.time_steps(study, flags.device, console)
+        # Written after every experiment, because the next may take hours.
+        result = write(runner, runner.studies[:number], flat, times, command)
+    assert result is not None, "at least one experiment"
     for section in result.sections:
         for claim in section.claims:
             say(console, f"{section.name}: {claim.verdict}: {claim.statement} {claim.numbers()}")

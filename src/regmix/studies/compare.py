@@ -250,22 +250,31 @@ class Planned:
         return seen, False
 
 
-def train_all(runs: Sequence[Planned], workers: int, console: Console) -> None:
-    """Trains runs, `workers` at a time, the cores divided among them; the output of each is in a log beside its run."""
+def train_all(runs: Sequence[Planned], workers: int, console: Console) -> dict[Path, UserError]:
+    """Trains runs, `workers` at a time, the cores divided among them; the output of each is in a log beside its run.
+
+    Returns: the trainings that failed. The others are trained nevertheless.
+    """
     threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
     began, done = time.monotonic(), 0
+    failed: dict[Path, UserError] = {}
 
     def train(run: Planned) -> None:
         nonlocal done
         run.path.parent.mkdir(parents=True, exist_ok=True)
-        run.train(quiet=True, log=run.path.with_name(f"{run.path.name}.log"), threads=threads)
+        log, what = run.path.with_name(f"{run.path.name}.log"), f"trained {run.path.name}"
+        try:
+            run.train(quiet=True, log=log, threads=threads)
+        except UserError as error:
+            failed[run.path], what = error, str(error)
         done += 1
         rest = (time.monotonic() - began) / done * (len(runs) - done)
-        say(console, f"trained {run.path.name} ({done} of {len(runs)}, about {duration(rest)} left)")
+        say(console, f"{what} ({done} of {len(runs)}, about {duration(rest)} left)")
 
     with ThreadPoolExecutor(workers) as pool:
         for _ in pool.map(train, runs):
             pass
+    return failed
 
 
 MEASURE = ("threat", "data", "validation", "split_seed", "validate_every", "best_of", "precision")

@@ -17,7 +17,7 @@ from regmix.models import SmallCnn, build
 from regmix.recipes import recipe
 from regmix.studies.bench import count_passes
 from regmix.studies.reproduce import NAMES, ON_OTHER_DATA, SCALES, STUDIES, Scale, Study
-from regmix.studies.reproduce.claims import Accuracy, Gap, Reach, Side
+from regmix.studies.reproduce.claims import Accuracy, Gap, Mean, Reach, Side, arms_of
 from regmix.studies.reproduce.experiments import PASSES
 from regmix.threats import Linf
 from regmix.training import TrainStep
@@ -33,6 +33,8 @@ def studies(scale: Scale) -> Iterator[Study]:
 
 
 def accuracies(side: Side) -> list[Accuracy]:
+    if isinstance(side, Mean):
+        return [one for each in side.sides for one in accuracies(each)]
     if isinstance(side, Gap):
         best = Accuracy(side.arm, side.attack, side.battery)
         return [best, replace(best, checkpoint="last")]
@@ -45,7 +47,7 @@ def test_every_claim_is_about_what_its_experiment_runs(scale: Scale) -> None:
         arms = {arm.name for arm in study.arms}
         assert len(arms) == len(study.arms)
         for claim in study.claims:
-            assert {claim.first.arm, claim.second.arm} <= arms, claim.statement
+            assert {*arms_of(claim.first), *arms_of(claim.second)} <= arms, claim.statement
             for side in [*accuracies(claim.first), *accuracies(claim.second)]:
                 battery = scale.batteries[side.battery]
                 assert side.battery in study.batteries, claim.statement
@@ -56,6 +58,29 @@ def test_every_claim_is_about_what_its_experiment_runs(scale: Scale) -> None:
                 if isinstance(side, Reach):
                     assert {*side.among} <= arms
                     assert side.arm in PASSES
+
+
+@scales
+def test_a_mean_is_over_the_same_number_of_arms_on_both_sides(scale: Scale) -> None:
+    weights = STUDIES["weights"](scale, recipe(scale.recipe))
+    pairs = [(claim.first, claim.second) for claim in weights.claims if isinstance(claim.first, Mean)]
+    assert len(pairs) == 2
+    for first, second in pairs:
+        assert isinstance(second, Mean)
+        assert len(first.sides) == len(second.sides) >= 2
+
+
+def test_an_arm_that_failed_takes_its_claims_along_and_still_counts() -> None:
+    scale = SCALES["digits"]
+    study = STUDIES["weights"](scale, recipe(scale.recipe))
+    left = study.without({"a100b40g20": "it lost its steps"})
+    assert [arm.name for arm in study.arms if arm not in left.arms] == ["a100b40g20"]
+    gone = [claim.statement for claim in study.claims if claim not in left.claims]
+    assert len(gone) == 2  # a side of one, and a part of the mean of another
+    assert [*left.lost] == [f"No verdict: {statement} it lost its steps" for statement in gone]
+    assert left.comparisons == study.comparisons == len(study.claims)
+    times = STUDIES["cost"](scale, recipe(scale.recipe))
+    assert times.without({"regmix": "it lost its steps"}) == times  # nothing is trained for it
 
 
 @scales

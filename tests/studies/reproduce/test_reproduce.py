@@ -25,10 +25,11 @@ from regmix.jobs.console import ConsoleDisplay
 from regmix.recipes import recipe
 from regmix.runs.load import load_model
 from regmix.studies import compare
-from regmix.studies.reproduce import SCALES, Scale
+from regmix.studies.reproduce import SCALES, Runner, Scale, Study
 from regmix.studies.reproduce.claims import Battery
 from regmix.studies.reproduce.verdict import estimate, judge
 from regmix.training.start import run
+from regmix.types import UserError
 
 TINY = ["--train-examples", "60", "--validation", "50", "--epochs", "2", "--model.width", "4", "--batch-size", "16"]
 
@@ -53,7 +54,8 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "strongest": Battery("apgd-ce", examples=20),
         "double": Battery("pgd-50", (2.0,), 40),
         "curve": Battery("pgd-50", (0.5, 1.0), 40),
-        "hard": Battery("pgd-50,adaptive,square,hop-skip-jump,transfer", examples=4),
+        "hard": Battery("pgd-50,adaptive,square,transfer", examples=4),
+        "decisions": Battery("pgd-50,hop-skip-jump", examples=3),
     }
     digits = SCALES["digits"]
     scale = Scale("digits", digits.recipe, 2, cheap, "apgd-ce", digits.grid, rounds=2, flat=6)
@@ -154,10 +156,10 @@ def test_more_seeds_and_removed_weights_repeat_no_attack(tmp_path, trainings) ->
 
     assert reproduce("attacks", "--out", str(tmp_path), "--seeds", "1") == 0
     before = made()
-    assert {len(columns) for columns in before.values()} == {7}  # clean, 4 attacks, 2 other runs
+    assert {len(columns) for columns in before.values()} == {6}  # clean, 3 attacks, 2 other runs
     assert reproduce("attacks", "--out", str(tmp_path)) == 0
     after = made()
-    assert {len(columns) for columns in after.values()} == {10}
+    assert {len(columns) for columns in after.values()} == {9}
     kept = [name for name in before["pgk-seed0"] if name != "clean"]  # the clean answers are always asked
     assert all(after[run][name] == before[run][name] for run in before for name in before[run] if name in kept)
     result = claims(tmp_path)
@@ -263,6 +265,45 @@ def test_flatness_is_that_of_the_runs_on_the_same_images(tmp_path, trainings, ca
         weights.unlink()
     assert reproduce("flatness", "--out", str(tmp_path)) == 2
     assert "regmix-seed0 was not measured, and its weights were removed" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_training_that_fails_costs_its_own_claims_only(tmp_path, trainings, monkeypatch, capfd) -> None:
+    train = compare.Planned.train
+
+    def fail(self: compare.Planned, **more: Any) -> None:
+        if self.path.name == "pgk-kl-seed0":
+            raise UserError("pgk-kl-seed0: the training lost its steps")
+        train(self, **more)
+
+    monkeypatch.setattr(compare.Planned, "train", fail)
+    words = "amr", "agr", "--out", str(tmp_path), "--seeds", "1"
+    assert reproduce(*words) == 0
+    first, second = claims(tmp_path)["sections"]
+    assert (len(first["claims"]), len(second["claims"])) == (10, 5)
+    lost = [doubt for doubt in first["doubts"] if doubt.startswith("No verdict: FGSM-PGK with its l2 term replaced")]
+    assert len(lost) == 3
+    assert lost[0].endswith("pgk-kl-seed0: the training lost its steps")
+    assert [row[0] for row in first["table"]] == ["arm", "regmix", "pgk", "gamma0", "pgd2", "pgd10"]
+    assert "pgk-kl-seed0: the training lost its steps" in html.unescape((tmp_path / "reproduce.html").read_text())
+    # What failed is tried again.
+    monkeypatch.setattr(compare.Planned, "train", train)
+    assert reproduce(*words) == 0
+    assert len(claims(tmp_path)["sections"][0]["claims"]) == 13
+
+
+@pytest.mark.slow
+def test_what_is_judged_is_written_before_the_next_experiment(tmp_path, trainings, monkeypatch) -> None:
+    evaluate = Runner.evaluate
+
+    def stop(self: Runner, study: Study, *more: Any) -> None:
+        if study.name == "agr":
+            raise UserError("no space left")
+        evaluate(self, study, *more)
+
+    monkeypatch.setattr(Runner, "evaluate", stop)
+    assert reproduce("amr", "agr", "--out", str(tmp_path), "--seeds", "1") == 2
+    assert [section["name"] for section in claims(tmp_path)["sections"]] == ["amr"]
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from regmix.studies.reproduce.catalogue import NAMES, ON_OTHER_DATA, STUDIES
 from regmix.studies.reproduce.claims import Arm, Study
-from regmix.studies.reproduce.flat import measure
+from regmix.studies.reproduce.flat import Measured, measure
 from regmix.studies.reproduce.runner import Runner
 from regmix.studies.reproduce.scales import SCALES, Scale, ScaleName
 from regmix.studies.reproduce.write import CLAIMS, PAGE, write
@@ -15,6 +15,7 @@ __all__ = [
     "SCALES",
     "STUDIES",
     "Arm",
+    "Measured",
     "Runner",
     "Scale",
     "ScaleName",

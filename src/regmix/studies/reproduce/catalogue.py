@@ -98,11 +98,11 @@ def auto(scale: Scale, base: Experiment, others: Sequence[str]) -> Study:
     """Question 1 of the paper, on other images, because at 10 classes automatic and published weights are the same."""
     arms = tuple(on(name, arm) for name in others for arm in (REGMIX, Arm("auto", "--method.weights auto")))
     claims = tuple(
-        Claim(f"On {name}, automatic weights are at most one point less robust than published ones (pgd-50).",
+        Claim(f"On {name}, automatic weights are at most one point less robust than "
+              f"{'published ones' if name in PUBLISHED else 'those published for CIFAR-10'} (pgd-50).",
               Accuracy(f"{name}-auto", "pgd-50"), Accuracy(f"{name}-regmix", "pgd-50"),
-              "With 10 classes both are the same loss, and nothing is tested. Images without published weights "
-              "get those of CIFAR-10. Where neither run learns much, one point is a "
-              "wide margin: compare the table with the accuracy of guessing.", threshold=-0.01)
+              "With 10 classes both are the same loss, and nothing is tested. Where neither run learns much, one point "
+              "is a wide margin: compare the table with the accuracy of guessing.", threshold=-0.01)
         for name in others
     )  # fmt: skip
     return Study(

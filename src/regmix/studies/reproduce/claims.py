@@ -1,6 +1,7 @@
 """What an experiment consists of: arms that are trained, attacks that they meet, and claims about the outcome."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from regmix.runs import Checkpoint
@@ -67,6 +68,13 @@ class Reach:
     """The arms whose runs decide about the accuracy."""
 
 
+@dataclass(frozen=True)
+class Mean:
+    """The mean over several arms of the same number, seed by seed and image by image."""
+
+    sides: tuple[Accuracy | Gap, ...]
+
+
 Measure = Literal["rise", "gradient_l1", "linearity", "input_eigenvalue", "weight_eigenvalue", "weight_trace"]
 
 
@@ -78,7 +86,12 @@ class Flat:
     measure: Measure
 
 
-Side = Accuracy | Gap | Reach | Flat
+Side = Accuracy | Gap | Reach | Flat | Mean
+
+
+def arms_of(side: Side) -> tuple[str, ...]:
+    """The arms whose runs a side is about."""
+    return tuple(each.arm for each in side.sides) if isinstance(side, Mean) else (side.arm,)
 
 
 @dataclass(frozen=True)
@@ -107,3 +120,24 @@ class Study:
     cannot_show: str
     measures: Literal["accuracy", "flatness", "steps"] = "accuracy"
     """steps: the time of training steps, for which nothing has to be trained."""
+    lost: tuple[str, ...] = ()
+    """Statements that have no verdict, because a training failed; each with the reason."""
+
+    @property
+    def comparisons(self) -> int:
+        """For how many claims the intervals are corrected."""
+        return len(self.claims) + len(self.lost)
+
+    def without(self, failed: Mapping[str, str]) -> "Study":
+        """The experiment without these arms and the claims about them; `failed` has the reason of each arm."""
+        if self.measures == "steps":
+            return self  # nothing is trained for it
+        claims, lost = [], list(self.lost)
+        for claim in self.claims:
+            missing = [arm for side in (claim.first, claim.second) for arm in arms_of(side) if arm in failed]
+            if missing:
+                lost.append(f"No verdict: {claim.statement} {failed[missing[0]]}")
+            else:
+                claims.append(claim)
+        arms = tuple(arm for arm in self.arms if arm.name not in failed)
+        return replace(self, arms=arms, claims=tuple(claims), lost=tuple(lost))

@@ -33,15 +33,18 @@ def figures(outcome: Outcome, study: Study) -> Figures:
 
 def _planes(outcome: Outcome) -> list[Surfaces]:
     """The loss of RegMix and of FGSM-PGK, seed 0, around images and around weights, with one scale each."""
-    found = {arm: outcome.flat[arm][0] for arm in (REGMIX.name, PGK.name)}
+    found = {arm: outcome.flat[arm][0] for arm in (REGMIX.name, PGK.name) if arm in outcome.flat}
+    if not found:
+        return []
+    steps = next(iter(found.values())).steps
     return [
         surfaces(
-            "Loss around images", [(arm, one.around_images) for arm, one in found.items()], found[PGK.name].steps,
+            "Loss around images", [(arm, one.around_images) for arm, one in found.items()], steps,
             x_label="adversarial direction / eps", y_label="random direction / eps",
             note="mean over the images; seed 0",
         ),
         surfaces(
-            "Loss around weights", [(arm, one.around_weights) for arm, one in found.items()], found[PGK.name].steps,
+            "Loss around weights", [(arm, one.around_weights) for arm, one in found.items()], steps,
             x_label="random direction", y_label="another", note="filter-normalised; seed 0",
         ),
     ]  # fmt: skip
@@ -87,7 +90,8 @@ def _progress(outcome: Outcome, study: Study) -> list[Chart]:
 def _maps(outcome: Outcome, study: Study) -> list[HeatMap]:
     """Per gamma, PGD-50 accuracy at the best epoch and the drop to the last, over alpha and beta."""
     points = {arm.name: tuple(map(int, found.groups())) for arm in study.arms if (found := WEIGHTS.fullmatch(arm.name))}
-    points |= {REGMIX.name: (50, 20, 20), GAMMA0.name: (50, 20, 0)}
+    known = {REGMIX.name: (50, 20, 20), GAMMA0.name: (50, 20, 0)}
+    points |= {arm.name: known[arm.name] for arm in study.arms if arm.name in known}
     maps = []
     for gamma in sorted({point[2] for point in points.values()}):
         here = [point for point in points.values() if point[2] == gamma]

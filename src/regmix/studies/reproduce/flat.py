@@ -8,13 +8,13 @@ import torch
 
 from regmix.data import pick
 from regmix.evaluation import Flatness, flatness, image_planes, weight_plane
-from regmix.evaluation.subject import EvaluationImages, load_checkpoint
+from regmix.evaluation.subject import EvaluationImages, load_checkpoint, package_digest
 from regmix.runs import Run
 from regmix.runs.files import read_record, write_record
 from regmix.runtime import devices
 from regmix.runtime.files import digest
 from regmix.studies.compare import Planned
-from regmix.studies.reproduce.claims import Measure
+from regmix.studies.reproduce.claims import Measure, Study
 from regmix.studies.reproduce.runner import Runner
 from regmix.types import UserError
 
@@ -39,35 +39,43 @@ class Measured:
     around_weights: list[list[float]]
     split: str = ""
     """Digest of the test split that the images are from; empty in a record of an older version."""
+    package: str = ""
+    """State of the code of regmix that measured it; empty in a record of an older version."""
 
 
 Flatnesses = dict[str, list[Measured]]
 """By arm, in the order of the seeds."""
 
 
-def measure(runner: Runner, device: devices.Device, say: Callable[[str], None]) -> Flatnesses:
-    """The flatness of the runs of every experiment about it; what is measured already is read."""
-    arms = dict.fromkeys(arm.name for study in runner.studies if study.measures == "flatness" for arm in study.arms)
-    found: Flatnesses = {}
-    for arm in arms:
-        for run in runner.runs[arm]:
-            file = runner.out / "flatness" / f"{run.path.name}.json"
-            known = read_record(file, Measured) if file.exists() else None
-            test = runner.images(arm, runner.scale.flat)
-            present, asked = _best(Run.open(run.path)), (len(test.images), run.experiment.threat.eps, test.split.digest)
-            changed = known is None or known.weights not in present
-            if known is None or changed or (known.images, known.eps, known.split or asked[2]) != asked:
-                if not Run.open(run.path).weights("best").is_file():
-                    raise UserError(
-                        f"the flatness of {run.path} was not measured, and its weights were removed; remove the "
-                        "folder, and give the command again"
-                    )
-                file.parent.mkdir(parents=True, exist_ok=True)
-                known = _measured(run, test, device)
-                write_record(file, known)
-                say(f"measured the flatness of {run.path.name}")
-            found.setdefault(arm, []).append(known)
-    return found
+def measure(runner: Runner, study: Study, device: devices.Device, say: Callable[[str], None]) -> Flatnesses:
+    """The flatness of the runs of an experiment about it; what is measured already is read."""
+    arms = [arm.name for arm in study.arms] if study.measures == "flatness" else []
+    return {arm: [_flatness(runner, arm, run, device, say) for run in runner.runs[arm]] for arm in arms}
+
+
+def _flatness(
+    runner: Runner, arm: str, run: Planned, device: devices.Device, say: Callable[[str], None]
+) -> Measured:  # fmt: skip
+    """The flatness of a run, measured unless that was done: of these weights and images, by this state of the code."""
+    file = runner.out / "flatness" / f"{run.path.name}.json"
+    known = read_record(file, Measured) if file.exists() else None
+    test, there = runner.images(arm, runner.scale.flat), Run.open(run.path).weights("best").is_file()
+    if known is not None:
+        asked = len(test.images), run.experiment.threat.eps, test.split.digest
+        same = known.weights in _best(Run.open(run.path))
+        same = same and (known.images, known.eps, known.split or asked[2]) == asked
+        if same and (known.package == package_digest() or not there):
+            return known
+    if not there:
+        raise UserError(
+            f"the flatness of {run.path} was not measured, and its weights were removed; remove the folder, and give "
+            "the command again"
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    known = _measured(run, test, device)
+    write_record(file, known)
+    say(f"measured the flatness of {run.path.name}")
+    return known
 
 
 def _best(run: Run) -> set[str]:
@@ -94,5 +102,5 @@ def _measured(run: Planned, chosen: EvaluationImages, device: devices.Device) ->
         loaded.weights, len(test), threat.eps, numbers,
         int((~found.input_converged).sum()) + (not found.weight_converged),
         around_images.steps.tolist(), around_images.loss.mean(0).tolist(), around_weights.loss.tolist(),
-        chosen.split.digest,
+        chosen.split.digest, package_digest(),
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import get_args
 
 import numpy as np
@@ -16,7 +15,7 @@ from regmix.runs import Run
 from regmix.runs.evaluations import Outcomes
 from regmix.runs.records import Evaluation, validated
 from regmix.studies.compare import Planned
-from regmix.studies.reproduce.claims import Accuracy, Arm, Claim, Flat, Gap, Measure, Reach, Side, Study
+from regmix.studies.reproduce.claims import Accuracy, Arm, Claim, Flat, Gap, Mean, Measure, Reach, Side, Study, arms_of
 from regmix.studies.reproduce.experiments import PASSES
 from regmix.studies.reproduce.flat import Flatnesses
 from regmix.studies.reproduce.runner import TRANSFER, Runner
@@ -36,12 +35,15 @@ class Outcome:
     def __init__(self, runner: Runner, flat: Flatnesses) -> None:
         self.runner, self.flat = runner, flat
         self._tables: dict[tuple[str, str, str], list[Outcomes]] = {}
+        self._loaded: dict[str, list[LoadedRun]] = {}
 
     def values(self, side: Side) -> Numbers:
         """One row per seed and one column per test image, or a single column for a number per run."""
         if isinstance(side, Gap):
             best = Accuracy(side.arm, side.attack, side.battery)
             return self.values(best) - self.values(replace(best, checkpoint="last"))
+        if isinstance(side, Mean):
+            return np.asarray(np.mean([self.values(each) for each in side.sides], axis=0), dtype=np.float64)
         if isinstance(side, Reach):
             needed = np.array(self._epochs(side), dtype=np.float64)[:, None]
             return needed * (PASSES[side.arm] if side.unit == "passes" else 1)
@@ -108,7 +110,7 @@ class Outcome:
     def judged(self, claim: Claim, comparisons: int) -> Judged:
         """A claim with its numbers and its verdict."""
         first, second = self.values(claim.first), self.values(claim.second)
-        measured = estimate(first, second, same_runs=claim.first.arm == claim.second.arm)
+        measured = estimate(first, second, same_runs=arms_of(claim.first) == arms_of(claim.second))
         verdict = judge(measured, claim.threshold, comparisons)
         return Judged(
             claim.statement, described(claim.first), described(claim.second),
@@ -133,7 +135,7 @@ class Outcome:
                 for checkpoint in battery.checkpoints if attack == attacks[-1] else battery.checkpoints[:1]:
                     side = Accuracy("", attack, name, (eps,), checkpoint)
                     columns.setdefault(described(side).removeprefix(", "), side)
-        if not columns:
+        if not columns or not study.arms:
             return []
         counts = [self.runner.tested(study.arms[0].name, side.battery).sample.count for side in columns.values()]
         of_each = [f", {count:,} images" if len({*counts}) > 1 else "" for count in counts]
@@ -153,18 +155,18 @@ class Outcome:
             rows.append([arm.name, *cells, str(sum(run.not_converged for run in self.flat[arm.name]))])
         return rows
 
-    @cached_property
-    def _loaded(self) -> dict[str, list[LoadedRun]]:
-        return {arm: [load(run.path) for run in runs if run.path.exists()] for arm, runs in self.runner.runs.items()}
+    def _runs(self, arm: str) -> list[LoadedRun]:
+        if arm not in self._loaded:
+            self._loaded[arm] = [load(run.path) for run in self.runner.runs[arm] if run.path.exists()]
+        return self._loaded[arm]
 
-    @cached_property
-    def doubts(self) -> dict[str, list[str]]:
-        """By arm, reasons to doubt single runs."""
-        return {arm: [text for run in runs for text in _doubts(run)] for arm, runs in self._loaded.items()}
+    def doubts(self, arm: str) -> list[str]:
+        """Reasons to doubt single runs of an arm."""
+        return [text for run in self._runs(arm) for text in _doubts(run)]
 
     def _unlike(self, study: Study) -> list[str]:
         """Ways in which the runs of an experiment differ that no setting tells."""
-        made = {run.path.name: run for arm in study.arms for run in self._loaded[arm.name]}
+        made = {run.path.name: run for arm in study.arms for run in self._runs(arm.name)}
         lines = []
         for what in ("precision", "torch", "git_commit"):
             values = {name: {str(getattr(run.environment, what))} for name, run in made.items()}
@@ -200,8 +202,8 @@ class Outcome:
             notes.append(f"The accuracy to reach was {100 * self.level(among):.1f} % on the validation images.")
         return Section(
             study.name, study.title, study.question, ran, study.cannot_show, command,
-            [self.judged(claim, len(study.claims)) for claim in study.claims], self.table(study), notes,
-            [*self._unlike(study), *(doubt for arm in study.arms for doubt in self.doubts[arm.name])],
+            [self.judged(claim, study.comparisons) for claim in study.claims], self.table(study), notes,
+            [*study.lost, *self._unlike(study), *(doubt for arm in study.arms for doubt in self.doubts(arm.name))],
         )  # fmt: skip
 
 
@@ -243,6 +245,9 @@ def described(side: Side) -> str:
         return f"{side.arm}, {side.measure}"
     if isinstance(side, Reach):
         return f"{side.arm}, {side.unit}"
+    if isinstance(side, Mean):
+        what = described(replace(side.sides[0], arm="")).removeprefix(", ")
+        return f"mean of {' '.join(arms_of(side))}, {what}"
     if isinstance(side, Gap):
         return f"{side.arm}, {side.attack}, best minus last"
     radius = "" if side.eps == (1.0,) or side.attack == CLEAN else (

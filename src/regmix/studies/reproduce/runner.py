@@ -47,7 +47,9 @@ class Runner:
         Args:
             plan: the run of an arm with a seed, in the folder OUT/runs/NAME-seedN.
         """
-        self.scale, self.studies, self.out = scale, studies, out
+        self.scale, self.studies, self.out = scale, [*studies], out
+        self.failed: dict[str, str] = {}
+        """Arms of which a training failed, with the reason."""
         self.arms: dict[str, Arm] = {}
         for study in studies:
             for arm in study.arms:
@@ -91,7 +93,10 @@ class Runner:
                     raise UserError(f"{one.path} is {others}: {why}; remove that folder, and give the command again")
 
     def train(self, workers: int, console: Console) -> None:
-        """Trains what is not trained, `workers` at a time; the output of each training is in a log beside its run."""
+        """Trains what is not trained, `workers` at a time; the output of each training is in a log beside its run.
+
+        An arm with a training that fails is taken out of the experiments, and its claims have no verdict.
+        """
         for study in self.studies:
             for name in study.batteries:
                 for arm in study.arms:
@@ -99,22 +104,22 @@ class Runner:
         left = self.left()
         console.print(f"{len(self.trained)} trainings, {len(self.trained) - len(left)} of them finished before")
         with reaching_trainings():
-            train_all(left, workers, console)
+            failures = train_all(left, workers, console)
+        for name, runs in self.runs.items():
+            if (first := next((run.path for run in runs if run.path in failures), None)) is not None:
+                self.failed[name] = f"{failures[first]}"
+        if failures and len(self.failed) == len({run.path.name.rpartition("-seed")[0] for run in self.trained}):
+            raise next(iter(failures.values()))
+        self.studies = [study.without(self.failed) for study in self.studies]
         self.check_seeds()  # a run that was continued elsewhere may be in another precision
 
     def evaluate(
-        self, device: Device, console: Console, display: Callable[[], AbstractContextManager[Progress]]
+        self, study: Study, device: Device, console: Console, display: Callable[[], AbstractContextManager[Progress]]
     ) -> None:
-        """Attacks what has not been attacked: every arm of every experiment with the experiment's batteries."""
-        todo = [
-            (study, arm.name, name, run)
-            for study in self.studies
-            for name in study.batteries
-            for arm in study.arms
-            for run in self.runs[arm.name]
-        ]
+        """Attacks what has not been attacked of an experiment: every arm with the experiment's batteries."""
+        todo = [(arm.name, name, run) for name in study.batteries for arm in study.arms for run in self.runs[arm.name]]
         began, worked = time.monotonic(), 0
-        for number, (study, arm, name, run) in enumerate(todo, 1):
+        for number, (arm, name, run) in enumerate(todo, 1):
             battery = self.scale.batteries[name]
             questions, test = self.asked(study, name, run), self.tested(arm, name)
             record = Run.open(run.path)
@@ -137,16 +142,17 @@ class Runner:
             rest = (time.monotonic() - began) / worked * (len(todo) - number)
             say(
                 console,
-                f"evaluated {run.path.name}, {name} ({number} of {len(todo)}, at most {duration(rest)} left)",
+                f"evaluated {run.path.name}, {name} ({number} of {len(todo)} of {study.name}, at most "
+                f"{duration(rest)} left)",
             )
 
-    def time_steps(self, device: Device, console: Console) -> dict[str, dict[str, object]]:
-        """The times of a training step by arm, for experiments without trainings; kept in OUT/cost.
+    def time_steps(self, study: Study, device: Device, console: Console) -> dict[str, dict[str, object]]:
+        """The times of a training step by arm, for an experiment without trainings; kept in OUT/cost.
 
         They are measured once per setting, machine and state of the package: others need other times.
         """
         rows: dict[str, dict[str, object]] = {}
-        arms = [arm for study in self.studies if study.measures == "steps" for arm in study.arms]
+        arms = study.arms if study.measures == "steps" else ()
         where = _machine(device) if arms else {}
         for arm in arms:
             file, run = self.out / "cost" / f"{arm.name}.json", self.runs[arm.name][0]

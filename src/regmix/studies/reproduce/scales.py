@@ -39,9 +39,9 @@ CROSS = tuple(point for point in COARSE if point[2] == 20 or point[:2] == (50, 2
 
 
 def _batteries(
-    strongest: str, *, few: int | None, hard: int, strong: int | None, main: int | None = None
+    strongest: str, *, few: int | None, hard: int, decisions: int, strong: int | None, main: int | None = None
 ) -> dict[str, Battery]:
-    """The batteries of a scale; `main`, `few`, `hard` and `strong` are numbers of images, None means all."""
+    """The batteries of a scale; the others are numbers of images, None means all."""
     return {
         "main": Battery("clean,pgd-10,pgd-50", examples=main),
         "after": Battery("clean,pgd-50", examples=few, checkpoints=("last", "averaged")),
@@ -49,24 +49,27 @@ def _batteries(
         "double": Battery("pgd-50", (2.0,), main),
         "curve": Battery("pgd-50", CURVE, few),
         "grid": Battery("clean,pgd-50", (1.0, 2.0), few, ("best", "last")),
-        "hard": Battery("pgd-50,adaptive,square,hop-skip-jump,transfer", examples=hard, probe=True),
+        "drop": Battery("pgd-50", examples=few, checkpoints=("best", "last")),
+        "hard": Battery("pgd-50,adaptive,square,transfer", examples=hard, probe=True),
+        "decisions": Battery("pgd-50,hop-skip-jump", examples=decisions),
     }
 
 
 SCALES: dict[ScaleName, Scale] = {
     "digits": Scale(
         "digits", "digits-regmix", 3,
-        _batteries("apgd-t", few=200, hard=10, strong=50, main=200), "apgd-t",
+        _batteries("apgd-t", few=200, hard=10, decisions=10, strong=50, main=200), "apgd-t",
         ((25, 10, 20), (25, 40, 20), (100, 10, 20), (100, 40, 20), (50, 20, 0), (50, 20, 20), (50, 20, 40)),
         "--epochs 8 --train-examples 400 --validation 100", rounds=10, flat=50,
     ),
     "cpu": Scale(
         "cpu", "cifar10-regmix-cpu", 3,
-        _batteries("autoattack-screened", few=2000, hard=200, strong=2000), "autoattack-screened", CROSS,
+        _batteries("autoattack-screened", few=2000, hard=1000, decisions=100, strong=2000),
+        "autoattack-screened", CROSS,
     ),
     "paper": Scale(
         "paper", "cifar10-regmix", 3,
-        _batteries("autoattack", few=None, hard=1000, strong=None), "autoattack",
+        _batteries("autoattack", few=None, hard=1000, decisions=200, strong=None), "autoattack",
         tuple(dict.fromkeys([*COARSE, *FINE])),
         recipes={"pgk": "cifar10-fgsm-pgk", "pgk-kl": "cifar10-fgsm-pgk", "cifar100": "cifar100-regmix",
                  "tiny_imagenet": "tiny-imagenet-regmix"},

@@ -1,6 +1,6 @@
 """Writes claims.json and reproduce.html."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ CORRECTION = (
 )
 
 
-def write(runner: Runner, flat: Flatnesses, times: Mapping[str, Mapping[str, Any]], command: str) -> Reproduction:
-    """Judges every claim, and writes the records and the page into the folder of the runs.
+def write(
+    runner: Runner, studies: Sequence[Study], flat: Flatnesses, times: Mapping[str, Mapping[str, Any]], command: str
+) -> Reproduction:
+    """Judges the claims of evaluated experiments, and writes the records and the page into the folder of the runs.
 
     Args:
         flat: how flat the loss of the runs is.
@@ -31,12 +33,12 @@ def write(runner: Runner, flat: Flatnesses, times: Mapping[str, Mapping[str, Any
         command: the command that repeats all of it.
     """
     outcome, out = Outcome(runner, flat), Path(runner.out)
-    sections = [outcome.section(study, command) for study in runner.studies]
+    sections = [outcome.section(study, command) for study in studies]
     seeds = len(next(iter(runner.runs.values())))
     result = Reproduction(__version__, runner.scale.name, runner.scale.recipe, seeds, CORRECTION, sections)
     write_record(out / CLAIMS, result)
-    drawn: dict[str, Figures] = {study.name: figures(outcome, study) for study in runner.studies}
-    shown = [_with_times(section, study, times) for section, study in zip(sections, runner.studies, strict=True)]
+    drawn: dict[str, Figures] = {study.name: figures(outcome, study) for study in studies}
+    shown = [_with_times(section, study, times) for section, study in zip(sections, studies, strict=True)]
     write_reproduction(replace(result, sections=shown), drawn, out / PAGE)
     return result
 
