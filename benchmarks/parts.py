@@ -34,7 +34,8 @@ from rich.console import Console
 
 from regmix.attacks import parse_attacks
 from regmix.cli.train import parse_training
-from regmix.data import ImageSet, load
+from regmix.config import to_json
+from regmix.data import ImageSet, fingerprint, load
 from regmix.data.splits import stratified_order
 from regmix.evaluation.assessment import Assessment, missing
 from regmix.evaluation.questions import Questions
@@ -140,8 +141,9 @@ class Ablation:
             robust, clean = (np.stack([one[place] for one in outcomes]) for place in (0, 1))
             seconds = statistics.mean(Run.open(run.path).result().train_seconds or 0.0 for run in runs)
             found.append(Row(name, robust, clean, seconds))
-        base = found[0]
-        assert base.name == "base", "the base is among the arms"
+        base = found[0] if found else None
+        if base is None or base.name != "base":
+            raise UserError(next(row.why_not for row in rows if row.name == "base"))
         for row in found[1:]:
             row.gain = difference(row.robust, base.robust)
         # Among several pairs p has at most the degrees of freedom of the seeds.
@@ -176,8 +178,10 @@ def written(given: argparse.Namespace) -> Path:
     if used < 1:
         raise UserError(f"--images {given.images}: the training split has {len(train)}")
     folder = given.out / "images"
-    about = {"recipe": given.recipe, "used": used, "fresh": given.images, "channels": train.images.shape[1]}
-    about["split_seed"] = experiment.split_seed
+    about = {
+        "data": json.loads(to_json(experiment))["data"], "pixels": fingerprint(train).digest, "used": used,
+        "fresh": given.images, "channels": train.images.shape[1], "split_seed": experiment.split_seed,
+    }  # fmt: skip
     note = folder / "images.json"
     if note.exists():
         if json.loads(note.read_text()) != about:
@@ -223,7 +227,7 @@ def record(rows: list[Row]) -> list[dict[str, Any]]:
         {
             "part": row.name, "why_not": row.why_not, "gain": row.gain, "p_adjusted": row.adjusted,
             "kept": row.is_kept, "train_seconds": row.seconds,
-            "robust": row.robust.mean(1).tolist(), "clean": row.clean.mean(1).tolist(),
+            "robust": [float(one.mean()) for one in row.robust], "clean": [float(one.mean()) for one in row.clean],
         }
         for row in rows
     ]  # fmt: skip

@@ -65,6 +65,9 @@ def test_method_texts_become_flags():
         ("--averaging.limit 0.9", "--averaging ema", "--averaging.limit 0.9 --averaging ema"),
         ("--averaging ema --averaging.limit 0.9", "--averaging.limit 0.5", "--averaging ema --averaging.limit 0.5"),
         ("--method.alpha 3", "--method regmix", "--method.alpha 3 --method regmix"),
+        ("--averaging=ema --averaging.limit 0.9", "--averaging ema", "--averaging.limit 0.9 --averaging ema"),
+        ("--schedule piecewise --schedule.milestones 3 6", "--schedule cosine", "--schedule cosine"),
+        ("--flip --lr 0.1", "--lr 0.2", "--flip --lr 0.2"),
     ],
 )
 def test_a_methods_own_setting_replaces_that_of_all(shared: str, own: str, together: str) -> None:
@@ -233,6 +236,8 @@ def test_methods_that_are_none_or_the_same_are_refused(tmp_path, capfd, methods:
         ("regmix,standard", ("--epochs", "0"), "error: epochs is 0"),
         ("regmix,standard", ("--method.alpha", "3"), "for the method standard: unknown flag '--method.alpha'"),
         ("regmix,standard", ("--method.alpha", "3"), "after its name: --methods NAME:FIELD=VALUE"),
+        ("regmix,standard", ("--method", "trades"), "--method: compare has several; name them with --methods"),
+        ("regmix", ("--method=trades",), "--method: compare has several; name them with --methods"),
         ("standard,pgd_at:steps=0", (), "for the method pgd_at:steps=0: method steps is 0"),
     ],
 )

@@ -36,6 +36,8 @@ class CompareFlags(ManyRunsFlags):
 def compare(words: list[str]) -> None:
     """Trains methods under one recipe with several seeds, evaluates them on the same images, and compares them."""
     flags, rest = parse_many(CompareFlags, words, "compare")
+    if any(word.partition("=")[0] == "--method" for word in rest):
+        raise UserError("--method: compare has several; name them with --methods")
     methods = names_in(flags.methods)
     if not methods:
         raise UserError("--methods names no method; give some, such as regmix,pgd_at:steps=2")

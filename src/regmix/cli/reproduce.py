@@ -36,7 +36,7 @@ from regmix.studies.reproduce import (
     measure,
     write,
 )
-from regmix.types import UserError, known
+from regmix.types import UserError, few, known
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,11 @@ def reproduce(words: list[str]) -> None:
         for claim in section.claims:
             say(console, f"{section.name}: {claim.verdict}: {claim.statement} {claim.numbers()}")
     say(console, f"{out / 'claims.json'}\n{out / 'reproduce.html'}")
+
+    if runner.failed:
+        lost = sum(len(study.lost) for study in runner.studies)
+        reason = next(iter(runner.failed.values()))
+        raise UserError(f"{few('', [*runner.failed])} failed, and {lost} claims have no verdict; {reason}")
 
 
 def _check(names: Sequence[str], flags: ReproduceFlags, rest: Sequence[str]) -> None:

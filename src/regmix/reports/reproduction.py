@@ -99,6 +99,8 @@ class Reproduction:
     correction: str
     """How the intervals are corrected for the number of claims."""
     sections: list[Section]
+    left: list[str]
+    """Experiments of the command that are not evaluated yet."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -46,6 +46,10 @@ POLL = 0.5
 
 GRACE = 3.0
 """Seconds after Ctrl-C in which the trainings should have received it, too."""
+
+
+class TrainingError(UserError):
+    """A training ended with an error that its settings or images caused; its output has the line that says why."""
 
 
 @contextmanager
@@ -106,14 +110,14 @@ def method_words(text: str) -> list[str]:
 def overridden(words: Sequence[str], by: Sequence[str]) -> list[str]:
     """The flags of `words`, less those that `by` gives anew, and then those of `by`.
 
-    A kind that is given anew, such as --averaging, takes the settings of the old kind with it.
+    Another kind of a part, such as --averaging none, takes the settings of the old kind with it.
     """
-    names = {_flag(word) for word in by if word.startswith("--")}
-    replaced = names & {_flag(word) for word in words}
+    shared, own = _values(words), _values(by)
+    replaced = {flag for flag in own if flag in shared and shared[flag] != own[flag]}
     kept, keep = list[str](), True
     for word in words:
         if word.startswith("--"):
-            keep = _flag(word) not in names and _flag(word).partition(".")[0] not in replaced
+            keep = _flag(word) not in own and _flag(word).partition(".")[0] not in replaced
         if keep:
             kept.append(word)
     return [*kept, *by]
@@ -121,6 +125,16 @@ def overridden(words: Sequence[str], by: Sequence[str]) -> list[str]:
 
 def _flag(word: str) -> str:
     return word.partition("=")[0].replace("_", "-")
+
+
+def _values(words: Sequence[str]) -> dict[str, str]:
+    """The flags among words, each with its value or the first of its values."""
+    following = [*words[1:], ""]
+    return {
+        _flag(word): word.partition("=")[2] or after
+        for word, after in zip(words, following, strict=True)
+        if word.startswith("--")
+    }
 
 
 @cache
@@ -190,7 +204,8 @@ class Planned:
         Returns: whether the training is complete.
 
         Raises:
-            UserError: the training failed; its own output says why.
+            TrainingError: the training ended with an error of its own; its output says why.
+            UserError: it was ended otherwise, such as for lack of memory.
         """
         if self.path.exists():
             if Run.open(self.path).result().is_complete:
@@ -223,7 +238,8 @@ class Planned:
         if code in (129, 130, 143):
             raise Interrupted(code - 128)
         if code:
-            raise UserError(f"{self.path}: the training ended with exit code {code}; see {log or 'the line above'}")
+            kind = TrainingError if code == 2 else UserError
+            raise kind(f"{self.path}: the training ended with exit code {code}; see {log or 'the line above'}")
         return True
 
     def _stopped(self, training: subprocess.Popen[bytes], watch: Watch) -> bool:
@@ -250,14 +266,18 @@ class Planned:
         return seen, False
 
 
-def train_all(runs: Sequence[Planned], workers: int, console: Console) -> dict[Path, UserError]:
+def train_all(runs: Sequence[Planned], workers: int, console: Console) -> dict[Path, TrainingError]:
     """Trains runs, `workers` at a time, the cores divided among them; the output of each is in a log beside its run.
 
     Returns: the trainings that failed. The others are trained nevertheless.
+
+    Raises:
+        UserError: a training ended otherwise than with an error of its own, such as for lack of memory; those that had
+            not begun are not begun.
     """
     threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
     began, done = time.monotonic(), 0
-    failed: dict[Path, UserError] = {}
+    failed: dict[Path, TrainingError] = {}
 
     def train(run: Planned) -> None:
         nonlocal done
@@ -265,15 +285,19 @@ def train_all(runs: Sequence[Planned], workers: int, console: Console) -> dict[P
         log, what = run.path.with_name(f"{run.path.name}.log"), f"trained {run.path.name}"
         try:
             run.train(quiet=True, log=log, threads=threads)
-        except UserError as error:
+        except TrainingError as error:
             failed[run.path], what = error, str(error)
         done += 1
         rest = (time.monotonic() - began) / done * (len(runs) - done)
         say(console, f"{what} ({done} of {len(runs)}, about {duration(rest)} left)")
 
     with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(train, runs):
-            pass
+        try:
+            for ended in as_completed([pool.submit(train, run) for run in runs]):
+                ended.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return failed
 
 

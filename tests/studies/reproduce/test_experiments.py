@@ -73,14 +73,24 @@ def test_a_mean_is_over_the_same_number_of_arms_on_both_sides(scale: Scale) -> N
 def test_an_arm_that_failed_takes_its_claims_along_and_still_counts() -> None:
     scale = SCALES["digits"]
     study = STUDIES["weights"](scale, recipe(scale.recipe))
-    left = study.without({"a100b40g20": "it lost its steps"})
+    left = study.without({"a100b40g20": "it lost its steps", "pgk": "of another experiment"})
     assert [arm.name for arm in study.arms if arm not in left.arms] == ["a100b40g20"]
+    assert left.failed == ("a100b40g20 is left out: it lost its steps",)
     gone = [claim.statement for claim in study.claims if claim not in left.claims]
-    assert len(gone) == 2  # a side of one, and a part of the mean of another
-    assert [*left.lost] == [f"No verdict: {statement} it lost its steps" for statement in gone]
+    assert len(gone) == 2  # a part of a mean in both
+    assert [*left.lost] == [f"No verdict: {statement}" for statement in gone]
     assert left.comparisons == study.comparisons == len(study.claims)
     times = STUDIES["cost"](scale, recipe(scale.recipe))
     assert times.without({"regmix": "it lost its steps"}) == times  # nothing is trained for it
+
+
+@pytest.mark.parametrize("arm", ["regmix", "pgk", "pgd2"])
+def test_an_accuracy_that_all_must_reach_needs_all_of_them(arm: str) -> None:
+    study = STUDIES["convergence"](SCALES["digits"], recipe(SCALES["digits"].recipe))
+    assert sum(isinstance(claim.first, Reach) for claim in study.claims) == 4
+    left = study.without({arm: "it lost its steps"})
+    assert not [claim for claim in left.claims if isinstance(claim.first, Reach)]
+    assert len(left.claims) == (0 if arm == "regmix" else 4)  # at equal cost
 
 
 @scales

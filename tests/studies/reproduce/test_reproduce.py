@@ -269,24 +269,33 @@ def test_flatness_is_that_of_the_runs_on_the_same_images(tmp_path, trainings, ca
 
 @pytest.mark.slow
 def test_a_training_that_fails_costs_its_own_claims_only(tmp_path, trainings, monkeypatch, capfd) -> None:
-    train = compare.Planned.train
+    train, error = compare.Planned.train, compare.TrainingError
 
     def fail(self: compare.Planned, **more: Any) -> None:
         if self.path.name == "pgk-kl-seed0":
-            raise UserError("pgk-kl-seed0: the training lost its steps")
+            raise error("pgk-kl-seed0: the training lost its steps")
         train(self, **more)
 
     monkeypatch.setattr(compare.Planned, "train", fail)
     words = "amr", "agr", "--out", str(tmp_path), "--seeds", "1"
-    assert reproduce(*words) == 0
+    assert reproduce(*words) == 2
+    said = capfd.readouterr().err
+    assert said == (
+        "regmix: error: pgk-kl failed, and 3 claims have no verdict; pgk-kl-seed0: the training lost its steps\n"
+    )
     first, second = claims(tmp_path)["sections"]
     assert (len(first["claims"]), len(second["claims"])) == (10, 5)
+    assert first["doubts"][0] == "pgk-kl is left out: pgk-kl-seed0: the training lost its steps"
     lost = [doubt for doubt in first["doubts"] if doubt.startswith("No verdict: FGSM-PGK with its l2 term replaced")]
     assert len(lost) == 3
-    assert lost[0].endswith("pgk-kl-seed0: the training lost its steps")
     assert [row[0] for row in first["table"]] == ["arm", "regmix", "pgk", "gamma0", "pgd2", "pgd10"]
-    assert "pgk-kl-seed0: the training lost its steps" in html.unescape((tmp_path / "reproduce.html").read_text())
-    # What failed is tried again.
+    assert "pgk-kl is left out" in (tmp_path / "reproduce.html").read_text()
+    # What failed is tried again; a training that was ended otherwise ends the command.
+    error = UserError
+    (tmp_path / "claims.json").unlink()
+    assert reproduce(*words) == 2
+    assert "the training lost its steps" in capfd.readouterr().err
+    assert not (tmp_path / "claims.json").exists()
     monkeypatch.setattr(compare.Planned, "train", train)
     assert reproduce(*words) == 0
     assert len(claims(tmp_path)["sections"][0]["claims"]) == 13
@@ -303,7 +312,9 @@ def test_what_is_judged_is_written_before_the_next_experiment(tmp_path, training
 
     monkeypatch.setattr(Runner, "evaluate", stop)
     assert reproduce("amr", "agr", "--out", str(tmp_path), "--seeds", "1") == 2
-    assert [section["name"] for section in claims(tmp_path)["sections"]] == ["amr"]
+    result = claims(tmp_path)
+    assert ([section["name"] for section in result["sections"]], result["left"]) == (["amr"], ["agr"])
+    assert "Not evaluated yet: agr." in (tmp_path / "reproduce.html").read_text()
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ Side = Accuracy | Gap | Reach | Flat | Mean
 
 
 def arms_of(side: Side) -> tuple[str, ...]:
-    """The arms whose runs a side is about."""
+    """The arms whose numbers a side is made of."""
     return tuple(each.arm for each in side.sides) if isinstance(side, Mean) else (side.arm,)
 
 
@@ -104,6 +104,13 @@ class Claim:
     cannot_show: str
     threshold: float = 0.0
     """In the unit of the sides: accuracies lie in [0, 1]."""
+
+
+def needed(claim: Claim) -> set[str]:
+    """The arms without which a claim cannot be judged."""
+    sides = claim.first, claim.second
+    among = {arm for side in sides if isinstance(side, Reach) for arm in side.among}
+    return among.union(*map(arms_of, sides))
 
 
 @dataclass(frozen=True)
@@ -120,8 +127,10 @@ class Study:
     cannot_show: str
     measures: Literal["accuracy", "flatness", "steps"] = "accuracy"
     """steps: the time of training steps, for which nothing has to be trained."""
+    failed: tuple[str, ...] = ()
+    """Arms that are left out because a training failed, each with the reason."""
     lost: tuple[str, ...] = ()
-    """Statements that have no verdict, because a training failed; each with the reason."""
+    """Statements that have no verdict without these arms."""
 
     @property
     def comparisons(self) -> int:
@@ -129,15 +138,14 @@ class Study:
         return len(self.claims) + len(self.lost)
 
     def without(self, failed: Mapping[str, str]) -> "Study":
-        """The experiment without these arms and the claims about them; `failed` has the reason of each arm."""
+        """The experiment without these arms and the claims that need them; `failed` has the reason of each arm."""
         if self.measures == "steps":
             return self  # nothing is trained for it
-        claims, lost = [], list(self.lost)
-        for claim in self.claims:
-            missing = [arm for side in (claim.first, claim.second) for arm in arms_of(side) if arm in failed]
-            if missing:
-                lost.append(f"No verdict: {claim.statement} {failed[missing[0]]}")
-            else:
-                claims.append(claim)
-        arms = tuple(arm for arm in self.arms if arm.name not in failed)
-        return replace(self, arms=arms, claims=tuple(claims), lost=tuple(lost))
+        mine = [arm.name for arm in self.arms if arm.name in failed]
+        return replace(
+            self,
+            arms=tuple(arm for arm in self.arms if arm.name not in failed),
+            claims=tuple(claim for claim in self.claims if not needed(claim) & {*mine}),
+            failed=tuple(f"{arm} is left out: {failed[arm]}" for arm in mine),
+            lost=tuple(f"No verdict: {claim.statement}" for claim in self.claims if needed(claim) & {*mine}),
+        )

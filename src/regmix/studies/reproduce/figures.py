@@ -20,6 +20,8 @@ WEIGHTS = re.compile(r"a(\d+)b(\d+)g(\d+)")
 
 def figures(outcome: Outcome, study: Study) -> Figures:
     """The figures of an experiment; most have none."""
+    if not study.arms:
+        return Figures()
     if "curve" in study.batteries:
         return Figures([_curve(outcome, study)])
     if study.name == "convergence":

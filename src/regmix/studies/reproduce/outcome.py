@@ -175,7 +175,13 @@ class Outcome:
             name: {column.package for each in run.stored for column in each.evaluation.columns.values()}
             for name, run in made.items()
         }
-        return lines + _differing("The evaluations are by different states of the code of regmix", code)
+        lines += _differing("The evaluations are by different states of the code of regmix", code)
+        flat = {
+            run.path.name: {one.package}
+            for arm in study.arms if study.measures == "flatness"
+            for run, one in zip(self.runner.runs[arm.name], self.flat[arm.name], strict=True)
+        }  # fmt: skip
+        return lines + _differing("Flatness was measured by different states of the code of regmix", flat)
 
     def section(self, study: Study, command: str) -> Section:
         """The record of an experiment."""
@@ -200,10 +206,11 @@ class Outcome:
         levels = {claim.first.among for claim in study.claims if isinstance(claim.first, Reach)}
         for among in levels:
             notes.append(f"The accuracy to reach was {100 * self.level(among):.1f} % on the validation images.")
+        doubts = [text for arm in study.arms for text in self.doubts(arm.name)]
         return Section(
             study.name, study.title, study.question, ran, study.cannot_show, command,
             [self.judged(claim, study.comparisons) for claim in study.claims], self.table(study), notes,
-            [*study.lost, *self._unlike(study), *(doubt for arm in study.arms for doubt in self.doubts(arm.name))],
+            [*study.failed, *study.lost, *self._unlike(study), *doubts],
         )  # fmt: skip
 
 

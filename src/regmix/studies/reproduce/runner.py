@@ -101,6 +101,8 @@ class Runner:
             for name in study.batteries:
                 for arm in study.arms:
                     self.tested(arm.name, name)  # raises UserError for missing images before anything is trained
+            if study.measures == "flatness":
+                self.images(study.arms[0].name, self.scale.flat)
         left = self.left()
         console.print(f"{len(self.trained)} trainings, {len(self.trained) - len(left)} of them finished before")
         with reaching_trainings():

@@ -20,8 +20,8 @@ POWER = 0.8
 ROUNDING = 1e-12
 """An error that is smaller, in units of the numbers, is none."""
 FEWEST = 3
-"""Seeds per method from which a claim can be decided. With two, Welch's degrees of freedom are estimated so badly that
-simulated commands without any difference gave a false verdict in 10 % of cases instead of 5 %; with three in 5 %."""
+"""Seeds per method from which a claim can be decided. From two the spread of trainings is known so badly that no effect
+of a usual size could be seen."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,12 @@ def estimate(first: NDArray[np.float64], second: NDArray[np.float64], *, same_ru
 
     With c_i the difference between the sides' means over seeds on image i of N, and s_k the standard deviation over
     the S_k seeds of side k, the squared errors are var(c) / N and s_1^2 / S_1 + s_2^2 / S_2, the latter with Welch's
-    degrees of freedom. If both sides come from the same runs, they are compared run by run, so that what a seed does to
-    both cancels.
+    degrees of freedom, rounded down. If both sides come from the same runs, they are compared run by run, so that what
+    a seed does to both cancels.
     """
     assert first.shape[1] == second.shape[1], "sides on different images"
     assert not same_runs or first.shape == second.shape, "one run more on one side"
+    assert np.isfinite([first.sum(), second.sum()]).all(), "a number that is not finite"
     c = first.mean(0) - second.mean(0)
     rounding = ROUNDING * max(abs(first).max(), abs(second).max())
     per_seed = [(first - second).mean(1)] if same_runs else [first.mean(1), second.mean(1)]
@@ -65,8 +66,10 @@ def estimate(first: NDArray[np.float64], second: NDArray[np.float64], *, same_ru
 
 def _error(samples: Sequence[NDArray[np.float64]], rounding: float) -> Error:
     """The error of the difference between the means of one or two samples; those of one value have none."""
-    found = Error(*uncertainty(samples[0], samples[1:]))
-    return found if not found.size <= rounding else Error()  # means of equal numbers differ in their last digit
+    size, freedom = uncertainty(samples[0], samples[1:])
+    if size <= rounding:
+        return Error()  # means of equal numbers differ in their last digit
+    return Error(size, math.floor(freedom + 1e-9))  # Welch's estimate, as it is, gives too many false verdicts
 
 
 @dataclass(frozen=True)
@@ -88,12 +91,13 @@ def judge(estimate: Estimate, threshold: float, comparisons: int) -> Judgement:
     With the errors of the images and of the seeds, e_1 and e_2, and the critical values t_1 and t_2 of Student's t at
     1 - 0.05 / comparisons with the degrees of freedom of each, the interval reaches sqrt((t_1 e_1)^2 + (t_2 e_2)^2) to
     both sides. So what is known from thousands of images is not judged as if it were known from three seeds. The
-    correction is Bonferroni's (Dunn, JASA 56, 1961): the probability of any false verdict among all comparisons is at
-    most 5 %, however they depend on each other. Holm's method would decide a little more often, but has no interval
-    that agrees with it.
+    correction is Bonferroni's (Dunn, JASA 56, 1961), for a probability of any false verdict of at most 5 %, however the
+    comparisons depend on each other. Holm's method would decide a little more often, but has no interval that agrees
+    with it.
 
-    Simulated for 3 and 5 seeds and 1 to 13 comparisons, that probability is 0.01 to 0.05 where the seeds of both sides
-    vary alike, and up to 0.07 where one side's seeds vary four times as much as the other's.
+    That is a bound for known errors; with those of three seeds it is one by simulation: for 3 and 5 seeds and up to 13
+    comparisons the probability is at most 5 % where one side's seeds vary up to twice as much as the other's, and at
+    most 7 % whatever they do.
 
     supported: the whole interval lies above the threshold. contradicted: the whole interval lies below it. undecided:
     neither, or there are fewer than three seeds, or there is no variation at all.
@@ -107,7 +111,7 @@ def judge(estimate: Estimate, threshold: float, comparisons: int) -> Judgement:
     low, high = estimate.difference - reach, estimate.difference + reach
     if estimate.seeds < FEWEST:
         why = (
-            "one seed: the interval covers the images only, and says nothing about another training"
+            "one seed says nothing about another training"
             if estimate.seeds == 1
             else "two seeds: too few to know how much trainings differ"
         )

@@ -35,7 +35,8 @@ def write(
     outcome, out = Outcome(runner, flat), Path(runner.out)
     sections = [outcome.section(study, command) for study in studies]
     seeds = len(next(iter(runner.runs.values())))
-    result = Reproduction(__version__, runner.scale.name, runner.scale.recipe, seeds, CORRECTION, sections)
+    left = [study.name for study in runner.studies if study not in studies]
+    result = Reproduction(__version__, runner.scale.name, runner.scale.recipe, seeds, CORRECTION, sections, left)
     write_record(out / CLAIMS, result)
     drawn: dict[str, Figures] = {study.name: figures(outcome, study) for study in studies}
     shown = [_with_times(section, study, times) for section, study in zip(sections, studies, strict=True)]
