@@ -44,7 +44,8 @@ from regmix.jobs.console import ConsoleDisplay
 from regmix.reports.load import load as load_run
 from regmix.reports.statistics import difference, holm
 from regmix.runs import Run
-from regmix.studies.compare import Planned, overridden, reaching_trainings, train_all
+from regmix.studies.compare import overridden
+from regmix.studies.trainings import Planned, reaching_trainings, train_all
 from regmix.types import UserError
 
 BASE = (

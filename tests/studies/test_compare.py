@@ -24,8 +24,8 @@ from regmix.evaluation import Evaluator, Survivors, subject
 from regmix.methods import PgdAt
 from regmix.models import ResNet
 from regmix.runs import Run
-from regmix.studies import compare as compare_module
-from regmix.studies.compare import MEASURE, Planned, check_comparison, check_ranking, method_words, overridden
+from regmix.studies.compare import MEASURE, check_comparison, check_ranking, method_words, overridden
+from regmix.studies.trainings import Planned, _images
 from regmix.threats import L2, Linf, Threat
 from regmix.training import validation
 from regmix.types import UserError
@@ -320,11 +320,11 @@ def test_where_the_images_lie_is_no_setting_of_a_complete_run(tmp_path: Path) ->
     shutil.copytree(tmp_path / "one", tmp_path / "four")
     planned(tmp_path / "one").check()
     shutil.copy(tmp_path / "three" / "train" / "cat" / "0.png", tmp_path / "one" / "train" / "cat" / "more.png")
-    compare_module._images.cache_clear()
+    _images.cache_clear()
     with pytest.raises(UserError, match="was trained on other images: cat has 5 images instead of 4"):
         planned(tmp_path / "one").check()  # another seed would be trained on those, and averaged with it
     shutil.rmtree(tmp_path / "one")
-    compare_module._images.cache_clear()
+    _images.cache_clear()
     planned(tmp_path / "one").check()  # its records can be judged without them
     (tmp_path / "run" / "result.json").unlink()
     with pytest.raises(UserError, match=r"was trained with data\.root"):

@@ -7,15 +7,8 @@ from regmix.cli.common import console_for, radii_in
 from regmix.cli.many_runs import Evaluations, ManyRunsFlags, check_distinct, compare_runs, parse_many, plan_runs
 from regmix.reports.place import check_places
 from regmix.shorthand import names_in
-from regmix.studies.compare import (
-    OUTPUTS,
-    Planned,
-    check_comparison,
-    method_words,
-    overridden,
-    reaching_trainings,
-    train_all,
-)
+from regmix.studies.compare import OUTPUTS, check_comparison, method_words, overridden
+from regmix.studies.trainings import Planned, reaching_trainings, train_all
 from regmix.types import UserError
 
 

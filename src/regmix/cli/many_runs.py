@@ -20,7 +20,8 @@ from regmix.jobs.console import ConsoleDisplay
 from regmix.recipes import recipe
 from regmix.runs import Run
 from regmix.runs.records import Images
-from regmix.studies.compare import Planned, write_comparison
+from regmix.studies.compare import write_comparison
+from regmix.studies.trainings import Planned
 from regmix.types import UserError
 
 

@@ -19,7 +19,6 @@ from regmix.reports.place import check_places
 from regmix.runtime import devices
 from regmix.runtime.console import LastingConsole
 from regmix.shorthand import names_in, with_settings
-from regmix.studies.compare import Planned, say
 from regmix.studies.reproduce import (
     CLAIMS,
     NAMES,
@@ -36,6 +35,7 @@ from regmix.studies.reproduce import (
     measure,
     write,
 )
+from regmix.studies.trainings import Planned, say
 from regmix.types import UserError, few, known
 
 

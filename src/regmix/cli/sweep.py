@@ -6,8 +6,9 @@ from pathlib import Path
 from regmix.cli.common import console_for
 from regmix.cli.many_runs import Evaluations, ManyRunsFlags, check_distinct, compare_runs, parse_many, plan_runs
 from regmix.reports.place import check_places
-from regmix.studies.compare import OUTPUTS, Planned, check_ranking, say
+from regmix.studies.compare import OUTPUTS, check_ranking
 from regmix.studies.sweep import Budget, Engine, Point, grid, parse_space, search, typed, write_page
+from regmix.studies.trainings import Planned, say
 from regmix.training.found import ignored_weights
 from regmix.types import UserError
 

@@ -24,10 +24,10 @@ from regmix.evaluation.subject import choose_images
 from regmix.jobs.console import ConsoleDisplay
 from regmix.recipes import recipe
 from regmix.runs.load import load_model
-from regmix.studies import compare
 from regmix.studies.reproduce import SCALES, Runner, Scale, Study
 from regmix.studies.reproduce.claims import Battery
 from regmix.studies.reproduce.verdict import estimate, judge
+from regmix.studies.trainings import Planned, TrainingError
 from regmix.training.start import run
 from regmix.types import UserError
 
@@ -43,11 +43,11 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Trains in this process and notes what was trained; makes batteries cheap."""
     done: list[str] = []
 
-    def train(self: compare.Planned, **more: object) -> None:
+    def train(self: Planned, **more: object) -> None:
         done.append(self.path.name)
         run(self.experiment, self.path, ConsoleDisplay(Console(quiet=True)))
 
-    monkeypatch.setattr(compare.Planned, "train", train)
+    monkeypatch.setattr(Planned, "train", train)
     cheap = {
         "main": Battery("clean,pgd-10,pgd-50", examples=40),
         "after": Battery("clean,pgd-50", examples=40, checkpoints=("last", "averaged")),
@@ -269,14 +269,14 @@ def test_flatness_is_that_of_the_runs_on_the_same_images(tmp_path, trainings, ca
 
 @pytest.mark.slow
 def test_a_training_that_fails_costs_its_own_claims_only(tmp_path, trainings, monkeypatch, capfd) -> None:
-    train, error = compare.Planned.train, compare.TrainingError
+    train, error = Planned.train, TrainingError
 
-    def fail(self: compare.Planned, **more: Any) -> None:
+    def fail(self: Planned, **more: Any) -> None:
         if self.path.name == "pgk-kl-seed0":
             raise error("pgk-kl-seed0: the training lost its steps")
         train(self, **more)
 
-    monkeypatch.setattr(compare.Planned, "train", fail)
+    monkeypatch.setattr(Planned, "train", fail)
     words = "amr", "agr", "--out", str(tmp_path), "--seeds", "1"
     assert reproduce(*words) == 2
     said = capfd.readouterr().err
@@ -296,7 +296,7 @@ def test_a_training_that_fails_costs_its_own_claims_only(tmp_path, trainings, mo
     assert reproduce(*words) == 2
     assert "the training lost its steps" in capfd.readouterr().err
     assert not (tmp_path / "claims.json").exists()
-    monkeypatch.setattr(compare.Planned, "train", train)
+    monkeypatch.setattr(Planned, "train", train)
     assert reproduce(*words) == 0
     assert len(claims(tmp_path)["sections"][0]["claims"]) == 13
 

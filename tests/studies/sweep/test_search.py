@@ -70,7 +70,7 @@ def test_a_killed_sweep_goes_on(number: int, passed_on: str, tmp_path: Path) -> 
     out = tmp_path / "out"
     words = ["sweep", "digits-regmix", "--space", "method.alpha=10,50", *COMMON.split(), "--epochs", "60"]
     # The training of a fast machine ends within the usual grace.
-    soon = "import sys; from regmix.studies import compare; compare.GRACE = 0.1"
+    soon = "import sys; from regmix.studies import trainings; trainings.GRACE = 0.1"
     code = f"{soon}; from regmix.cli.entry import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *words, "--out", str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

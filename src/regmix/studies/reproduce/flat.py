@@ -13,9 +13,9 @@ from regmix.runs import Run
 from regmix.runs.files import read_record, write_record
 from regmix.runtime import devices
 from regmix.runtime.files import digest
-from regmix.studies.compare import Planned
 from regmix.studies.reproduce.claims import Measure, Study
 from regmix.studies.reproduce.runner import Runner
+from regmix.studies.trainings import Planned
 from regmix.types import UserError
 
 POINTS = 11

@@ -14,13 +14,13 @@ from regmix.reports.reproduction import Judged, Section, Unit
 from regmix.runs import Run
 from regmix.runs.evaluations import Outcomes
 from regmix.runs.records import Evaluation, validated
-from regmix.studies.compare import Planned
 from regmix.studies.reproduce.claims import Accuracy, Arm, Claim, Flat, Gap, Mean, Measure, Reach, Side, Study, arms_of
 from regmix.studies.reproduce.experiments import PASSES
 from regmix.studies.reproduce.flat import Flatnesses
 from regmix.studies.reproduce.runner import TRANSFER, Runner
 from regmix.studies.reproduce.scales import Scale
 from regmix.studies.reproduce.verdict import estimate, judge
+from regmix.studies.trainings import Planned
 from regmix.threats import format_eps
 from regmix.types import UserError, few
 

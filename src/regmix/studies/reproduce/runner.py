@@ -28,9 +28,9 @@ from regmix.runs.records import Data, Environment, Result
 from regmix.runtime.devices import Device, chosen
 from regmix.runtime.files import write_text
 from regmix.studies.bench import step_in_own_process
-from regmix.studies.compare import Planned, reaching_trainings, say, train_all
 from regmix.studies.reproduce.claims import Arm, Battery, Study
 from regmix.studies.reproduce.scales import Scale
+from regmix.studies.trainings import Planned, reaching_trainings, say, train_all
 from regmix.types import UserError
 
 TRANSFER = "transfer"

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from regmix.runtime.imported import optional
-from regmix.studies.compare import Watch
 from regmix.studies.sweep.space import Axis, Point, grid
+from regmix.studies.trainings import Watch
 from regmix.types import UserError
 
 Engine = Literal["local", "optuna", "ray"]

@@ -16,9 +16,9 @@ from regmix.reports.sweep import trial, write_sweep
 from regmix.runs import Run
 from regmix.runs.records import validated
 from regmix.runtime.files import append, parse_json, read_text
-from regmix.studies.compare import Planned, Watch, reaching_trainings, say
 from regmix.studies.sweep.engines import ENGINES, Budget, Engine
 from regmix.studies.sweep.space import Axis, Point
+from regmix.studies.trainings import Planned, Watch, reaching_trainings, say
 from regmix.types import UserError
 
 POINTS = "points.jsonl"
