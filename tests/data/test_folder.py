@@ -527,6 +527,7 @@ def test_a_run_without_the_folder_does_not_go_on_with_it(held_out, tmp_path, cap
     assert "would now be those of val/ (rename that folder to keep them)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_comparison_tells_of_test_images_that_are_validation_images(held_out, tmp_path_factory, capsys):
     shutil.copy(held_out / "val" / "dog" / "2.png", held_out / "test" / "dog" / "copy.png")
     out = tmp_path_factory.mktemp("compared") / "out"

@@ -82,6 +82,7 @@ def test_it_ends_at_the_first_look_at_which_every_column_and_the_worst_case_are_
     assert record(path)["notes"] == held["notes"]
 
 
+@pytest.mark.slow
 def test_what_a_killed_evaluation_found_out_is_not_told_of_other_images(runs, tmp_path, monkeypatch) -> None:
     """Smallest perturbations are of the images that the rule has chosen, counted from 0, and so are corruptions."""
     whole, broken = (shutil.copytree(runs[0], tmp_path / name) for name in ("whole", "broken"))

@@ -187,6 +187,7 @@ def test_a_published_model_is_evaluated_by_its_name(vit: Path, tmp_path: Path, m
     assert sys.modules["transformers"]
 
 
+@pytest.mark.slow
 def test_names_of_classes_in_another_order_are_refused(
     vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

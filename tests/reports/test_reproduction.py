@@ -23,11 +23,11 @@ SECTION = Section(
     "amr", "Mutual", "Does it help?", "2 methods.", "Little.", "regmix reproduce amr", [CLAIM, PER_RUN],
     [["arm", "clean"], ["regmix", "39.4 ± 1.7"]], ["Test images: all."], ["pgk-seed0: alarm in epoch 3: overfitting."],
 )  # fmt: skip
-RESULT = Reproduction("0.2", "cpu", "cifar10-regmix-cpu", 3, 2, "Corrected for 2.", [SECTION])
+RESULT = Reproduction("0.2", "cpu", "cifar10-regmix-cpu", 3, "Corrected for 2.", [SECTION], [])
 
 
-def page(tmp_path: Path, figures: Figures | None = None) -> str:
-    write_reproduction(RESULT, {} if figures is None else {"amr": figures}, tmp_path / "page.html")
+def page(tmp_path: Path, figures: Figures | None = None, result: Reproduction = RESULT) -> str:
+    write_reproduction(result, {} if figures is None else {"amr": figures}, tmp_path / "page.html")
     return (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
@@ -43,6 +43,16 @@ def test_every_claim_stands_on_the_page_with_its_numbers(tmp_path: Path) -> None
     assert all(words in text for words in shown)
     assert "0 supported, 1 contradicted, 1 undecided" in text
     assert "<script" not in text
+
+
+def test_what_has_no_verdict_says_why(tmp_path: Path) -> None:
+    lost = replace(SECTION, claims=[], doubts=["pgk is left out: it lost its steps"])
+    text = page(tmp_path, result=replace(RESULT, sections=[lost], left=["agr", "weights"]))
+    assert "No claim could be judged." in text
+    assert "pgk is left out" in text
+    assert "Not evaluated yet: agr, weights." in text
+    assert "it makes no claim" in page(tmp_path, result=replace(RESULT, sections=[replace(lost, doubts=[])]))
+    assert "Not evaluated yet" not in page(tmp_path)
 
 
 def test_a_claim_with_a_threshold_names_it() -> None:

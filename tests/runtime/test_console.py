@@ -46,6 +46,7 @@ def test_an_evaluation_goes_on(into: str, folder: Path, request: pytest.FixtureR
     assert code == 0, error
 
 
+@pytest.mark.slow
 def test_a_comparison_goes_on(folder: Path) -> None:
     words = "--methods regmix,fgsm_rs --seeds 1 --attacks clean --examples 20 --no-verdict --out compared"
     code, error = piped(f"compare {TINY.replace('digits-regmix', 'digits-regmix ' + words)}", "| (read line)", folder)

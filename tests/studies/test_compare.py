@@ -58,6 +58,8 @@ def test_method_texts_become_flags():
     ("shared", "own", "together"),
     [
         ("--epochs 20 --lr 0.1", "--epochs 10", "--lr 0.1 --epochs 10"),
+        ("", "--epochs 10", "--epochs 10"),
+        ("--epochs 20", "", "--epochs 20"),
         ("--label-mass=0.6", "--label-mass 1", "--label-mass 1"),
         ("--label_mass 0.6", "--label-mass 1", "--label-mass 1"),
         ("--freeze conv1 conv2 --lr 0.1", "--freeze conv1", "--lr 0.1 --freeze conv1"),
@@ -142,6 +144,7 @@ def test_what_a_comparison_has_evaluated_it_finds_again(again, attacks: str, eps
     assert again(attacks, "--eps", eps) == []
 
 
+@pytest.mark.slow
 def test_only_attacks_that_are_missing_run_and_a_verdict_rests_on_all(again) -> None:
     def verdict() -> dict[str, Any]:
         return cast(dict[str, Any], record(Path("out/standard-seed0"))["masking"])
@@ -186,6 +189,7 @@ def test_a_comparison_reads_the_test_set_once(again, monkeypatch) -> None:
     assert splits == ["test"]
 
 
+@pytest.mark.slow
 def test_a_transfer_attack_is_known_by_the_weights_that_it_takes_its_examples_from(
     again, tmp_path: Path, capfd
 ) -> None:

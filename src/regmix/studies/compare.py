@@ -69,7 +69,7 @@ def _flag(word: str) -> str:
 
 def _values(words: Sequence[str]) -> dict[str, str]:
     """The flags among words, each with its value or the first of its values."""
-    following = [*words[1:], ""]
+    following = [*words, ""][1:]
     return {
         _flag(word): word.partition("=")[2] or after
         for word, after in zip(words, following, strict=True)

@@ -146,7 +146,7 @@ def test_claims_keep_the_rate_however_much_seeds_vary(
     seeds: int, comparisons: int, images: int, spreads: tuple[float, float]
 ) -> None:
     """The error of the images is known; that of each side's seeds is one of `spreads`, and estimated."""
-    random, claims = np.random.default_rng(seeds), 400_000
+    random, claims = np.random.default_rng(seeds), 150_000
     luck = random.normal(0, 1, (2, seeds, claims)) * np.array(spreads)[:, None, None] * math.sqrt(seeds)
     parts = luck.var(1, ddof=1) / seeds
     freedoms = np.floor(parts.sum(0) ** 2 / ((parts**2).sum(0) / (seeds - 1)) + 1e-9).astype(int)
