@@ -28,6 +28,7 @@ def row(claim: dict) -> list[str]:
         claim["statement"],
         f" {MINUS} ".join(number(claim[side], unit, "") for side in ("first_mean", "second_mean")),
         f"{number(claim['difference'], unit)} [{number(claim['low'], unit)}, {number(claim['high'], unit)}]",
+        ", ".join(number(one, unit) for one in claim["by_seed"]),
         "" if smallest is None else number(smallest, unit, ""),
         claim["verdict"],
     ]
@@ -38,7 +39,7 @@ def main(path: Path) -> None:
         print(f"`{section['name']}`: {section['ran']}\n")
         if section["table"]:
             print(table(section["table"]))
-        head = ["claim", f"first {MINUS} second", "difference [interval]", "smallest effect", "verdict"]
+        head = ["claim", f"first {MINUS} second", "difference [interval]", "by seed", "smallest effect", "verdict"]
         print(table([head, *(row(claim) for claim in section["claims"])]))
         print("\n".join([*section["notes"], *section["doubts"]]) + "\n")
 

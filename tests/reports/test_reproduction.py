@@ -55,6 +55,11 @@ def test_what_has_no_verdict_says_why(tmp_path: Path) -> None:
     assert "Not evaluated yet" not in page(tmp_path)
 
 
+def test_the_seeds_are_shown_one_by_one() -> None:
+    assert replace(CLAIM, by_seed=[0.02, -0.001]).means().endswith(f"; by seed +2.0, {MINUS}0.1")
+    assert "by seed" not in replace(CLAIM, by_seed=[0.02]).means()
+
+
 def test_a_claim_with_a_threshold_names_it() -> None:
     assert f"more than {MINUS}1.0" in replace(CLAIM, threshold=-0.01).numbers()
 

@@ -42,6 +42,8 @@ class Judged:
     verdict: Literal["supported", "contradicted", "undecided"]
     why: str
     cannot_show: str
+    by_seed: list[float] = field(default_factory=list)
+    """The difference of each seed; empty if the sides have different numbers of seeds."""
 
     def amount(self, value: float, *, signed: bool = True) -> str:
         """A difference in the claim's unit: percentage points, epochs or passes."""
@@ -67,7 +69,8 @@ class Judged:
             f"{self.seeds[0]} seed{'s' if self.seeds[0] > 1 else ''} each"
         )  # fmt: skip
         on = f", {self.images:,} test images" if self.images is not None else ""
-        return f"{self.first}: {first}; {self.second}: {second} ({over}{on})"
+        each = f"; by seed {', '.join(map(self.amount, self.by_seed))}" if len(self.by_seed) > 1 else ""
+        return f"{self.first}: {first}; {self.second}: {second} ({over}{on}){each}"
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ def test_claims_are_computed_from_the_tables_of_the_runs(tmp_path, monkeypatch, 
         first, second = (np.mean([those[name] for name in columns], axis=0) for those in (means, others))
         expected = judge(estimate(first, second, same_runs=False), 0.0, 5)
         assert claim["difference"] == pytest.approx(first.mean() - second.mean())
+        assert claim["by_seed"] == pytest.approx((first - second).mean(1).tolist())
         assert (claim["low"], claim["high"]) == pytest.approx((expected.low, expected.high))
         assert (claim["verdict"], claim["images"], claim["seeds"]) == (expected.verdict, 40, [2, 2])
     page = html.unescape(Path("out/reproduce.html").read_text())

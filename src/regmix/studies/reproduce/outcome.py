@@ -118,7 +118,7 @@ class Outcome:
             float(first.mean()), float(second.mean()), measured.difference, verdict.low, verdict.high, claim.threshold,
             verdict.smallest_effect, measured.trainings.freedom if measured.trainings.size else None,
             None if first.shape[1] == 1 else first.shape[1], (len(first), len(second)), verdict.verdict, verdict.why,
-            claim.cannot_show,
+            claim.cannot_show, (first - second).mean(1).tolist() if len(first) == len(second) else [],
         )  # fmt: skip
 
     def table(self, study: Study) -> list[list[str]]:
