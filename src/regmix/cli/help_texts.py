@@ -114,7 +114,7 @@ ABOUT = {
         "regmix compare RECIPE [flags]",
         "Train every method with every seed and evaluate all runs on the same test images. Print and report means, "
         "spreads and paired differences. Finished runs are not repeated; interrupted runs are continued. The flags of "
-        "`regmix train RECIPE` can be given as well and apply to every run.",
+        "`regmix train RECIPE` can be given as well and apply to every method that does not set them.",
     ),
     "sweep": (
         "regmix sweep RECIPE --space AXES [flags]",
