@@ -133,12 +133,13 @@ class Ablation:
         with reaching_trainings():
             failed = train_all([run for run in everything if not run.is_finished], self.given.workers, self.console)
         questions = Questions(parse_attacks("clean,pgd-10"), [], None, verdict=False)
+        test = choose_images(everything[0].experiment.data, None)
         found = []
         for name, runs in plans.items():
             if lost := [str(failed[run.path]) for run in runs if run.path in failed]:
                 rows.append(Row(name, why_not=lost[0]))
                 continue
-            outcomes = [self._outcome(run, questions) for run in runs]
+            outcomes = [self._outcome(run, questions, test) for run in runs]
             robust, clean = (np.stack([one[place] for one in outcomes]) for place in (0, 1))
             seconds = statistics.mean(Run.open(run.path).result().train_seconds or 0.0 for run in runs)
             found.append(Row(name, robust, clean, seconds))
@@ -153,18 +154,14 @@ class Ablation:
             row.adjusted = p
         return [*found, *rows]
 
-    def _outcome(self, run: Planned, questions: Questions) -> tuple[np.ndarray, np.ndarray]:
-        record, test = Run.open(run.path), held_out(run)
+    def _outcome(self, run: Planned, questions: Questions, test: EvaluationImages) -> tuple[np.ndarray, np.ndarray]:
+        record = Run.open(run.path)
         for asked in missing(record, questions, test, ["best"]):
             with ConsoleDisplay(Console(file=io.StringIO())) as display:
                 Assessment(record, asked, test, run.experiment.trust()).run(["best"], "auto", display)
         survives = load_run(run.path).outcomes["best"].survives
         (name,) = [name for name in survives if name.startswith("pgd-10")]
         return survives[name], survives["clean"]
-
-
-def held_out(run: Planned) -> EvaluationImages:
-    return choose_images(run.experiment.data, None)
 
 
 def written(given: argparse.Namespace) -> Path:

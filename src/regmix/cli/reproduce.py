@@ -111,7 +111,6 @@ def reproduce(words: list[str]) -> None:
         for claim in section.claims:
             say(console, f"{section.name}: {claim.verdict}: {claim.statement} {claim.numbers()}")
     say(console, f"{out / 'claims.json'}\n{out / 'reproduce.html'}")
-
     if runner.failed:
         lost = sum(len(study.lost) for study in runner.studies)
         reason = next(iter(runner.failed.values()))

@@ -144,10 +144,10 @@ class Planned:
             TrainingError: the training ended with an error of its own; its output says why.
             UserError: it was ended otherwise, such as for lack of memory.
         """
+        if self.is_finished:
+            self._show(watch, 0)
+            return True
         if self.path.exists():
-            if Run.open(self.path).result().is_complete:
-                self._show(watch, 0)
-                return True
             # `check` has compared the experiment with the directory's.
             words = ["--resume", str(self.path), *self.experiment.code_flags]
         else:
@@ -203,6 +203,11 @@ class Planned:
         return seen, False
 
 
+def threads_of_each(workers: int) -> int | None:
+    """How many threads each of several trainings at the same time may use; None, which leaves it to torch, for one."""
+    return max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
+
+
 def train_all(runs: Sequence[Planned], workers: int, console: Console) -> dict[Path, TrainingError]:
     """Trains runs, `workers` at a time, the cores divided among them; the output of each is in a log beside its run.
 
@@ -212,7 +217,7 @@ def train_all(runs: Sequence[Planned], workers: int, console: Console) -> dict[P
         UserError: a training ended otherwise than with an error of its own, such as for lack of memory; those that had
             not begun are not begun.
     """
-    threads = max(1, (os.cpu_count() or 1) // workers) if workers > 1 else None
+    threads = threads_of_each(workers)
     began, done = time.monotonic(), 0
     failed: dict[Path, TrainingError] = {}
 

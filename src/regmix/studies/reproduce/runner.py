@@ -109,7 +109,7 @@ class Runner:
             failures = train_all(left, workers, console)
         for name, runs in self.runs.items():
             if (first := next((run.path for run in runs if run.path in failures), None)) is not None:
-                self.failed[name] = f"{failures[first]}"
+                self.failed[name] = str(failures[first])
         if failures and len(self.failed) == len({run.path.name.rpartition("-seed")[0] for run in self.trained}):
             raise next(iter(failures.values()))
         self.studies = [study.without(self.failed) for study in self.studies]

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from regmix.runs.records import validated
 from regmix.runtime.files import append, parse_json, read_text
 from regmix.studies.sweep.engines import ENGINES, Budget, Engine
 from regmix.studies.sweep.space import Axis, Point
-from regmix.studies.trainings import Planned, Watch, reaching_trainings, say
+from regmix.studies.trainings import Planned, Watch, reaching_trainings, say, threads_of_each
 from regmix.types import UserError
 
 POINTS = "points.jsonl"
@@ -63,7 +62,7 @@ def search(
     Raises:
         UserError: a point was trained with other settings before, or no point could be trained.
     """
-    threads = max(1, (os.cpu_count() or 1) // budget.workers) if budget.workers > 1 else None
+    threads = threads_of_each(budget.workers)
 
     def train(point: Point, watch: Watch | None) -> float | None:
         runs = plan(point)
