@@ -4,10 +4,12 @@ import mmap
 import platform
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from contracts.devices import DEVICE
 from regmix.runtime import devices
@@ -86,6 +88,28 @@ def test_only_layers_compute_in_bfloat16_and_what_a_step_gets_is_not_rounded(
     fabric.setup_module(seen)((x, {"state": torch.full((1,), 257.0, device=DEVICE)}))
     assert seen.given == (given, given)
     assert seen.made == made
+
+
+@pytest.mark.parametrize(("capable", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_cpu_without_bfloat16_arithmetic_computes_layers_in_float32(
+    capable: bool, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "computes_in_bfloat16", lambda device: capable)
+    computed = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if "mm" in func.__name__:
+                computed.extend(value.dtype for value in args if isinstance(value, Tensor))
+            return func(*args, **(kwargs or {}))
+
+    fabric, layer = devices.start("cpu", "bf16"), nn.Linear(2, 2)
+    with Products():
+        made = fabric.setup_module(layer)(torch.rand(3, 2))
+        with fabric.autocast():
+            assert layer(torch.rand(3, 2)).dtype == torch.bfloat16
+    assert set(computed) == {expected}
+    assert made.dtype == torch.float32  # Fabric converts what a model returns
 
 
 @pytest.mark.parametrize(

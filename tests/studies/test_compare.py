@@ -335,6 +335,25 @@ def test_where_the_images_lie_is_no_setting_of_a_complete_run(tmp_path: Path) ->
         planned(tmp_path / "four").check()  # it could not be continued
 
 
+def test_of_the_precision_counts_what_a_run_was_trained_in(tmp_path: Path) -> None:
+    """Seeds of one experiment may come from several machines, where auto means different things."""
+    settings = "--train-examples 8 --validation 2 --epochs 1 --method standard --model.width 2"
+    words = ["digits-regmix", *settings.split()]
+
+    def planned(precision: str) -> Planned:
+        experiment = parse_training([*words, "--precision", precision])[1].experiment
+        return Planned(tmp_path / "run", [], experiment)
+
+    assert main(["train", *words, "--precision", "bf16", "--out", str(tmp_path / "run")]) == 0
+    planned("bf16").check()
+    planned("auto").check()
+    with pytest.raises(UserError, match="was trained with precision = bf16, not 32"):
+        planned("32").check()
+    (tmp_path / "run" / "environment.json").unlink()  # of an old version
+    with pytest.raises(UserError, match="was trained with precision = bf16, not auto"):
+        planned("auto").check()
+
+
 @pytest.mark.slow
 def test_an_interrupted_training_is_continued(tmp_path, monkeypatch):
     out = tmp_path / "out"

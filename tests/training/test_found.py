@@ -1,7 +1,7 @@
 """What a training tells before its first step."""
 
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from regmix.training.found import found, idle, ignored_weights, unlearnable
 from regmix.training.prepare import Prepared
 
 
-def lines(counts: list[int], **changes: Any) -> list[str]:
+def lines(counts: list[int], trained_in: Literal["32", "bf16"] = "32", **changes: Any) -> list[str]:
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     images = ImageSet(
         torch.zeros(len(labels), 1, 8, 8, dtype=torch.uint8), labels, tuple(f"c{n}" for n in range(len(counts)))
@@ -26,7 +26,8 @@ def lines(counts: list[int], **changes: Any) -> list[str]:
     model = build(SmallCnn(width=4), len(counts), 1)
     model.linear.requires_grad_(False)
     experiment = replace(recipe("digits-regmix"), **changes)
-    return found(experiment, Prepared(devices.start("cpu", "32"), model, images, images.subset(torch.arange(2)), "32"))
+    validation = images.subset(torch.arange(2))
+    return found(experiment, Prepared(devices.start("cpu", "32"), model, images, validation, trained_in))
 
 
 def test_images_classes_and_network_are_told() -> None:
@@ -38,6 +39,14 @@ def test_images_classes_and_network_are_told() -> None:
     last = sum(p.numel() for p in model.linear.parameters())
     assert network == f"network: {every:,} parameters, of which {every - last:,} are trained; cpu, float32"
     assert against == "method: regmix; norm linf, eps 0.15"
+
+
+@pytest.mark.parametrize(("capable", "told"), [(True, "bfloat16"), (False, "bfloat16 by rounding (this CPU has no ")])
+def test_bfloat16_says_where_it_comes_from(capable: bool, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regmix.training.found.computes_in_bfloat16", lambda device: capable)
+    network = lines([4, 5], trained_in="bf16")[2]
+    assert f"; cpu, {told}" in network
+    assert network.endswith("bfloat16") is capable
 
 
 def test_the_method_and_the_radius_are_told() -> None:

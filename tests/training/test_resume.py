@@ -59,7 +59,7 @@ def test_a_resumed_run_keeps_the_precision_it_began_with(
     if not recorded:
         del facts["precision"]
         (broken / "environment.json").write_text(json.dumps(facts))
-    monkeypatch.setattr(devices, "computes_in_bfloat16", lambda device: False)
+    monkeypatch.setattr(devices, "resolved", lambda precision, device: "32" if precision == "auto" else precision)
     assert main(["train", "--resume", str(broken)]) == 0
     assert_same(whole, broken)
 

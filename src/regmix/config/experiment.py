@@ -150,8 +150,9 @@ class Experiment:
     device: devices.Device = "auto"
     """Device to train on. auto: a CUDA GPU if there is one, else the CPU."""
     precision: devices.Precision = "auto"
-    """Arithmetic. bf16: bfloat16 autocast with float32 weights. 32: float32. 64: float64, for checks. auto: bf16 if the
-    hardware computes the model in it correctly, else 32; a resumed run keeps its precision."""
+    """Arithmetic. bf16: bfloat16 autocast with float32 weights; a CPU without bf16 arithmetic computes layers in
+    float32 and rounds, at nearly the speed of 32. 32: float32. 64: float64, for checks. auto: bf16 if the hardware
+    computes the model in it correctly, else 32; a resumed run keeps its precision."""
     cuda_graph: Literal["auto", "on", "off"] = "auto"
     """Record the passes of a training step as a CUDA graph, and replay it. auto: on a GPU, if possible; else one line
     says why not. on: or end the run with that line; on a CPU it uses a slow substitute, for tests. off: never."""

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from regmix.runtime import processes
+from regmix.runtime.rounded import rounded_autocast
 from regmix.types import UserError
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -33,6 +35,11 @@ class _Autocast(plugins.MixedPrecision):
     def convert_input(self, data: Any) -> Any:
         return data
 
+    def forward_context(self) -> AbstractContextManager[Any]:
+        if self.device != "cpu" or computes_in_bfloat16(torch.device("cpu")):
+            return super().forward_context()
+        return rounded_autocast()
+
 
 _ARITHMETIC: dict[str, Callable[[str], plugins.Precision]] = {
     "32": lambda device: plugins.Precision(),
@@ -50,8 +57,9 @@ def start(
 
     Args:
         device: "auto" takes a CUDA GPU where there is one. Each process on a machine takes its own GPU.
-        precision: "bf16" is bf16 autocast with float32 weights. "auto" is the same where the hardware computes in bf16,
-            and else "32" (see `resolved`). "32" is float32 throughout, without TF32. "64" is float64, for checks.
+        precision: "bf16" is bf16 autocast with float32 weights; on a CPU without bf16 arithmetic, layers compute in
+            float32 and round (see `rounded_autocast`). "auto" is bf16 where the hardware computes in it, and else "32"
+            (see `resolved`). "32" is float32 throughout, without TF32. "64" is float64, for checks.
         together: average gradients over the processes, for each module that Fabric sets up.
         some_unused: with `together`, allow parameters that get no gradient.
         patient: see `meet`.
@@ -111,7 +119,7 @@ def resolved(precision: Precision, device: torch.device) -> Literal["32", "bf16"
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware has bfloat16 arithmetic. Emulated, it is slower than float32: ten times on an AVX2 CPU."""
+    """Whether the hardware has bfloat16 arithmetic. Torch's emulation takes ten times as long as float32 with AVX2."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if platform.machine().lower() in ("x86_64", "amd64"):

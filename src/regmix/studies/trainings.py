@@ -34,6 +34,7 @@ _running: set[subprocess.Popen[bytes]] = set()
 Watch = Callable[[int, float], bool]
 """(epoch, PGD-10 accuracy on the validation images) -> whether the training should end there."""
 ROOT = "data.root"
+PRECISION = "precision"
 POLL = 0.5
 """Seconds between two looks at the epochs of a training that is watched."""
 
@@ -97,13 +98,16 @@ class Planned:
     def check(self) -> None:
         """Raises UserError if the directory holds a run with other settings, or of other images.
 
-        Where its images lie is no setting, if its training is complete: only their content counts.
+        Where its images lie is no setting, if its training is complete: only their content counts. Of the precision
+        counts what the run was trained in: auto agrees with all, as long as the seeds do (see `told_apart`).
         """
         if not self.path.exists():
             return
         run, everything = Run.open(self.path), Trust(everything=True)  # only read, not built
         present = flat(json.loads(to_json(from_json(run.config(), self.path / CONFIG, everything))))
         wanted = flat(json.loads(to_json(self.experiment)))
+        if wanted[PRECISION] in ("auto", trained := run.environment().precision) and trained is not None:
+            present[PRECISION] = wanted[PRECISION]
         other = [name for name in sorted(present.keys() | wanted.keys()) if present.get(name) != wanted.get(name)]
         if run.result().is_complete and (data := run.data()) is not None and other in ([], [ROOT]):
             try:

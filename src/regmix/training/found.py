@@ -7,6 +7,7 @@ import torch
 from regmix.config import Experiment, NoAveraging, OneCycle, Piecewise, Swa
 from regmix.data import ImageSet
 from regmix.methods import Method, Mutual
+from regmix.runtime.devices import computes_in_bfloat16
 from regmix.threats import format_eps
 from regmix.training.prepare import Prepared
 from regmix.types import few
@@ -27,9 +28,15 @@ def found(experiment: Experiment, prepared: Prepared) -> list[str]:
         f"images: {len(images):,} to train on and {len(validation):,} to validate on, {size} (channels, height, width)",
         f"classes: {len(images.classes)}, {_counts(images, experiment)}",
         f"network: {every:,} parameters" + (f", of which {trained:,} are trained" if trained < every else "")
-        + f"; {fabric.device.type}, {'bfloat16' if precision == 'bf16' else f'float{precision}'}",
+        + f"; {fabric.device.type}, {_arithmetic(precision, fabric.device)}",
         _against(experiment),
     ]  # fmt: skip
+
+
+def _arithmetic(precision: str, device: torch.device) -> str:
+    if precision != "bf16":
+        return f"float{precision}"
+    return "bfloat16" if computes_in_bfloat16(device) else "bfloat16 by rounding (this CPU has no arithmetic for it)"
 
 
 def _against(experiment: Experiment) -> str:

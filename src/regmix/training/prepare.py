@@ -69,7 +69,7 @@ def settled_precision(
     """
     device = torch.device(devices.chosen(experiment.device))
     precision = devices.resolved(experiment.precision, device)
-    if precision != "bf16" or device.type != "cpu":
+    if precision != "bf16" or device.type != "cpu" or not devices.computes_in_bfloat16(device):
         return precision, None
     part = experiment.part_size
     most = experiment.method.at_once * -(-part // processes.started()[1])
