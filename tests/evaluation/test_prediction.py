@@ -14,6 +14,7 @@ from regmix.cli.entry import main
 from regmix.evaluation.prediction import predictions
 from regmix.runs.load import Trained, load_model
 from regmix.threats import Linf
+from regmix.types import UserError
 
 CPU = torch.device("cpu")
 
@@ -89,3 +90,81 @@ def test_mistakes_are_one_line(words: str, said: str, tmp_path: Path, monkeypatc
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+class Flat(nn.Module):
+    """Logits a thousand times too large: the cross-entropy has no gradient in float32, differences of logits have."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = Brightness()(x) * 1e4
+        return torch.cat([logits, logits.amin(1, keepdim=True) - 1e4], 1)
+
+
+class Steps(nn.Module):
+    """Rounds the image to halves before it looks, so that there is no gradient; still differentiable in name."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return Brightness()((x * 2).round() / 2) + 0 * x.sum((1, 2, 3))[:, None]
+
+
+def told(model: nn.Module, files: list[Path], lines: list[str] | None = None) -> list[tuple[str, float | None, bool]]:
+    classes = tuple("abc"[: model(torch.zeros(1, 3, 4, 4)).shape[1]])
+    threats = [Linf(levels / 255) for levels in (4, 12)]
+    said = [] if lines is None else lines
+    found = predictions(Trained(model.eval(), classes, (3, 4, 4)), files, CPU, 2, said.append, threats)
+    return [(answer.label, answer.breaks_at, answer.attacked) for answer in found]
+
+
+def test_a_flat_cross_entropy_does_not_hide_a_change(tmp_path: Path) -> None:
+    files = grey_files(tmp_path, 117, 131, 200)
+    assert told(Flat(), files) == [("a", 12 / 255, True), ("b", 4 / 255, True), ("b", None, True)]
+
+
+def test_a_radius_is_one_of_those_that_were_asked_for(tmp_path: Path) -> None:
+    ((_, radius, _),) = told(Brightness(), grey_files(tmp_path, 131))
+    assert radius == 4 / 255
+
+
+def test_where_no_attack_has_a_gradient_nothing_is_claimed(tmp_path: Path) -> None:
+    assert told(Steps(), grey_files(tmp_path, 40, 230)) == [("a", None, False), ("b", None, False)]
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_an_image_without_finite_logits_has_no_class(level: int, tmp_path: Path) -> None:
+    class Standardised(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return Brightness()(x / x.flatten(1).std(1)[:, None, None, None])
+
+    files = grey_files(tmp_path, level)
+    other = tmp_path / "other.png"
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5).save(other)
+    lines: list[str] = []
+    assert len(told(Standardised(), [*files, other], lines)) == 1
+    assert lines == [f"left out: the model's logits for {files[0]} are not finite"]
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        (lambda logits: logits + torch.rand_like(logits), "the model is random"),
+        (lambda logits: logits.softmax(1), "probabilities"),
+    ],
+)
+def test_what_makes_answers_doubtful_is_said(change, finding: str, tmp_path: Path) -> None:
+    class Changed(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return change(Brightness()(x))
+
+    lines: list[str] = []
+    told(Changed(), grey_files(tmp_path, 110, 140, 150), lines)
+    assert len(lines) == 1
+    assert finding in lines[0]
+
+
+def test_a_model_without_a_gradient_is_refused(tmp_path: Path) -> None:
+    class Decides(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return Brightness()(x).detach()
+
+    with pytest.raises(UserError, match="no gradient flows"):
+        told(Decides(), grey_files(tmp_path, 110))

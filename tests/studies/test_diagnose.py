@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,26 @@ def test_json_has_classes_confusions_and_the_order_of_breaking(
     assert sum(map(sum, classes["matrix"])) == 500
     lost = shown.columns["clean"].correct - shown.columns["pgd-5@0.15"].correct
     assert (len(classes["first"]), len(classes["last"])) == (min(lost, 12), 12)
+
+
+def test_a_run_is_judged_by_its_own_evaluation_whatever_is_beside_it(spoiled: Path, tmp_path: Path) -> None:
+    """Others were evaluated on fewer images, under a weaker attack, or not at all."""
+    alone = diagnose([spoiled], probe=False)[0].as_json()
+    beside = []
+    for name, evaluation in (("few", "pgd-5 --examples 40"), ("weak", "fgsm"), ("unevaluated", None)):
+        beside.append(tmp_path / name)
+        call(f"train digits-regmix {TINY} --epochs 1 --averaging none --method fgsm_at --out {beside[-1]}")
+        if evaluation is not None:
+            call(f"evaluate {beside[-1]} --attacks clean,{evaluation} --no-verdict --device cpu --checkpoint last")
+    call(f"evaluate {spoiled} --attacks clean,pgd-5 --examples 40 --no-verdict --device cpu --checkpoint last")
+    try:
+        for others in (beside[:1], beside[1:2], beside[2:], beside):
+            for paths in ([spoiled, *others], [*others, spoiled]):
+                (again,) = (each for each in diagnose(paths, probe=False) if each.subject.run.path == spoiled)
+                assert again.as_json() == alone
+    finally:
+        for folder in (spoiled / "evaluations").glob("*-40-*"):
+            shutil.rmtree(folder)
 
 
 def test_the_plain_model_is_trained_for_a_while_only(spoiled: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -62,16 +63,14 @@ def predict(words: Sequence[str]) -> None:
     if radii:
         threat = _threat(flags)
         threats = [replace(threat, eps=radius) for radius in radii]
-    unread: list[str] = []
 
     def warn(line: str) -> None:
-        unread.append(line)
         print(line, file=sys.stderr)
 
     answers = predictions(trained, files, device, flags.batch_size, warn, threats)
-    (_print_csv if flags.csv else _print)(answers, radii)
-    if len(unread) == len(files):
-        raise UserError("none of the files can be read as an image; see the lines above")
+    if (first := next(answers, None)) is None:
+        raise UserError("the model has an answer to none of the files; see the lines above")
+    (_print_csv if flags.csv else _print)(chain([first], answers), radii)
 
 
 def _threat(flags: PredictFlags) -> ThreatConfig:
@@ -85,17 +84,20 @@ def _threat(flags: PredictFlags) -> ThreatConfig:
 
 def _print_csv(answers: Iterable[Prediction], radii: Sequence[float]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["file", "class", "probability", *(["breaks_at"] if radii else [])])
+    writer.writerow(["file", "class", "probability", *(["breaks_at", "attacked"] if radii else [])])
     for answer in answers:
-        radius = [] if not radii else ["" if answer.breaks_at is None else f"{answer.breaks_at:.6g}"]
-        writer.writerow([answer.file, answer.label, f"{answer.probability:.4f}", *radius])
+        radius = "" if answer.breaks_at is None else f"{answer.breaks_at:.6g}"
+        attack = [radius, "yes" if answer.attacked else "no"] if radii else []
+        writer.writerow([answer.file, answer.label, f"{answer.probability:.4f}", *attack])
 
 
 def _print(answers: Iterable[Prediction], radii: Sequence[float]) -> None:
     for answer in answers:
         line = f"{answer.file}  {answer.label}  {100 * answer.probability:.1f}%"
-        if radii and answer.breaks_at is None:
-            line += f"  no attack found within {format_eps(radii[-1])}"
-        elif answer.breaks_at is not None:
+        if answer.breaks_at is not None:
             line += f"  changes within {format_eps(answer.breaks_at)}"
+        elif radii and answer.attacked:
+            line += f"  no attack found within {format_eps(radii[-1])}"
+        elif radii:
+            line += "  not attacked: the model has no gradient here"
         print(line, flush=True)

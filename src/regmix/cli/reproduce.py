@@ -160,4 +160,6 @@ def _list(runner: Runner, console: Console) -> None:
     missing = [name for name in ON_OTHER_DATA if name not in {study.name for study in runner.studies}]
     console.print(f"{len(left)} of {len(runner.trained)} trainings left in all; runs are shared", highlight=False)
     if missing:
-        console.print(f"{' and '.join(missing)} need --other-data", highlight=False)
+        console.print(
+            f"{' and '.join(missing)} {'needs' if len(missing) == 1 else 'need'} --other-data", highlight=False
+        )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from regmix.attacks import Apgd
 from regmix.data.single import read_image
 from regmix.evaluation.one_batch import attacked
+from regmix.evaluation.preflight import preflight
 from regmix.runs.load import Trained
 from regmix.threats import Threat
 from regmix.types import UserError
@@ -24,7 +25,15 @@ class Prediction(NamedTuple):
     probability: float
     """Softmax of the logits at that class, in [0, 1]. It is not calibrated."""
     breaks_at: float | None = None
-    """The smallest of the radii at which the attack found an image of another class; None: at none of them."""
+    """The smallest of the radii at which an attack found an image of another class; None: at none of them."""
+    attacked: bool = True
+    """False where no attack found a gradient at the largest radius, so that breaks_at says nothing."""
+
+
+ATTACKS = (Apgd("ce"), Apgd("dlr"))
+"""The second follows the logits where the cross-entropy is too flat for a gradient."""
+LOOKED_AT = 20
+"""How many images tell whether the model can be asked at all."""
 
 
 def predictions(
@@ -35,15 +44,21 @@ def predictions(
     warn: Callable[[str], None],
     threats: Sequence[Threat] = (),
 ) -> Iterator[Prediction]:
-    """The model's answers to image files, in their order. Files that cannot be read are left out.
+    """The model's answers to image files, in their order.
+
+    Files that cannot be read, or for which the model's logits are not finite, are left out.
 
     Args:
         device: where the model computes; it is moved there.
-        warn: called with a line about each file that cannot be read.
-        threats: threat sets of one norm with rising radii. Each image is attacked with APGD on cross-entropy within
-            one after the other, until its class changes. A stronger attack may need a smaller radius.
+        warn: called with a line about each file that is left out, and with what makes the answers doubtful.
+        threats: threat sets of one norm with rising radii. Each image is attacked with APGD on cross-entropy, then on
+            the difference of logits ratio, within one after the other, until its class changes. A stronger attack may
+            need a smaller radius.
+
+    Raises:
+        UserError: what `preflight` raises.
     """
-    model = trained.model.to(device)
+    model, checked = trained.model.to(device), False
     for first in range(0, len(files), batch_size):
         read: list[tuple[Path, Tensor]] = []
         for file in files[first : first + batch_size]:
@@ -53,20 +68,39 @@ def predictions(
                 warn(f"left out: {error}")
         if read:
             x = torch.stack([pixels for _, pixels in read]).to(device).float() / 255
-            yield from _batch(model, trained.classes, [file for file, _ in read], x, threats)
+            with torch.no_grad():
+                logits = model(x).float()
+            finite = logits.isfinite().all(1).tolist()
+            for (file, _), fine in zip(read, finite, strict=True):
+                if not fine:
+                    warn(f"left out: the model's logits for {file} are not finite")
+            if any(finite):
+                x, logits = x[finite], logits[finite]
+                if not checked:
+                    few, suite = x[:LOOKED_AT], {str(attack.loss): attack for attack in ATTACKS if threats}
+                    for line in preflight(model, few, logits[:LOOKED_AT].argmax(1), len(trained.classes), suite):
+                        warn(line)
+                    checked = True
+                files_left = [file for (file, _), fine in zip(read, finite, strict=True) if fine]
+                yield from _batch(model, trained.classes, files_left, x, logits, threats)
 
 
 def _batch(
-    model: nn.Module, classes: Sequence[str], files: Sequence[Path], x: Tensor, threats: Sequence[Threat]
+    model: nn.Module,
+    classes: Sequence[str],
+    files: Sequence[Path],
+    x: Tensor,
+    logits: Tensor,
+    threats: Sequence[Threat],
 ) -> Iterator[Prediction]:
-    with torch.no_grad():
-        probabilities = model(x).float().softmax(1)
-    best, labels = probabilities.max(1)
-    breaks = torch.full((len(x),), torch.inf)
+    best, labels = logits.softmax(1).max(1)
+    breaks: list[float | None] = [None] * len(x)
+    reached = [True] * len(x)
     for threat in threats:
-        left = breaks.isinf().nonzero().flatten()
-        if len(left):
-            broken = attacked(model, Apgd(), x[left], labels[left], threat).broken
-            breaks[left[broken.cpu()]] = threat.eps
-    for file, label, probability, eps in zip(files, labels.tolist(), best.tolist(), breaks.tolist(), strict=True):
-        yield Prediction(file, classes[label], probability, None if eps == torch.inf else eps)
+        for number, attack in enumerate(ATTACKS):
+            if rows := [row for row, eps in enumerate(breaks) if eps is None]:
+                found = attacked(model, attack, x[rows], labels[rows], threat)
+                for row, broken, idle in zip(rows, found.broken.tolist(), found.not_attacked.tolist(), strict=True):
+                    breaks[row] = threat.eps if broken else None
+                    reached[row] = not idle or (number > 0 and reached[row])
+    yield from map(Prediction, files, (classes[label] for label in labels.tolist()), best.tolist(), breaks, reached)

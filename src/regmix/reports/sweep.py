@@ -28,6 +28,8 @@ class Trial:
     runs: list[str]
     seeds: list[float]
     """Of the best weights, by seed; empty unless all seeds were trained to the end."""
+    left: list[str]
+    """The names of the runs that were not."""
     validation: float | None
     """The mean over the seeds, by which points are ranked."""
     low: float | None
@@ -45,13 +47,13 @@ class Trial:
 
 
 def trial(
-    settings: dict[str, str], runs: Sequence[Path], seeds: Sequence[float], epochs: Sequence[tuple[int, float]],
-    images: int, *, tested: bool,
+    settings: dict[str, str], runs: Sequence[Path], seeds: Sequence[float], left: Sequence[str],
+    epochs: Sequence[tuple[int, float]], images: int, *, tested: bool,
 ) -> Trial:  # fmt: skip
     """A point with its mean and interval; `images` is the number of validation images."""
     mean = sum(seeds) / len(seeds) if seeds else None
     low, high = (None, None) if mean is None else wilson(round(mean * images), images)
-    return Trial(settings, [str(run) for run in runs], [*seeds], mean, low, high, [*epochs], tested)
+    return Trial(settings, [str(run) for run in runs], [*seeds], [*left], mean, low, high, [*epochs], tested)
 
 
 def write_sweep(recipe: str, trials: Sequence[Trial], images: int, folder: Path) -> None:

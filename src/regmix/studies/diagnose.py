@@ -12,9 +12,9 @@ from regmix.data import DataFunction, placed
 from regmix.methods import Standard
 from regmix.models import Function
 from regmix.reports.classes import Classes, per_class
-from regmix.reports.findings import Case, Finding, find
+from regmix.reports.findings import Case, Finding, findings_of
 from regmix.reports.findings.weights import below_plain
-from regmix.reports.load import aligned, load
+from regmix.reports.load import LoadedRun, aligned, load
 from regmix.reports.statistics import Share, share
 from regmix.reports.subject import Subject, subjects_of
 from regmix.runs import CONFIG, Run
@@ -57,6 +57,9 @@ def diagnose(
 ) -> list[Diagnosis]:
     """Reads run directories and looks for signs that something went wrong; see `regmix.reports.findings`.
 
+    Each run is judged by its own evaluation, whatever the others have; they are compared with it where they were
+    evaluated on the same images.
+
     Args:
         probe: also train a plain model for up to a minute, for a run with RegMix's terms that has no run of standard
             training beside it. Not for a model of the user's own, whose code is not run.
@@ -66,20 +69,25 @@ def diagnose(
     Raises:
         UserError: no run directory, or a damaged file.
     """
-    subjects = subjects_of(aligned([load(path) for path in paths]))
-    plain, unprobed = dict[Path, Share](), dict[Path, str]()
-    for subject in subjects if probe else []:
-        if _needs_plain(Case(subject, [peer for peer in subjects if peer is not subject])):
+    runs, found = [load(path) for path in paths], []
+    for number in range(len(runs)):
+        case, unprobed = _case(runs, number), None
+        if probe and _needs_plain(case):
             try:
-                found = plain_accuracy(subject.run.path, device, root=root)
+                case = replace(case, plain=plain_accuracy(case.run.path, device, root=root))
             except UserError as error:  # the records are read, and say much without the images
-                unprobed[subject.run.path] = str(error)
-            else:
-                plain |= {} if found is None else {subject.run.path: found}
-    return [
-        Diagnosis(subject, findings, per_class(subject), plain.get(subject.run.path), unprobed.get(subject.run.path))
-        for subject, findings in zip(subjects, find(subjects, plain), strict=True)
-    ]
+                unprobed = str(error)
+        found.append(Diagnosis(case.subject, findings_of(case), per_class(case.subject), case.plain, unprobed))
+    return found
+
+
+def _case(runs: Sequence[LoadedRun], number: int) -> Case:
+    """A run as it would be judged alone, and the others with their evaluations on the same images, if they have any."""
+    (subject,) = subjects_of(aligned([runs[number]]))
+    shown = next(iter(subject.run.evaluations.values()), None)
+    beside = subjects_of(aligned(runs, shown.images if shown is not None else None))
+    named = replace(subject, label=beside[number].label, colour=beside[number].colour, norm=beside[number].norm)
+    return Case(named, [peer for place, peer in enumerate(beside) if place != number])
 
 
 def _needs_plain(case: Case) -> bool:

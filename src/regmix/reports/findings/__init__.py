@@ -32,7 +32,7 @@ from regmix.reports.findings.weights import gamma_too_high, regularisation_too_s
 from regmix.reports.statistics import Share
 from regmix.reports.subject import Subject
 
-__all__ = ["FINDINGS", "Case", "Finding", "Number", "find"]
+__all__ = ["FINDINGS", "Case", "Finding", "Number", "find", "findings_of"]
 
 FINDINGS: tuple[Callable[[Case], Finding | None], ...] = (
     unfinished,
@@ -70,10 +70,11 @@ def find(subjects: Sequence[Subject], plain: Mapping[Path, Share] | None = None)
         Case(subject, [peer for peer in subjects if peer is not subject], (plain or {}).get(subject.run.path))
         for subject in subjects
     ]
-    return [_findings(case) for case in cases]
+    return [findings_of(case) for case in cases]
 
 
-def _findings(case: Case) -> list[Finding]:
+def findings_of(case: Case) -> list[Finding]:
+    """The findings about one run, in the order of FINDINGS."""
     findings: list[Finding] = []
     for rule in FINDINGS:
         if not (findings and rule in OF_SOUND_RUNS) and (found := rule(case)) is not None:

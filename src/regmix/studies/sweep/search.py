@@ -42,6 +42,11 @@ class Tried:
         """The mean over the seeds, by which points are ranked; None unless all seeds were trained to the end."""
         return sum(self.values) / len(self.values) if self.values else None
 
+    @property
+    def left(self) -> list[str]:
+        """The names of the runs that are not trained to the end."""
+        return [run.path.name for run in self.runs if not run.is_finished]
+
 
 def search(
     engine: Engine,
@@ -105,7 +110,8 @@ def search(
         raise UserError("no point could be trained; see the lines above")
     console.print("\nranked by accuracy on the validation images:", highlight=False)
     for each in ranked:
-        say(console, f"  {'not complete' if each.value is None else f'{each.value:.1%}':>12}  {each.text}")
+        left = f" (left: {', '.join(each.left)})" if each.value is None else ""
+        say(console, f"  {'not complete' if each.value is None else f'{each.value:.1%}':>12}  {each.text}{left}")
     console.print()
     return ranked
 
@@ -117,7 +123,7 @@ def write_page(recipe: str, tried: Sequence[Tried], tested: Sequence[Tried], fol
     images = data.validation.images
     trials = [
         trial(
-            each.point, [run.path for run in each.runs], each.values,
+            each.point, [run.path for run in each.runs], each.values, each.left,
             validated(Run.open(each.runs[0].path).metrics()), images, tested=each in tested,
         )
         for each in tried
