@@ -4,12 +4,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from exports.runs import change_weights, evaluate, random_run
+from regmix.evaluation.curve import curve
 from regmix.exports import export
 from regmix.models import SmallCnn, WideResNet
 from regmix.runs import Run
+from regmix.runs.evaluations import EVALUATION
 from regmix.runs.files import write_record
 from regmix.runs.records import Alarm, Corruptions, Environment, Epoch, Masking
 from regmix.types import Sample
@@ -69,6 +72,21 @@ def test_an_evaluation_without_an_attack_measures_no_robustness(run: Run) -> Non
     text = card(run)
     assert "Robustness was not measured" in text
     assert [row[2] for row in rows(text)] == ["80.00%"]
+
+
+def test_smallest_perturbations_measure_robustness(run: Run) -> None:
+    """Ten images: one is wrong, and at the training's 8/255 six of the others have a perturbation."""
+    alone = evaluate(run, clean=9)
+    lengths = np.array([0, 1, 2, 3, 4, 5, 6, 9, 10, np.inf]) / 255
+    stored = run.evaluations()[0]
+    write_record(stored.folder / EVALUATION, replace(alone, curve=curve(lengths, ["fmn"])))
+    text = card(run)
+    assert "was not measured" not in text
+    assert "Attacked with fmn." in text
+    assert (
+        "Smallest perturbations (fmn): at most 30.00% of the images are classified correctly within eps = 8/255" in text
+    )
+    assert "No attack was run" not in text
 
 
 def test_samples_are_told_apart_and_warnings_are_shown(run: Run) -> None:

@@ -1,5 +1,6 @@
 """Accuracies per class, confusions and the order of breaking, on a table that one can count by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,19 @@ def test_the_order_of_breaking() -> None:
     ]  # fmt: skip
     assert [image.taken_for for image in classes.first] == ["cat", "eel", None, None]
     assert (classes.wrong, classes.never) == (1, 1)
+
+
+def test_the_smallest_perturbations_count_in_the_order_of_breaking() -> None:
+    """10 survives all attacks but has a perturbation of 0.3; 11 has a smaller one than 0.1; 13 is wrong without any."""
+    whole = subject(PREDICTED)
+    lengths = {"fmn": np.array([0.3, 0.04, np.inf, 0.0, 0.2, np.inf])}
+    classes = per_class(replace(whole, run=replace(whole.run, distances={"best": lengths})))
+    assert classes is not None
+    assert [(image.index, image.eps) for image in classes.first] == [
+        (11, 0.04), (14, 0.1), (12, 0.2), (15, 0.2), (10, 0.3),
+    ]  # fmt: skip
+    assert [image.attacks for image in classes.first][:2] == [3, 4]
+    assert (classes.wrong, classes.never) == (1, 0)
 
 
 def test_the_class_is_that_of_the_attack_that_breaks_the_image_first() -> None:

@@ -76,6 +76,19 @@ def test_the_worst_case_survives_every_attack_up_to_its_radius(write_run, tmp_pa
     assert worst_case(replace(run, outcomes={}), "best", 0.1) is None
 
 
+def test_the_smallest_perturbations_count_in_the_worst_case(write_run, tmp_path):
+    run = load(write_run(tmp_path / "run"))
+    survives = np.logical_and.reduce(
+        [run.outcomes["best"].survives[name] for name, column in run.evaluations["best"].columns.items()
+         if 0 < column.eps <= 0.1]
+    )  # fmt: skip
+    lengths = np.linspace(0.05, 0.15, len(survives))
+    near = replace(run, distances={"best": {"fmn": lengths, "ddn": np.full(len(survives), np.inf)}})
+    left = int((survives & (lengths > 0.1)).sum())
+    assert 0 < left < survives.sum()
+    assert worst_case(near, "best", 0.1) == Share(left / len(survives), *wilson(left, len(survives)))
+
+
 def test_the_same_positions_and_labels_in_other_images_are_no_pair(write_run, tmp_path):
     """A folder of images and a noisy copy of it, and one pass through a random model and several."""
     first, other = load(write_run(tmp_path / "a")), write_run(tmp_path / "b", seed=1)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from regmix.data import ImageSet
 from regmix.evaluation.examples import thumbnails
+from regmix.runs.distances import Distances
 from regmix.runs.evaluations import Outcomes
 from regmix.runs.records import Evaluation
 from regmix.runs.thumbnails import breaking
@@ -15,13 +16,13 @@ IMAGES = "images.csv"
 
 
 def write_images(folder: Path, evaluation: Evaluation, outcomes: Outcomes, images: ImageSet) -> None:
-    """Writes both into the folder of an evaluation, from all of its columns.
+    """Writes both into the folder of an evaluation, from all of its columns and distances.
 
     Args:
         images: those that the rows of the outcomes are about, in their order.
     """
     write_text(folder / IMAGES, images_csv(outcomes, images))
-    when = breaking(evaluation, outcomes)
+    when = breaking(evaluation, outcomes, Distances.read(folder, outcomes.index).found)
     thumbnails(images, outcomes.index, [*dict.fromkeys(when.first + when.last)]).write(folder)
 
 

@@ -44,6 +44,12 @@ def attacked(stored: Stored) -> dict[str, Column]:
     return {name: column for name, column in stored.evaluation.columns.items() if name != CLEAN}
 
 
+def searched(stored: Stored) -> list[str]:
+    """The attacks that looked for the smallest perturbations."""
+    curve = stored.evaluation.curve
+    return [] if curve is None else [name for name in curve.rests_on if name not in stored.evaluation.columns]
+
+
 def is_masked(stored: Stored) -> bool:
     """Whether the model was found to hide its gradients, so that accuracies under attack are too high."""
     return stored.evaluation.masking is not None and stored.evaluation.masking.verdict == "masked"
@@ -51,7 +57,7 @@ def is_masked(stored: Stored) -> bool:
 
 def is_measured(chosen: Checkpointed) -> bool:
     """Whether an evaluation of exactly these weights under an attack is in the run."""
-    return any(attacked(stored) for stored in chosen.evaluations)
+    return any(attacked(stored) or searched(stored) for stored in chosen.evaluations)
 
 
 def _interface(chosen: Checkpointed) -> Iterator[str]:
@@ -103,12 +109,27 @@ def _accuracy(chosen: Checkpointed) -> Iterator[str]:
             remarks = [column.note, f"could not start on {column.not_attacked} images" if column.not_attacked else ""]
             remark = _plain("; ".join(filter(None, remarks)))
             yield f"| {attack} | {eps} | {_percent(column.accuracy)} | {interval} | {remark} |"
+        yield from _smallest(chosen, stored)
         yield from (f"\nAbout the images: {_plain(note)}." for note in evaluation.about_images)
         if is_masked(stored):
             yield "\n**The model hides its gradients: the accuracies under attack are too high, see the limits.**"
         if evaluation.subject.draws > 1:
             yield f"\nThe model is random: the logits of {evaluation.subject.draws} passes were averaged."
         yield from (f"\n{line}" for each in evaluation.corruptions for line in _corrupted(each))
+
+
+def _smallest(chosen: Checkpointed, stored: Stored) -> Iterator[str]:
+    """What the smallest perturbations say of the accuracy within the radius of the threat model."""
+    curve, threat = stored.evaluation.curve, chosen.experiment.threat
+    if curve is None or not searched(stored):
+        return
+    # The accuracy at a smaller radius is at least that at this one.
+    place = max(place for place, eps in enumerate(curve.eps) if eps <= threat.eps * (1 + 1e-9))
+    yield (
+        f"\nSmallest perturbations ({_plain(', '.join(searched(stored)))}): at most "
+        f"{_percent(curve.accuracy[place])} of the images are classified correctly within eps = "
+        f"{format_eps(threat.eps)}, together with the attacks above."
+    )
 
 
 def _corrupted(those: Corruptions) -> Iterator[str]:
@@ -127,7 +148,8 @@ def _limits(chosen: Checkpointed) -> Iterator[str]:
     if is_measured(chosen):
         yield "- An accuracy under attack is an upper bound: a stronger attack can break more images."
         columns = [column for stored in chosen.evaluations for column in attacked(stored).values()]
-        names = sorted({column.attack for column in columns})
+        finders = {name for stored in chosen.evaluations for name in searched(stored)}
+        names = sorted({column.attack for column in columns} | finders)
         yield f"- Attacked with {', '.join(map(_plain, names))}. Other attacks and other threat models were not tried."
         if missing := without_autoattack(columns):
             where = _plain(", ".join(missing))

@@ -110,7 +110,10 @@ def per_class(subject: Subject) -> Classes | None:
         if (own := outcomes.label == number).any()
     ]
     matrix = _matrix(outcomes, column, len(names))
-    when, few = breaking(evaluation, outcomes), subject.run.thumbnails.get(checkpoint)
+    when, few = (
+        breaking(evaluation, outcomes, subject.run.distances.get(checkpoint)),
+        subject.run.thumbnails.get(checkpoint),
+    )
     files = {} if few is None else dict(zip(few.index.tolist(), few.files.tolist(), strict=True))
 
     radii = {name: known.eps for name, known in evaluation.columns.items() if name in outcomes.predicted}

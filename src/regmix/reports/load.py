@@ -6,10 +6,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from regmix.methods import METHODS
 from regmix.runs import CHECKPOINTS, METRICS, Run
+from regmix.runs.distances import Distances
 from regmix.runs.evaluations import OUTCOMES, Examples, Outcomes, Stored
 from regmix.runs.loss_surface import LossSurfaces
 from regmix.runs.records import Column, Data, Environment, Epoch, Evaluation, Images, Result
@@ -53,6 +56,8 @@ class LoadedRun:
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     """The evaluation that is shown, by checkpoint; chosen by `aligned`."""
     outcomes: dict[str, Outcomes] = field(default_factory=dict)
+    distances: dict[str, dict[str, NDArray[np.float64]]] = field(default_factory=dict)
+    """By checkpoint and attack the lengths of the smallest perturbations, see `Distances`."""
     examples: dict[str, Examples] = field(default_factory=dict)
     thumbnails: dict[str, Thumbnails] = field(default_factory=dict)
     surfaces: dict[str, LossSurfaces] = field(default_factory=dict)
@@ -196,13 +201,20 @@ def aligned(runs: Sequence[LoadedRun], images: Images | None = None) -> list[Loa
             sets.setdefault(stored.evaluation.images, {})[stored.evaluation.subject.checkpoint] = stored
         chosen = max(sets.values(), key=rank, default={})
         outcomes = {name: each.outcomes() for name, each in chosen.items() if (each.folder / OUTCOMES).is_file()}
+        distances = {name: Distances.read(chosen[name].folder, table.index).found for name, table in outcomes.items()}
         examples = {name: few for name, each in chosen.items() if (few := each.examples()) is not None}
         small = {name: copies for name, each in chosen.items() if (copies := Thumbnails.read(each.folder)) is not None}
         around = {name: loss for name, each in chosen.items() if (loss := LossSurfaces.read(each.folder)) is not None}
         evaluations: dict[str, Evaluation] = {name: chosen[name].evaluation for name in CHECKPOINTS if name in chosen}
         shown.append(
             replace(
-                run, evaluations=evaluations, outcomes=outcomes, examples=examples, thumbnails=small, surfaces=around
+                run,
+                evaluations=evaluations,
+                outcomes=outcomes,
+                distances=distances,
+                examples=examples,
+                thumbnails=small,
+                surfaces=around,
             )
         )
     return shown

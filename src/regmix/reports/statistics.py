@@ -37,14 +37,16 @@ def columns_at(evaluation: Evaluation, eps: float) -> dict[str, Column]:
 def worst_case(run: LoadedRun, checkpoint: str, eps: float) -> Share | None:
     """The share of images that survive every attack at this radius and at smaller ones; None without outcomes.
 
-    A perturbation within a smaller radius is within this one, too. Where one rule has chosen the number of images for
+    A perturbation within a smaller radius is within this one, too, and so is one that an attack on the distance found.
+    Where one rule has chosen the number of images for
     all of these columns, the interval is that of the rule.
     """
     outcomes, evaluation = run.outcomes.get(checkpoint), run.evaluations[checkpoint]
     names = [name for name, column in evaluation.columns.items() if 0 < column.eps <= eps or same_eps(column.eps, eps)]
     if outcomes is None or not names or any(name not in outcomes.survives for name in names):
         return None
-    survivors = int(np.logical_and.reduce([outcomes.survives[name] for name in names]).sum())
+    found = [lengths > eps for lengths in run.distances.get(checkpoint, {}).values()]
+    survivors = int(np.logical_and.reduce([*(outcomes.survives[name] for name in names), *found]).sum())
     columns, count = [evaluation.columns[name] for name in names], len(outcomes.label)
     if len({(column.within, column.looks) for column in columns}) > 1:
         return share(survivors, count)

@@ -1,6 +1,7 @@
 """Which images break first and last, and small copies of them beside the evaluation."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,8 @@ class Breaking:
     """When each image [N] breaks."""
 
     eps: NDArray[np.float64]
-    """The smallest evaluated radius at which an attack breaks it; 0: misclassified without an attack; inf: none."""
+    """The smallest evaluated radius at which an attack breaks it, or the length of a smaller perturbation that was
+    found; 0: misclassified without an attack; inf: none."""
     attacks: NDArray[np.int64]
     """How many of the evaluation's attacks break it, over all radii."""
     first: list[int]
@@ -31,8 +33,14 @@ class Breaking:
     """Rows of the images that break last, the last one first."""
 
 
-def breaking(evaluation: Evaluation, outcomes: Outcomes) -> Breaking:
-    """When each image of an evaluation breaks, and which ones break first and last."""
+def breaking(
+    evaluation: Evaluation, outcomes: Outcomes, distances: Mapping[str, NDArray[np.float64]] | None = None
+) -> Breaking:
+    """When each image of an evaluation breaks, and which ones break first and last.
+
+    Args:
+        distances: of the smallest perturbations by attack, see `Distances.found`.
+    """
     eps = np.full(len(outcomes.label), math.inf)
     attacks = np.zeros(len(outcomes.label), dtype=np.int64)
     for name, column in evaluation.columns.items():
@@ -40,6 +48,9 @@ def breaking(evaluation: Evaluation, outcomes: Outcomes) -> Breaking:
             broken = ~outcomes.survives[name]
             eps[broken] = np.minimum(eps[broken], column.eps)
             attacks += broken & (column.eps > 0)
+    for lengths in (distances or {}).values():
+        eps = np.minimum(eps, lengths)
+        attacks += (lengths > 0) & np.isfinite(lengths)
     order = [int(row) for row in np.lexsort((outcomes.index, -attacks, eps)) if eps[row] > 0]
     return Breaking(eps, attacks, [row for row in order if np.isfinite(eps[row])][:EXTREMES], order[::-1][:EXTREMES])
 
