@@ -323,6 +323,8 @@ def test_weights_are_not_evaluated_on_images_whose_classes_have_another_order(
     export(run.path, "safetensors", tmp_path / "out")
     export(run.path, "hub", tmp_path / "hub")
     files = [tmp_path / "out/model.safetensors", tmp_path / "hub/model.safetensors", run.path / "best.safetensors"]
+    (tmp_path / "alone").mkdir()  # away from its description, it still has the names inside
+    files.append(Path(shutil.copy(files[0], tmp_path / "alone/renamed.safetensors")))
 
     def evaluated(file: Path) -> int:
         words = f"--model small_cnn --model.width 4 --data folder --data.root {tmp_path} --data.size 8 --attacks clean"
@@ -338,3 +340,22 @@ def test_weights_are_not_evaluated_on_images_whose_classes_have_another_order(
             said = f"{file} has the classes in another order: output 2 is 'a|b', which is class 0 of the images"
             assert (said in capsys.readouterr().err) == (code == 2)
         shutil.rmtree(tmp_path / "test")
+
+
+def test_an_onnx_file_away_from_its_description_still_names_its_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    for library in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(library, reason='pip install "regmix[export]"')
+    run = random_run(tmp_path / "run", SmallCnn(width=4), (3, 8, 8), 0.0, 1.0)
+    export(run.path, "onnx", tmp_path / "out")
+    file = Path(shutil.move(tmp_path / "out/model.onnx", tmp_path / "alone.onnx"))
+    for name in CLASSES:
+        (tmp_path / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (9, 5, 2)).save(tmp_path / "test" / name / "0.png")
+    words = f"--data folder --data.root {tmp_path} --data.size 8 --threat.eps 8/255 --queries 20"
+    assert main(["evaluate", str(file), *words.split(), "--out", str(tmp_path / "evaluated")]) == 2
+    assert f"{file} has the classes in another order: output 2 is 'a|b'" in capsys.readouterr().err
+    assert not (tmp_path / "evaluated").exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from regmix.attacks import Attack
@@ -32,6 +33,7 @@ from regmix.models import (
     load_weights,
 )
 from regmix.models.base import Normalise
+from regmix.models.black_box import onnx_metadata
 from regmix.models.files import SUFFIXES
 from regmix.models.statistics import misfit
 from regmix.runs import CHECKPOINTS, CONFIG, RESULT, Run
@@ -138,7 +140,7 @@ class Foreign:
         return config, self._build(config, images), origin
 
     def _class_names(self, config: ModelConfig) -> list[str]:
-        """The names of the model's outputs, if the library knows them, or a record beside a file of ours."""
+        """The names of the model's outputs, if the library knows them, or a record beside or inside a file of ours."""
         if isinstance(config, Transformers):
             return config.class_names()
         file = Path(self.source)
@@ -150,7 +152,7 @@ class Foreign:
                 described = read_record(description, ExportedModel)
                 if described.file == file.name:
                     return described.classes
-        return []
+        return _classes_inside(file)
 
     def _check_normalisation(self, model: nn.Module) -> None:
         """Raises UserError where the mean or the deviation that the user has given is not the one that is used."""
@@ -240,3 +242,18 @@ def _appears(path: Path) -> bool:
     while not path.is_file() and time.monotonic() < deadline:
         time.sleep(PATIENCE / 20)
     return path.is_file()
+
+
+def _classes_inside(file: Path) -> list[str]:
+    """The class names in the metadata of a file of weights or of ONNX, which our exports write; empty without them."""
+    facts: Mapping[str, str] = {}
+    if file.suffix == ".onnx":
+        facts = onnx_metadata(file)
+    elif file.is_file():
+        with suppress(SafetensorError, OSError), safe_open(file, "pt") as opened:
+            facts = opened.metadata() or {}
+    with suppress(ValueError):  # written by another program
+        names = json.loads(facts.get("classes", "[]"))
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return names
+    return []

@@ -121,13 +121,22 @@ def _content(path: Path) -> bytes:
     return content + b"".join(digest(file).encode() for file in files if file.is_file())
 
 
-def _session(path: Path) -> Callable[[Tensor], Any]:
-    """An ONNX file as a function of images: its only input and its first output, on the CPU."""
+def onnx_metadata(path: Path) -> dict[str, str]:
+    """The texts by name that an ONNX file holds about itself. Raises UserError if it cannot be read."""
+    return dict(_opened(path).get_modelmeta().custom_metadata_map)
+
+
+def _opened(path: Path) -> Any:
     runtime = optional("onnxruntime", f"{path} needs onnxruntime", '"regmix[blackbox]"')
     try:
-        session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:
         raise UserError(f"{path} cannot be read as ONNX: {first_line(error)}") from None
+
+
+def _session(path: Path) -> Callable[[Tensor], Any]:
+    """An ONNX file as a function of images: its only input and its first output, on the CPU."""
+    session = _opened(path)
     inputs = session.get_inputs()
     if len(inputs) != 1:
         raise UserError(f"{path} has {len(inputs)} inputs; it must have one, the images")
