@@ -15,7 +15,7 @@ from scipy.stats import binom, norm
 from regmix.cli.train import parse_training
 from regmix.config import Experiment, to_json
 from regmix.evaluation import CHANCE, RANDOM, wilson
-from regmix.reports.findings import FINDINGS, find
+from regmix.reports.findings import FINDINGS, find, findings_of
 from regmix.reports.findings.case import Case, difference
 from regmix.reports.load import LoadedRun
 from regmix.reports.statistics import share
@@ -210,7 +210,8 @@ def test_a_plain_model_beside_it_shows_that_gamma_is_too_high() -> None:
     assert finding.evidence[0].value == pytest.approx(0.23)
     assert names(sound(), plain) == []
     assert names(far) == []
-    probed = find(subjects_of([sound(epochs=epochs([(0.7, 0.6)] * 8))]), {Path("runs/a"): share(294, 300)})[0]
+    (subject,) = subjects_of([sound(epochs=epochs([(0.7, 0.6)] * 8))])
+    probed = findings_of(Case(subject, plain=share(294, 300)))
     assert [each.name for each in probed] == ["clean accuracy far below a plain model's"]
 
 

@@ -77,7 +77,7 @@ def predictions(
             if any(finite):
                 x, logits = x[finite], logits[finite]
                 if not checked:
-                    few, suite = x[:LOOKED_AT], {str(attack.loss): attack for attack in ATTACKS if threats}
+                    few, suite = x[:LOOKED_AT], {f"apgd-{attack.loss}": attack for attack in ATTACKS if threats}
                     for line in preflight(model, few, logits[:LOOKED_AT].argmax(1), len(trained.classes), suite):
                         warn(line)
                     checked = True

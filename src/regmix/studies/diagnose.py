@@ -83,7 +83,7 @@ def diagnose(
 
 def _case(runs: Sequence[LoadedRun], number: int) -> Case:
     """A run as it would be judged alone, and the others with their evaluations on the same images, if they have any."""
-    (subject,) = subjects_of(aligned([runs[number]]))
+    (subject,) = subjects_of([runs[number]])
     shown = next(iter(subject.run.evaluations.values()), None)
     beside = subjects_of(aligned(runs, shown.images if shown is not None else None))
     named = replace(subject, label=beside[number].label, colour=beside[number].colour, norm=beside[number].norm)

@@ -4,8 +4,7 @@ A rule is a function of a case; its docstring holds the rule, its test and its s
 Everything is read from run directories; only `regmix diagnose` adds what it has probed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from regmix.reports.findings.case import Case, Finding, Number
 from regmix.reports.findings.classes import weak_class, weak_classes
@@ -29,7 +28,6 @@ from regmix.reports.findings.training import (
     unfinished,
 )
 from regmix.reports.findings.weights import gamma_too_high, regularisation_too_strong, weak_at_larger_eps
-from regmix.reports.statistics import Share
 from regmix.reports.subject import Subject
 
 __all__ = ["FINDINGS", "Case", "Finding", "Number", "find", "findings_of"]
@@ -61,16 +59,9 @@ OF_SOUND_RUNS = {robust_overfitting, weak_class, weak_classes, weak_at_larger_ep
 """Rules that are not asked once there is a finding: what they would find is its consequence."""
 
 
-def find(subjects: Sequence[Subject], plain: Mapping[Path, Share] | None = None) -> list[list[Finding]]:
-    """The findings about every run, in the order of FINDINGS; the other runs are what it is compared with.
-
-    plain: per run directory, the validation accuracy of a plain model; see `Case.plain`.
-    """
-    cases = [
-        Case(subject, [peer for peer in subjects if peer is not subject], (plain or {}).get(subject.run.path))
-        for subject in subjects
-    ]
-    return [findings_of(case) for case in cases]
+def find(subjects: Sequence[Subject]) -> list[list[Finding]]:
+    """The findings about every run; the other runs are what it is compared with."""
+    return [findings_of(Case(subject, [peer for peer in subjects if peer is not subject])) for subject in subjects]
 
 
 def findings_of(case: Case) -> list[Finding]:
