@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
+from torch import nn
 
 from contracts.evaluated import folder, record, table
 from regmix.attacks import Fgsm, Fmn, Pgd
@@ -79,6 +80,64 @@ def test_the_attack_is_not_trusted() -> None:
         lambda z: torch.stack([z.sum((1, 2, 3)) + 1, 0 * z.sum((1, 2, 3))], 1), [(x, y)], Linf(), [Liar()]
     )
     assert next(iter(found.values())).tolist() == [math.inf] * 3
+
+
+class Coarse(nn.Module):
+    """z = (sum of the pixels - 2, 0), of pixels that are rounded to two bits where they are dark."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        total = torch.where(x.mean((1, 2, 3), keepdim=True) < 0.8, (3 * x).round() / 3, x).sum((1, 2, 3))
+        return torch.stack([total - 2, 0 * total], 1)
+
+
+@pytest.mark.parametrize("attack", ["fmn", "fab-t", "deepfool"])
+def test_images_without_a_gradient_are_told(attack: str) -> None:
+    x = torch.tensor([0.9, 0.7, 0.65]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
+    with pytest.warns(UserWarning, match=f"{attack} has no gradient to follow at 2 images"):
+        found = distances(Coarse(), [(x, torch.zeros(3, dtype=torch.long))], Linf(), attack)[attack]
+    assert np.isfinite(found).tolist() == [True, False, False]
+
+
+def test_a_model_without_a_gradient_is_refused() -> None:
+    def model(images: torch.Tensor) -> torch.Tensor:
+        return Coarse()(images.detach())
+
+    with pytest.raises(UserError, match=r"no gradient flows .* so fmn cannot attack"):
+        distances(model, [(torch.rand(2, 1, 2, 2), torch.ones(2, dtype=torch.long))], Linf(), "fmn")
+
+
+ROUNDED = """
+from torch import nn
+from regmix import load_model
+class Rounded(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = load_model("tiny").model
+    def forward(self, x):
+        return self.inner((15 * x).round() / 15)
+"""
+
+
+def test_an_evaluation_says_where_attacks_had_no_gradient(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    shutil.copytree(run, "tiny", ignore=shutil.ignore_patterns("evaluations"))
+    Path("rounded.py").write_text(ROUNDED)
+    words = "evaluate rounded:Rounded --data digits --threat.eps 0.1 --examples 30 --no-verdict --out rounded"
+    assert main([*words.split(), "--attacks", "clean", "--curve", "fmn,deepfool"]) == 0
+    drawn, index = record(Path("rounded"))["curve"], np.array([int(row[0]) for row in table(Path("rounded"))[1:]])
+    idle = int(np.isinf(Distances.read(folder(Path("rounded")), index).found["fmn"]).sum())
+    assert idle == drawn["unbroken"] > 0
+    assert drawn["without_gradient"] == {"fmn": idle, "deepfool": idle}
+    told = f"found for {idle} images (without a gradient to follow, no sign of robustness: fmn at {idle} images"
+    assert told in capsys.readouterr().out
+    # What is asked again, on a journal or not, adds to the counts.
+    assert main([*words.split(), "--attacks", "clean", "--curve", "fab-t"]) == 0
+    assert {*record(Path("rounded"))["curve"]["without_gradient"]} == {"fmn", "deepfool", "fab-t"}
+    assert main(["report", "rounded", "-o", "report.html"]) == 0
+    assert told in Path("report.html").read_text()
 
 
 @pytest.mark.parametrize("attack", [Pgd(), Fgsm()])

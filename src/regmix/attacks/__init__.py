@@ -4,7 +4,7 @@ from regmix.attacks.adaptive import Adaptive
 from regmix.attacks.adversary import Adversary
 from regmix.attacks.apgd import Apgd
 from regmix.attacks.ascent import Ascent, ascend
-from regmix.attacks.attempt import Attempt, attempt, like_images
+from regmix.attacks.attempt import Attempt, attempt, has_gradient, like_images
 from regmix.attacks.base import Attack, Screened, packed, passes
 from regmix.attacks.cw import Cw, CwL2
 from regmix.attacks.ddn import Ddn
@@ -66,6 +66,7 @@ __all__ = [
     "ascend",
     "attempt",
     "explained",
+    "has_gradient",
     "like_images",
     "logits_in",
     "named_attacks",

@@ -39,10 +39,10 @@ def attempt(attack: Attack, model: Model, x: Images, y: Labels, threat: Threat) 
     delta, objective = like_images(attack(model, x, y, threat), x, attack), getattr(attack, "climbs", None)
     if objective is None:
         return Attempt(delta, torch.ones(len(x), dtype=torch.bool, device=x.device))
-    attacked = _has_gradient(model, x, y, objective)
+    attacked = has_gradient(model, x, y, objective)
     left = ~attacked
     if left.any():
-        attacked[left] = _has_gradient(model, (x + delta)[left], y[left], objective)
+        attacked[left] = has_gradient(model, (x + delta)[left], y[left], objective)
     return Attempt(delta, attacked)
 
 
@@ -54,7 +54,7 @@ def like_images(delta: object, x: Images, attack: object) -> Images:
     return delta.detach().to(x)
 
 
-def _has_gradient(model: Model, x: Images, y: Labels, objective: Objective) -> Bool[Tensor, "rows"]:
+def has_gradient(model: Model, x: Images, y: Labels, objective: Objective) -> Bool[Tensor, "rows"]:
     """Whether the objective's input gradient is finite and not all zero, per row."""
     with borrowed(model), torch.enable_grad():
         images = x.detach().clone().requires_grad_()

@@ -1,6 +1,7 @@
 """Checks of a model: finite logits for every image, unchanged images, and a gradient with respect to them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +108,16 @@ def require_gradient(model: Model, x: Images, attacks: Mapping[str, Attack]) -> 
         raise UserError(
             f"{fault}, so {', '.join(names)} cannot attack the model; use square, hop-skip-jump or transfer:RUN instead"
         )
+
+
+@contextmanager
+def explaining_gradients(model: Model, x: Images, attacks: Mapping[str, Attack]) -> Iterator[None]:
+    """Where attacks fail because the model gives no gradient, raises the UserError of `require_gradient` instead."""
+    try:
+        yield
+    except (RuntimeError, TypeError):
+        require_gradient(model, x, attacks)  # only after a failure, because it takes a pass through the model
+        raise
 
 
 def needs_gradient(attack: Attack) -> bool:

@@ -74,6 +74,7 @@ class CheckpointEvaluation:
         self._corruptions: list[Corruptions] = []
         self._distances: dict[str, NDArray[np.float64]] = {}
         self._curve_costs: dict[str, Cost] = {}
+        self._without_gradient: dict[str, int] = {}
         self._findings: list[str] = []
         self._one_answer: OneAnswer | None = None
         self._interval: Interval | None = None
@@ -213,14 +214,17 @@ class CheckpointEvaluation:
             assert isinstance(named.attack, Minimal), "checked before"
             later = sum(passes(other.attack) for other in task.questions.curve[number:] if other.attack is not None)
             task.progress.stage(f"{self.subject.checkpoint}, smallest by {named.name}", int(self._clean.sum()) * later)
-            found, spent = self._evaluator.distances(named.attack, task.experiment.threat, self._clean, named.name)
-            self._distances[named.name] = found.numpy()
+            found, idle, spent = self._evaluator.distances(
+                named.attack, task.experiment.threat, self._clean, named.name
+            )
+            self._distances[named.name], self._without_gradient[named.name] = found.numpy(), idle
             cost = self._curve_costs[named.name] = spent.cost(int(self._clean.sum()))
             self._note(f"smallest perturbation by {named.name} took {cost.text()}")
 
     def _with_curve(self, whole: Evaluation, outcomes: Outcomes) -> Evaluation:
         """The evaluation with the curve that follows from all of its distances and columns."""
-        drawn = merged_curve(self._folder, self._distances, self._curve_costs, whole, outcomes)
+        new = (self._distances, self._curve_costs, self._without_gradient)
+        drawn = merged_curve(self._folder, *new, whole, outcomes)
         if drawn is None:
             return whole
         self._note(curve_text(drawn))

@@ -1,6 +1,7 @@
 """From the smallest perturbation of every image to the accuracy at every radius."""
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from regmix.attacks import CLEAN, Minimal, NamedAttack, named_attacks
+from regmix.attacks import CLEAN, Minimal, NamedAttack, explained, named_attacks
+from regmix.evaluation.answers import explaining_gradients
 from regmix.evaluation.one_batch import nearest, predict
 from regmix.evaluation.outcomes import wilson
 from regmix.evaluation.table import check_made_for
@@ -36,7 +38,8 @@ def distances(
     """The length of the smallest perturbation that each attack finds for every image, [N] by attack.
 
     0 where the image is misclassified without one, inf where none is found; in the norm of the threat, whose eps plays
-    no part. Each is an upper bound of the true distance: the model was asked about every perturbation.
+    no part. Each is an upper bound of the true distance: the model was asked about every perturbation. A warning says
+    for how many images without a perturbation the attack had no gradient to follow: their distance says nothing.
 
     Raises:
         UserError: an attack that does not look for the smallest perturbation or is not made for the norm, or what
@@ -44,19 +47,26 @@ def distances(
     """
     suite = {name: minimal(name, attack, threat) for name, attack in named_attacks(attacks).items()}
     found: dict[str, list[Tensor]] = {name: [] for name in suite}
+    idle = dict.fromkeys(suite, 0)
     with borrowed(model):
         for given in batches:
             batch = as_batch(given)
             check_values(batch)
             x, y = batch.x.clamp(0, 1), batch.y
-            correct = predict(model, x, y) == y
+            with explained(model, batch):
+                correct = predict(model, x, y) == y
             for name, attack in suite.items():
                 length = torch.zeros(len(x), dtype=torch.float64, device=x.device)
                 if correct.any():
-                    length[correct] = nearest(model, attack, x[correct], y[correct], threat)
+                    with explaining_gradients(model, x, suite):
+                        length[correct], missed = nearest(model, attack, x[correct], y[correct], threat)
+                    idle[name] += int(missed.sum())
                 found[name].append(length.cpu())
     if not all(found.values()):
         raise UserError("there is no example to evaluate")
+    for name, count in idle.items():
+        if count:
+            warnings.warn(f"{name} has no gradient to follow at {count} images: inf says nothing there", stacklevel=2)
     return {name: torch.cat(parts).numpy() for name, parts in found.items()}
 
 
@@ -112,6 +122,7 @@ def merged_curve(
     folder: Path,
     found: Mapping[str, NDArray[np.float64]],
     costs: Mapping[str, Cost],
+    without_gradient: Mapping[str, int],
     whole: Evaluation,
     outcomes: Outcomes,
 ) -> Curve | None:
@@ -122,6 +133,7 @@ def merged_curve(
             new distances.
         found: new distances by attack.
         costs: what these attacks took.
+        without_gradient: at how many images without a perturbation they have no gradient to follow.
         whole: the evaluation with all columns, new and earlier ones.
         outcomes: which images survive them.
     """
@@ -134,7 +146,10 @@ def merged_curve(
     bounds = {name: (column.eps, outcomes.survives[name]) for name, column in columns.items()}
     names = [*distances.found, *(name for name in bounds if name != CLEAN)]
     drawn = curve(smallest(distances.found, bounds), names, {column.eps for column in columns.values()})
-    return replace(drawn, costs={**(whole.curve.costs if whole.curve is not None else {}), **costs})
+    before = whole.curve or drawn
+    return replace(
+        drawn, costs={**before.costs, **costs}, without_gradient={**before.without_gradient, **without_gradient}
+    )
 
 
 def curve_text(drawn: Curve) -> str:
@@ -142,9 +157,8 @@ def curve_text(drawn: Curve) -> str:
     median = next(quantile for quantile in drawn.quantiles if quantile.share == 0.5)
     bounds = (median.low, median.distance, median.high)
     low, middle, high = ("not reached" if bound is None else f"{bound:.4g}" for bound in bounds)
-    none = f"; no perturbation found for {drawn.unbroken} images" if drawn.unbroken else ""
     by = ", ".join(drawn.rests_on)
-    return f"smallest perturbation: median at most {middle} (95 %: {low} to {high}), by {by}{none}"
+    return f"smallest perturbation: median at most {middle} (95 %: {low} to {high}), by {by}{drawn.not_found()}"
 
 
 def _quantile(least: NDArray[np.float64], share: float) -> Quantile:

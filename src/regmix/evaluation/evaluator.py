@@ -134,10 +134,11 @@ class Evaluator:
 
     def distances(
         self, attack: Minimal, threat: Threat, alive: Bool[Tensor, "examples"], name: str
-    ) -> tuple[Float[Tensor, "examples"], Spent]:
+    ) -> tuple[Float[Tensor, "examples"], int, Spent]:
         """The length of the smallest perturbation that the attack finds for each of these examples; 0 for the others.
 
-        Also what the attack took, in all processes together.
+        Also at how many examples without one the attack has no gradient to follow, and what it took, in all processes
+        together.
 
         The examples are divided into chunks as in `survivors`. inf: none was found.
 
@@ -146,7 +147,7 @@ class Evaluator:
         """
         # The bits of a float64 are an integer, which the journal and the other processes keep exactly.
         bits, stage = torch.zeros(len(alive), dtype=torch.int64), f"{name}, distances"
-        spent = torch.zeros(len(Spent()), len(alive), dtype=torch.long)
+        spent, idle = torch.zeros(len(Spent()), len(alive), dtype=torch.long), torch.zeros(len(alive), dtype=torch.long)
         suited = packed(attack, self.batch_size)
         assert isinstance(suited, Minimal), "a copy of an attack is of its kind"
         with borrowed(self.model):
@@ -158,13 +159,16 @@ class Evaluator:
                     asked = meter.counted(self.model if waits_for_nothing(batch.x) else padded(self.model))
                     with repeatable(f"{stage}/{rows[0]}", self.device):
                         found = nearest(meter.counted(self.model), suited, batch.x, batch.y, threat, asked=asked)
-                    known = found.cpu().view(torch.int64).tolist()
+                    known = found.length.cpu().view(torch.int64).tolist()
                     meter.spent().add(self.journal, stage, rows)
+                    if found.not_attacked.any():
+                        self.journal.add(f"{stage}, not attacked", rows, chunk[found.not_attacked.cpu()].tolist())
                     self.journal.add(stage, rows, known)
+                idle[self.journal.find(f"{stage}, not attacked", rows) or []] = 1
                 bits[chunk] = torch.tensor(known, dtype=torch.int64)
                 spent[:, rows[0]] = torch.tensor(Spent.find(self.journal, stage, rows))
                 self.on_work(len(rows) * passes(attack))
-        return processes.total(bits).view(torch.float64), _spent(spent)
+        return processes.total(bits).view(torch.float64), int(processes.total(idle).sum()), _spent(spent)
 
     def _share(self, alive: Bool[Tensor, "examples"], stage: str) -> Iterator[Int[Tensor, "chunk"]]:
         """The chunks of the examples that this process attacks, or whose outcome it takes from the journal.

@@ -13,11 +13,20 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from regmix.attacks import Attack, Attempt, Minimal, attempt, like_images, logits_in
+from regmix.attacks import Attack, Attempt, Minimal, attempt, has_gradient, like_images, logits_in
 from regmix.evaluation.answers import untouched
 from regmix.runtime.borrowed import same_buffers, same_modes
 from regmix.threats import Threat
 from regmix.types import Images, Labels, Model, PerExample, UserError
+
+
+class Nearest(NamedTuple):
+    """What an attack that looks for the smallest perturbation has found in a batch."""
+
+    length: PerExample
+    """Of the smallest perturbation, in float64; inf where none was found."""
+    not_attacked: Bool[Tensor, "batch"]
+    """Where none was found and the attack has no gradient to follow at the image."""
 
 
 class Attacked(NamedTuple):
@@ -54,8 +63,8 @@ def attacked(
 
 def nearest(
     model: Model, attack: Minimal, x: Images, y: Labels, threat: Threat, *, asked: Model | None = None
-) -> PerExample:
-    """The length of the smallest perturbation that an attack finds for every row, in float64; inf where it finds none.
+) -> Nearest:
+    """The length of the smallest perturbation that an attack finds for every row, and where it could not look for one.
 
     Args:
         asked: what the attack asks in place of the model; the model decides what is misclassified.
@@ -68,7 +77,10 @@ def nearest(
     delta = _finite(like_images(found, x, attack), attack)
     # Clipping to the image's range shortens a perturbation, if anything.
     wrong = predict(model, (x + delta).clamp(0, 1), y) != y
-    return torch.where(wrong, threat.norm(delta.double()), float("inf"))
+    idle, objective = torch.zeros_like(wrong), getattr(attack, "climbs", None)
+    if objective is not None and not wrong.all():
+        idle[~wrong] = ~has_gradient(model, x[~wrong], y[~wrong], objective)
+    return Nearest(torch.where(wrong, threat.norm(delta.double()), float("inf")), idle)
 
 
 def perturb(model: Model, attack: Attack, x: Images, y: Labels, threat: Threat) -> Images:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regmix.attacks import CLEAN, Attack, explained, named_attacks
-from regmix.evaluation.answers import require_gradient
+from regmix.evaluation.answers import explaining_gradients
 from regmix.evaluation.one_batch import attacked, predict
 from regmix.evaluation.outcomes import Outcomes
 from regmix.runtime.borrowed import borrowed
@@ -79,11 +79,8 @@ def _attack_all(
     for attack in suite.values():
         broken, idle = torch.ones_like(correct), torch.zeros_like(correct)
         if correct.any():
-            try:
+            with explaining_gradients(model, x, suite):
                 _, broken[correct], idle[correct], *_ = attacked(model, attack, x[correct], y[correct], threat)
-            except (RuntimeError, TypeError):
-                require_gradient(model, x, suite)  # only after a failure, because it takes a pass through the model
-                raise
         survives.append(~broken)
         missed.append(idle)
     return torch.stack(survives, 1), torch.stack(missed, 1)

@@ -128,7 +128,7 @@ def _smallest(chosen: Checkpointed, stored: Stored) -> Iterator[str]:
     yield (
         f"\nSmallest perturbations ({_plain(', '.join(searched(stored)))}): at most "
         f"{_percent(curve.accuracy[place])} of the images are classified correctly within eps = "
-        f"{format_eps(threat.eps)}, together with the attacks above."
+        f"{format_eps(threat.eps)}, together with the attacks above{curve.not_found()}."
     )
 
 

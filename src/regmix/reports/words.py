@@ -137,8 +137,7 @@ def curve_text(curve: Curve) -> str:
     """The quantiles of the smallest perturbations, and what the curve rests on."""
     shown = [f"{100 * q.share:.0f}%: {q.distance:.3g}" for q in curve.quantiles if q.distance is not None]
     found = f"images broken within ε: {listed(shown)}" if shown else "no quantile is reached"
-    unbroken = f"; no perturbation found for {curve.unbroken} images" if curve.unbroken else ""
-    return f"{found}{unbroken}; rests on {listed(curve.rests_on)}"
+    return f"{found}{curve.not_found()}; rests on {listed(curve.rests_on)}"
 
 
 def corruption_text(name: str) -> str:

@@ -46,6 +46,16 @@ class Curve:
     """Images for which no perturbation was found."""
     costs: dict[str, Cost] = field(default_factory=dict)
     """What each attack took that looked for the smallest perturbation; without those of an older version."""
+    without_gradient: dict[str, int] = field(default_factory=dict)
+    """By attack, for how many images it found no perturbation and had no gradient to follow: no sign of robustness."""
+
+    def not_found(self) -> str:
+        """A clause about the images without a perturbation; empty if every image has one."""
+        if not self.unbroken:
+            return ""
+        told = [f"{name} at {count} images" for name, count in self.without_gradient.items() if count]
+        why = f" (without a gradient to follow, no sign of robustness: {', '.join(told)})" if told else ""
+        return f"; no perturbation found for {self.unbroken} images{why}"
 
 
 @dataclass(frozen=True)
