@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from scipy.stats import binom, norm
 from regmix.cli.train import parse_training
 from regmix.config import Experiment, to_json
 from regmix.evaluation import CHANCE, RANDOM, wilson
+from regmix.reports.classes import per_class
 from regmix.reports.findings import FINDINGS, find, findings_of
 from regmix.reports.findings.case import Case, difference
+from regmix.reports.findings.images import unjudged
 from regmix.reports.load import LoadedRun
 from regmix.reports.statistics import share
 from regmix.reports.subject import subjects_of
@@ -52,7 +55,7 @@ def settings(**changes: Any) -> dict[str, Any]:
         if field:
             tree[part][field] = value
         else:
-            tree[part] = value
+            tree[part] = deepcopy(value)
     return tree
 
 
@@ -151,7 +154,14 @@ SPOILED: dict[str, tuple[str, dict[str, Any]]] = {
     "softmax outputs": ("failed checks", {"evaluations": {"best": evaluation(GOOD, preflight=["softmax"])}}),
     "masked": ("masked gradients", {"evaluations": {"best": evaluation(GOOD, masking=Masking("masked", ["a sign"]))}}),
     "nothing": ("ε tests nothing", {"evaluations": {"best": evaluation({"clean": 0.96, "pgd-20@0.15": 0.96})}}),
-    "everything": ("ε too large", {"evaluations": {"best": evaluation({"clean": 0.6, "pgd-20@0.15": 0.02})}}),
+    "everything": (
+        "ε too large",
+        {
+            "epochs": epochs([(0.6, 0.02)] * 8),
+            "evaluations": {"best": evaluation({"clean": 0.6, "pgd-20@0.15": 0.02})},
+        },
+    ),
+    "frames": ("validation easier than the test", {"evaluations": {"best": evaluation(GOOD | {"clean": 0.85})}}),
     "a class": ("a weak class", {"evaluations": {"best": evaluation(GOOD | {"pgd-20@0.15": ONE_CLASS})}}),
     "not evaluated": ("not evaluated", {"evaluations": {}}),
 }  # fmt: skip
@@ -204,7 +214,8 @@ def test_a_plain_model_beside_it_shows_that_gamma_is_too_high() -> None:
         path="runs/plain", changes={"method": {"name": "standard"}},
         evaluations={"best": evaluation({"clean": 0.98, "pgd-20@0.15": 0.0})},
     )  # fmt: skip
-    far = sound(evaluations={"best": evaluation({"clean": 0.75, "pgd-20@0.15": 0.6})})
+    rows = epochs([(0.77, 0.6)] * 8)
+    far = sound(evaluations={"best": evaluation({"clean": 0.75, "pgd-20@0.15": 0.6})}, epochs=rows)
     (finding,) = find(subjects_of([far, plain]))[0]
     assert finding.name == "clean accuracy far below a plain model's"
     assert finding.evidence[0].value == pytest.approx(0.23)
@@ -270,6 +281,63 @@ def test_commands_allow_code_of_the_users_own_and_are_quoted(tmp_path: Path) -> 
     change = next(each.change for each in find(subjects_of([spoiled]))[0] if each.name == "unfinished")
     code = ["--model.source", "nets:net", "--data.source", "photos:all"]
     assert shlex.split(change) == ["regmix", "train", "--resume", str(path), *code]
+
+
+def test_every_proposed_training_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    two = {"epochs": [*epochs([(0.3, 0.1)]), replace(epochs([(0.3, 0.1), (0.6, 0.3)])[1], lost_steps=[3])]}
+    (tmp_path / "a-2").mkdir()
+    found = find(subjects_of([replace(sound(**two), path=tmp_path / "a")]))[0]
+    assert [each.name for each in found] == ["not finite", "too few epochs"]
+    assert [shlex.split(each.change)[-1] for each in found] == [str(tmp_path / name) for name in ("a-3", "a-4")]
+
+
+def test_radii_are_written_in_grey_levels() -> None:
+    bad = {"best": evaluation({"clean": 0.6, "pgd-20@0.03137254901960784": 0.02})}
+    spoiled = sound(changes={"threat__eps": 8 / 255}, epochs=epochs([(0.6, 0.02)] * 8), evaluations=bad)
+    (found,) = find(subjects_of([spoiled]))[0]
+    assert found.name == "ε too large"
+    assert found.evidence[0].text == "8/255"
+    assert "ε = 8/255" in found.what
+    assert "--threat.eps 2/255" in found.change
+
+
+def test_too_few_epochs_come_before_a_radius_that_is_too_large() -> None:
+    bad = {"best": evaluation({"clean": 0.6, "pgd-20@0.15": 0.02})}
+    assert names(sound(epochs=epochs([(0.6, 0.02)]), evaluations=bad)) == ["too few epochs", "ε too large"]
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_the_validation_that_chose_the_weights_is_compared_with_the_test(averaged: bool) -> None:
+    """Of averaged weights it is that of the average. Below five points beyond chance, nothing is found."""
+    other = {"clean": 0.5, "pgd": 0.1, "fgsm": 0.12} if averaged else {"averaged_clean": 0.5}
+    rows = [
+        replace(row, validation=(row.validation or {}) | {"averaged_clean": 0.96, "averaged_pgd": 0.82} | other)
+        for row in epochs()
+    ]
+    result = Result(
+        status="finished", epochs=8, best_epoch=7, best_pgd=0.82 if averaged else 0.81, classes=[*"0123456789"]
+    )
+    for clean, expected in ((0.85, ["validation easier than the test"]), (0.89, [])):
+        tested = {"best": evaluation({"clean": clean, "pgd-20@0.15": 0.7})}
+        assert names(sound(epochs=rows, result=result, evaluations=tested)) == expected
+    elsewhere = {"best": evaluation(GOOD | {"clean": 0.85}, elsewhere="photos")}
+    assert names(sound(evaluations=elsewhere)) == []
+
+
+def test_one_answer_is_a_finding_where_no_other_rule_says_why() -> None:
+    one = evaluation({"clean": LABELS == 3, "pgd-20@0.15": LABELS == 3}, one_answer=OneAnswer("3", 1.0))
+    rows = epochs([(0.1, 0.1)] * 8)
+    assert names(sound(evaluations={"best": one}, epochs=rows)) == ["one answer for all images"]
+    high = sound(evaluations={"best": one}, epochs=rows, changes={"lr": 10.0})
+    assert names(high) == ["learning rate too high"]
+
+
+def test_it_is_told_where_images_per_class_are_too_few_for_any_finding() -> None:
+    """10 images of each of 50 classes: none without a survivor stands out; 50 of each of 10 classes: one does."""
+    few, enough = (per_class(subject) for subject in subjects_of([many_classes(0), sound()]))
+    assert unjudged(few) == "10 test images per class are too few to judge single classes at this robust accuracy"
+    assert unjudged(enough) is None
+    assert unjudged(None) is None
 
 
 def test_the_folder_itself_may_be_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,7 +417,7 @@ def many_classes(lost: int) -> LoadedRun:
     """50 classes of 10 images, of which some have no image that survives; 60 % of the others do."""
     label, order = np.arange(N) % 50, np.arange(N) // 50
     survive = (order < 6) & (label >= lost)
-    whole, outcomes = evaluation({"clean": np.where(label < 2, False, order < 9), "pgd-20@0.15": survive})
+    whole, outcomes = evaluation({"clean": label >= 2, "pgd-20@0.15": survive})
     data = replace(whole.subject.data, classes=tuple(map(str, range(50))), counts=(10,) * 50)
     whole = replace(whole, subject=replace(whole.subject, data=data))
     return sound(evaluations={"best": (whole, replace(outcomes, label=label))})

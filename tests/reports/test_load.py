@@ -28,18 +28,22 @@ def test_reads_everything_that_a_run_holds(write_run, tmp_path):
     assert run.examples["best"].eps == 0.1
 
 
-def add_elsewhere(path, correct=N):
-    """Adds later evaluations of all checkpoints on images of another folder, of which so many are correct."""
+def add_elsewhere(path, correct=N, attacked=False):
+    """Adds later evaluations of all checkpoints on images of another folder, of which so many are correct.
+
+    attacked: under attacks, too.
+    """
     for stored in load(path).stored:
         evaluation = stored.evaluation
         subject = replace(evaluation.subject, data=replace(evaluation.subject.data, digest="9" * 32))
-        columns = {"clean": replace(evaluation.columns["clean"], correct=correct, accuracy=correct / N)}
+        shown = evaluation.columns if attacked else ["clean"]
+        columns = {name: replace(evaluation.columns[name], correct=correct, accuracy=correct / N) for name in shown}
         other = replace(
             evaluation, subject=subject, columns=columns, elsewhere="photos", notes=["they are training images"],
             made="2027-01-01T00:00:00+00:00",
         )  # fmt: skip
         survives = np.arange(N) < correct
-        add(path, other, Outcomes(np.arange(N), np.zeros(N, np.int64), {"clean": survives}), None)
+        add(path, other, Outcomes(np.arange(N), np.zeros(N, np.int64), dict.fromkeys(columns, survives)), None)
 
 
 def test_the_result_is_that_of_the_runs_own_test_split(write_run, tmp_path):
@@ -54,12 +58,23 @@ def test_the_result_is_that_of_the_runs_own_test_split(write_run, tmp_path):
 def test_runs_are_compared_on_the_images_that_they_share(write_run, tmp_path):
     first, second = write_run(tmp_path / "first", checkpoints=("best",)), write_run(tmp_path / "second", "standard")
     for path in (first, second):
-        add_elsewhere(path)
+        add_elsewhere(path, attacked=True)
     assert not any(run.evaluations["best"].elsewhere for run in aligned([load(first), load(second)]))
     for own in (second / "evaluations").glob("*"):
         if not json.loads((own / "evaluation.json").read_text())["elsewhere"]:
             shutil.rmtree(own)
     assert {run.evaluations["best"].elsewhere for run in aligned([load(first), load(second)])} == {"photos"}
+
+
+def test_images_on_which_runs_share_no_attack_do_not_hide_those_that_were_attacked(write_run, tmp_path):
+    first, second = write_run(tmp_path / "first"), write_run(tmp_path / "second", "standard")
+    add_elsewhere(first)
+    add_elsewhere(second)
+    for own in (second / "evaluations").glob("*"):
+        if not json.loads((own / "evaluation.json").read_text())["elsewhere"]:
+            shutil.rmtree(own)
+    shown = aligned([load(first), load(second)])
+    assert [run.evaluations["best"].elsewhere for run in shown] == ["", "photos"]
 
 
 def test_a_run_of_one_file_is_a_run(tmp_path):

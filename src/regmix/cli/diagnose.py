@@ -46,6 +46,8 @@ def diagnose(words: Sequence[str]) -> None:
         print(f"{diagnosis.subject.run.path}: {_count(diagnosis.findings)}")
         if diagnosis.unprobed is not None:
             print(f"    without its probe: {diagnosis.unprobed}")
+        if diagnosis.unjudged is not None:
+            print(f"    {diagnosis.unjudged}")
         for position, finding in enumerate(diagnosis.findings, 1):
             print("\n".join(_lines(position, finding)))
 

@@ -1,9 +1,10 @@
 """Run directories as a report reads them; nothing is written."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -180,18 +181,28 @@ def _load(path: Path) -> LoadedRun:
 def aligned(runs: Sequence[LoadedRun], images: Images | None = None) -> list[LoadedRun]:
     """The runs with the evaluations that are shown: of each run those on one set of images.
 
-    These are the given images, where the run was evaluated on them; else those that most of the runs share, so that
-    they can be compared. Of several such sets, in this order: one on which the run was attacked, its own test split,
-    one with the best weights, more images, more checkpoints, and the latest.
+    These are the given images, where the run was evaluated on them; else those on which most of the runs have an attack
+    in common, so that they can be compared. Of several such sets, in this order: one on which the run was attacked, its
+    own test split, one with the best weights, more images, more checkpoints, and the latest.
     """
-    by_runs = Counter(images for run in runs for images in {stored.evaluation.images for stored in run.stored})
 
-    def rank(those: Mapping[str, Stored]) -> tuple[bool, int, bool, bool, bool, int, int, str]:
+    def attacked_by(run: LoadedRun, evaluations: Iterable[Evaluation]) -> set[tuple[Images, str, str]]:
+        return {
+            (each.images, run.norm, name)
+            for each in evaluations
+            for name, column in each.columns.items()
+            if column.eps > 0
+        }
+
+    by_runs = Counter(key for run in runs for key in attacked_by(run, [stored.evaluation for stored in run.stored]))
+
+    def rank(run: LoadedRun, those: Mapping[str, Stored]) -> tuple[bool, int, bool, bool, bool, int, int, str]:
         (first, *_) = evaluations = [stored.evaluation for stored in those.values()]
         made = max(evaluation.made for evaluation in evaluations)
         attacked = any(is_attacked(evaluation) for evaluation in evaluations)
         own = not all(evaluation.elsewhere for evaluation in evaluations)
-        shared = first.images == images, by_runs[first.images]
+        in_common = max((by_runs[key] for key in attacked_by(run, evaluations)), default=0)
+        shared = first.images == images, in_common
         return *shared, attacked, own, "best" in those, first.examples, len(those), made
 
     shown = []
@@ -199,7 +210,7 @@ def aligned(runs: Sequence[LoadedRun], images: Images | None = None) -> list[Loa
         sets: dict[Images, dict[str, Stored]] = {}
         for stored in run.stored:  # the latest counts
             sets.setdefault(stored.evaluation.images, {})[stored.evaluation.subject.checkpoint] = stored
-        chosen = max(sets.values(), key=rank, default={})
+        chosen = max(sets.values(), key=partial(rank, run), default={})
         outcomes = {name: each.outcomes() for name, each in chosen.items() if (each.folder / OUTCOMES).is_file()}
         distances = {name: Distances.read(chosen[name].folder, table.index).found for name, table in outcomes.items()}
         examples = {name: few for name, each in chosen.items() if (few := each.examples()) is not None}

@@ -13,6 +13,7 @@ from regmix.methods import Standard
 from regmix.models import Function
 from regmix.reports.classes import Classes, per_class
 from regmix.reports.findings import Case, Finding, findings_of
+from regmix.reports.findings.images import unjudged
 from regmix.reports.findings.weights import below_plain
 from regmix.reports.load import LoadedRun, aligned, load
 from regmix.reports.statistics import Share, share
@@ -40,6 +41,11 @@ class Diagnosis:
     unprobed: str | None = None
     """Why a plain model could not be trained on the run's images; None if it was, or was not asked for."""
 
+    @property
+    def unjudged(self) -> str | None:
+        """What the test images are too few to judge."""
+        return unjudged(self.classes)
+
     def as_json(self) -> dict[str, object]:
         """Plain values."""
         return {
@@ -49,6 +55,7 @@ class Diagnosis:
             "classes": self.classes.as_json() if self.classes is not None else None,
             "plain": asdict(self.plain) if self.plain is not None else None,
             "unprobed": self.unprobed,
+            "unjudged": self.unjudged,
         }
 
 

@@ -5,19 +5,22 @@ Everything is read from run directories; only `regmix diagnose` adds what it has
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from regmix.reports.findings.case import Case, Finding, Number
 from regmix.reports.findings.classes import weak_class, weak_classes
 from regmix.reports.findings.evaluated import (
     eps_tests_nothing,
     eps_too_large,
+    eps_turns_grey,
     failed_checks,
-    few_test_images,
     masked_gradients,
     not_evaluated,
     robust_overfitting,
 )
+from regmix.reports.findings.images import easier_validation, few_test_images
 from regmix.reports.findings.training import (
+    answers_one_class,
     catastrophic_overfitting,
     cut_short,
     learning_rate_too_high,
@@ -38,24 +41,27 @@ FINDINGS: tuple[Callable[[Case], Finding | None], ...] = (
     failed_checks,
     learning_rate_too_high,
     regularisation_too_strong,
-    eps_too_large,
+    eps_turns_grey,
     eps_tests_nothing,
     too_few_epochs,
     learning_rate_too_low,
     too_narrow,
     cut_short,
+    eps_too_large,
     catastrophic_overfitting,
     masked_gradients,
     robust_overfitting,
     gamma_too_high,
+    easier_validation,
     weak_at_larger_eps,
     weak_class,
     weak_classes,
     few_test_images,
     not_evaluated,
+    answers_one_class,
 )
 """All rules. What makes the others meaningless comes first."""
-OF_SOUND_RUNS = {robust_overfitting, weak_class, weak_classes, weak_at_larger_eps}
+ASKED_ALONE = {robust_overfitting, weak_class, weak_classes, weak_at_larger_eps, answers_one_class}
 """Rules that are not asked once there is a finding: what they would find is its consequence."""
 
 
@@ -68,6 +74,7 @@ def findings_of(case: Case) -> list[Finding]:
     """The findings about one run, in the order of FINDINGS."""
     findings: list[Finding] = []
     for rule in FINDINGS:
-        if not (findings and rule in OF_SOUND_RUNS) and (found := rule(case)) is not None:
+        trainings = sum(finding.change.startswith("regmix train --from") for finding in findings)
+        if not (findings and rule in ASKED_ALONE) and (found := rule(replace(case, proposed=trainings))) is not None:
             findings.append(found)
     return findings

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +18,10 @@ from regmix.reports.load import Column, Epoch, Evaluation, LoadedRun
 from regmix.reports.page import judged
 from regmix.reports.statistics import Share, same_examples, share
 from regmix.reports.subject import Subject
+from regmix.threats import format_eps
+
+RADIUS = "ε"
+"""The name of a number that is a radius; it is written as 8/255 where it is a whole number of grey levels."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Number:
     @property
     def text(self) -> str:
         """The number and its interval, with three digits; a whole number with all of them."""
+        if self.what == RADIUS:
+            return format_eps(self.value)
         interval = "" if self.low is None or self.high is None else f" [{self.low:.3g}, {self.high:.3g}]"
         return f"{self.value:{'.0f' if self.value == int(self.value) else '.3g'}}{interval}"
 
@@ -91,6 +98,8 @@ class Case:
     peers: Sequence[Subject] = ()
     plain: Share | None = None
     """Validation accuracy, without an attack, of a model that was trained on clean images with the run's settings."""
+    proposed: int = 0
+    """How many trainings other findings propose: the next one gets a folder of its own."""
 
     @property
     def run(self) -> LoadedRun:
@@ -217,7 +226,8 @@ class Case:
     def train(self, *flags: str) -> str:
         """The command that trains anew with some settings changed, into a folder that does not exist yet."""
         path = self.run.path if self.run.path.name not in ("", "..") else self.run.path.resolve()
-        number = next(n for n in range(2, 10**6) if not path.with_name(f"{path.name}-{n}").exists())
+        free = (n for n in range(2, 10**6) if not path.with_name(f"{path.name}-{n}").exists())
+        number = next(islice(free, self.proposed, None))
         return shlex.join(
             ["regmix", "train", "--from", str(path), *flags, *self.code, "--out", f"{path}-{number}"]
         )  # fmt: skip

@@ -25,10 +25,9 @@ def weak_class(case: Case) -> Finding | None:
     classes = per_class(case.subject)
     if classes is None or not case.is_adversarial or len(classes.rows) < 3 or case.answers_one_class:
         return None
-    z = float(norm.ppf(1 - 0.025 / len(classes.rows)))
     worst = min(classes.rows, key=lambda row: row.robust.accuracy)
     others = float(np.mean([row.robust.accuracy for row in classes.rows if row is not worst]))
-    _, high = wilson(round(worst.robust.accuracy * worst.images), worst.images, z)
+    high = upper_end(round(worst.robust.accuracy * worst.images), worst.images, len(classes.rows))
     if high >= HALF * others:
         return None
     clean = float(np.mean([row.clean.accuracy for row in classes.rows if row is not worst]))
@@ -94,6 +93,11 @@ def weak_classes(case: Case) -> Finding | None:
         case.train("--epochs", str(2 * int(case.setting("epochs")))),
         "classes without an image that survives",
     )
+
+
+def upper_end(count: int, images: int, classes: int) -> float:
+    """The upper end of the Wilson interval of count of images at 95 %, corrected for the number of classes."""
+    return wilson(count, images, float(norm.ppf(1 - 0.025 / classes)))[1]
 
 
 def _quantile(chances: Sequence[float]) -> int:

@@ -88,6 +88,28 @@ def underfits(case: Case) -> tuple[Share, Share] | None:
     return during, clean
 
 
+def answers_one_class(case: Case) -> Finding | None:
+    """A shown checkpoint predicts one class for nearly every test image, and no other rule says why.
+
+    Exact: see `regmix.evaluation.one_answer`. It is not asked once there is a finding.
+    """
+    evaluation = case.evaluation
+    if evaluation is None or evaluation.one_answer is None or case.run.source is not None:
+        return None
+    answer, clean = evaluation.one_answer, case.clean
+    return Finding(
+        "one answer for all images",
+        f"{answer.text('the test images')[:1].upper()}{answer.text('the test images')[1:]}.",
+        [
+            Number("share of the images with this answer", answer.share),
+            *([Number.of("accuracy without an attack", clean)] if clean else []),
+        ],
+        ["the learning rate is too high, or ε too large, to learn anything", "the labels do not belong to the images"],
+        case.train("--lr", f"{case.setting('lr') / 10:g}"),
+        "accuracy without an attack",
+    )
+
+
 def learning_rate_too_high(case: Case) -> Finding | None:
     """The peak learning rate is above every usual one, and steps were lost or the model has learned nothing.
 
