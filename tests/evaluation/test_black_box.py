@@ -155,11 +155,11 @@ def test_an_onnx_file_answers_like_the_model_it_was_made_from(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     weight = np.random.default_rng(0).normal(size=(64, 10)).astype(np.float32)
 
-    def save(values: np.ndarray, batch: int | str) -> None:
+    def save(values: np.ndarray, batch: int | str, side: int = 8) -> None:
         helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
         graph = helper.make_graph(
             [helper.make_node("Flatten", ["x"], ["flat"], axis=1), helper.make_node("MatMul", ["flat", "w"], ["z"])],
-            "linear", [helper.make_tensor_value_info("x", float32, [batch, 1, 8, 8])],
+            "linear", [helper.make_tensor_value_info("x", float32, [batch, 1, side, side])],
             [helper.make_tensor_value_info("z", float32, [batch, 10])], [onnx.numpy_helper.from_array(values, "w")],
         )  # fmt: skip
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -174,6 +174,13 @@ def test_an_onnx_file_answers_like_the_model_it_was_made_from(tmp_path, monkeypa
         assert evaluate("model.onnx", "--out", f"out-{batch}", flags="--queries 20") == 0
         assert [row[2] for row in table(Path(f"out-{batch}"))[1:]] == [str(int(right)) for right in expected]
         assert [*record(Path(f"out-{batch}"))["columns"]] == ["clean", "square-20@0.3"]
+    # A model for images of another size is refused with both sizes, and with no advice that cannot help.
+    save(np.zeros((256, 10), dtype=np.float32), "N", side=16)
+    capsys.readouterr()
+    assert evaluate("model.onnx", "--out", "out-16", flags="--queries 20") == 2
+    said = capsys.readouterr().err
+    assert "takes images 1x16x16 (channels, height, width), and these are 1x8x8" in said
+    assert "same command again" not in said
     # Another file of the same name is another model.
     save(weight[:, ::-1].copy(), 4)
     capsys.readouterr()

@@ -12,6 +12,7 @@ from torch import nn
 
 from contracts.evaluated import folder, record
 from regmix.cli.entry import main
+from regmix.cli.evaluate import result_name
 from regmix.config import Experiment
 from regmix.data import Digits, ImageSet, draw, load, pick
 from regmix.evaluation import foreign, subject
@@ -390,3 +391,12 @@ def test_a_result_of_another_program_beside_the_weights_is_none_of_ours(tmp_path
         "evaluate best.pth --model small_cnn --model.width 4 --data digits --attacks clean --threat.eps 0.1 --out out"
     )
     assert main([*words.split(), "--no-verdict", "--examples", "20"]) == 0
+
+
+def test_files_of_common_names_have_results_of_their_own() -> None:
+    assert [result_name(source) for source in ("exports/a/model.onnx", "runs/b/best.safetensors", "model.pt")] == [
+        "a-model", "b-best", "model",
+    ]  # fmt: skip
+    assert [result_name(source) for source in ("net.pth", "exports/net.pth", "my_models:make")] == [
+        "net", "net", "my_models-make",
+    ]  # fmt: skip

@@ -161,6 +161,7 @@ SPOILED: dict[str, tuple[str, dict[str, Any]]] = {
             "evaluations": {"best": evaluation({"clean": 0.6, "pgd-20@0.15": 0.02})},
         },
     ),
+    "fgsm alone": ("weak attacks only", {"evaluations": {"best": evaluation({"clean": 0.96, "fgsm@0.15": 0.8})}}),
     "frames": ("validation easier than the test", {"evaluations": {"best": evaluation(GOOD | {"clean": 0.85})}}),
     "a class": ("a weak class", {"evaluations": {"best": evaluation(GOOD | {"pgd-20@0.15": ONE_CLASS})}}),
     "not evaluated": ("not evaluated", {"evaluations": {}}),
@@ -338,6 +339,13 @@ def test_it_is_told_where_images_per_class_are_too_few_for_any_finding() -> None
     assert unjudged(few) == "10 test images per class are too few to judge single classes at this robust accuracy"
     assert unjudged(enough) is None
     assert unjudged(None) is None
+
+
+def test_an_attack_of_ten_steps_beside_weak_ones_is_enough() -> None:
+    weak = {"clean": 0.96, "fgsm@0.15": 0.85, "pgd-5@0.15": 0.82, "transfer:b@0.15": 0.9}
+    assert names(sound(evaluations={"best": evaluation(weak)})) == ["weak attacks only"]
+    for name in ("pgd-10", "square", "hop-skip-jump", "apgd-ce", "cw-30", "given:x"):
+        assert names(sound(evaluations={"best": evaluation(weak | {f"{name}@0.15": 0.8})})) == []
 
 
 def test_the_folder_itself_may_be_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,9 @@ from regmix.runtime import devices, processes
 from regmix.shorthand import named, names_in
 from regmix.types import Interrupted, Trust, UserError
 
+COMMON = {"model", "best", "last", "averaged", "weights", "checkpoint", "pytorch_model"}
+"""Names of files that say nothing about the model."""
+
 
 @dataclass(frozen=True, eq=False)
 class _Start:
@@ -177,7 +180,7 @@ def _adopted(words: list[str]) -> _Start:
     radii_in(shared.eps)  # before a model is built
     if shared.checkpoint not in ("all", "last"):
         raise UserError(f"--checkpoint {shared.checkpoint} chooses from a run directory; leave it out for {source}")
-    out = parsed.out or Path("evaluations") / Path(source.replace(":", "-")).stem
+    out = parsed.out or Path("evaluations") / result_name(source)
     test = choose_images(experiment.data, shared.examples, shared.sample, shared.sample_seed)
     settled = [word.split("=")[0].removeprefix("--model.") for word in words if word.startswith("--model.")]
     trust = experiment.trust(everything=shared.trust_code)
@@ -196,6 +199,12 @@ def _adopted(words: list[str]) -> _Start:
     shared = processes.from_first(shared)
     origin = processes.from_first(origin)  # the other processes wait until the directory is there
     return _Start(shared, Run.open(out), trust, None, origin, test, loaded)
+
+
+def result_name(source: str) -> str:
+    """The folder's name for a model from elsewhere; files such as model.onnx are told apart by their folders."""
+    file = Path(source.replace(":", "-"))
+    return f"{file.parent.name}-{file.stem}" if file.stem in COMMON and file.parent.name else file.stem
 
 
 def _are_given(words: list[str], flag: str) -> bool:

@@ -99,4 +99,4 @@ class ForeignFlags:
     or scores [B, classes] itself. It is attacked by hop-skip-jump (classes) or square (scores) unless --attacks says
     otherwise. An ONNX file is always a black box."""
     out: Path | None = None
-    """Folder for the result. None: evaluations/NAME."""
+    """Folder for the result. None: evaluations/NAME, of files such as FOLDER/model.onnx evaluations/FOLDER-model."""

@@ -94,9 +94,10 @@ class Answers(nn.Module):
         except UserError:
             raise
         except Exception as error:
+            # A failure at the first images has nothing to do with what came before, and would only be repeated.
+            kept = "; what was finished before is kept: give the same command again" * (self.queries > len(images))
             raise UserError(
-                f"the black box failed at {self.queries} images: {type(error).__name__}: {first_line(error)}; what was "
-                "finished before is kept: give the same command again"
+                f"the black box failed at {self.queries} images: {type(error).__name__}: {first_line(error)}{kept}"
             ) from error
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *more: Any) -> None:
@@ -140,9 +141,19 @@ def _session(path: Path) -> Callable[[Tensor], Any]:
     inputs = session.get_inputs()
     if len(inputs) != 1:
         raise UserError(f"{path} has {len(inputs)} inputs; it must have one, the images")
-    name, fixed = inputs[0].name, inputs[0].shape[0]
+    name, shape = inputs[0].name, inputs[0].shape
+    if len(shape) != 4:
+        raise UserError(f"{path} takes an input of shape {shape}; it must take images [B, channels, height, width]")
+    fixed = shape[0]
 
     def answer(images: Tensor) -> Any:
+        given = [*images.shape[1:]]
+        wanted = [side if isinstance(side, int) else own for side, own in zip(shape[1:], given, strict=True)]
+        if wanted != given:
+            raise UserError(
+                f"{path} takes images {'x'.join(map(str, wanted))} (channels, height, width), and these are "
+                f"{'x'.join(map(str, given))}; give others, from a folder with --data.size HEIGHTxWIDTH"
+            )
         # A file may be made for batches of one size only; the last batch is filled up with its last image.
         size = fixed if isinstance(fixed, int) else len(images)
         parts = []

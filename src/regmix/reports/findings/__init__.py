@@ -17,6 +17,7 @@ from regmix.reports.findings.evaluated import (
     masked_gradients,
     not_evaluated,
     robust_overfitting,
+    weak_attacks,
 )
 from regmix.reports.findings.images import easier_validation, few_test_images
 from regmix.reports.findings.training import (
@@ -57,6 +58,7 @@ FINDINGS: tuple[Callable[[Case], Finding | None], ...] = (
     weak_class,
     weak_classes,
     few_test_images,
+    weak_attacks,
     not_evaluated,
     answers_one_class,
 )

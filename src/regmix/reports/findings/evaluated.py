@@ -1,16 +1,20 @@
 """Findings from evaluations on test images."""
 
 import math
+import re
 
 from regmix.evaluation import CHANCE, CLEAN, RANDOM, Paired, paired, wilson
 from regmix.reports.findings.case import RADIUS, Case, Finding, Number, difference
 from regmix.reports.findings.training import catastrophic_overfitting
 from regmix.reports.findings.weights import overfitting_flags
 from regmix.reports.load import is_attacked
+from regmix.reports.statistics import columns_at
 from regmix.threats import format_eps
 
 NOTHING = 0.01
 """An attack that changes less than one point tests nothing that matters."""
+WEAK = re.compile(r"fgsm$|(pgd|mi-fgsm|cw)-\d(x\d+)?$|transfer:")
+"""Names of attacks with fewer than ten steps, or of adversarial images of another model."""
 USUAL_EPS = {"linf": "8/255", "l2": "0.5", "l1": "12"}
 """The radii that are usual for colour images of 32 pixels."""
 HALF_LEVEL = 0.5 / 255
@@ -30,6 +34,28 @@ def not_evaluated(case: Case) -> Finding | None:
         ["it was never evaluated under an attack", "weights, settings or code have changed since"],
         case.evaluate(),
         "evaluations under an attack that hold",
+    )
+
+
+def weak_attacks(case: Case) -> Finding | None:
+    """At the radius by which the run is judged, only attacks of fewer than ten steps, or from another model, were run.
+
+    Exact. Such attacks miss many adversarial images: a model that they do not break may have no robustness at all
+    (arXiv 1802.00420, 2003.01690).
+    """
+    evaluation, robust = case.evaluation, case.robust
+    if evaluation is None or robust is None:
+        return None
+    names = [each.attack for each in columns_at(evaluation, robust.eps).values()]
+    if not all(map(WEAK.match, names)):
+        return None
+    return Finding(
+        "weak attacks only",
+        f"At ε = {robust.eps_text} nothing stronger was run than {', '.join(names)}; another may leave far less.",
+        [Number.of(f"accuracy under {robust.attack}", robust)],
+        ["the evaluation was cut down with --attacks"],
+        case.evaluate("--eps", robust.eps_text),
+        "an accuracy that can be trusted",
     )
 
 
