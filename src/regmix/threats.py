@@ -38,6 +38,15 @@ def format_eps(eps: float) -> str:
     return f"{round(levels)}/255" if whole and float(f"{eps:.2g}") != eps else f"{eps:.6g}"
 
 
+GREY = "at 1/2 every image can be turned into the same grey, so no model can be robust; radii are in units of [0, 1]"
+"""What to tell where `turns_grey`."""
+
+
+def turns_grey(norm: str, eps: float) -> bool:
+    """Whether every image can be turned into the same grey, so that no model can be robust: L-infinity from 1/2 on."""
+    return norm == "linf" and eps >= 0.5
+
+
 Eps = Annotated[
     float,
     PrimitiveConstructorSpec(

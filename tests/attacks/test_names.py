@@ -139,3 +139,7 @@ def test_a_typo_gets_a_suggestion() -> None:
         parse_attack("fsgm")
     with pytest.raises(UserError, match="did you mean autoattack"):
         parse_attack("auto-attack")
+    with pytest.raises(UserError, match=r"did you mean pgd-20\?"):
+        parse_attack("pdg-20")
+    with pytest.raises(UserError, match=r"did you mean mi-fgsm-7\?"):
+        parse_attack("mifgsm-7")

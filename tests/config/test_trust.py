@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 import regmix
 from regmix.cli.entry import main
-from regmix.config import from_json
+from regmix.config import Experiment, from_json
+from regmix.models import Function
 from regmix.training.start import resume
 from regmix.types import Trust, UserError
 
@@ -187,3 +188,9 @@ def test_trust_is_exact() -> None:
     for trust in (Trust(), Trust("a:c"), Trust("")):
         with pytest.raises(UserError, match="run asks for the code a:b"):
             trust.check("a:b", Path("run"))
+
+
+def test_the_command_that_resumes_names_the_code_of_the_model_and_is_quoted() -> None:
+    own = Experiment(model=Function("nets:net"))
+    assert own.resume_command(Path("my runs")) == "regmix train --resume 'my runs' --model.source nets:net"
+    assert Experiment().resume_command(Path("a")) == "regmix train --resume a"

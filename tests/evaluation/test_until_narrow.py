@@ -139,6 +139,17 @@ def test_two_processes_take_the_same_images(runs, tmp_path) -> None:
     assert costs[0] == costs[1]
 
 
+def test_two_runs_are_reported_together_and_a_radius_that_turns_all_grey_is_told(runs, tmp_path, capsys) -> None:
+    first, second = (shutil.copytree(path, tmp_path / path.name) for path in runs)
+    capsys.readouterr()
+    words = f"evaluate {first} --against {second} --attacks fgsm --eps 0.1,0.5 --examples 20 --no-verdict"
+    assert main(words.split()) == 0
+    said = capsys.readouterr().out
+    assert f"regmix report {first} {second} -o report.html" in said
+    assert said.count("eps 0.5: at 1/2 every image can be turned into the same grey") == 2
+    assert "eps 0.1: " not in said
+
+
 @pytest.mark.slow
 def test_two_runs_are_compared_on_the_same_images_until_the_differences_are_narrow(runs, tmp_path, capsys) -> None:
     first, second = (shutil.copytree(path, tmp_path / path.name) for path in runs)

@@ -12,7 +12,7 @@ from regmix.reports import comparison
 from regmix.reports.classes import per_class
 from regmix.reports.findings import find
 from regmix.reports.load import LoadedRun, aligned, load
-from regmix.reports.opening import Opening, opening
+from regmix.reports.opening import Opening, _capitalised, opening
 from regmix.reports.remarks import limits
 from regmix.reports.statistics import mean, uncertainty
 from regmix.reports.subject import subjects_of
@@ -111,6 +111,10 @@ def test_a_run_attacked_on_other_images_only_says_so(write_run, tmp_path: Path) 
     assert screen.advice[0][0].startswith("Attacked on other images only;")
     assert "Attacked on other images only;" in limits(subjects)
     assert "Attacked on other images" not in str(first_screen(run.path).advice)
+
+
+def test_the_symbol_of_the_radius_is_no_capital() -> None:
+    assert [_capitalised(name) for name in ("ε too large", "too few epochs")] == ["ε too large", "Too few epochs"]
 
 
 def test_a_run_without_an_evaluation_has_only_advice(write_run, tmp_path: Path) -> None:

@@ -122,6 +122,9 @@ def test_best_of_averaged_weights_after_the_last_epoch_is_not_last(write_run, tm
     sentences = [" ".join(summary(subjects_of([one]))) for one in (average, same)]
     assert "best checkpoint: the averaged weights of the epoch with the highest" in sentences[0]
     assert "best checkpoint: the weights of the epoch with the highest" in sentences[1]
+    several = " ".join(summary(subjects_of([average, same, replace(same, path=tmp_path / "b")])))
+    assert several.count("the averaged weights of the epoch") == several.count("the weights of the epoch") == 1
+    assert "best checkpoints: the weights of the epoch" in several
     assert dict(training_facts(average))["validation PGD at best"] == percent(last.pgd + 0.06)
     assert not run.best_is_average, "a result of before this was recorded"
 

@@ -86,6 +86,7 @@ def test_of_many_classes_the_ends_are_told() -> None:
         ({"awp": 0.01, "awp_warm_up": 2}, None),
         ({"label_rest": "random"}, "--label-rest random"),
         ({"label_rest": "random", "label_mass": 0.8}, None),
+        ({"threat": Linf(0.5)}, "--threat.eps 0.5: at 1/2 every image can be turned into the same grey"),
         ({"method": RegMix(weights="auto", alpha=500.0)}, "--method.alpha: no effect"),
         ({"method": PgdAt(mutual=Mutual(weights="auto", beta=3.0))}, "--method.mutual.beta: no effect"),
         ({"method": RegMix(weights="auto")}, None),

@@ -65,6 +65,9 @@ def parse_attack(name: str) -> Attack:
         return Pgd(steps=int(match[1]), restarts=int(match[2]))
     if (match := re.fullmatch(r"(.+)-([1-9]\d{0,4})", name)) and match[1] in WITH_STEPS:
         return WITH_STEPS[match[1]](int(match[2]))
+    kind, _, number = name.rpartition("-")
+    if number.isdecimal() and (near := difflib.get_close_matches(kind, WITH_STEPS, 1)):
+        raise UserError(f"unknown attack {name!r}; did you mean {near[0]}-{number}?")
     close = difflib.get_close_matches(name, [CLEAN, *FIXED, "pgd-10", "pgd-50", "cw-30", "mi-fgsm-10"], 1)
     hint = f"; did you mean {close[0]}?" if close else f"; known are {CLEAN}, {', '.join(NAMES)}"
     raise UserError(f"unknown attack {name!r}{hint}")

@@ -82,9 +82,8 @@ def evaluate(words: list[str]) -> None:
             more = {}
         else:
             more = _compared(assessment, flags, checkpoints, start, display)
-    print_result(
-        start.run, flags.json, shlex.join(["regmix", "report", str(start.run.path), "-o", "report.html"]), more
-    )
+    runs = [str(path) for path in (start.run.path, flags.against) if path is not None]
+    print_result(start.run, flags.json, shlex.join(["regmix", "report", *runs, "-o", "report.html"]), more)
 
 
 def _check_name(source: str) -> None:

@@ -1,6 +1,8 @@
 """An experiment as a value."""
 
+import shlex
 from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -228,6 +230,10 @@ class Experiment:
         """The flags with which a command may run the user's own model and data."""
         named = {"--model.source": self.trust().named, "--data.source": self.trust().data}
         return [word for flag, source in named.items() if source is not None for word in (flag, source)]
+
+    def resume_command(self, path: Path) -> str:
+        """The command that continues a training of this experiment in its run directory."""
+        return shlex.join(["regmix", "train", "--resume", str(path), *self.code_flags])
 
     def trust(self, *, everything: bool = False) -> Trust:
         """The code that a command may run when its own words name this model and these data."""

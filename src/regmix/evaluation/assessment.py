@@ -25,6 +25,7 @@ from regmix.evaluation.until_narrow import fill_until_narrow
 from regmix.runs import CONFIG, Checkpoint, Run
 from regmix.runs.evaluations import has_columns
 from regmix.runtime import devices
+from regmix.threats import GREY, format_eps, turns_grey
 from regmix.types import NO_TRUST, Trust, UserError
 
 
@@ -123,7 +124,10 @@ class Assessment:
             Computed() if questions.corruption_files is None else OfficialFiles(questions.corruption_files, test.index)
         )
         kinds = corruption_kinds(questions, source, test.images)
-        for note in (*test.images.notes, *([test.sample.text()] if questions.within is None else [])):
+        threat = self._experiment.threat
+        grey = [eps for eps in questions.eps or [threat.eps] if turns_grey(threat.name, eps)]
+        whole = [test.sample.text()] if questions.within is None else []
+        for note in (*test.images.notes, *(f"eps {format_eps(eps)}: {GREY}" for eps in grey), *whole):
             progress.note(note)
         place = devices.start(device, "32", patient=True).device
         suite = load_suite(questions, test, self._experiment.threat, place, self._trust)

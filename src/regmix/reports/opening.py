@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from regmix.evaluation import CLEAN
 from regmix.reports import comparison, words
 from regmix.reports.classes import Classes
-from regmix.reports.findings import Finding
+from regmix.reports.findings import RADIUS, Finding
 from regmix.reports.intervals import Dot, IntervalChart, Row, dot, interval_chart
 from regmix.reports.page import Number, headline, judged_columns, number, one_answer, share
 from regmix.reports.remarks import attacked_elsewhere
@@ -174,8 +174,13 @@ def _mean(arm: comparison.Arm, checkpoint: str, column: str) -> Share | None:
     return None if survives is None else Share(*mean(survives))
 
 
+def _capitalised(name: str) -> str:
+    """With a capital at the start, except for the symbol of the radius."""
+    return name if name.startswith(RADIUS) else f"{name[:1].upper()}{name[1:]}"
+
+
 def _advice(subject: Subject, found: Sequence[Finding]) -> list[str]:
-    sentences = [finding.brief or f"{finding.name[:1].upper()}{finding.name[1:]}." for finding in found[:3]]
+    sentences = [finding.brief or f"{_capitalised(finding.name)}." for finding in found[:3]]
     if len(found) > 3:
         sentences.append(f"And {words.counted(len(found) - 3, 'more finding', 'more findings')}.")
     if subject.checkpoint is None:

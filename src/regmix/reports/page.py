@@ -111,20 +111,24 @@ def summary(those: Sequence[Subject]) -> list[str]:
         "accuracies mean nothing."
         for subject, same in constant
     ]
+    chosen: dict[tuple[str, str], list[Subject]] = {}
     for (checkpoint, where, examples, draws, source, _), alike in groups.items():
         if robust := _accuracies(alike, attacked=True):
             sentences.append(_robust_sentence(robust, where, examples))
         if clean := _accuracies(alike, attacked=False):
             sentences.append(_clean_sentence(clean))
-        whose = "This is the" if len(alike) == 1 else "These are the"
-        plural = "" if len(alike) == 1 else "s"
         if source is None:
-            text = words.checkpoint_text(alike[0].run, checkpoint)
-            sentences.append(f"{whose} {checkpoint} checkpoint{plural}: {text}.")
+            chosen.setdefault((checkpoint, words.checkpoint_text(alike[0].run, checkpoint)), []).extend(alike)
         elif weights := alike[0].run.result.weights:
             sentences.append(f"Its weights: {weights}.")
         if draws > 1:
             sentences.append(f"The logits of {draws} passes were averaged for every prediction.")
+    for (checkpoint, text), alike in chosen.items():
+        plural = "" if len(alike) == 1 else "s"
+        whose = "This is the" if len(alike) == 1 else "These are the"
+        if len(chosen) > 1:
+            whose = f"{words.heading(words.listed([subject.label for subject in alike]))}:"
+        sentences.append(f"{whose} {checkpoint} checkpoint{plural}: {text}.")
     if missing := [subject.label for subject in those if subject.checkpoint is None]:
         verb = "has" if len(missing) == 1 else "have"
         sentences.append(f"{words.heading(words.listed(missing))} {verb} not been evaluated on test images yet.")

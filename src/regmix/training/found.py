@@ -8,7 +8,7 @@ from regmix.config import Experiment, NoAveraging, OneCycle, Piecewise, Swa
 from regmix.data import ImageSet
 from regmix.methods import Method, Mutual
 from regmix.runtime.devices import computes_in_bfloat16
-from regmix.threats import format_eps
+from regmix.threats import GREY, format_eps, turns_grey
 from regmix.training.prepare import Prepared
 from regmix.types import few
 
@@ -75,6 +75,8 @@ def idle(experiment: Experiment) -> Iterator[str]:
             f"--guard.action {experiment.guard.action}: the guard watches adversarial training with up to three steps, "
             f"not {experiment.method.name}"
         )
+    if turns_grey(experiment.threat.name, experiment.threat.eps):
+        yield f"--threat.eps {format_eps(experiment.threat.eps)}: {GREY}"
     if experiment.ramp_of == "terms" and not experiment.ramp:
         yield "--ramp-of terms: without --ramp nothing rises"
 

@@ -95,8 +95,8 @@ class Session:
         progress, path = self.progress, self.run.path
         if progress.epoch >= self.experiment.epochs:
             self.display.note(
-                f"all {progress.epoch} epochs are trained, and nothing is left to do; to train longer: regmix train "
-                f"--resume {path} --epochs {2 * progress.epoch}"
+                f"all {progress.epoch} epochs are trained, and nothing is left to do; to train longer: "
+                f"{self.experiment.resume_command(path)} --epochs {2 * progress.epoch}"
             )
         if progress.best.epoch and "best" not in self.run.checkpoints():
             later = progress.epoch < self.experiment.epochs

@@ -115,7 +115,7 @@ def _longer(experiment: Experiment, epochs: int, directory: Run) -> Experiment:
         )
     if status != "finished":
         raise UserError(
-            f"{directory.path} is not finished; continue it with regmix train --resume {directory.path} first, "
+            f"{directory.path} is not finished; continue it with {experiment.resume_command(directory.path)} first, "
             "without --epochs"
         )
     if epochs <= experiment.epochs:

@@ -7,7 +7,7 @@ Everything is read from run directories; only `regmix diagnose` adds what it has
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from regmix.reports.findings.case import Case, Finding, Number
+from regmix.reports.findings.case import RADIUS, Case, Finding, Number
 from regmix.reports.findings.classes import weak_class, weak_classes
 from regmix.reports.findings.evaluated import (
     eps_tests_nothing,
@@ -34,7 +34,7 @@ from regmix.reports.findings.training import (
 from regmix.reports.findings.weights import gamma_too_high, regularisation_too_strong, weak_at_larger_eps
 from regmix.reports.subject import Subject
 
-__all__ = ["FINDINGS", "Case", "Finding", "Number", "find", "findings_of"]
+__all__ = ["FINDINGS", "RADIUS", "Case", "Finding", "Number", "find", "findings_of"]
 
 FINDINGS: tuple[Callable[[Case], Finding | None], ...] = (
     unfinished,

@@ -9,7 +9,7 @@ from regmix.reports.findings.training import catastrophic_overfitting
 from regmix.reports.findings.weights import overfitting_flags
 from regmix.reports.load import is_attacked
 from regmix.reports.statistics import columns_at
-from regmix.threats import format_eps
+from regmix.threats import format_eps, turns_grey
 
 NOTHING = 0.01
 """An attack that changes less than one point tests nothing that matters."""
@@ -211,7 +211,7 @@ def _cost(case: Case) -> Paired | None:
 def eps_turns_grey(case: Case) -> Finding | None:
     """No classifier can withstand the radius. Exact: under L-infinity at 1/2 every image can be turned into the same
     grey."""
-    if case.norm != "linf" or case.eps < 0.5:
+    if not turns_grey(case.norm, case.eps):
         return None
     return _too_large(case, [], ["at ε = 1/2 every image can be turned into the same grey, so no model can be robust"])
 
