@@ -20,6 +20,7 @@ from regmix.cli.entry import main
 from regmix.config import build_model, from_json
 from regmix.corruptions import Computed
 from regmix.data import Digits, Folder, draw, load
+from regmix.evaluation.chunks import Chunks
 from regmix.models import load_weights
 from regmix.runs import Journal
 from regmix.runs.records import Cost
@@ -514,3 +515,32 @@ def test_weights_are_not_used_with_a_config_that_was_edited(
     assert f"was trained with {json.dumps(before)}; put {json.dumps(before)} back" in error
     assert error.count("\n") == 1
     assert {*tmp_path.rglob("*")} == there
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_the_same_weights_are_attacked_once(run, tmp_path, monkeypatch, capsys, saved) -> None:
+    """Adversarial images are saved for each checkpoint, so with --save each is attacked."""
+    path = shutil.copytree(run, tmp_path / "run")
+    shutil.copy(path / "last.safetensors", path / "best.safetensors")
+    attacked, real = [], Chunks.attack
+
+    def counted(self, batch, rows):
+        attacked.append(tuple(rows))
+        return real(self, batch, rows)
+
+    monkeypatch.setattr(Chunks, "attack", counted)
+    capsys.readouterr()
+    words = f"evaluate {path} --examples 24 --batch-size 8 --attacks pgd-2 --curve deepfool"
+    assert main([*words.split(), *(["--save"] if saved else [])]) == 0
+    assert len(attacked) == (2 if saved else 1) * len({*attacked})
+    assert ("the same weights as best" in capsys.readouterr().out) != saved
+    assert table(path, "best") == table(path, "last")
+    best, last = record(path, "best"), record(path, "last")
+    names = ("columns", "curve")
+    for column in [*best["columns"].values(), *last["columns"].values()]:
+        del column["made"]
+        if saved:
+            del column["cost"]["seconds"]
+    assert saved or [best[name] for name in names] == [last[name] for name in names]
+    assert best["columns"] == last["columns"]
+    assert not journals(path)

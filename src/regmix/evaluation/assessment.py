@@ -22,7 +22,7 @@ from regmix.evaluation.subject import (
 )
 from regmix.evaluation.task import Progress, Task, corruption_kinds, load_suite
 from regmix.evaluation.until_narrow import fill_until_narrow
-from regmix.runs import CONFIG, Checkpoint, Run
+from regmix.runs import CONFIG, Checkpoint, Journal, Run
 from regmix.runs.evaluations import has_columns
 from regmix.runtime import devices
 from regmix.threats import GREY, format_eps, turns_grey
@@ -132,13 +132,17 @@ class Assessment:
         place = devices.start(device, "32", patient=True).device
         suite = load_suite(questions, test, self._experiment.threat, place, self._trust)
         task = Task(self._run, self._experiment, questions, test, place, progress, suite, source, kinds)
-        stored = self._run.evaluations()
+        stored, known = self._run.evaluations(), dict[str, tuple[Checkpoint, Journal]]()
         for checkpoint in checkpoints or there:
             model = (loaded or {}).get(checkpoint)
             if model is None:
                 model = load_checkpoint(self._experiment, self._run, checkpoint, test.images, place)
             before = [one for one in stored if one.evaluation.subject.checkpoint == checkpoint]
             evaluation = CheckpointEvaluation(task, checkpoint, model, before)
+            first, journal = known.setdefault(model.weights, (checkpoint, evaluation.journal))
+            # Images are saved when they are found, and with --within no evaluation is finished before the others.
+            if first != checkpoint and not questions.save and questions.within is None:
+                evaluation.take_over(first, journal)
             evaluation.check()
             yield evaluation
 

@@ -5,9 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from regmix import __version__
@@ -15,7 +13,7 @@ from regmix.attacks import CLEAN, Eot, Minimal, passes
 from regmix.data import spread
 from regmix.evaluation.chunks import Spent, repeatable
 from regmix.evaluation.corrupting import under_corruptions
-from regmix.evaluation.curve import curve_text, merged_curve
+from regmix.evaluation.curve import Smallest, curve_text, merged_curve
 from regmix.evaluation.earlier import check_same_model, check_sources, joined, other_images, survived_at
 from regmix.evaluation.evaluator import Evaluator
 from regmix.evaluation.examples import shown_examples, write_loss_surfaces
@@ -31,7 +29,7 @@ from regmix.evaluation.task import Task
 from regmix.models import Answers, changed_code, code_files, users_code
 from regmix.runs import Checkpoint, Journal, records
 from regmix.runs.evaluations import Outcomes, Stored, add, checked_folder, settings_digest
-from regmix.runs.records import Corruptions, Cost, Evaluation, Masking, Subject
+from regmix.runs.records import Corruptions, Evaluation, Masking, Subject
 from regmix.runtime import processes
 from regmix.threats import format_eps
 from regmix.types import OneAnswer, Sample, UserError
@@ -60,27 +58,29 @@ class CheckpointEvaluation:
         self._folder = checked_folder(run.path, self.subject)
         self._rank = processes.rank()
         self._code = code_files(loaded.model, task.experiment.model)
-        self._journals, self._package = [self._journal()], package_digest()
+        self.journal, self._package = self._journal(), package_digest()
+        self._journals = [self.journal]
         self._model = Eot(loaded.model, questions.draws) if questions.draws > 1 else loaded.model
         self._evaluator = Evaluator(
-            self._model, test.images, task.device, questions.batch_size, self._journals[0], task.progress.work
+            self._model, test.images, task.device, questions.batch_size, self.journal, task.progress.work
         )
-        self._began = time.perf_counter()
         self._fillings = [Filling(column, len(test.images)) for column in task.columns()]
-        self._clean_spent = Spent()
+        self._began, self._clean_spent = time.perf_counter(), Spent()
         self._columns: dict[str, records.Column] = {}
         self._survives: dict[str, Tensor] = {}
         self._predicted: dict[str, Tensor] = {}
         self._corruptions: list[Corruptions] = []
-        self._distances: dict[str, NDArray[np.float64]] = {}
-        self._curve_costs: dict[str, Cost] = {}
-        self._without_gradient: dict[str, int] = {}
+        self._smallest = Smallest()
         self._findings: list[str] = []
         self._one_answer: OneAnswer | None = None
         self._interval: Interval | None = None
-        self._rule = ""
         self._within: float | None = None
-        self._looks = 0
+        self._rule, self._looks = "", 0
+
+    def take_over(self, checkpoint: Checkpoint, journal: Journal) -> None:
+        """Takes the results of another checkpoint whose weights are the same, by this command."""
+        self.journal.take_over(journal)
+        self._note(f"the same weights as {checkpoint}, so its results are the same")
 
     def _journal(self) -> Journal:
         """A journal of its own for every set of images, whose rows are counted from 0."""
@@ -217,14 +217,13 @@ class CheckpointEvaluation:
             found, idle, spent = self._evaluator.distances(
                 named.attack, task.experiment.threat, self._clean, named.name
             )
-            self._distances[named.name], self._without_gradient[named.name] = found.numpy(), idle
-            cost = self._curve_costs[named.name] = spent.cost(int(self._clean.sum()))
+            self._smallest.distances[named.name], self._smallest.without_gradient[named.name] = found.numpy(), idle
+            cost = self._smallest.costs[named.name] = spent.cost(int(self._clean.sum()))
             self._note(f"smallest perturbation by {named.name} took {cost.text()}")
 
     def _with_curve(self, whole: Evaluation, outcomes: Outcomes) -> Evaluation:
         """The evaluation with the curve that follows from all of its distances and columns."""
-        new = (self._distances, self._curve_costs, self._without_gradient)
-        drawn = merged_curve(self._folder, *new, whole, outcomes)
+        drawn = merged_curve(self._folder, self._smallest, whole, outcomes)
         if drawn is None:
             return whole
         self._note(curve_text(drawn))

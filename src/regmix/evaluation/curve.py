@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -118,29 +118,29 @@ def curve(least: NDArray[np.float64], rests_on: Sequence[str], radii: Iterable[f
     )  # fmt: skip
 
 
-def merged_curve(
-    folder: Path,
-    found: Mapping[str, NDArray[np.float64]],
-    costs: Mapping[str, Cost],
-    without_gradient: Mapping[str, int],
-    whole: Evaluation,
-    outcomes: Outcomes,
-) -> Curve | None:
+@dataclass(frozen=True)
+class Smallest:
+    """What attacks that look for the smallest perturbation have found, by attack; see `Curve`."""
+
+    distances: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    costs: dict[str, Cost] = field(default_factory=dict)
+    without_gradient: dict[str, int] = field(default_factory=dict)
+
+
+def merged_curve(folder: Path, new: Smallest, whole: Evaluation, outcomes: Outcomes) -> Curve | None:
     """The curve of a subject from all of its distances and columns; None if no attack has looked for distances.
 
     Args:
         folder: of the evaluation, in which no other process writes; its distances.csv is read, and written with the
             new distances.
-        found: new distances by attack.
-        costs: what these attacks took.
-        without_gradient: at how many images without a perturbation they have no gradient to follow.
+        new: what this evaluation has found.
         whole: the evaluation with all columns, new and earlier ones.
         outcomes: which images survive them.
     """
-    distances = Distances.read(folder, outcomes.index).merged(Distances(outcomes.index, {**found}))
+    distances = Distances.read(folder, outcomes.index).merged(Distances(outcomes.index, new.distances))
     if not distances.found:
         return None
-    if found:
+    if new.distances:
         distances.write(folder)
     columns = {name: column for name, column in whole.columns.items() if not changed_source(column)}
     bounds = {name: (column.eps, outcomes.survives[name]) for name, column in columns.items()}
@@ -148,8 +148,9 @@ def merged_curve(
     drawn = curve(smallest(distances.found, bounds), names, {column.eps for column in columns.values()})
     before = whole.curve or drawn
     return replace(
-        drawn, costs={**before.costs, **costs}, without_gradient={**before.without_gradient, **without_gradient}
-    )
+        drawn, costs={**before.costs, **new.costs},
+        without_gradient={**before.without_gradient, **new.without_gradient},
+    )  # fmt: skip
 
 
 def curve_text(drawn: Curve) -> str:

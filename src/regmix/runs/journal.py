@@ -49,6 +49,10 @@ class Journal:
         """Which rows of the chunk a stage has broken; None if that is not known yet."""
         return self._broken.get((stage, tuple(chunk)))
 
+    def take_over(self, other: "Journal") -> None:
+        """Takes the results of another journal, which is about the same weights, images and attacks."""
+        self._broken = other._broken | self._broken
+
     def claim(self, stage: str, chunk: Sequence[int]) -> bool:
         """Whether this process may look at a chunk now: it is done, or no other living process works on it."""
         if self.find(stage, chunk) is not None:
