@@ -60,29 +60,36 @@ def predictions(
     """
     model, checked = trained.model.to(device), False
     for first in range(0, len(files), batch_size):
-        read: list[tuple[Path, Tensor]] = []
-        for file in files[first : first + batch_size]:
-            try:
-                read.append((file, read_image(file, trained.shape)))
-            except UserError as error:
-                warn(f"left out: {error}")
-        if read:
-            x = torch.stack([pixels for _, pixels in read]).to(device).float() / 255
-            with torch.no_grad():
-                logits = model(x).float()
-            finite = logits.isfinite().all(1).tolist()
-            for (file, _), fine in zip(read, finite, strict=True):
-                if not fine:
-                    warn(f"left out: the model's logits for {file} are not finite")
-            if any(finite):
-                x, logits = x[finite], logits[finite]
-                if not checked:
-                    few, suite = x[:LOOKED_AT], {f"apgd-{attack.loss}": attack for attack in ATTACKS if threats}
-                    for line in preflight(model, few, logits[:LOOKED_AT].argmax(1), len(trained.classes), suite):
-                        warn(line)
-                    checked = True
-                files_left = [file for (file, _), fine in zip(read, finite, strict=True) if fine]
-                yield from _batch(model, trained.classes, files_left, x, logits, threats)
+        read = [*_read(files[first : first + batch_size], trained.shape, warn)]
+        if not read:
+            continue
+        x = torch.stack([pixels for _, pixels in read]).to(device).float() / 255
+        with torch.no_grad():
+            logits = model(x).float()
+        finite = logits.isfinite().all(1).cpu()
+        for row in (~finite).nonzero()[:, 0].tolist():
+            warn(f"left out: the model's logits for {read[row][0]} are not finite")
+        rows = finite.nonzero()[:, 0].tolist()
+        if not rows:
+            continue
+        x, logits = x[rows], logits[rows]
+        if not checked:
+            few, suite = x[:LOOKED_AT], {f"apgd-{attack.loss}": attack for attack in ATTACKS if threats}
+            for line in preflight(model, few, logits[:LOOKED_AT].argmax(1), len(trained.classes), suite):
+                warn(line)
+            checked = True
+        yield from _batch(model, trained.classes, [read[row][0] for row in rows], x, logits, threats)
+
+
+def _read(
+    files: Sequence[Path], shape: tuple[int, int, int], warn: Callable[[str], None]
+) -> Iterator[tuple[Path, Tensor]]:
+    """The pixels of the files that can be read."""
+    for file in files:
+        try:
+            yield file, read_image(file, shape)
+        except UserError as error:
+            warn(f"left out: {error}")
 
 
 def _batch(
