@@ -11,6 +11,7 @@ from regmix.cli.entry import main
 from regmix.reports.load import load
 from regmix.studies import diagnose as diagnosis
 from regmix.studies.diagnose import diagnose, plain_accuracy
+from regmix.types import UserError
 
 TINY = "--train-examples 200 --validation 100 --model.width 8 --batch-size 20 --device cpu"
 EVALUATE = "--attacks clean,pgd-5 --no-verdict --device cpu --checkpoint last"
@@ -74,10 +75,23 @@ def test_a_run_is_judged_by_its_own_evaluation_whatever_is_beside_it(spoiled: Pa
 
 
 def test_the_plain_model_is_trained_for_a_while_only(spoiled: Path) -> None:
-    plain = plain_accuracy(spoiled, "cpu")
-    assert plain is not None
-    assert plain.accuracy > 0.5  # 30 steps of standard training
-    assert plain_accuracy(spoiled, "cpu", seconds=0.0) is None
+    assert plain_accuracy(spoiled, "cpu").accuracy > 0.5  # 30 steps of standard training
+    with pytest.raises(UserError, match="no epoch of a plain model is complete after 0 s"):
+        plain_accuracy(spoiled, "cpu", seconds=0.0)
+
+
+def test_it_is_told_that_a_users_own_code_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    code = "from torch import nn\ndef net(): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    (tmp_path / "linear_digits.py").write_text(code)
+    words = "--train-examples 200 --validation 100 --epochs 1 --averaging none"
+    call(f"train digits-regmix {words} --model linear_digits:net --out own")
+    capsys.readouterr()
+    call("diagnose own")
+    assert "without its probe: its model or data are functions of your own" in capsys.readouterr().out
 
 
 def test_a_run_of_standard_training_beside_it_spares_the_probe(

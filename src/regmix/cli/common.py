@@ -35,7 +35,7 @@ class EvaluationFlags:
     attacks: str
     eps: str | None = None
     """Perturbation radii in units of the pixel range [0, 1], separated by commas, such as 8/255,16/255. None: the
-    radius of the training; for a model from elsewhere, --threat.eps."""
+    radius of the training."""
     examples: int | None = None
     """Number of test images; every run gets the same ones. None: all."""
     sample: How = "stratified"

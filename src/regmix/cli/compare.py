@@ -21,7 +21,7 @@ class CompareFlags(ManyRunsFlags):
     """Number of seeds per method: 0, 1, ..."""
     workers: int = 1
     """Trainings at the same time. On a CPU one per core is faster than one training on several cores, but the training
-    times then hold beside other trainings only."""
+    times are then those of trainings that share the machine."""
     out: Path | None = None
     """Folder of the runs, comparison.json and report.html. None: runs/compare-RECIPE."""
 

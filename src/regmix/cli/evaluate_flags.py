@@ -23,6 +23,9 @@ class EvaluateFlags(EvaluationFlags):
     autoattack, autoattack-screened (cheaper, and not AutoAttack), strongest (more expensive, and not AutoAttack),
     hop-skip-jump, fmn, ddn, deepfool, adaptive (maximises RegMix's own loss), transfer:RUN (adversarial images of
     another run)."""
+    eps: str | None = None
+    """Perturbation radii in units of the pixel range [0, 1], separated by commas, such as 8/255,16/255. None: the
+    radius of the training; for a model from elsewhere --threat.eps, which is 8/255 unless it is given."""
     adversarial: str | None = None
     """Adversarial images from elsewhere, as attacks of their own: files or folders, separated by commas. A .npz or .npy
     array, a .pt or .pth tensor (as AutoAttack and RobustBench save it), or a folder of PNG files named by position.

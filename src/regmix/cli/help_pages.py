@@ -97,7 +97,7 @@ def train(recipe: str, settings: Settings | None, kinds: Mapping[str, str]) -> P
 
 def resume() -> Page:
     """The help of `regmix train --resume`."""
-    about = "Continue an interrupted run with its own settings, from its last saved epoch."
+    about = "Continue an interrupted run with its own settings, from its last saved state."
     usage = ("regmix train --resume RUN [flags]",)
     return Page(usage, about, SECTIONS["resume"], _by_name("resume"), {}, {})
 
@@ -109,7 +109,7 @@ def evaluate(kinds: Mapping[str, str]) -> Page:
         "regmix evaluate weights.pth [flags]      .safetensors, .pt or .pth",
         "regmix evaluate module:function [flags]  your own function",
     )
-    example = "regmix evaluate weights.pth --data folder"
+    example = "regmix evaluate weights.pth --data folder --threat linf"
     about = "Attack a model on the test images. Print the accuracy under each attack with a 95% confidence interval."
     return Page(usage, about, SECTIONS["evaluate"], _by_name("evaluate", "foreign"), kinds, FOREIGN_KINDS, example)
 
@@ -132,7 +132,7 @@ def _flag_lines(flag: Flag, width: int) -> Iterator[str]:
     if not found:
         text = flag.help
     if flag.default == "None" and found:
-        text += f" (default: None = {meaning.removesuffix('.')})"
+        text += f" (default: {meaning.removesuffix('.')})"
     elif flag.default:
         text = f"{flag.help} (default: {flag.default})"
     body = textwrap.wrap(text, width - INDENT, break_on_hyphens=False)

@@ -20,7 +20,7 @@ commands:
   export RUN --format FORMAT    write the model for other programs, check it, and add a model card
 
 first steps:
-  regmix train digits-regmix --out runs/digits     (seconds on any machine, no download)
+  regmix train digits-regmix --out runs/digits     (a minute or two, no download)
   regmix evaluate runs/digits
   regmix report runs/digits -o report.html
 

@@ -8,7 +8,7 @@ from regmix.threats import Linf
 
 
 def digits_regmix() -> Experiment:
-    """RegMix on real 8x8 digits, bundled with the package: no download, seconds on any machine.
+    """RegMix on real 8x8 digits, bundled with the package: no download, a minute or two on any machine.
 
     eps is 0.15, between two and three of the 17 grey levels of the digits: a person still reads every digit, and
     standard training fails (benchmarks/LOG.md has accuracies over eps).

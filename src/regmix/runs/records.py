@@ -37,11 +37,17 @@ class Result:
     """result.json, the summary of the training; values are missing until a run is finished."""
 
     status: str | None = None
+    """finished, or stopped: by the guard, or because too many steps were not finite. None: not finished yet."""
     epochs: int | None = None
+    """Epochs that are complete."""
     train_seconds: float | None = None
+    """Time of the training, with its validations."""
     best_epoch: int | None = None
+    """The epoch of the best weights."""
     best_pgd: float | None = None
+    """Accuracy of the best weights on the validation images under PGD-10, in [0, 1]."""
     peak_memory: int | None = None
+    """Bytes on the GPU; None on a CPU."""
     alarms: list[Alarm] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     """What is wrong with the saved weights."""
@@ -73,9 +79,13 @@ class Epoch:
     lr: float
     loss: float
     terms: dict[str, float]
+    """The parts of the loss, whose sum it is."""
     per_example: dict[str, float] = field(default_factory=dict)
+    """Weights of the terms for a single image, where they depend on the number of classes."""
     stats: dict[str, float] = field(default_factory=dict)
+    """What else the method reports, such as `ratio`: the accuracy after the attack divided by that before it."""
     train_robust: float | None = None
+    """Accuracy on the training images under the training's own attack, in the course of the epoch."""
     validation: dict[str, float] | None = None
     """None for an epoch without a validation."""
     lost_steps: list[int] = field(default_factory=list)
@@ -168,6 +178,7 @@ class Masking:
 
     verdict: Verdict
     signs: list[str]
+    """A sentence for each sign of masking."""
     probe: Probe | None = None
     images: str = ""
     """The images of the evaluation that gave this verdict, where it is shown with another one."""
@@ -220,6 +231,7 @@ class Evaluation:
     subject: Subject
     columns: dict[str, Column]
     preflight: list[str] = field(default_factory=list)
+    """What the checks before the attacks have found."""
     notes: list[str] = field(default_factory=list)
     """What was left out or changed when the images were read."""
     elsewhere: str = ""

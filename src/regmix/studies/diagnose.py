@@ -120,19 +120,22 @@ class _Stopwatch(Display):
 
 def plain_accuracy(
     path: Path, device: devices.Device = "auto", seconds: float = PROBE_SECONDS, root: Path | None = None
-) -> Share | None:
+) -> Share:
     """The accuracy on a run's validation images that standard training with its settings reaches in this time.
 
     It is that of the last complete epoch, because a maximum over epochs would be too high by chance. Longer training
-    would reach more. None if no epoch was complete, or for a model or data of the user's own.
+    would reach more.
 
     Raises:
-        UserError: the images are missing, or are not those of the run.
+        UserError: the images are missing or are not those of the run, the model or the data are functions of the
+            user's own, or no epoch was complete in this time.
     """
     judged = Run.open(path, writes=False)
     experiment = from_json(judged.config(), path / CONFIG, Trust(everything=True))
     if isinstance(experiment.model, Function) or isinstance(experiment.data, DataFunction):
-        return None
+        raise UserError(
+            "its model or data are functions of your own, whose code is not run; add a run of standard training"
+        )
     plain = replace(
         experiment, method=Standard(), averaging=NoAveraging(), awp=0.0, device=device, validate_every=1,
         data=placed(experiment.data, path, root),
@@ -144,7 +147,7 @@ def plain_accuracy(
         run = Run.open(out, writes=False)
         rows, data = [row for row in run.metrics() if row.validation], run.data()
     if not rows or rows[-1].validation is None or data is None:
-        return None
+        raise UserError(f"no epoch of a plain model is complete after {seconds:g} s; add a run of standard training")
     if (before := judged.data()) is not None and (text := image_changes(before, data)):
         raise UserError(f"the images have changed since {path} began: {text}; put them back")
     images = sum(data.validation.counts)
