@@ -195,6 +195,17 @@ def test_an_elastic_plane_that_is_not_pulled_stays_and_one_that_is_shifted_moves
     assert np.allclose(moved[:, :, 5:, 5:], x[:, :, 4:-1, 3:-2])
 
 
+@pytest.mark.parametrize("shape", [(24, 96), (96, 24), (24, 72)])
+def test_elastic_planes_of_other_shapes_are_bent_as_little_as_squares(shape: tuple[int, int]) -> None:
+    """A smooth image stays like itself at the mildest severity, in whatever direction it is long."""
+    line, column = (np.linspace(0, side / 24, side) for side in shape)
+    smooth = 0.5 + 0.25 * np.sin(4 * line)[:, None] + 0.25 * np.cos(4 * column)[None]
+    x = np.broadcast_to(smooth, (40, 3, *shape)).copy()
+    bent = elastic_transform(x, 1, np.random.default_rng(0))
+    alike = [np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in zip(x, bent, strict=True)]
+    assert np.mean(alike) > 0.75
+
+
 @pytest.mark.parametrize(
     ("name", "severity", "channels", "message"),
     [

@@ -57,6 +57,18 @@ def test_every_form_is_the_same_images(form: str) -> None:
     assert images.notes == ()
 
 
+def test_what_is_dropped_of_pillow_images_is_told() -> None:
+    """Transparent pixels and the EXIF orientation, of a picture each."""
+    upright = [Image.fromarray(code.transpose(1, 2, 0)) for code in CODES]
+    glass, turned = upright[0].convert("RGBA"), upright[1].copy()
+    glass.putpixel((0, 0), (1, 2, 3, 0))
+    turned.getexif()[0x0112] = 6
+    notes = image_set(Items([glass, turned, *upright[2:]])).notes
+    assert [note.split(" images ")[0] for note in notes] == [f"1 of {len(CODES)}"] * 2
+    assert "transparent pixels" in notes[0]
+    assert "EXIF orientation, which is not applied" in notes[1]
+
+
 def test_grey_pillow_images_have_one_channel() -> None:
     images = image_set(Items([Image.fromarray(code[0]) for code in CODES]))
     assert torch.equal(images.images, torch.from_numpy(CODES[:, :1]))

@@ -87,6 +87,17 @@ def test_smallest_perturbations_measure_robustness(run: Run) -> None:
         "Smallest perturbations (fmn): at most 30.00% of the images are classified correctly within eps = 8/255" in text
     )
     assert "No attack was run" not in text
+    # A column whose source has changed is left out of the columns, and was no search.
+    rests_on = ["fmn", "transfer:s1@8/255"]
+    write_record(stored.folder / EVALUATION, replace(alone, curve=curve(lengths, rests_on)))
+    assert "Smallest perturbations (fmn): at most" in card(run, 1)
+
+
+def test_the_card_says_that_the_best_weights_are_an_average(run: Run) -> None:
+    run.save_result(replace(run.result(), best_epoch=4, best_averaged=True))
+    assert "checkpoint: best, of epoch 4 (moving average of the weights)" in card(run)
+    run.save_result(replace(run.result(), best_averaged=False))
+    assert "checkpoint: best, of epoch 4." in card(run, 1)
 
 
 def test_samples_are_told_apart_and_warnings_are_shown(run: Run) -> None:

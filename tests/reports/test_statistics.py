@@ -11,7 +11,7 @@ from regmix.reports.findings.case import Case
 from regmix.reports.gap import gap
 from regmix.reports.load import Outcomes, aligned, load
 from regmix.reports.page import summary, table
-from regmix.reports.statistics import Share, mean, radii, same_examples, strongest, worst_case
+from regmix.reports.statistics import Share, difference, mean, radii, same_examples, strongest, worst_case
 from regmix.reports.subject import subjects_of
 from regmix.reports.words import percent
 
@@ -127,6 +127,38 @@ def test_best_of_averaged_weights_after_the_last_epoch_is_not_last(write_run, tm
     assert "best checkpoints: the weights of the epoch" in several
     assert dict(training_facts(average))["validation PGD at best"] == percent(last.pgd + 0.06)
     assert not run.best_is_average, "a result of before this was recorded"
+
+
+def test_the_run_says_whether_its_best_weights_are_an_average(write_run, tmp_path):
+    """After standard training the PGD accuracies of both may be 0, and tell nothing."""
+    run = load(write_run(tmp_path / "a"))
+    last = run.epochs[-1]
+    facts = replace(run.result, best_epoch=last.epoch, best_pgd=last.pgd)
+    for averaged in (True, False):
+        assert replace(run, result=replace(facts, best_averaged=averaged)).best_is_average == averaged
+
+
+def test_a_gap_of_standard_training_is_no_robust_overfitting(write_run, tmp_path):
+    """Its best epoch is chosen without an attack."""
+    for method, told in (("regmix", False), ("standard", True)):
+        (subject,) = subjects_of([load(write_run(tmp_path / method, method_name=method))])
+        text = gap(subject).text
+        assert ("chooses its best epoch by accuracy without an attack" in text) == told
+        assert ("does not show robust overfitting" in text) == told
+
+
+def test_a_difference_lies_between_minus_and_plus_100_points():
+    first, second = np.zeros((2, 500), bool), np.zeros((2, 500), bool)
+    first[0, :260], first[1, :50], second[0, :25], second[1, :15] = True, True, True, True
+    centre, low, high, _ = difference(first, second)
+    assert (centre, low, high) == (pytest.approx(0.27), -1.0, 1.0)
+
+
+@pytest.mark.parametrize("share", range(5, 100, 5))
+def test_equal_seeds_leave_the_interval_of_the_images(share):
+    """The variance of equal numbers is not 0 for all of them: 1e-34."""
+    same = np.stack([np.arange(100) < share] * 3)
+    assert difference(same, same)[1:3] == pytest.approx(difference(same[:1], same[:1])[1:3])
 
 
 def test_a_mean_near_0_is_not_narrower_than_its_images_allow():

@@ -3,14 +3,20 @@
 import csv
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from contracts.finished import rows
 from regmix.cli.entry import main
-from regmix.training.loggers import Csv, scalars
+from regmix.config import Experiment, to_json
+from regmix.runs import Run
+from regmix.runs.environment import Environment, environment
+from regmix.runs.records import Epoch
+from regmix.training.loggers import Csv, TensorBoard, scalars
 
 TINY = "--train-examples 60 --validation 50 --epochs 2 --model.width 4 --averaging none"
 
@@ -25,8 +31,6 @@ def train(out: Path, log: str, more: str = "") -> int:
 
 
 def expected(out: Path) -> list[dict[str, float]]:
-    from regmix.runs import Run
-
     return [dict(scalars(row)) for row in Run.open(out).metrics()]
 
 
@@ -53,6 +57,44 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     for name in want[0]:
         points = [(event.step, event.value) for event in read.Scalars(name)]
         assert points == [(1, pytest.approx(want[0][name])), (2, pytest.approx(want[1][name]))]
+
+
+@needs("tensorboard")
+def test_tensorboard_forgets_epochs_that_a_run_went_back_before(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for sent in ((1, 2, 3, 4, 2), (3, 5)):  # the second one: the run is resumed after a kill
+        logger = TensorBoard(Experiment(), tmp_path)
+        logger.open()
+        for number, epoch in enumerate(sent):
+            logger.send(epoch, {"loss": 10.0 * epoch + number})
+        logger.end()
+    read = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in read.Scalars("loss")] == [(1, 10), (2, 24), (3, 30), (5, 51)]
+
+
+def test_a_new_run_in_the_place_of_an_old_one_is_another_run_for_other_programs(tmp_path: Path) -> None:
+    keys = []
+    for _ in range(2):
+        run = Run.create(tmp_path / "run", to_json(Experiment()), environment(torch.device("cpu")))
+        keys += [Csv(Experiment(), run.path).key, Csv(Experiment(), run.path).key]
+        moved = shutil.move(run.path, tmp_path / "moved")
+        assert Csv(Experiment(), Path(moved)).key == keys[-1]
+        shutil.rmtree(moved)
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+    old = Run.create(tmp_path / "old", to_json(Experiment()), Environment())  # of an older version
+    assert Csv(Experiment(), old.path).key == Csv(Experiment(), old.path).key
+
+
+def test_csv_has_rows_that_were_written_after_the_last_epoch(tmp_path: Path) -> None:
+    """Rows may be kept until the training ends, where writing is slow."""
+    run = Run.create(tmp_path / "run", to_json(Experiment()), environment(torch.device("cpu")))
+    logger = Csv(Experiment(), run.path)
+    row = Epoch(epoch=1, epochs=1, lr=0.1, loss=2.0, terms={})
+    logger.epoch(row)
+    run.append_metrics(row)
+    logger.close()
+    assert (run.path / "metrics.csv").read_text() == "epoch,loss,lr\n1,2.0,0.1\n"
 
 
 @needs("wandb")

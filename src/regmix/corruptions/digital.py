@@ -48,12 +48,13 @@ def elastic_transform(x: Pixels, severity: int, rng: Generator) -> Pixels:
     """A random affine map, followed by a displacement of every pixel by a smooth random field.
 
     The affine map moves three points by up to c_affine. The field is c_strength * uniform(-1, 1), smoothed by a
-    Gaussian of standard deviation c_smooth. All three are relative to the image's width.
+    Gaussian of standard deviation c_smooth. All three are relative to the image's shorter side; the public code takes
+    one side for both, which are equal there.
     """
     shares = ((0, 0, 0.08), (0.05, 0.2, 0.07), (0.08, 0.06, 0.06), (0.1, 0.04, 0.05), (0.1, 0.03, 0.03))
-    strength, smooth, affine = (share * x.shape[3] for share in shares[severity - 1])
+    strength, smooth, affine = (share * min(x.shape[2:]) for share in shares[severity - 1])
     n, _, height, width = x.shape
-    centre, reach = np.array([height // 2, width // 2]), min(height, width) // 3
+    centre, reach = np.array([width // 2, height // 2]), min(height, width) // 3
     # (column, line) of three corners of a square around the centre, before and after the affine map.
     corners = centre + reach * np.array([[1, 1], [1, -1], [-1, -1]])
     moved = corners + rng.uniform(-affine, affine, (n, 3, 2))

@@ -7,10 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regmix.data.decode import to_rgb
+from regmix.data.decode import is_transparent, is_turned, to_rgb
 from regmix.data.images import ImageSet
+from regmix.data.stored import TOLD
 from regmix.types import UserError, first_line, require
 
+TOLD_OF_PILLOW = {
+    "transparent": TOLD["transparent"],
+    "turned": "have an EXIF orientation, which is not applied: apply PIL.ImageOps.exif_transpose in the data set",
+}
+"""What is told about the Pillow images of a data set."""
 RECHECKED = 3
 """So many items of a data set are read twice, to find out whether they change."""
 
@@ -37,9 +43,10 @@ def image_set(given: Any, classes: Sequence[str] | None = None, source: str = "t
         return given
     if isinstance(given, tuple | list) and len(given) in (2, 3) and hasattr(given[0], "shape"):
         x, y = _tensor(given[0], f"x of {source}"), _tensor(given[1], f"y of {source}")
+        told: tuple[str, ...] = ()
         own = tuple(given[2]) if len(given) == 3 and given[2] is not None else None
     elif hasattr(given, "__getitem__") and hasattr(given, "__len__"):
-        x, y = _items(given, source)
+        x, y, told = _items(given, source)
         own = tuple(given.classes) if hasattr(given, "classes") else None
     else:
         raise UserError(
@@ -47,6 +54,7 @@ def image_set(given: Any, classes: Sequence[str] | None = None, source: str = "t
             "(image, label)"
         )
     pixels, notes = _pixels(x, source)
+    notes = (*notes, *told)
     named = own if classes is None else tuple(classes)
     labels, names = _labels(y, len(pixels), named if named is None else tuple(map(str, named)), source)
     return ImageSet(pixels, labels, names, notes)
@@ -60,12 +68,13 @@ def _tensor(values: Any, name: str) -> Tensor:
     return tensor.detach().cpu()
 
 
-def _items(given: Any, source: str) -> tuple[Tensor, Tensor]:
-    """All images and labels of a data set."""
+def _items(given: Any, source: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """All images and labels of a data set, and what a user might not expect about them."""
     require(len(given) > 0, f"{source} has no items; it needs at least one image")
-    images, labels = zip(*(_item(given, number, source) for number in range(len(given))), strict=True)
+    counts = dict.fromkeys(TOLD_OF_PILLOW, 0)
+    images, labels = zip(*(_item(given, number, source, counts) for number in range(len(given))), strict=True)
     for number in range(min(RECHECKED, len(given))):
-        again, _ = _item(given, number, source)
+        again, _ = _item(given, number, source, {**counts})
         require(
             torch.equal(again, images[number]),
             f"{source}: item {number} differs from one access to the next; leave its random transforms out, and use "
@@ -77,11 +86,14 @@ def _items(given: Any, source: str) -> tuple[Tensor, Tensor]:
             f"{source}: item {number} is {image.dtype} {list(image.shape)} but the first is {images[0].dtype} "
             f"{list(images[0].shape)}; all images must have the same size and type",
         )
-    return torch.stack(images), _tensor([int(label) for label in labels], f"the labels of {source}")
+    told = tuple(
+        f"{count:,} of {len(images):,} images {TOLD_OF_PILLOW[what]}" for what, count in counts.items() if count
+    )
+    return torch.stack(images), _tensor([int(label) for label in labels], f"the labels of {source}"), told
 
 
-def _item(given: Any, number: int, source: str) -> tuple[Tensor, Any]:
-    """An image and its label."""
+def _item(given: Any, number: int, source: str, counts: dict[str, int]) -> tuple[Tensor, Any]:
+    """An image and its label. What is to be told about a Pillow image is counted."""
     try:
         image, label, *_ = given[number]
     except Exception as error:  # of the user's code
@@ -89,6 +101,8 @@ def _item(given: Any, number: int, source: str) -> tuple[Tensor, Any]:
             f"{source}: item {number} is not (image, label): {type(error).__name__}: {' '.join(str(error).split())}"
         ) from error
     if hasattr(image, "convert"):  # a Pillow image
+        counts["transparent"] += is_transparent(image)
+        counts["turned"] += is_turned(image)
         try:
             pixels = np.asarray(image.convert("L") if image.mode in ("1", "L") else to_rgb(image))
         except ValueError as error:

@@ -130,14 +130,23 @@ def _blaming(name: str) -> Iterator[None]:
         raise UserError(f"{name} cannot be read as an image ({cause}); repair or remove it") from error
 
 
+def is_transparent(image: "Image.Image") -> bool:
+    """Whether a Pillow image has pixels that are transparent, if only in part."""
+    if not image.has_transparency_data:
+        return False
+    return bool(image.convert("RGBA").getchannel("A").histogram()[255] < image.width * image.height)
+
+
+def is_turned(image: "Image.Image") -> bool:
+    """Whether a Pillow image is to be shown in another orientation, as its EXIF data says."""
+    return _orientation(image)[0] > 1
+
+
 def _pixels(image: "Image.Image", size: tuple[int, int] | None) -> Decoded:
     if image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == 0:
         raise ValueError("16-bit grey in which 0 is white; convert the image to 8 bits per channel")
     image, turned, unread = _upright(image)
-    transparent = (
-        image.has_transparency_data
-        and image.convert("RGBA").getchannel("A").histogram()[255] < image.width * image.height
-    )
+    transparent = is_transparent(image)
     image = to_rgb(image)
     if size is not None and image.size != size[::-1]:
         image = _fit(image, *size)

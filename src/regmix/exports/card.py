@@ -47,7 +47,7 @@ def attacked(stored: Stored) -> dict[str, Column]:
 def searched(stored: Stored) -> list[str]:
     """The attacks that looked for the smallest perturbations."""
     curve = stored.evaluation.curve
-    return [] if curve is None else [name for name in curve.rests_on if name not in stored.evaluation.columns]
+    return [] if curve is None else [name for name in curve.rests_on if "@" not in name]
 
 
 def is_masked(stored: Stored) -> bool:
@@ -215,9 +215,11 @@ def _training(chosen: Checkpointed) -> str:
 
 
 def _checkpoint(chosen: Checkpointed) -> str:
-    """The checkpoint, with its epoch if that is known."""
-    epoch = chosen.run.result().best_epoch if chosen.checkpoint == "best" else None
-    return f"best, of epoch {epoch}" if epoch else chosen.checkpoint
+    """The checkpoint, with its epoch if that is known, and whether it is a moving average."""
+    result = chosen.run.result()
+    if chosen.checkpoint != "best" or not result.best_epoch:
+        return chosen.checkpoint
+    return f"best, of epoch {result.best_epoch}{' (moving average of the weights)' if result.best_averaged else ''}"
 
 
 def _images(images: Fingerprint) -> str:

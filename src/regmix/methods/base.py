@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from typing import ClassVar
+from typing import ClassVar, Literal
 from weakref import WeakSet
 
 import torch
@@ -39,6 +39,11 @@ class Method(ABC):
     """Whether its loss needs one class per image, so that mixed labels have no meaning for it."""
     adversarial = True
     """Whether it attacks the images that it learns from."""
+
+    @property
+    def chosen_by(self) -> Literal["pgd", "clean"]:
+        """The accuracy on the validation images that chooses the best weights, under PGD-10 or without an attack."""
+        return "pgd" if self.adversarial else "clean"
 
     @property
     @abstractmethod

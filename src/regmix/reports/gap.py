@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from regmix.evaluation import Paired, paired
 from regmix.reports import words
+from regmix.reports.findings.case import Case
+from regmix.reports.findings.training import catastrophic_overfitting
 from regmix.reports.load import checkpoints
 from regmix.reports.page import judged, share
 from regmix.reports.statistics import Share
@@ -49,24 +51,26 @@ def gap(subject: Subject) -> Gap:
     tables = judged(subject, "best"), judged(subject, "last")
     if tables[0] is None or tables[1] is None:
         return Gap(f"{OUTCOMES} of best or last is missing, so the interval of the difference is not known.", *numbers)
-    return Gap(_text(paired(tables[0][1], tables[1][1]), len(tables[0][1]), averaged=averaged), *numbers)
+    case = Case(subject)
+    why = ""
+    if averaged:
+        why = "Best is averaged weights, and last is not, so the gap is also what averaging gains"
+    elif case.method is not None and not case.is_adversarial:
+        why = "Standard training chooses its best epoch by accuracy without an attack"
+    elif catastrophic_overfitting(case) is not None:
+        why = "The training has overfitted catastrophically"
+    return Gap(_text(paired(tables[0][1], tables[1][1]), len(tables[0][1]), why), *numbers)
 
 
-def _text(gap: Paired, examples: int, *, averaged: bool = False) -> str:
-    """What the difference between the best and the last checkpoint means.
-
-    averaged: the best checkpoint is averaged weights, so the gap is also what averaging gains.
-    """
+def _text(gap: Paired, examples: int, why: str = "") -> str:
+    """What the difference between the best and the last checkpoint means; why: why it shows no robust overfitting."""
     interval = f"[{words.points(gap.low)}, {words.points(gap.high)}]"
     counts = (
         f"Of the {examples} examples, {gap.gained} are correct under attack only with best, and {gap.lost} only with "
         f"last. The 95% interval of the paired difference is {interval} points."
     )
-    if averaged:
-        return (
-            f"{counts} Best is averaged weights, and last is not, so the gap is also what averaging gains: it does not "
-            "show robust overfitting."
-        )
+    if why:
+        return f"{counts} {why}: the gap does not show robust overfitting."
     if gap.low > 0:
         return (
             f"{counts} It excludes zero, so the gap exceeds the noise of this test sample: the model lost robustness "

@@ -111,7 +111,12 @@ class LoadedRun:
 
     @property
     def best_is_average(self) -> bool:
-        """Whether the best checkpoint is averaged weights: its accuracy is not that of the weights of its epoch."""
+        """Whether the best checkpoint is averaged weights.
+
+        Of a run that does not say so: whether its accuracy is not that of the weights of its epoch.
+        """
+        if self.result.best_averaged is not None:
+            return self.result.best_averaged
         own = next((row.pgd for row in self.epochs if row.epoch == self.best_epoch), None)
         return own is not None and self.result.best_pgd is not None and abs(self.result.best_pgd - own) > 1e-6
 

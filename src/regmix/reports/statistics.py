@@ -11,6 +11,8 @@ from regmix.evaluation import at_every_look, paired, wilson
 from regmix.reports.load import Column, Evaluation, LoadedRun, checkpoints, judged_checkpoint
 from regmix.threats import same_eps
 
+ROUNDING = 1e-12
+"""An error that is smaller, in units of the numbers, is none: means of equal numbers differ in their last digit."""
 NORMAL = 5
 """Images below which the normal approximation of a share is not used alone."""
 
@@ -124,11 +126,11 @@ def difference(
 ) -> tuple[float, float, float, float]:
     """(difference, low, high, p) of two methods' mean accuracies on the same N examples, bool [seeds, N] each.
 
-    The 95 % interval and the two-sided p-value are Student's t with the error and the degrees of freedom of
-    `uncertainty`. A method with a single seed adds no term to the error; the interval then does not cover its seed. As
-    one of several pairs it has the degrees of freedom of `freedom_among`. For a seed each, and where nothing varies,
-    between images or between seeds, both are about the images alone: Agresti and Min's interval (see `paired`) and the
-    exact sign test (McNemar's).
+    The 95 % interval, within [-1, 1], and the two-sided p-value are Student's t with the error and the degrees of
+    freedom of `uncertainty`. A method with a single seed adds no term to the error; the interval then does not cover
+    its seed. As one of several pairs it has the degrees of freedom of `freedom_among`. For a seed each, and where
+    nothing varies, between images or between seeds, both are about the images alone: Agresti and Min's interval (see
+    `paired`) and the exact sign test (McNemar's), which may disagree at the border of 5 %.
     """
     from scipy.stats import binom, t
 
@@ -137,12 +139,13 @@ def difference(
     centre = float(c.mean())
     error, freedom = uncertainty(c, [first.mean(1), second.mean(1)])
     freedom = freedom_among(pairs, freedom, len(first) + len(second) - 2)
-    if error == 0 or len(first) == len(second) == 1:
+    if error <= ROUNDING or len(first) == len(second) == 1:
         pair = paired(first[0], second[0])
         fewer, changed = min(pair.gained, pair.lost), pair.gained + pair.lost
         return centre, pair.low, pair.high, min(1.0, 2 * float(binom.cdf(fewer, changed, 0.5)))
     half = float(t.ppf(0.975, freedom)) * error
-    return centre, centre - half, centre + half, 2 * float(t.sf(abs(centre) / error, freedom))
+    low, high = max(-1.0, centre - half), min(1.0, centre + half)
+    return centre, low, high, 2 * float(t.sf(abs(centre) / error, freedom))
 
 
 def mean(survives: NDArray[np.bool_]) -> tuple[float, float, float]:
@@ -156,7 +159,7 @@ def mean(survives: NDArray[np.bool_]) -> tuple[float, float, float]:
 
     centre = float(survives.mean())
     error, freedom = uncertainty(survives.mean(0), [survives.mean(1)])
-    if error == 0:
+    if error <= ROUNDING:
         return centre, *wilson(int(survives[0].sum()), survives.shape[1])
     half = float(t.ppf(0.975, freedom)) * error
     low, high = max(0.0, centre - half), min(1.0, centre + half)

@@ -16,13 +16,15 @@ from regmix.runtime.files import write_text
 
 ROWS = 20
 """At most as many points are in the chart of the ranking; the table has all."""
+MEASURES = {"pgd": "accuracy under PGD-10", "clean": "accuracy without an attack"}
+"""By what points are ranked: what the method chooses its best weights by. The second is for standard training."""
 GROUPS = 5
 """A setting with more values is shown in as many groups of equally many points."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A point of the search. Accuracies are PGD-10 accuracies on the validation images, in [0, 1]."""
+    """A point of the search. Accuracies are on the validation images, in [0, 1], as `MEASURES` says."""
 
     settings: dict[str, str]
     runs: list[str]
@@ -56,22 +58,24 @@ def trial(
     return Trial(settings, [str(run) for run in runs], [*seeds], [*left], mean, low, high, [*epochs], tested)
 
 
-def write_sweep(recipe: str, trials: Sequence[Trial], images: int, folder: Path) -> None:
-    """Writes sweep.json and sweep.html into a folder; `trials` are ranked, the best first."""
-    record = {"regmix": __version__, "recipe": recipe, "validation_images": images, "points": [*map(asdict, trials)]}
+def write_sweep(recipe: str, trials: Sequence[Trial], images: int, folder: Path, measure: str) -> None:
+    """Writes sweep.json and sweep.html into a folder; `trials` are ranked, the best first; measure: of `MEASURES`."""
+    facts = {"regmix": __version__, "recipe": recipe, "validation_images": images, "ranked_by": measure}
+    record = facts | {"points": [*map(asdict, trials)]}
     write_text(folder / "sweep.json", json.dumps(record, indent=2) + "\n")
     complete = [each for each in trials if each.validation is not None]
     text = templates().get_template("sweep.html").render(
         version=__version__, words=words, recipe=recipe, images=images, trials=trials, complete=complete,
-        summary=_summary(trials, complete), ranking=_ranking(complete), axes=_axes(complete), curves=_curves(trials),
+        summary=_summary(trials, complete, MEASURES[measure]), ranking=_ranking(complete), axes=_axes(complete),
+        curves=_curves(trials, MEASURES[measure]),
     )  # fmt: skip
     write_text(folder / "sweep.html", text)
 
 
-def _summary(trials: Sequence[Trial], complete: Sequence[Trial]) -> str:
+def _summary(trials: Sequence[Trial], complete: Sequence[Trial], measure: str) -> str:
     best, *others = complete
     text = (
-        f"Of {words.counted(len(trials), 'point', 'points')}, {best.text} has the highest accuracy under PGD-10 on the "
+        f"Of {words.counted(len(trials), 'point', 'points')}, {best.text} has the highest {measure} on the "
         f"validation images: {words.percent(best.validation or 0.0)}."
     )
     close = sum((each.high or 0.0) >= (best.validation or 0.0) for each in others)
@@ -134,7 +138,7 @@ def _order(value: str) -> tuple[bool, float, str]:
         return True, 0.0, value
 
 
-def _curves(trials: Sequence[Trial]) -> Chart | None:
+def _curves(trials: Sequence[Trial], measure: str) -> Chart | None:
     """The accuracies by epoch of all points: the best in colour, the others in grey."""
     series = [
         Series(each.text, [x for x, _ in each.epochs], [y for _, y in each.epochs], colour=1 if number == 0 else 0)
@@ -143,5 +147,5 @@ def _curves(trials: Sequence[Trial]) -> Chart | None:
     ]
     if not series or max(len(line.xs) for line in series) < 2:
         return None
-    note = "PGD-10 on the validation images; in colour the best point"
+    note = f"{measure} on the validation images; in colour the best point"
     return line_chart("Accuracy by epoch", series[::-1], x_label="epoch", percent=True, note=note)

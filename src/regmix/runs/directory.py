@@ -273,7 +273,9 @@ class Run:
         result, planned = self.result(), self.metrics()[-1].epochs
         # In this order, so that a kill between the two leaves no run that has forgotten its first length.
         before = [epochs for epochs in result.lengthened if epochs < planned]
-        open_again = replace(result, status=None, train_seconds=None, best_epoch=None, best_pgd=None)
+        open_again = replace(
+            result, status=None, train_seconds=None, best_epoch=None, best_pgd=None, best_clean=None, best_averaged=None
+        )
         self.save_result(replace(open_again, lengthened=[*before, planned]))
         self._write_text(CONFIG, config)
 

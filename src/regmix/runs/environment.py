@@ -1,6 +1,7 @@
 """With what a run was made."""
 
 import platform
+import secrets
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -38,11 +39,14 @@ class Environment:
     """Digest of the weights that the training started from; None: random weights."""
     code: dict[str, str] = field(default_factory=dict)
     """Digests of the user's files that define the model, by path; empty for a model of regmix or a library."""
+    run_id: str | None = None
+    """A random name by which other programs know the run, wherever its directory is."""
 
     def known(self) -> dict[str, str | int]:
-        """The values that are not missing, by name; of the code, the names of the files."""
+        """The values that are not missing, by name, for readers; of the code, the names of the files."""
         code = ", ".join(sorted(PurePath(path).name for path in self.code)) or None
-        return {name: value for name, value in {**vars(self), "code": code}.items() if value is not None}
+        shown = {**vars(self), "code": code, "run_id": None}
+        return {name: value for name, value in shown.items() if value is not None}
 
 
 def environment(
@@ -72,6 +76,7 @@ def environment(
         init=digest(init) if init is not None else None,
         code=code or {},
         source=source,
+        run_id=secrets.token_hex(8),
     )
 
 

@@ -39,13 +39,14 @@ class Result:
     status: str | None = None
     """finished, or stopped: by the guard, or because too many steps were not finite. None: not finished yet."""
     epochs: int | None = None
-    """Epochs that are complete."""
     train_seconds: float | None = None
-    """Time of the training, with its validations."""
     best_epoch: int | None = None
-    """The epoch of the best weights."""
     best_pgd: float | None = None
     """Accuracy of the best weights on the validation images under PGD-10, in [0, 1]."""
+    best_clean: float | None = None
+    """The same without an attack; after standard training the best weights are chosen by it."""
+    best_averaged: bool | None = None
+    """Whether the best weights are the moving average; None where an older version did not record it."""
     peak_memory: int | None = None
     """Bytes on the GPU; None on a CPU."""
     alarms: list[Alarm] = field(default_factory=list)
@@ -102,9 +103,9 @@ class Epoch:
         return (self.validation or {}).get("pgd")
 
 
-def validated(rows: Iterable[Epoch]) -> list[tuple[int, float]]:
-    """The epochs with a validation, and their PGD accuracy."""
-    return [(row.epoch, row.pgd) for row in rows if row.pgd is not None]
+def validated(rows: Iterable[Epoch], by: Literal["pgd", "clean"] = "pgd") -> list[tuple[int, float]]:
+    """The epochs with a validation, and their PGD or clean accuracy."""
+    return [(row.epoch, row.validation[by]) for row in rows if row.validation is not None and by in row.validation]
 
 
 def went_back(rows: Iterable[Epoch], alarms: Iterable[Alarm]) -> list[int]:
@@ -174,11 +175,10 @@ Verdict = Literal["masked", "no sign of masking", "undecided"]
 
 @dataclass(frozen=True)
 class Masking:
-    """Whether the model hides its gradients, and the evidence."""
+    """Whether the model hides its gradients, and the evidence: a sentence for each sign."""
 
     verdict: Verdict
     signs: list[str]
-    """A sentence for each sign of masking."""
     probe: Probe | None = None
     images: str = ""
     """The images of the evaluation that gave this verdict, where it is shown with another one."""

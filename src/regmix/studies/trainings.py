@@ -32,7 +32,8 @@ _running: set[subprocess.Popen[bytes]] = set()
 
 
 Watch = Callable[[int, float], bool]
-"""(epoch, PGD-10 accuracy on the validation images) -> whether the training should end there."""
+"""(epoch, accuracy on the validation images) -> whether the training should end there. It is the accuracy by which the
+method chooses its best weights: under PGD-10, for standard training without an attack."""
 ROOT = "data.root"
 PRECISION = "precision"
 POLL = 0.5
@@ -139,8 +140,8 @@ class Planned:
             quiet: send the output of the training to standard error.
             log: a file for all output of the training instead.
             threads: how many threads the training may use; None leaves that to torch.
-            watch: is given every validated epoch and its PGD-10 accuracy; where it returns True during the training,
-                the training ends.
+            watch: is given every validated epoch and its accuracy; where it returns True during the training, the
+                training ends.
 
         Returns: whether the training is complete.
 
@@ -199,7 +200,8 @@ class Planned:
         """Shows the epochs after `seen` to `watch`; returns the last one, and whether `watch` asked for the end."""
         if watch is None or not (self.path / CONFIG).is_file():
             return seen, False
-        for epoch, accuracy in validated(Run.open(self.path, writes=False).metrics()):
+        rows = Run.open(self.path, writes=False).metrics()
+        for epoch, accuracy in validated(rows, self.experiment.method.chosen_by):
             if epoch > seen:
                 seen = epoch
                 if watch(epoch, accuracy):

@@ -71,8 +71,9 @@ class Logger(Display):
 
     @property
     def key(self) -> str:
-        """The same name for the same run directory, so that a resumed run continues its log."""
-        return hashlib.sha256(str(self.out.resolve()).encode()).hexdigest()[:16]
+        """The name of the run in the program, so that a resumed run continues its log, and a new one begins its own."""
+        known = Run.open(self.out, writes=False).environment().run_id
+        return known or hashlib.sha256(str(self.out.resolve()).encode()).hexdigest()[:16]
 
 
 class Csv(Logger):
@@ -81,7 +82,11 @@ class Csv(Logger):
     name = "csv"
 
     def send(self, epoch: int, values: dict[str, float]) -> None:
-        """Writes all rows anew: a run that went back to an earlier epoch has lost some."""
+        """Writes the rows of metrics.jsonl."""
+        self.end()
+
+    def end(self) -> None:
+        """Writes all rows anew: a run that went back has lost some, and the last ones may have been written late."""
         rows = [{"epoch": row.epoch, **dict(scalars(row))} for row in Run.open(self.out, writes=False).metrics()]
         text = io.StringIO()
         writer = csv.DictWriter(text, [*dict.fromkeys(name for row in rows for name in row)], lineterminator="\n")
@@ -101,18 +106,24 @@ class TensorBoard(Logger):
         self._library: Any = _library("torch.utils.tensorboard", "tensorboard")
 
     def open(self) -> None:
-        """Begins a file; TensorBoard shows all files of the folder as one log."""
-        self._writer = self._library.SummaryWriter(str(self.out / "tensorboard"))
+        """No epoch has been sent yet."""
+        self._last = 0
+        self._writer: Any = None
 
     def send(self, epoch: int, values: dict[str, float]) -> None:
-        """Adds scalars."""
+        """Adds scalars. TensorBoard shows all files of the folder as one log, without what a later file purges."""
+        if self._writer is None or epoch <= self._last:  # the run was resumed, or went back
+            self.end()
+            self._writer = self._library.SummaryWriter(str(self.out / "tensorboard"), purge_step=epoch)
+        self._last = epoch
         for name, value in values.items():
             self._writer.add_scalar(name, value, epoch)
         self._writer.flush()
 
     def end(self) -> None:
         """Closes the file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 class WandB(Logger):

@@ -21,6 +21,8 @@ class Best:
     """Warning: they predict one class for nearly all images."""
     clean: float = -1.0
     """Their clean accuracy on the validation images, in [0, 1]; after standard training they are chosen by it."""
+    averaged: bool | None = None
+    """Whether they are the moving average of the weights; None in a state of an older version."""
 
 
 @dataclass
@@ -73,7 +75,8 @@ class Progress:
         """The record of the run, with the values that describe its training."""
         return replace(
             result, status=status, epochs=self.epoch, train_seconds=self.seconds, best_epoch=self.best.epoch,
-            best_pgd=self.best.pgd, alarms=self.alarms, warnings=self.warnings(),
+            best_pgd=self.best.pgd, best_clean=self.best.clean if self.best.clean >= 0 else None,
+            best_averaged=self.best.averaged, alarms=self.alarms, warnings=self.warnings(),
         )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:

@@ -66,14 +66,15 @@ class Validator:
                 [row.validation for row in before if row.validation], accuracies, len(self.images)
             )
         repeated = bool(progress.alarms and before and progress.alarms[-1].epoch == before[-1].epoch)
-        by = "pgd" if self.experiment.method.adversarial else "clean"
+        by = self.experiment.method.chosen_by
         epoch, best = progress.epoch + 1, progress.best
-        candidates = [(model, Best(epoch, accuracies["pgd"], warning, accuracies["clean"]))]
+        candidates = [(model, Best(epoch, accuracies["pgd"], warning, accuracies["clean"], averaged=False))]
         if averaged is not None:
             of_average, average_warning = self._measure(averaged, signs=False)
             accuracies |= {f"averaged_{name}": value for name, value in of_average.items()}
             if self.experiment.best_of == "either":
-                candidates.append((averaged, Best(epoch, of_average["pgd"], average_warning, of_average["clean"])))
+                facts = Best(epoch, of_average["pgd"], average_warning, of_average["clean"], averaged=True)
+                candidates.append((averaged, facts))
         undone = alarm is not None and self.experiment.guard.action == "rollback" and progress.rollbacks < MAX_ROLLBACKS
         for candidate, facts in [] if undone else candidates:
             if getattr(facts, by) > getattr(best, by):

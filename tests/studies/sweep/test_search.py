@@ -41,7 +41,7 @@ def test_the_grid_is_ranked_by_validation_and_the_best_are_compared(tmp_path: Pa
     for (alpha, lr), value in found.items():
         result = json.loads((out / f"method.alpha={alpha}_lr={lr}-seed0" / "result.json").read_text())
         assert result["best_pgd"] == value
-    ranking = output[output.index("ranked by accuracy on the validation images") :].splitlines()[1:5]
+    ranking = output[output.index("ranked by accuracy under PGD-10 on the validation images") :].splitlines()[1:5]
     assert [float(line.split("%")[0]) for line in ranking] == sorted(
         (round(100 * value, 1) for value in found.values()), reverse=True
     )
@@ -61,6 +61,26 @@ def test_the_grid_is_ranked_by_validation_and_the_best_are_compared(tmp_path: Pa
     before = trained(out)
     assert sweep(out, "method.alpha=10,50 lr=0.1,1e-9", "--workers 2 --top 2") == 0
     assert trained(out) == before, "nothing is trained twice"
+
+
+@pytest.mark.slow
+def test_standard_training_is_ranked_without_an_attack(tmp_path: Path, capsys) -> None:
+    """Its PGD accuracy is near 0 whatever its settings, and its best epoch is chosen without an attack, too."""
+    out = tmp_path / "out"
+    words = "--method standard --averaging none --top 1 --no-verdict --threat.eps 0.4 --train-examples 400"
+    assert sweep(out, "lr=1e-9,0.1", words) == 0
+    said = capsys.readouterr().out
+    assert "ranked by accuracy without an attack on the validation images:" in said
+    results = {
+        lr: json.loads((out / f"lr={lr}-seed0" / "result.json").read_text())["best_clean"] for lr in ("1e-9", "0.1")
+    }
+    assert results["0.1"] > results["1e-9"]
+    record = json.loads((out / "sweep.json").read_text())
+    assert record["ranked_by"] == "clean"
+    assert [point["validation"] for point in record["points"]] == [results["0.1"], results["1e-9"]]
+    assert "lr 0.1 has the highest accuracy without an attack" in (out / "sweep.html").read_text()
+    assert sweep(tmp_path / "mixed", "method=standard,pgd_at", "--averaging none") == 2
+    assert "sweep them in two commands" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from regmix.reports.statistics import uncertainty
+from regmix.reports.statistics import ROUNDING, uncertainty
 
 Verdict = Literal["supported", "contradicted", "undecided"]
 
@@ -17,8 +17,6 @@ LEVEL = 0.05
 POWER = 0.8
 """Probability with which the smallest visible effect would have been seen."""
 
-ROUNDING = 1e-12
-"""An error that is smaller, in units of the numbers, is none."""
 FEWEST = 3
 """Seeds per method from which a claim can be decided. From two the spread of trainings is known so badly that no effect
 of a usual size could be seen."""

@@ -8,19 +8,24 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
-from regmix.reports.sweep import trial, write_sweep
+from regmix.reports.sweep import MEASURES, trial, write_sweep
 from regmix.runs import Run
 from regmix.runs.records import validated
 from regmix.runtime.files import append, parse_json, read_text
 from regmix.studies.sweep.engines import ENGINES, Budget, Engine
 from regmix.studies.sweep.space import Axis, Point
 from regmix.studies.trainings import Planned, Watch, reaching_trainings, say, threads_of_each
-from regmix.types import UserError
+from regmix.types import UserError, require
 
 POINTS = "points.jsonl"
+MIXED = (
+    "standard training is ranked by accuracy without an attack, other methods by accuracy under PGD-10; sweep them in "
+    "two commands"
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,10 @@ class Tried:
     point: Point
     runs: list[Planned]
     values: list[float]
-    """PGD-10 accuracy of the best weights on the validation images, by seed; empty unless all seeds were trained."""
+    """Accuracy of the best weights on the validation images, by seed; empty unless all seeds were trained.
+
+    It is the one by which the method chooses them: under PGD-10, for standard training without an attack.
+    """
 
     @property
     def text(self) -> str:
@@ -58,19 +66,23 @@ def search(
 ) -> list[Tried]:
     """Trains points until the engine has enough; returns all points, the best first, those that are not complete last.
 
-    The value of a point is the PGD-10 accuracy of the best weights on the validation images, averaged over its seeds.
+    The value of a point is the accuracy of the best weights on the validation images, averaged over its seeds: under
+    PGD-10, for standard training without an attack.
     Every point is written to a line of points.jsonl. The output of each training is in a log beside its run.
 
     Args:
         plan: returns the runs of a point, one for each seed.
 
     Raises:
-        UserError: a point was trained with other settings before, or no point could be trained.
+        UserError: a point was trained with other settings before, no point could be trained, or some points are of
+            standard training and others are not.
     """
-    threads = threads_of_each(budget.workers)
+    threads, measures = threads_of_each(budget.workers), set[str]()
 
     def train(point: Point, watch: Watch | None) -> float | None:
         runs = plan(point)
+        measures.add(_measure(runs))
+        require(len(measures) == 1, MIXED)
         for number, run in enumerate(runs):
             log = run.path.with_name(run.path.name + ".log")
             if not run.train(quiet=True, log=log, threads=threads, watch=watch if number == 0 else None):
@@ -93,7 +105,8 @@ def search(
             except UserError as error:
                 say(console, f"{text}: {error}")
                 raise
-            result = "ended early" if value is None else f"PGD-10 on the validation images {value:.1%}"
+            measure = MEASURES[_measure(plan(point))]
+            result = "ended early" if value is None else f"{measure} on the validation images {value:.1%}"
             say(console, f"{text}: {result}")
             return value
 
@@ -108,7 +121,8 @@ def search(
     ranked = sorted(there, key=lambda each: -math.inf if each.value is None else each.value, reverse=True)
     if not ranked or ranked[0].value is None:
         raise UserError("no point could be trained; see the lines above")
-    console.print("\nranked by accuracy on the validation images:", highlight=False)
+    require(len({_measure(each.runs) for each in there}) == 1, MIXED)
+    console.print(f"\nranked by {MEASURES[_measure(ranked[0].runs)]} on the validation images:", highlight=False)
     for each in ranked:
         left = f" (left: {', '.join(each.left)})" if each.value is None else ""
         say(console, f"  {'not complete' if each.value is None else f'{each.value:.1%}':>12}  {each.text}{left}")
@@ -120,23 +134,29 @@ def write_page(recipe: str, tried: Sequence[Tried], tested: Sequence[Tried], fol
     """Writes sweep.html and sweep.json: all points, and which of them met the test images."""
     data = Run.open(tried[0].runs[0].path).data()
     assert data is not None, "a trained run has the fingerprint of its images"
-    images = data.validation.images
+    images, measure = data.validation.images, _measure(tried[0].runs)
     trials = [
         trial(
             each.point, [run.path for run in each.runs], each.values, each.left,
-            validated(Run.open(each.runs[0].path).metrics()), images, tested=each in tested,
+            validated(Run.open(each.runs[0].path).metrics(), measure), images, tested=each in tested,
         )
         for each in tried
     ]  # fmt: skip
-    write_sweep(recipe, trials, images, folder)
+    write_sweep(recipe, trials, images, folder, measure)
 
 
 def _values(runs: Sequence[Planned]) -> list[float]:
     """The validation accuracies of a point's runs; empty unless all of them are trained."""
     results = [Run.open(run.path).result() for run in runs if run.path.exists()]
     done = [result for result in results if result.is_complete]
-    values = [result.best_pgd for result in done if result.best_pgd is not None]
+    found = [result.best_pgd if _measure(runs) == "pgd" else result.best_clean for result in done]
+    values = [value for value in found if value is not None]
     return values if len(values) == len(runs) else []
+
+
+def _measure(runs: Sequence[Planned]) -> Literal["pgd", "clean"]:
+    """The accuracy by which the method of a point chooses its best weights."""
+    return runs[0].experiment.method.chosen_by
 
 
 def _points(folder: Path, axes: Sequence[Axis]) -> list[tuple[Point, float | None]]:
