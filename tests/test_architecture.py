@@ -107,7 +107,7 @@ def test_reports_read_run_directories_and_measure_nothing() -> None:
     """Of what runs attacks they share only the words and the arithmetic that a table needs."""
     words, arithmetic = {"CHANCE", "CLEAN", "RANDOM", "Paired"}, {"at_every_look", "paired", "wilson"}
     assert taken_from("reports", "evaluation") <= words | arithmetic
-    assert taken_from("reports", "threats") <= {"format_eps", "same_eps"}
+    assert taken_from("reports", "threats") <= {"format_eps", "same_eps", "turns_grey"}
     # For their titles and settings; a method that is made is never called.
     titles = {"METHODS", "remedies.continued", "remedies.trained_with"}
     assert taken_from("reports", "methods") <= titles | {"base.Method", "mutual.Mutual", "regmix.RegMix"}

@@ -119,8 +119,9 @@ ABOUT = {
     "sweep": (
         "regmix sweep RECIPE --space AXES [flags]",
         "Train a recipe with many settings and rank them by PGD-10 accuracy of the best weights on the validation "
-        "images (standard training: by accuracy without an attack). Evaluate the best few on the test images and compare them. Give the same command again to continue "
-        "an interrupted search. The flags of `regmix train RECIPE` can be given as well and apply to every run.",
+        "images (standard training: by accuracy without an attack). Evaluate the best few on the test images and "
+        "compare them. Give the same command again to continue an interrupted search. The flags of `regmix train "
+        "RECIPE` can be given as well and apply to every run.",
     ),
     "reproduce": (
         "regmix reproduce [all|NAME ...] [flags]",
