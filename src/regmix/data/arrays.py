@@ -71,10 +71,9 @@ def _tensor(values: Any, name: str) -> Tensor:
 def _items(given: Any, source: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """All images and labels of a data set, and what a user might not expect about them."""
     require(len(given) > 0, f"{source} has no items; it needs at least one image")
-    counts = dict.fromkeys(TOLD_OF_PILLOW, 0)
-    images, labels = zip(*(_item(given, number, source, counts) for number in range(len(given))), strict=True)
+    images, labels, found = zip(*(_item(given, number, source) for number in range(len(given))), strict=True)
     for number in range(min(RECHECKED, len(given))):
-        again, _ = _item(given, number, source, {**counts})
+        again, _, _ = _item(given, number, source)
         require(
             torch.equal(again, images[number]),
             f"{source}: item {number} differs from one access to the next; leave its random transforms out, and use "
@@ -86,14 +85,14 @@ def _items(given: Any, source: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
             f"{source}: item {number} is {image.dtype} {list(image.shape)} but the first is {images[0].dtype} "
             f"{list(images[0].shape)}; all images must have the same size and type",
         )
-    told = tuple(
-        f"{count:,} of {len(images):,} images {TOLD_OF_PILLOW[what]}" for what, count in counts.items() if count
-    )
+    counts = {text: sum(what in each for each in found) for what, text in TOLD_OF_PILLOW.items()}
+    told = tuple(f"{count:,} of {len(images):,} images {text}" for text, count in counts.items() if count)
     return torch.stack(images), _tensor([int(label) for label in labels], f"the labels of {source}"), told
 
 
-def _item(given: Any, number: int, source: str, counts: dict[str, int]) -> tuple[Tensor, Any]:
-    """An image and its label. What is to be told about a Pillow image is counted."""
+def _item(given: Any, number: int, source: str) -> tuple[Tensor, Any, set[str]]:
+    """An image, its label, and what of `TOLD_OF_PILLOW` is true of it."""
+    told = set[str]()
     try:
         image, label, *_ = given[number]
     except Exception as error:  # of the user's code
@@ -101,8 +100,7 @@ def _item(given: Any, number: int, source: str, counts: dict[str, int]) -> tuple
             f"{source}: item {number} is not (image, label): {type(error).__name__}: {' '.join(str(error).split())}"
         ) from error
     if hasattr(image, "convert"):  # a Pillow image
-        counts["transparent"] += is_transparent(image)
-        counts["turned"] += is_turned(image)
+        told = {name for name, holds in (("transparent", is_transparent), ("turned", is_turned)) if holds(image)}
         try:
             pixels = np.asarray(image.convert("L") if image.mode in ("1", "L") else to_rgb(image))
         except ValueError as error:
@@ -115,7 +113,7 @@ def _item(given: Any, number: int, source: str, counts: dict[str, int]) -> tuple
         whole.numel() == 1 and not whole.is_floating_point() and whole.dtype != torch.bool,
         f"{source}: the label of item {number} is {kind}; it must be the number of a class, counted from 0",
     )
-    return tensor, whole
+    return tensor, whole, told
 
 
 def _pixels(x: Tensor, source: str) -> tuple[Tensor, tuple[str, ...]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from regmix.evaluation import Paired, paired
 from regmix.reports import words
 from regmix.reports.findings.case import Case
-from regmix.reports.findings.training import catastrophic_overfitting
+from regmix.reports.findings.evaluated import no_robust_overfitting
 from regmix.reports.load import checkpoints
 from regmix.reports.page import judged, share
 from regmix.reports.statistics import Share
@@ -43,22 +43,15 @@ def gap(subject: Subject) -> Gap:
     for name in ("best", "last"):
         if same := subject.run.evaluations[name].one_answer:
             return Gap(f"The gap means nothing: with the {name} weights {same.text('the test images')}.", *numbers)
-    averaged = subject.run.best_is_average
-    if not averaged and subject.run.epochs and subject.run.best_epoch == subject.run.epochs[-1].epoch:
+    run = subject.run
+    if not run.best_is_average and run.epochs and run.best_epoch == run.epochs[-1].epoch:
         return Gap("Best and last are the same weights: the last epoch was the best one on validation.", *numbers)
     if best[1].correct == last[1].correct == 0:
         return Gap("Neither checkpoint classifies any attacked example correctly.", *numbers)
     tables = judged(subject, "best"), judged(subject, "last")
     if tables[0] is None or tables[1] is None:
         return Gap(f"{OUTCOMES} of best or last is missing, so the interval of the difference is not known.", *numbers)
-    case = Case(subject)
-    why = ""
-    if averaged:
-        why = "Best is averaged weights, and last is not, so the gap is also what averaging gains"
-    elif case.method is not None and not case.is_adversarial:
-        why = "Standard training chooses its best epoch by accuracy without an attack"
-    elif catastrophic_overfitting(case) is not None:
-        why = "The training has overfitted catastrophically"
+    why = no_robust_overfitting(Case(subject))
     return Gap(_text(paired(tables[0][1], tables[1][1]), len(tables[0][1]), why), *numbers)
 
 

@@ -76,7 +76,7 @@ def findings_of(case: Case) -> list[Finding]:
     """The findings about one run, in the order of FINDINGS."""
     findings: list[Finding] = []
     for rule in FINDINGS:
-        trainings = sum(finding.change.startswith("regmix train --from") for finding in findings)
-        if not (findings and rule in ASKED_ALONE) and (found := rule(replace(case, proposed=trainings))) is not None:
+        if not (findings and rule in ASKED_ALONE) and (found := rule(case)) is not None:
             findings.append(found)
+            case = replace(case, proposed=case.proposed + found.change.startswith("regmix train --from"))
     return findings

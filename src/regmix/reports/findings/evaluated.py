@@ -138,9 +138,7 @@ def robust_overfitting(case: Case) -> Finding | None:
     gap = case.best_minus_last()
     if not case.is_adversarial or gap is None or gap.low <= 0 or case.answers_one_class:
         return None
-    if case.run.best_is_average:  # the gap is also what averaging gains
-        return None
-    if catastrophic_overfitting(case) is not None or _has_come_undone(case):
+    if no_robust_overfitting(case):
         return None
     if case.mutual is not None:
         cause, flags = overfitting_flags(case)
@@ -156,6 +154,19 @@ def robust_overfitting(case: Case) -> Finding | None:
         case.train(*flags),
         "robust accuracy of the last weights",
     )
+
+
+def no_robust_overfitting(case: Case) -> str:
+    """Why a gap between the best and the last weights shows no robust overfitting; empty: it may show it."""
+    if case.run.best_is_average:
+        return "Best is averaged weights, and last is not, so the gap is also what averaging gains"
+    if case.method is not None and not case.is_adversarial:
+        return "Standard training chooses its best epoch by accuracy without an attack"
+    if catastrophic_overfitting(case) is not None:
+        return "The training has overfitted catastrophically"
+    if _has_come_undone(case):
+        return "The accuracy on the training images fell, too"
+    return ""
 
 
 def _has_come_undone(case: Case) -> bool:

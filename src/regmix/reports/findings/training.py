@@ -97,9 +97,10 @@ def answers_one_class(case: Case) -> Finding | None:
     if evaluation is None or evaluation.one_answer is None or case.run.source is not None:
         return None
     answer, clean = evaluation.one_answer, case.clean
+    told = answer.text("the test images")
     return Finding(
         "one answer for all images",
-        f"{answer.text('the test images')[:1].upper()}{answer.text('the test images')[1:]}.",
+        f"{told[:1].upper()}{told[1:]}.",
         [
             Number("share of the images with this answer", answer.share),
             *([Number.of("accuracy without an attack", clean)] if clean else []),

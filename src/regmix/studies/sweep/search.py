@@ -79,10 +79,14 @@ def search(
     """
     threads, measures = threads_of_each(budget.workers), set[str]()
 
-    def train(point: Point, watch: Watch | None) -> float | None:
+    def planned(point: Point) -> list[Planned]:
         runs = plan(point)
+        require(measures <= {_measure(runs)}, MIXED)  # before it is added: another thread may be at work
         measures.add(_measure(runs))
-        require(len(measures) == 1, MIXED)
+        return runs
+
+    def train(point: Point, watch: Watch | None) -> float | None:
+        runs = planned(point)
         for number, run in enumerate(runs):
             log = run.path.with_name(run.path.name + ".log")
             if not run.train(quiet=True, log=log, threads=threads, watch=watch if number == 0 else None):
@@ -105,13 +109,13 @@ def search(
             except UserError as error:
                 say(console, f"{text}: {error}")
                 raise
-            measure = MEASURES[_measure(plan(point))]
-            result = "ended early" if value is None else f"{measure} on the validation images {value:.1%}"
+            (measure,) = measures
+            result = "ended early" if value is None else f"{MEASURES[measure]} on the validation images {value:.1%}"
             say(console, f"{text}: {result}")
             return value
 
     for point, _ in _points(folder, axes):
-        for run in plan(point):
+        for run in planned(point):
             run.check()  # an earlier command may have trained the point with other settings
     with reaching_trainings():
         ENGINES[engine](axes, train if engine == "ray" else train_and_print, budget, folder)
@@ -121,8 +125,8 @@ def search(
     ranked = sorted(there, key=lambda each: -math.inf if each.value is None else each.value, reverse=True)
     if not ranked or ranked[0].value is None:
         raise UserError("no point could be trained; see the lines above")
-    require(len({_measure(each.runs) for each in there}) == 1, MIXED)
-    console.print(f"\nranked by {MEASURES[_measure(ranked[0].runs)]} on the validation images:", highlight=False)
+    (measure,) = measures
+    console.print(f"\nranked by {MEASURES[measure]} on the validation images:", highlight=False)
     for each in ranked:
         left = f" (left: {', '.join(each.left)})" if each.value is None else ""
         say(console, f"  {'not complete' if each.value is None else f'{each.value:.1%}':>12}  {each.text}{left}")
